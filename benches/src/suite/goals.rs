@@ -94,14 +94,20 @@ impl Measured<'_> {
     /// refuses a set has no rate for it.
     fn load_over(&self, own: &str, other: SystemName) -> Option<f64> {
         let rate = |set, system| self.load(set, system, "MB/s");
-        let ratios = LOADED_SETS.map(|set| over(rate(set, own), rate(set, other.as_str())));
-        ratios.into_iter().flatten().reduce(f64::min)
+        let own: Option<Vec<f64>> = LOADED_SETS.iter().map(|set| rate(*set, own)).collect();
+        let others = LOADED_SETS.map(|set| rate(set, other.as_str()));
+        let ratios = own?
+            .into_iter()
+            .zip(others)
+            .filter_map(|(own, other)| over(Some(own), other));
+        ratios.reduce(f64::min)
     }
 
     /// Of the set of documents that takes more.
     fn disk(&self) -> Option<f64> {
-        let disks = LOADED_SETS.map(|set| self.load(set, SystemName::Rachis.as_str(), "disk / raw"));
-        disks.into_iter().flatten().reduce(f64::max)
+        let disk = |set: &DocumentSet| self.load(*set, SystemName::Rachis.as_str(), "disk / raw");
+        let disks: Option<Vec<f64>> = LOADED_SETS.iter().map(disk).collect();
+        disks?.into_iter().reduce(f64::max)
     }
 
     /// The worst p50 of a search within Rachis' index, over that of raw tantivy.

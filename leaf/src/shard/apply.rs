@@ -31,7 +31,7 @@ use crate::{
     error::Error,
     options::LeafOptions,
     store::{
-        Family, KeyIndexRow, Partition, PartitionRow, RequestRow, Store, WriteBatch,
+        KeyIndexRow, Partition, PartitionRow, RequestRow, Store, WriteBatch,
         digest::{self, DigestTag},
     },
 };
@@ -228,9 +228,9 @@ impl<'a> Group<'a> {
 
     /// Removes dead letters. A partition that was stopped because of them resumes once few enough are left. The outcome
     /// counters do not change.
-    pub(crate) fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) {
+    pub(crate) fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) -> Result<(), Error> {
         for key in &removal.keys {
-            self.store.delete(&mut self.batch, Family::DeadLetters, key);
+            self.store.delete_dead_letter(&mut self.batch, key)?;
         }
         let row = self.row(&removal.partition);
         row.dead_bytes = row.dead_bytes.saturating_sub(removal.bytes);
@@ -242,6 +242,7 @@ impl<'a> Group<'a> {
         }
         let resumes = row.stopped_by_dead_letters && !self.exceeds_dead_letter_limits(&removal.partition);
         self.row(&removal.partition).stopped_by_dead_letters &= !resumes;
+        Ok(())
     }
 
     /// Stops a partition at its last record, which may be in the middle of a batch.

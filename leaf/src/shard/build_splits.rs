@@ -85,6 +85,8 @@ pub(crate) fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
         None => match first_splits(&disk, enough, documents_max) {
             None => return Ok(None),
             Some(_) if idle_from.elapsed() < options.merge_idle => return Ok(Some(idle_from + options.merge_idle)),
+            // A full disk stops ingest, and a merge needs space before it frees any.
+            Some(_) if shard.services.disk.full().is_some() => return Ok(Some(Instant::now() + options.merge_idle)),
             Some(chosen) => (chosen, 1),
         },
     };

@@ -380,7 +380,7 @@ fn build(
             }
             // A removal frees space, so the limits do not apply.
             (JobInput::Removal(removal), _) => {
-                group.remove_dead_letters(removal);
+                group.remove_dead_letters(removal)?;
                 JobOutcome::Removal(Ok(()))
             }
             (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 const DECODED_BYTES_MAX: usize = 256 << 20;
 
 /// Decoded values that the process keeps, however small they are.
-const DECODED_VALUES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 20).unwrap();
+const DECODED_VALUES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(0);
 static DECODED: LazyLock<Mutex<DecodedValues>> = LazyLock::new(|| Mutex::new(DecodedValues::new(DECODED_BYTES_MAX)));

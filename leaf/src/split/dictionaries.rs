@@ -11,7 +11,7 @@
 use std::{io, sync::Arc};
 
 use tantivy::{HasLen as _, columnar::Dictionary, directory::FileSlice};
-use tantivy_sstable::{RangeSSTable, VoidSSTable};
+use tantivy_sstable::{RangeSSTable, SSTable, VoidSSTable};
 
 use super::{columnar::take_dictionaries, packed::Packer};
 
@@ -84,7 +84,7 @@ impl Dictionaries {
         let table_at = table_at.ok_or_else(too_short)?;
         Ok(Self {
             data: entry.slice_to(table_at),
-            table: Dictionary::open(entry.slice(table_at..length_at))?,
+            table: open_dictionary(entry.slice(table_at..length_at))?,
         })
     }
 
@@ -96,10 +96,39 @@ impl Dictionaries {
         if start > end || end > self.data.len() {
             return Err(malformed("the range of a dictionary is out of bounds"));
         }
-        Ok(Arc::new(Dictionary::open(self.data.slice(start..end))?))
+        Ok(Arc::new(open_dictionary(self.data.slice(start..end))?))
     }
+}
+
+/// Opens a dictionary whose end is where it says: the library panics if it is not.
+fn open_dictionary<S: SSTable>(file: FileSlice) -> io::Result<Dictionary<S>> {
+    let end = file.len().checked_sub(DICTIONARY_END_BYTES);
+    let end = end.ok_or_else(|| malformed("a dictionary ends early"))?;
+    let index_at = file.read_bytes_slice(end..end + 8)?;
+    let index_at = index_at.first_chunk().copied().map_or(u64::MAX, u64::from_le_bytes);
+    if index_at > end as u64 {
+        return Err(malformed("the index of a dictionary is out of bounds"));
+    }
+    Dictionary::open(file)
 }
 
 fn malformed(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error_and_never_a_panic(garbage in prop::collection::vec(any::<u8>(), 0..80), length in 0u64..80) {
+            let entry = [&garbage[..], &length.to_le_bytes()].concat();
+            if let Ok(dictionaries) = Dictionaries::open(&FileSlice::from(entry)) {
+                let _may_fail = dictionaries.get("column");
+            }
+        }
+    }
 }

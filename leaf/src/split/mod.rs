@@ -103,7 +103,8 @@ use crate::{
     matches::Matches,
 };
 
-/// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again.
+/// Raw bytes of the documents that one build holds in memory. The index under construction takes about as much again,
+/// and while it is written, without the documents, its packed columns are copied once more.
 pub(crate) const PART_BYTES_MAX: usize = 96 << 20;
 /// Documents that one build holds in memory.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
@@ -265,9 +266,10 @@ impl Segment {
                 pending_bytes += document.memory_bytes();
                 pending.push(document);
                 if pending_bytes >= PART_BYTES_MAX || pending.len() >= PART_DOCUMENTS_MAX {
-                    parts.write(&Part::in_memory(&pending)?)?;
+                    let part = Part::in_memory(&pending)?;
                     pending_bytes = 0;
                     pending.clear();
+                    parts.write(&part)?;
                 }
             }
             if !pending.is_empty() || parts.written == 0 {

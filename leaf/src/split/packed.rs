@@ -19,6 +19,8 @@ use crate::codec::{ValueReader, ValueWriter};
 
 /// Text of high entropy becomes 1 % smaller with level 3, which takes twice the time.
 const ZSTD_LEVEL: i32 = 1;
+/// Bytes that are reserved before the first piece of a range is decompressed.
+const RESERVED_BYTES_MAX: usize = 4 << 20;
 /// Pieces of fewer bytes are stored as they are.
 const COMPRESSED_BYTES_MIN: usize = 256;
 /// A piece is compressed if that saves one byte of so many.
@@ -29,7 +31,7 @@ const COMPRESSED_BYTES_MAX: usize = 1 << 20;
 const TABLE_LENGTH_BYTES: usize = 4;
 
 thread_local! {
-    /// The decompressor of this thread, and the last piece that it decompressed only to copy a part of it.
+    /// The decompressor of this thread, and the bytes of the piece that it decompresses.
     static DECOMPRESSOR: RefCell<Option<(Decompressor<'static>, Vec<u8>)>> = const { RefCell::new(None) };
 }
 
@@ -128,7 +130,7 @@ impl PackedFile {
         let mut pieces = vec![end];
         for _ in 0..table.number()? {
             let (bytes, stored): (usize, usize) = (table.small()?, table.small()?);
-            if bytes != stored && (bytes > COMPRESSED_BYTES_MAX || stored > bytes) {
+            if bytes != stored && (bytes > COMPRESSED_BYTES_MAX || stored > bytes || stored == 0) {
                 return Err(broken());
             }
             end = Piece {
@@ -184,7 +186,8 @@ impl FileHandle for PackedFile {
         }
         let first = self.pieces.partition_point(|piece| piece.start <= range.start) - 1;
         let pieces = self.pieces[first..].windows(2).map(|pair| [pair[0], pair[1]]);
-        let mut bytes = Vec::new();
+        // The length of the range comes from the file: it may be damaged.
+        let mut bytes = Vec::with_capacity(range.len().min(RESERVED_BYTES_MAX));
         for [piece, next] in pieces.take_while(|[piece, _]| piece.start < range.end) {
             let within = range.start.max(piece.start) - piece.start..range.end.min(next.start) - piece.start;
             let is_plain = next.start - piece.start == next.stored_start - piece.stored_start;
@@ -192,7 +195,6 @@ impl FileHandle for PackedFile {
                 let start = piece.stored_start + within.start;
                 return self.stored.read_bytes_slice(start..start + within.len());
             }
-            bytes.reserve_exact(range.len() - bytes.len());
             self.append([piece, next], within, &mut bytes)?;
         }
         Ok(OwnedBytes::new(bytes))

@@ -63,9 +63,7 @@ impl Store {
         if let Some(path) = acceptance {
             std::fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
         }
-        let store = Self::over(shard, db, false)?;
-        store.move_dead_letters()?;
-        Ok(store)
+        Self::over(shard, db, false)
     }
 
     /// Opens an existing store without writing anything, so this works on a full disk, too.
@@ -73,8 +71,12 @@ impl Store {
         reject_missing_current(folder)?;
         // The file that accepts a loss stays in place for the next writable opening.
         reject_damaged_log(folder)?;
-        reject_missing_family(folder)?;
-        let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families(), false);
+        // A store of release 0.1 has no family of dead letters, and none can be created now.
+        let names = DB::list_cf(&Options::default(), folder).map_err(|source| Error::Storage { shard, source })?;
+        let families = families()
+            .into_iter()
+            .filter(|family| names.iter().any(|name| name == family.name()));
+        let db = DB::open_cf_descriptors_read_only(&database(tables_open_max), folder, families, false);
         Self::over(shard, db.map_err(|source| Error::Storage { shard, source })?, true)
     }
 
@@ -111,7 +113,7 @@ impl Store {
     }
 
     /// Writes what a store needs before it is open.
-    pub(super) fn commit_to_open(&self, batch: WriteBatch) -> Result<(), Error> {
+    fn commit_to_open(&self, batch: WriteBatch) -> Result<(), Error> {
         self.commit_synced(batch).map_err(|error| match error {
             WriteError::Failed(source) => self.failed(source),
             WriteError::Stalled => proto::Problem::new(
@@ -161,21 +163,6 @@ fn reject_missing_current(folder: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-/// Rejects a store of release 0.1, which has no family of dead letters, if it cannot be created on a full disk.
-fn reject_missing_family(folder: &Path) -> Result<(), Error> {
-    let names = DB::list_cf(&Options::default(), folder).unwrap_or_default();
-    if names.is_empty() || names.iter().any(|name| name == Family::DeadLetters.name()) {
-        return Ok(());
-    }
-    let detail = format!(
-        "{} was written by release 0.1, and the disk is too full to convert it",
-        folder.display()
-    );
-    Err(proto::Problem::new(proto::Code::Unavailable, detail)
-        .hint("free some space on the disk")
-        .into())
 }
 
 /// The file in the folder of a store by which an operator accepts the loss of all writes after a damaged record.

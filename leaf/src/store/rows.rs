@@ -155,13 +155,13 @@ impl Store {
     /// The dead letters of a partition by descending address, at most `limit`.
     pub(crate) fn dead_letters(&self, partition: &Partition, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(prefix.clone().bytes());
-        options.set_iterate_upper_bound(prefix.after_prefix());
-        let rows = self
-            .db
-            .iterator_cf_opt(self.family(Family::DeadLetters), options, IteratorMode::End)
-            .take(limit);
+        let rows = self.dead_letter_families().rev().flat_map(|family| {
+            let mut options = ReadOptions::default();
+            options.set_iterate_lower_bound(prefix.clone().bytes());
+            options.set_iterate_upper_bound(prefix.clone().after_prefix());
+            self.db.iterator_cf_opt(self.family(family), options, IteratorMode::End)
+        });
+        let rows = rows.take(limit);
         rows.map(|row| {
             let (key, value) = row.map_err(|source| self.failed(source))?;
             let letter = KeyReader::new(&key, RowKind::DeadLetter)
@@ -180,11 +180,10 @@ impl Store {
         from: Option<Vec<u8>>,
     ) -> impl Iterator<Item = Result<(Box<[u8]>, i64, u64), Error>> + use<'_> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
-        let rows = self.rows(
-            Family::DeadLetters,
-            from.unwrap_or_else(|| prefix.clone().bytes()),
-            prefix.after_prefix(),
-        );
+        let from = from.unwrap_or_else(|| prefix.clone().bytes());
+        let rows = self
+            .dead_letter_families()
+            .flat_map(move |family| self.rows(family, from.clone(), prefix.clone().after_prefix()));
         rows.map(|row| {
             let (key, value) = row?;
             let (ingested_ms, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
@@ -192,26 +191,21 @@ impl Store {
         })
     }
 
-    /// Moves dead letters out of the family of documents, where release 0.1 kept them.
-    pub(super) fn move_dead_letters(&self) -> Result<(), Error> {
-        /// The bytes of one write.
-        const WRITE_BYTES: usize = 4 << 20;
-        let all = RowKey::new(RowKind::DeadLetter);
-        loop {
-            let mut batch = WriteBatch::default();
-            for row in self.rows(Family::Docs, all.clone().bytes(), all.clone().after_prefix()) {
-                let (key, value) = row?;
-                self.put(&mut batch, Family::DeadLetters, &key, &value);
-                self.delete(&mut batch, Family::Docs, &key);
-                if batch.size_in_bytes() > WRITE_BYTES {
-                    break;
-                }
+    /// Deletes a dead letter, of whichever family it is in.
+    pub(crate) fn delete_dead_letter(&self, batch: &mut WriteBatch, key: &[u8]) -> Result<(), Error> {
+        for family in self.dead_letter_families() {
+            if self.get(family, key)?.is_some() {
+                self.delete(batch, family, key);
             }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            self.commit_to_open(batch)?;
         }
+        Ok(())
+    }
+
+    /// The families with dead letters. Release 0.1 wrote them among the documents, and they stay there until they are
+    /// cleared or expire; later ones have greater addresses.
+    fn dead_letter_families(&self) -> impl DoubleEndedIterator<Item = Family> + use<'_> {
+        let families = [Family::Docs, Family::DeadLetters].into_iter();
+        families.filter(|family| self.db.cf_handle(family.name()).is_some())
     }
 
     /// The offset of a dead letter, from the key of its row.

@@ -1,13 +1,14 @@
 //! Rows of other releases: a longer tail is read, a newer version is refused by name.
 
 use proto::{
-    Position, SourceName,
-    ingest::{Loss, PushResult},
+    Address, Position, SourceName,
+    ingest::{Loss, PushResult, ShardId},
 };
+use rocksdb::WriteBatch;
 
 use super::{
-    KeyIndexRow, ManifestRow, PartitionRow, RequestRow, dead_letter, delete_marker::DeleteMarker, digest, document,
-    format::Format, kinds, loss,
+    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
+    delete_marker::DeleteMarker, digest, document, format::Format, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -27,9 +28,7 @@ fn address() -> proto::Address {
 
 /// Rows that end with a field: what they are called, their value and how it is decoded.
 fn rows_with_a_tail() -> Vec<(&'static str, Vec<u8>, Decodes)> {
-    let format = Format::new(
-        serde_json::from_str(r#"{"collection":"00000000-0000-0000-0000-000000000001","number":2}"#).expect("a shard"),
-    );
+    let format = Format::new(shard());
     let lost = Loss {
         source: "clicks".parse().expect("a name"),
         partition: 1,
@@ -151,4 +150,90 @@ fn a_row_of_a_newer_version_is_refused_by_name() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+fn partition() -> Partition {
+    Partition {
+        source: "clicks".parse().expect("a name"),
+        number: 0,
+    }
+}
+
+fn shard() -> ShardId {
+    serde_json::from_str(r#"{"collection":"00000000-0000-0000-0000-000000000001","number":2}"#).expect("a shard")
+}
+
+#[test]
+fn dead_letters_that_an_earlier_release_wrote_are_read_and_deleted_among_the_others() {
+    const TABLES_OPEN_MAX: usize = 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |offset: i64| -> Address { format!("clicks/0@{offset}").parse().expect("an address") };
+    let key = |offset| RowKey::new(RowKind::DeadLetter).address(&at(offset)).bytes();
+    let store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
+    let mut batch = WriteBatch::default();
+    for (offset, family) in [
+        (1, Family::Docs),
+        (2, Family::Docs),
+        (3, Family::DeadLetters),
+        (4, Family::DeadLetters),
+    ] {
+        store.put(
+            &mut batch,
+            family,
+            &key(offset),
+            &dead_letter::encode(offset, "code", "", b"{"),
+        );
+    }
+    store.commit_synced(batch).expect("written");
+    let partition = partition();
+    let newest = |store: &Store, limit| -> Vec<i64> {
+        let letters = store.dead_letters(&partition, limit).expect("dead letters");
+        letters.iter().map(|letter| letter.address.offset).collect()
+    };
+    let ages = |store: &Store, from: Option<i64>| -> Vec<i64> {
+        let rows = store.dead_letter_rows(&partition, from.map(key));
+        rows.map(|row| row.expect("a row").1).collect()
+    };
+    assert_eq!(
+        (newest(&store, 10), newest(&store, 3)),
+        (vec![4, 3, 2, 1], vec![4, 3, 2])
+    );
+    assert_eq!(
+        (ages(&store, None), ages(&store, Some(2))),
+        (vec![1, 2, 3, 4], vec![2, 3, 4])
+    );
+    let mut batch = WriteBatch::default();
+    for offset in [2, 3] {
+        store.delete_dead_letter(&mut batch, &key(offset)).expect("deleted");
+    }
+    store.commit_synced(batch).expect("written");
+    assert_eq!(newest(&store, 10), [4, 1]);
+    drop(store);
+    let read_only = Store::open_read_only(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
+    assert_eq!(newest(&read_only, 10), [4, 1]);
+}
+
+#[test]
+fn a_store_without_a_family_of_dead_letters_is_read_without_writing() {
+    const TABLES_OPEN_MAX: usize = 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = address();
+    let mut store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
+    let mut batch = WriteBatch::default();
+    let key = RowKey::new(RowKind::DeadLetter).address(&address).bytes();
+    store.put(
+        &mut batch,
+        Family::Docs,
+        &key,
+        &dead_letter::encode(5, "code", "", b"{"),
+    );
+    store.commit_synced(batch).expect("written");
+    store.db.drop_cf(Family::DeadLetters.name()).expect("dropped");
+    drop(store);
+    let read_only = Store::open_read_only(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
+    let letters = read_only.dead_letters(&partition(), 10).expect("dead letters");
+    assert_eq!(letters.len(), 1);
+    drop(read_only);
+    let store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
+    assert_eq!(store.dead_letters(&partition(), 10).expect("dead letters").len(), 1);
 }

@@ -327,8 +327,10 @@ impl Partition {
         !self.paused && self.buffered_bytes() > window_bytes_max
     }
 
-    pub(super) fn is_paused(&self) -> bool {
-        self.paused
+    /// Whether nothing waits to be sent although the broker has more records.
+    pub(super) fn is_starved(&self) -> bool {
+        let has_more = self.end.is_some_and(|end| self.read + 1 < end);
+        self.phase == Phase::Reading && !self.paused && self.buffered_bytes() == 0 && has_more
     }
 
     /// The change of the flow, if one is due: above this limit the partition may be paused, below half of it it is

@@ -22,6 +22,7 @@ use super::{
     config,
     context::{Rebalance, SourceContext},
     error::ClientError,
+    hold_back::HoldBack,
     idle::IdleComparison,
     partition::{Flow, Partition},
     record::{push, record},
@@ -35,10 +36,7 @@ use super::{
 const POLL: Duration = Duration::from_millis(20);
 /// The most records that are polled before the thread handles everything else.
 const BURST_RECORDS_MAX: usize = 1_000;
-/// How long a full window keeps the thread from polling before its partition is paused. A pause is for a leaf that
-/// accepts nothing: it drops what the client has prefetched, and the client fetches again up to a second after it ends.
-const HELD_BACK_MAX: Duration = Duration::from_secs(1);
-/// How often the thread checks meanwhile whether there is room again.
+/// How often a thread that is held back checks whether there is room again.
 const HELD_BACK_CHECK: Duration = Duration::from_millis(5);
 /// A partition that needs a seek waits this long for others that need one too.
 const SEEK_TOGETHER: Duration = Duration::from_millis(50);
@@ -69,8 +67,7 @@ pub(super) struct Reader {
     senders_stop: CancellationToken,
     senders: TaskTracker,
     committed: BTreeMap<i32, i64>,
-    /// Since when a window has been full without a pause.
-    full_since: Option<Instant>,
+    hold_back: HoldBack,
     /// Whether the group has assigned partitions and the consumer is not positioned yet.
     must_seek: bool,
     /// Since when at least one partition has needed a seek.
@@ -105,7 +102,7 @@ impl Reader {
             slots: BTreeMap::new(),
             senders: TaskTracker::new(),
             committed: BTreeMap::new(),
-            full_since: None,
+            hold_back: HoldBack::default(),
             must_seek: false,
             seek_needed_since: None,
             unassigned_since: Some(Instant::now()),
@@ -180,9 +177,9 @@ impl Reader {
 
     fn poll(&mut self, consumer: &Consumer, handle: &Handle) -> Result<(), Error> {
         while !self.stop.is_cancelled() {
-            match self.full_since {
-                Some(_) => std::thread::sleep(HELD_BACK_CHECK),
-                None => self.poll_records(consumer),
+            match self.hold_back.is_holding() {
+                true => std::thread::sleep(HELD_BACK_CHECK),
+                false => self.poll_records(consumer),
             }
             for change in consumer.context().rebalances() {
                 self.rebalance(change, consumer, handle);
@@ -386,7 +383,10 @@ impl Reader {
         let window_bytes_max = self
             .windows
             .update(self.slots.len(), bytes, self.task.options.window_bytes_max);
-        let may_pause = self.hold_back(window_bytes_max);
+        let is_any = |is: &dyn Fn(&Partition) -> bool| self.slots.values().any(|slot| is(&slot.partition.lock()));
+        let is_full = is_any(&|partition| partition.is_full(window_bytes_max));
+        let is_starved = is_any(&|partition| partition.is_starved());
+        let may_pause = self.hold_back.update(is_full, is_starved, Instant::now());
         for slot in self.slots.values() {
             let Some(flow) = slot.partition.lock().flow(window_bytes_max, may_pause) else {
                 continue;
@@ -403,21 +403,6 @@ impl Reader {
                 warn!(%source, partition = slot.number, ?flow, %error, "could not pause or resume the partition");
             }
         }
-    }
-
-    /// Holds this thread back while a window is full. Returns whether to pause full partitions instead: if one is paused
-    /// already, or if a window has been full for too long.
-    fn hold_back(&mut self, window_bytes_max: usize) -> bool {
-        let (mut full, mut paused) = (false, false);
-        for slot in self.slots.values() {
-            let partition = slot.partition.lock();
-            full |= partition.is_full(window_bytes_max);
-            paused |= partition.is_paused();
-        }
-        let since = full.then(|| self.full_since.unwrap_or_else(Instant::now));
-        let may_pause = paused || since.is_some_and(|since| since.elapsed() >= HELD_BACK_MAX);
-        self.full_since = since.filter(|_| !may_pause);
-        may_pause
     }
 
     fn report(&mut self, consumer: &Consumer) {

