@@ -4,7 +4,7 @@
 use super::test_schema::TestSchema;
 
 /// Events with numbers and texts at one path, a list, nested keys, and a key that needs quotes; and users.
-fn test_schema() -> TestSchema {
+pub(super) fn test_schema() -> TestSchema {
     TestSchema::with(&[
         (
             "events",
@@ -50,6 +50,14 @@ pub(super) fn check(schema: &TestSchema, table: &[(&str, &str)]) {
 fn groups_and_aggregates_are_computed_and_ordered() {
     let table = [
         ("select count(*) from events", "4"),
+        (
+            "select cast(case type when 'click' then 1 else price end as bigint) n, count(*) from events group by n order by n",
+            "1|2; 2|1; 4|1",
+        ),
+        (
+            "select cast(case when type = 'view' then 2.5 when true then 1 end as bigint) n from events order by n",
+            "1; 1; 2; 2",
+        ),
         (
             "select type, count(*) from events group by type order by type",
             "click|2; view|2",

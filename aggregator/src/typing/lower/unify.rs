@@ -7,7 +7,7 @@ use datafusion::{
 };
 use plan::{Kinds, Type};
 
-use crate::typing::operand::{Operand, TypeClass, literal};
+use crate::typing::operand::{Operand, TypeClass, cast, literal};
 
 /// The values converted to a common type, and the class of that type (None if all values are NULL).
 ///
@@ -33,10 +33,16 @@ pub(crate) fn unify(values: &[Operand]) -> Result<(Vec<Expr>, Option<TypeClass>)
             .windows(2)
             .all(|pair| pair[0] == pair[1] || (pair[0].is_number() && pair[1].is_number()))
         {
+            if are_integers_and_doubles(values) {
+                return Ok((as_doubles(values, natives), Some(TypeClass::Double)));
+            }
             return Ok((natives, classes.first().copied()));
         }
     }
     if have_common_native_type(values) {
+        if are_integers_and_doubles(values) {
+            return Ok((as_doubles(values, natives), Some(TypeClass::Double)));
+        }
         return Ok((natives, Some(TypeClass::Other)));
     }
     let json = |value: &Operand| match value.class() {
@@ -74,12 +80,37 @@ fn as_times(values: &[Operand]) -> Result<(Vec<Expr>, Option<TypeClass>)> {
     Ok((times, Some(TypeClass::Time)))
 }
 
-/// Whether the native types of all values are equal, or are numbers that convert to each other without rounding.
-fn have_common_native_type(values: &[Operand]) -> bool {
-    let native_type = |value: &Operand| match value.class() {
+/// The type that a value has without a conversion. None if it is JSON.
+fn native_type(value: &Operand) -> Option<DataType> {
+    match value.class() {
         TypeClass::Json(kinds) => kinds.native().filter(|native| *native != Type::Json).map(Type::arrow),
         _ => Some(value.data_type().clone()),
+    }
+}
+
+/// Whether there are integers and doubles among the values, and nothing else but NULL. The planner takes a CASE for an
+/// integer if its first branch is one, so they are not left to it.
+fn are_integers_and_doubles(values: &[Operand]) -> bool {
+    let values = values.iter().filter(|value| value.class() != TypeClass::Null);
+    let types: Vec<Option<DataType>> = values.map(native_type).collect();
+    let is_integer = |of: &Option<DataType>| of.as_ref().is_some_and(DataType::is_integer);
+    let is_double = |of: &Option<DataType>| *of == Some(DataType::Float64);
+    types.iter().any(is_integer)
+        && types.iter().any(is_double)
+        && types.iter().all(|of| is_integer(of) || is_double(of))
+}
+
+/// Numbers as doubles.
+fn as_doubles(values: &[Operand], natives: Vec<Expr>) -> Vec<Expr> {
+    let double = |(value, native): (&Operand, Expr)| match native_type(value) {
+        Some(of) if of.is_integer() => cast(native, DataType::Float64),
+        _ => native,
     };
+    values.iter().zip(natives).map(double).collect()
+}
+
+/// Whether the native types of all values are equal, or are numbers that convert to each other without rounding.
+fn have_common_native_type(values: &[Operand]) -> bool {
     let types: Option<Vec<DataType>> = values
         .iter()
         .filter(|value| value.class() != TypeClass::Null)
