@@ -10,7 +10,9 @@ use datafusion::{
     sql::{
         parser::Statement as ParsedStatement,
         sqlparser::{
-            ast::{Expr, ObjectName, Query, SelectItem, Statement, Value, Visit, VisitMut, Visitor, VisitorMut},
+            ast::{
+                Expr, ObjectName, Query, Select, SelectItem, Statement, Value, Visit, VisitMut, Visitor, VisitorMut,
+            },
             tokenizer::Span,
         },
     },
@@ -108,6 +110,45 @@ impl VisitorMut for Rewriter<'_> {
             *expr = replacement;
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// A part of a query that a revision may change.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// A SELECT, before its parts.
+    Begin(&'a mut Select),
+    /// A SELECT, after its parts.
+    End(&'a mut Select),
+    /// An expression, after its parts.
+    Expr(&'a mut Expr),
+}
+
+/// Shows every SELECT and expression of a query to `change`, until it breaks.
+pub fn revise_query(query: &mut Query, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+    VisitMut::visit(query, &mut Revision(change))
+}
+
+/// Shows every SELECT and expression of an expression to `change`, until it breaks.
+pub fn revise_expression(expr: &mut Expr, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+    VisitMut::visit(expr, &mut Revision(change))
+}
+
+struct Revision<'a>(&'a mut dyn FnMut(Part<'_>) -> ControlFlow<()>);
+
+impl VisitorMut for Revision<'_> {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        (self.0)(Part::Begin(select))
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        (self.0)(Part::End(select))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        (self.0)(Part::Expr(expr))
     }
 }
 

@@ -2,6 +2,8 @@
 //! kinds of paths are arguments.
 
 mod define;
+mod dialect;
+mod familiar;
 mod names;
 mod reads;
 mod resolve;

@@ -3,7 +3,6 @@
 
 use datafusion::sql::sqlparser::{
     ast,
-    dialect::PostgreSqlDialect,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
@@ -12,6 +11,8 @@ use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
     Statement,
+    dialect::RachisDialect,
+    familiar,
     token::{Tokens, tokenize},
 };
 
@@ -27,13 +28,16 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
         return Err(Problem::new(Code::BadSql, "the statement is empty").hint(SUPPORTED));
     }
     match tokens.word(0).as_str() {
-        "SELECT" | "WITH" | "VALUES" => Ok(Statement::Query(query(tokens)?)),
+        "SELECT" | "WITH" | "VALUES" | "FROM" => Ok(Statement::Query(query(tokens)?)),
         "" if matches!(tokens.all[0].token, Token::LParen) => Ok(Statement::Query(query(tokens)?)),
         "EXPLAIN" => explain(tokens),
         "CREATE" => create(&tokens, sql),
         "DROP" => drop_definition(&tokens),
         "SHOW" => show(&tokens),
-        "DESCRIBE" | "DESC" => describe(&tokens),
+        "DESCRIBE" | "DESC" => match tokens.words(1, &["TABLE"]) && tokens.all.len() > 2 {
+            true => describe(&tokens, 2),
+            false => describe(&tokens, 1),
+        },
         word => {
             let at = tokens.all[0].span.start;
             let what = if word.is_empty() {
@@ -64,16 +68,19 @@ pub(super) fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr,
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the expression is empty"));
     }
-    with_parser(tokens, |parser| parser.parse_expr())
+    let mut expression = with_parser(tokens, |parser| parser.parse_expr())?;
+    familiar::rewrite_expression(&mut expression)?;
+    Ok(expression)
 }
 
 fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
-    with_parser(tokens, |parser| parser.parse_query())
+    let mut query = with_parser(tokens, |parser| parser.parse_query())?;
+    familiar::rewrite_query(&mut query)?;
+    Ok(query)
 }
 
 fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, Problem> {
-    let dialect = PostgreSqlDialect {};
-    let mut parser = Parser::new(&dialect)
+    let mut parser = Parser::new(&RachisDialect)
         .with_recursion_limit(PARSER_LEVELS_MAX)
         .with_tokens_with_locations(tokens.all);
     let parsed = parse(&mut parser).map_err(parser_problem)?;
@@ -115,7 +122,7 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
     }
     tokens.all.drain(..from);
     match tokens.word(0).as_str() {
-        "SELECT" | "WITH" | "VALUES" => {}
+        "SELECT" | "WITH" | "VALUES" | "FROM" => {}
         "" if matches!(tokens.all.first().map(|t| &t.token), Some(Token::LParen)) => {}
         _ => {
             return Err(
@@ -239,6 +246,9 @@ fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {
 }
 
 fn show(tokens: &Tokens) -> Result<Statement, Problem> {
+    if matches!(tokens.word(1).as_str(), "COLUMNS" | "FIELDS") && matches!(tokens.word(2).as_str(), "FROM" | "IN") {
+        return describe(tokens, 3);
+    }
     let statement = match tokens.word(1).as_str() {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
         "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
@@ -251,8 +261,9 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
     Ok(statement)
 }
 
-fn describe(tokens: &Tokens) -> Result<Statement, Problem> {
-    let (words, next) = dotted_name(tokens, 1);
+/// `DESCRIBE name`, with the name at this token.
+fn describe(tokens: &Tokens, index: usize) -> Result<Statement, Problem> {
+    let (words, next) = dotted_name(tokens, index);
     if words.is_empty() {
         return Err(Problem::new(Code::BadSql, "DESCRIBE needs a name").hint("write DESCRIBE events"));
     }

@@ -8,13 +8,12 @@
 mod limits;
 
 use datafusion::sql::sqlparser::{
-    dialect::PostgreSqlDialect,
     keywords::Keyword,
     tokenizer::{Location, Token, TokenWithSpan, Tokenizer},
 };
 use proto::{Code, Problem};
 
-use super::StatementText;
+use super::{StatementText, dialect::RachisDialect};
 
 /// Tokens of one statement.
 pub(super) const TOKENS_MAX: usize = 50_000;
@@ -57,7 +56,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
         ));
     }
     let mut raw = Vec::new();
-    Tokenizer::new(&PostgreSqlDialect {}, sql)
+    Tokenizer::new(&RachisDialect, sql)
         .tokenize_with_location_into_buf(&mut raw)
         .map_err(|e| {
             Problem::new(Code::BadSql, format!("cannot parse the statement: {}", e.message))
@@ -91,7 +90,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
 /// See [`super::texts`].
 pub(super) fn texts(sql: &str) -> Option<Vec<StatementText>> {
     let mut raw = Vec::new();
-    Tokenizer::new(&PostgreSqlDialect {}, sql)
+    Tokenizer::new(&RachisDialect, sql)
         .tokenize_with_location_into_buf(&mut raw)
         .ok()?;
     let all: Vec<&TokenWithSpan> = (raw.iter())
@@ -255,6 +254,7 @@ fn quote_names(all: &mut [TokenWithSpan]) {
         // In CURRENT ROW, the bound of a window frame, ROW stays a keyword.
         let after_current =
             i > 0 && matches!(&all[i - 1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("current"));
+        let counts_units = is_interval_of_number(&all[i..]);
         let Token::Word(word) = &mut all[i].token else { continue };
         if word.quote_style.is_some()
             || word.keyword == Keyword::NoKeyword
@@ -262,11 +262,40 @@ fn quote_names(all: &mut [TokenWithSpan]) {
         {
             continue;
         }
-        if after_dot || dot || (!after_cast && is_name_here(word.keyword, next.as_ref())) {
+        if !counts_units && (after_dot || dot || (!after_cast && is_name_here(word.keyword, next.as_ref()))) {
             word.quote_style = Some('"');
             word.keyword = Keyword::NoKeyword;
         }
     }
+}
+
+/// Whether these tokens begin with `INTERVAL 2 HOURS`.
+fn is_interval_of_number(tokens: &[TokenWithSpan]) -> bool {
+    let is_unit = |unit: &str| {
+        let unit = unit.to_ascii_lowercase();
+        let unit = unit.strip_suffix('s').unwrap_or(&unit);
+        [
+            "millisecond",
+            "second",
+            "minute",
+            "hour",
+            "day",
+            "week",
+            "month",
+            "quarter",
+            "year",
+        ]
+        .contains(&unit)
+    };
+    matches!(
+        tokens,
+        [
+            TokenWithSpan { token: Token::Word(interval), .. },
+            TokenWithSpan { token: Token::Number(..), .. },
+            TokenWithSpan { token: Token::Word(unit), .. },
+            ..
+        ] if interval.keyword == Keyword::INTERVAL && is_unit(&unit.value)
+    )
 }
 
 /// Replaces `IS [NOT] DISTINCT FROM` with a custom operator. The parser would take everything after it as its right

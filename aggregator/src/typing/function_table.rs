@@ -134,7 +134,7 @@ const UNSUPPORTED: [&str; 21] = [
 ];
 
 /// Functions that statements may call in addition to those of DataFusion.
-const ADDITIONAL: [&str; 2] = ["search", "unnest"];
+const ADDITIONAL: [&str; 4] = ["search", "unnest", "json_keys", "json_typeof"];
 
 /// The length in characters to which a padding function may extend a value.
 pub(super) const PADDED_CHARS_MAX: u64 = 10_000;

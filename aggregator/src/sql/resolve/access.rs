@@ -85,6 +85,11 @@ impl Resolver<'_> {
                     .map(text_step)
                     .collect()
             }
+            _ if let Some(path) = text_literal(&key).filter(|path| path.starts_with(JSON_PATH)) => json_path(path)
+                .ok_or_else(|| {
+                    bad(format!("the JSON path {path} is not supported"))
+                        .hint("write '$.user.name' or '$.items[0].sku'; unnest lists to look at all their items")
+                })?,
             _ => vec![arrow_step(&key).ok_or_else(|| {
                 bad(format!("{right} is neither a key nor an index"))
                     .hint("write _doc->'key' or tags->0; a path cannot be computed from data")
@@ -117,6 +122,40 @@ fn arrow_step(expr: &Expr) -> Option<Step> {
         Expr::Nested(inner) => arrow_step(inner),
         other => text_literal(other).map(|key| Step::Key(key.into())),
     }
+}
+
+/// How a JSON path begins.
+const JSON_PATH: char = '$';
+
+/// The steps of a JSON path of keys and indexes: `$.items[0]."odd key"`. None for any other path.
+fn json_path(path: &str) -> Option<Vec<Step>> {
+    let (mut rest, mut steps) = (path.trim().strip_prefix(JSON_PATH)?, Vec::new());
+    while !rest.is_empty() {
+        let (step, after) = if let Some(quoted) = rest.strip_prefix(".\"") {
+            let (key, after) = quoted.split_once('"')?;
+            (Step::Key(key.into()), after)
+        } else if let Some(name) = rest.strip_prefix('.') {
+            let end = name.find(['.', '[']).unwrap_or(name.len());
+            let (key, after) = name.split_at(end);
+            (Step::Key(key.into()), after)
+        } else {
+            let (inside, after) = rest.strip_prefix('[')?.split_once(']')?;
+            let quoted = ['"', '\'']
+                .iter()
+                .find_map(|quote| inside.strip_prefix(*quote)?.strip_suffix(*quote));
+            let step = match quoted {
+                Some(key) => Step::Key(key.into()),
+                None => Step::Index(inside.parse().ok()?),
+            };
+            (step, after)
+        };
+        if matches!(&step, Step::Key(key) if key.is_empty() || &**key == "*") {
+            return None;
+        }
+        steps.push(step);
+        rest = after;
+    }
+    Some(steps)
 }
 
 fn text_step(part: &str) -> Step {

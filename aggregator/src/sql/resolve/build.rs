@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A query without any clause, for struct updates.
-pub(super) fn empty_query() -> Query {
+pub(in crate::sql) fn empty_query() -> Query {
     Query {
         with: None,
         body: Box::new(SetExpr::Values(Values {
@@ -31,7 +31,7 @@ pub(super) fn empty_query() -> Query {
 }
 
 /// A SELECT without any clause, for struct updates.
-pub(super) fn empty_select() -> Select {
+pub(in crate::sql) fn empty_select() -> Select {
     Select {
         select_token: AttachedToken::empty(),
         optimizer_hints: vec![],

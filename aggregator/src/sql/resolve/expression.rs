@@ -147,6 +147,13 @@ impl Resolver<'_> {
                 pattern,
                 escape_char,
             } => similar_to(negated, expr, &pattern, escape_char.is_some()).map(Rewritten::Open),
+            Expr::RLike {
+                negated, expr, pattern, ..
+            } => {
+                let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
+                let (left, right) = (expr, pattern);
+                rewrite_binary(Expr::BinaryOp { left, op, right }).map(Rewritten::Open)
+            }
             Expr::InSubquery {
                 expr,
                 subquery,
@@ -263,6 +270,17 @@ fn typed_string(typed: ast::TypedString) -> Result<Expr, Problem> {
 
 fn interval_literal(interval: ast::Interval) -> Result<Expr, Problem> {
     match &*interval.value {
+        // The planner reads texts only.
+        Expr::Value(value) if let (Literal::Number(count, _), Some(unit)) = (&value.value, &interval.leading_field) => {
+            let spelled = text(&format!("{count} {unit}"));
+            Ok(Expr::Interval(ast::Interval {
+                value: Box::new(spelled),
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            }))
+        }
         Expr::Value(_) => Ok(Expr::Interval(interval)),
         computed => Err(
             not_offered(format!("an interval of {}", shortened(&computed.to_string())))

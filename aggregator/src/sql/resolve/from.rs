@@ -14,7 +14,7 @@ use super::{
     query::rename,
     scope::{Input, InputKind, MergedColumn, Scope, SpelledName},
     unnest::add_unnest,
-    value::{Value, call},
+    value::{Value, call, quoted},
 };
 
 impl Resolver<'_> {
@@ -215,7 +215,7 @@ impl Resolver<'_> {
         subquery: &Query,
         alias: Option<&TableAlias>,
     ) -> Result<TableFactor, Problem> {
-        let alias = alias.ok_or_else(|| bad("a subquery in FROM needs a name").hint("write (SELECT …) AS name"))?;
+        let alias = &alias.cloned().unwrap_or_else(|| self.unnamed_table());
         // The other inputs of this FROM are invisible to it, unless it is lateral.
         let hidden = (!lateral).then(|| self.scopes.last_mut().map(std::mem::take)).flatten();
         let resolved = self.query(subquery);
@@ -232,6 +232,17 @@ impl Resolver<'_> {
             *of_table = lateral;
         }
         Ok(table)
+    }
+
+    /// The alias of a subquery in FROM that has none.
+    fn unnamed_table(&self) -> TableAlias {
+        let inputs = self.scopes.last().map_or(0, |scope| scope.inputs.len());
+        TableAlias {
+            explicit: true,
+            name: quoted(&format!("subquery_{}", inputs + 1)),
+            columns: Vec::new(),
+            at: None,
+        }
     }
 
     /// Adds an input to the innermost scope.

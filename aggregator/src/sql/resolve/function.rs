@@ -117,6 +117,16 @@ pub(super) fn special_call(node: Expr) -> Result<Expr, Problem> {
         Expr::Position { expr, r#in } => Ok(call("strpos", vec![*r#in, *expr])),
         Expr::Substring {
             expr,
+            substring_from: Some(pattern),
+            substring_for: None,
+            special: false,
+            ..
+        } if text_literal(&pattern).is_some() => Ok(call(
+            "array_element",
+            vec![call("regexp_match", vec![*expr, *pattern]), number("1")],
+        )),
+        Expr::Substring {
+            expr,
             substring_from,
             substring_for,
             ..

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, ops::ControlFlow};
 
-use datafusion::sql::sqlparser::ast::{Distinct, Expr, GroupByExpr, OrderByExpr, Value as Literal, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, GroupByWithModifier, OrderByExpr, Value as Literal, ValueWithSpan,
+};
 use front::{Node, Root, walk};
 use proto::{Code, Problem};
 
@@ -25,12 +27,10 @@ impl Resolver<'_> {
         items: &[SelectedItem],
         aliases: &[(String, Expr)],
     ) -> Result<GroupByExpr, Problem> {
-        let GroupByExpr::Expressions(keys, modifiers) = group else {
-            return Err(not_offered("GROUP BY ALL").hint("name the columns"));
+        let keys = &match group {
+            GroupByExpr::All(modifiers) => with_modifiers(all_keys(items), modifiers)?,
+            GroupByExpr::Expressions(keys, modifiers) => with_modifiers(keys.clone(), modifiers)?,
         };
-        if !modifiers.is_empty() {
-            return Err(not_offered("this GROUP BY").hint("use GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS ((…))"));
-        }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases = aliases.to_vec();
         }
@@ -139,6 +139,38 @@ impl Resolver<'_> {
         }
         Ok(resolved)
     }
+}
+
+/// The keys of `GROUP BY ALL`, as numbers of items: all items that are no aggregates.
+fn all_keys(items: &[SelectedItem]) -> Vec<Expr> {
+    let is_key = |item: &SelectedItem| match &item.source {
+        ItemSource::Written(expr) => !is_aggregated(expr) && !has_window(expr),
+        ItemSource::Star(_) => true,
+    };
+    let numbered = items.iter().zip(1..).filter(|(item, _)| is_key(item));
+    numbered.map(|(_, index)| number(&index.to_string())).collect()
+}
+
+/// `GROUP BY a, b WITH ROLLUP`, `WITH CUBE` and `WITH TOTALS`.
+fn with_modifiers(keys: Vec<Expr>, modifiers: &[GroupByWithModifier]) -> Result<Vec<Expr>, Problem> {
+    let each = |keys: Vec<Expr>| keys.into_iter().map(|key| vec![key]).collect();
+    Ok(match modifiers {
+        [] => keys,
+        [GroupByWithModifier::Rollup] => vec![Expr::Rollup(each(keys))],
+        [GroupByWithModifier::Cube] => vec![Expr::Cube(each(keys))],
+        [GroupByWithModifier::Totals] => vec![Expr::GroupingSets(vec![keys, vec![]])],
+        _ => {
+            return Err(not_offered("this GROUP BY").hint("use GROUP BY ROLLUP (…), CUBE (…) or GROUPING SETS ((…))"));
+        }
+    })
+}
+
+fn has_window(expr: &Expr) -> bool {
+    let mut visit = |node: Node<'_>| match node {
+        Node::Expr(Expr::Function(function)) if function.over.is_some() => ControlFlow::Break("a window"),
+        _ => ControlFlow::Continue(()),
+    };
+    walk(Root::Expr(expr), &mut visit).is_some()
 }
 
 /// Whether an expression is a literal, with or without sign and parentheses.

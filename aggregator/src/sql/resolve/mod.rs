@@ -31,7 +31,12 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Span};
 use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-pub(super) use self::{function::function_name, value::Value};
+pub(super) use self::{
+    build::{empty_query, empty_select},
+    function::function_name,
+    select_list::default_name,
+    value::Value,
+};
 use super::{ResolvedQuery, SchemaContext, Table, TableUse, names::CollectionNames};
 use scope::Scope;
 

@@ -1,8 +1,8 @@
 //! Resolves queries: WITH, ORDER BY and LIMIT around a SELECT or a set operation.
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Fetch, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Query, SetExpr, Value as Literal,
-    ValueWithSpan,
+    Distinct, Expr, Fetch, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
+    Value as Literal, ValueWithSpan,
 };
 use proto::Problem;
 
@@ -28,7 +28,7 @@ impl Resolver<'_> {
 
     fn query_with_ctes(&mut self, query: &Query) -> Result<(Query, Vec<OutputColumn>), Problem> {
         let with = query.with.as_ref().map(|with| self.with_clause(with)).transpose()?;
-        let order = order_expressions(query.order_by.as_ref())?;
+        let order = order_expressions(query)?;
         let (body, order_by, columns) = match &*query.body {
             SetExpr::Select(select) => {
                 let (select, order, columns) = self.select(select, order)?;
@@ -76,8 +76,12 @@ impl Resolver<'_> {
                 offset,
                 limit_by,
             } => (limit.clone(), offset.clone(), limit_by.len()),
-            LimitClause::OffsetCommaLimit { .. } => {
-                return Err(not_offered("LIMIT offset, count").hint("write LIMIT count OFFSET offset"));
+            LimitClause::OffsetCommaLimit { offset, limit } => {
+                let offset = Offset {
+                    value: offset.clone(),
+                    rows: datafusion::sql::sqlparser::ast::OffsetRows::None,
+                };
+                (Some(limit.clone()), Some(offset), 0)
             }
         };
         if by > 0 {
@@ -187,9 +191,28 @@ pub(super) fn rename(
     Ok(columns)
 }
 
-fn order_expressions(order: Option<&OrderBy>) -> Result<Vec<OrderByExpr>, Problem> {
-    match order {
+fn order_expressions(query: &Query) -> Result<Vec<OrderByExpr>, Problem> {
+    match &query.order_by {
         None => Ok(vec![]),
+        Some(OrderBy {
+            kind: OrderByKind::All(options),
+            interpolate: None,
+        }) => {
+            let SetExpr::Select(select) = &*query.body else {
+                return Err(not_offered("ORDER BY ALL of this query").hint("name the columns"));
+            };
+            let is_star =
+                |item: &SelectItem| !matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+            if select.projection.iter().any(is_star) {
+                return Err(not_offered("ORDER BY ALL with *").hint("name the columns"));
+            }
+            let by_number = |index: usize| OrderByExpr {
+                expr: number(&index.to_string()),
+                options: *options,
+                with_fill: None,
+            };
+            Ok((1..=select.projection.len()).map(by_number).collect())
+        }
         Some(OrderBy {
             kind: OrderByKind::Expressions(all),
             interpolate: None,

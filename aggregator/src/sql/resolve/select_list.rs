@@ -1,8 +1,8 @@
 //! Expands the select list: its items, their names, and `*`.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, ObjectName, ObjectNamePart, Query, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
-    Value as Literal, ValueWithSpan, WildcardAdditionalOptions,
+    AccessExpr, ExcludeSelectItem, Expr, ObjectName, ObjectNamePart, Query, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, Value as Literal, ValueWithSpan, WildcardAdditionalOptions,
 };
 use plan::{Path, path::Step};
 use proto::Problem;
@@ -13,7 +13,10 @@ use super::{
     shortened,
     value::{StoredPath, Value, text_literal},
 };
-use crate::sql::names::{CollectionNames, MatchQuality};
+use crate::sql::{
+    names::{CollectionNames, MatchQuality},
+    nearest,
+};
 
 /// An item of the select list, after `*` is expanded.
 pub(crate) struct SelectedItem {
@@ -46,12 +49,12 @@ impl Resolver<'_> {
                     source: ItemSource::Written(expr.clone()),
                 }),
                 SelectItem::Wildcard(options) => {
-                    refuse_wildcard_options(options)?;
-                    items.extend(self.star_of_all()?);
+                    let star = self.star_of_all()?;
+                    items.extend(with_options(star, options)?);
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
-                    refuse_wildcard_options(options)?;
-                    items.extend(self.qualified_star(name)?);
+                    let star = self.qualified_star(name)?;
+                    items.extend(with_options(star, options)?);
                 }
                 other => return Err(not_offered(format!("{other} in a select list"))),
             }
@@ -158,14 +161,46 @@ impl Resolver<'_> {
     }
 }
 
-/// Rejects `* EXCEPT (…)` and similar options.
-fn refuse_wildcard_options(options: &WildcardAdditionalOptions) -> Result<(), Problem> {
-    let spelled = options.to_string();
-    if spelled.trim().is_empty() {
-        Ok(())
-    } else {
-        Err(not_offered(format!("*{spelled}")).hint("name the columns"))
+/// `* EXCLUDE (…)`, `* EXCEPT (…)` and `* REPLACE (… AS name)`.
+fn with_options(
+    mut items: Vec<SelectedItem>,
+    options: &WildcardAdditionalOptions,
+) -> Result<Vec<SelectedItem>, Problem> {
+    if options.opt_ilike.is_some() || options.opt_rename.is_some() || options.opt_alias.is_some() {
+        return Err(not_offered(format!("*{options}")).hint("name the columns"));
     }
+    let mut excluded: Vec<String> = Vec::new();
+    match &options.opt_exclude {
+        None => {}
+        Some(ExcludeSelectItem::Single(name)) => excluded.extend(last_part(name)),
+        Some(ExcludeSelectItem::Multiple(names)) => excluded.extend(names.iter().filter_map(last_part)),
+    }
+    if let Some(except) = &options.opt_except {
+        let names = std::iter::once(&except.first_element).chain(&except.additional_elements);
+        excluded.extend(names.map(|name| name.value.clone()));
+    }
+    for name in excluded {
+        let index = index_of(&items, &name)?;
+        items.remove(index);
+    }
+    for replaced in options.opt_replace.iter().flat_map(|replace| &replace.items) {
+        let index = index_of(&items, &replaced.column_name.value)?;
+        items[index].source = ItemSource::Written(replaced.expr.clone());
+    }
+    Ok(items)
+}
+
+/// The item of this name: in exact case, or else in any case.
+fn index_of(items: &[SelectedItem], name: &str) -> Result<usize, Problem> {
+    let exact = items.iter().position(|item| item.name == name);
+    let similar = || items.iter().position(|item| item.name.eq_ignore_ascii_case(name));
+    exact.or_else(similar).ok_or_else(|| {
+        let problem = bad(format!("* has no column {name}"));
+        match nearest(name, items.iter().map(|item| item.name.as_str())) {
+            Some(near) => problem.hint(format!("did you mean {near}?")),
+            None => problem,
+        }
+    })
 }
 
 /// Gives result columns unique names: a repeated name gets a number.
@@ -196,7 +231,7 @@ pub(super) fn origin(value: &Value) -> Option<StoredPath> {
 }
 
 /// The name of a result column without an alias.
-fn default_name(expr: &Expr) -> String {
+pub(in crate::sql) fn default_name(expr: &Expr) -> String {
     match expr {
         Expr::Identifier(ident) => ident.value.clone(),
         Expr::CompoundIdentifier(idents) => idents.last().map_or_else(String::new, |ident| ident.value.clone()),

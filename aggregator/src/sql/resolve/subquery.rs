@@ -14,7 +14,7 @@ use super::{
     not_offered,
     operator::{binary, nested},
     select::{is_one_row, keeps_rows},
-    value::{call, column, literal, number, quoted},
+    value::{call, column, literal, number, quoted, text_literal},
 };
 
 impl Resolver<'_> {
@@ -29,7 +29,11 @@ impl Resolver<'_> {
             })),
             (Op::Eq, Expr::Nested(inner)) => self.any(left, Op::Eq, *inner),
             (op, Expr::Subquery(query)) => self.quantified(&left, &op, &query, false).map(Rewritten::Done),
-            _ => Err(not_offered("ANY of anything but a subquery or ARRAY[…]").hint("write IN (…)")),
+            (Op::Eq, list) if text_literal(&list).is_some() => {
+                Err(not_offered("ANY of a text").hint("write = ANY(ARRAY['a', 'b']) or IN ('a', 'b')"))
+            }
+            (Op::Eq, list) => Ok(Rewritten::Open(call("array_has", vec![list, left]))),
+            (op, _) => Err(not_offered(format!("{op} ANY of a list")).hint("write = ANY(list)")),
         }
     }
 

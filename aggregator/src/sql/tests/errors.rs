@@ -23,7 +23,7 @@ fn test_schema() -> TestSchema {
 type ErrorCase = (&'static str, Code, &'static str, &'static str);
 
 /// Errors in names.
-const NAME_ERRORS: [ErrorCase; 8] = [
+const NAME_ERRORS: [ErrorCase; 7] = [
     (
         "select id from events, users",
         Code::BadSql,
@@ -65,12 +65,6 @@ const NAME_ERRORS: [ErrorCase; 8] = [
         Code::BadSql,
         "e names two tables in FROM",
         "AS other",
-    ),
-    (
-        "select a from (select 1 a)",
-        Code::BadSql,
-        "a subquery in FROM needs a name",
-        "AS name",
     ),
 ];
 

@@ -4,5 +4,6 @@ mod test_schema;
 
 mod answers;
 mod errors;
+mod familiar;
 mod regressions;
 mod resolved_sql;

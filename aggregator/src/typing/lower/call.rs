@@ -13,7 +13,7 @@ use proto::{Code, Problem};
 
 use super::{
     access::lower_access,
-    coerce_arguments, function_call,
+    coerce_arguments, function_call, library_function,
     operator::{lower_operator, negate},
     time_format::{at_time_zone, to_strftime},
     unify,
@@ -111,6 +111,31 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
             let rest = rest.iter().map(Operand::integer);
             typed_call(std::iter::once(Ok(items)).chain(rest).collect::<Result<_>>()?)
         }
+        ("length" | "char_length" | "character_length", [list]) if is_list(list) => {
+            let items = match list.kinds() {
+                Some(_) => call(json::ITEMS, vec![list.expr.clone()]),
+                None => list.expr.clone(),
+            };
+            Ok(function_call(library_function("array_length")?, vec![items]))
+        }
+        (
+            "array_has" | "list_has" | "array_contains" | "list_contains" | "array_position" | "list_position"
+            | "array_to_string" | "list_to_string" | "array_join" | "list_join",
+            [list, rest @ ..],
+        ) if list.kinds().is_some() => {
+            let texts = call(json::TEXTS, vec![list.expr.clone()]);
+            typed_call(std::iter::once(texts).chain(rest.iter().map(Operand::text)).collect())
+        }
+        ("array_has_all" | "list_has_all" | "array_has_any" | "list_has_any", [list, other])
+            if list.kinds().is_some() && other.kinds().is_none() =>
+        {
+            let texts = DataType::new_list(DataType::Utf8View, true);
+            let other = cast(other.native(), texts);
+            typed_call(vec![call(json::TEXTS, vec![list.expr.clone()]), other])
+        }
+        ("array_distinct" | "list_distinct" | "array_sort" | "list_sort", [list]) if list.kinds().is_some() => {
+            typed_call(vec![call(json::TEXTS, vec![list.expr.clone()])])
+        }
         ("to_char" | "date_format", [time, pattern]) => {
             let pattern = pattern
                 .quoted()
@@ -126,6 +151,14 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
             typed_call(coerce_arguments(name, args)?)
         }
         _ => typed_call(coerce_arguments(name, args)?),
+    }
+}
+
+/// Whether a value is a list, or a path of documents that has had lists and no texts.
+fn is_list(value: &Operand) -> bool {
+    match value.kinds() {
+        Some(kinds) => kinds.any(Kinds::ARRAY) && !kinds.any(Kinds::TEXT),
+        None => matches!(value.data_type(), DataType::List(_) | DataType::LargeList(_)),
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, LargeStringBuilder, ListBuilder, RecordBatch},
+        array::{
+            Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, LargeStringBuilder, ListBuilder, RecordBatch,
+            StringViewBuilder,
+        },
         compute::cast,
         datatypes::{DataType, Field, Float32Type, Float64Type},
         json::{LineDelimitedWriter, writer::LineDelimited},
@@ -28,6 +31,12 @@ use crate::{
 pub const GET: &str = "json_get";
 /// `json_items`.
 pub const ITEMS: &str = "json_items";
+/// `json_texts`.
+pub const TEXTS: &str = "json_texts";
+/// `json_keys`.
+pub const KEYS: &str = "json_keys";
+/// `json_typeof`.
+pub const TYPEOF: &str = "json_typeof";
 /// `to_json`.
 pub const TO_JSON: &str = "to_json";
 /// `json_compare`.
@@ -38,9 +47,13 @@ pub const SEARCH_MATCH: &str = "search_match";
 /// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     let list = || DataType::List(Arc::new(json_field("item", Kinds::default())));
+    let texts = || Returns::Type(DataType::new_list(DataType::Utf8View, true));
     vec![
         Function::new(GET, None, Returns::Of(get_field), get).into(),
         Function::new(ITEMS, Some(1), Returns::Type(list()), list_items).into(),
+        Function::new(TEXTS, Some(1), texts(), list_texts).into(),
+        Function::new(KEYS, Some(1), texts(), object_keys).into(),
+        Function::new(TYPEOF, Some(1), Returns::Type(DataType::Utf8View), type_names).into(),
         Function::new(TO_JSON, Some(1), Returns::Json, |call| to_json(&call.column(0)?)).into(),
         Function::new(COMPARE, None, Returns::Type(DataType::Int64), compare_values).into(),
         Function::new(SEARCH_MATCH, Some(2), Returns::Type(DataType::Boolean), search_matches).into(),
@@ -163,6 +176,57 @@ fn list_items(call: &Call) -> Result<ArrayRef> {
         }
     }
     Ok(Arc::new(lists.finish()))
+}
+
+/// Lists of texts, one for each JSON text for which there is one.
+fn lists_of_texts(texts: &ArrayRef, list: impl Fn(&str) -> Option<Vec<Option<String>>>) -> Result<ArrayRef> {
+    let mut lists = ListBuilder::new(StringViewBuilder::new());
+    for text in text_views(texts)?.as_string_view() {
+        match text.and_then(&list) {
+            Some(items) => lists.append_value(items),
+            None => lists.append_null(),
+        }
+    }
+    Ok(Arc::new(lists.finish()))
+}
+
+/// `json_texts(text)`: the elements of a JSON list as texts, as `->>` returns them; NULL for anything else.
+fn list_texts(call: &Call) -> Result<ArrayRef> {
+    lists_of_texts(&call.column(0)?, |text| {
+        let items = json::raw_items(text)
+            .ok()
+            .filter(|_| text.trim_start().starts_with('['))?;
+        let as_text = |item: &str| match json::parse(item.as_bytes()) {
+            Ok(json::Value::Null) | Err(_) => None,
+            Ok(json::Value::Text(text)) => Some(text.into_owned()),
+            Ok(_) => Some(item.to_owned()),
+        };
+        Some(items.into_iter().map(as_text).collect())
+    })
+}
+
+/// `json_keys(text)`: the keys of a JSON object; NULL for anything else.
+fn object_keys(call: &Call) -> Result<ArrayRef> {
+    lists_of_texts(&call.column(0)?, |text| match json::parse(text.as_bytes()) {
+        Ok(json::Value::Object(members)) => Some(members.into_iter().map(|(key, _)| Some(key.into_owned())).collect()),
+        _ => None,
+    })
+}
+
+/// `json_typeof(text)`: `object`, `array`, `string`, `number` or `boolean`; NULL for null.
+fn type_names(call: &Call) -> Result<ArrayRef> {
+    let mut names = StringViewBuilder::with_capacity(call.rows);
+    for text in text_views(&call.column(0)?)?.as_string_view() {
+        names.append_option(text.and_then(|text| match json::parse(text.as_bytes()).ok()? {
+            json::Value::Null => None,
+            json::Value::Bool(_) => Some("boolean"),
+            json::Value::Int(_) | json::Value::Float(_) | json::Value::Big(_) => Some("number"),
+            json::Value::Text(_) => Some("string"),
+            json::Value::Array(_) => Some("array"),
+            json::Value::Object(_) => Some("object"),
+        }));
+    }
+    Ok(Arc::new(names.finish()))
 }
 
 /// Any array as canonical JSON texts; JSON text is returned unchanged.

@@ -5,6 +5,9 @@ use proto::{Code, Problem};
 use super::{CLAUSES_MAX, Match, RangeBound, SEARCH_DEPTH_MAX, SearchExpr};
 use crate::{path::Path, token};
 
+/// The name before a path that must have a value.
+const EXISTS: &str = "_exists_";
+
 /// A recursive-descent parser. Every step consumes some text, so it terminates.
 pub(super) struct Parser<'a> {
     text: &'a str,
@@ -93,7 +96,7 @@ impl<'a> Parser<'a> {
     /// Parts joined by OR.
     fn any_of(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
         let mut parts = vec![self.all_of(name)?];
-        while self.take_keyword("OR") {
+        while self.take_keyword("OR") || self.take_keyword("||") {
             parts.push(self.all_of(name)?);
         }
         Ok(if parts.len() == 1 {
@@ -107,12 +110,12 @@ impl<'a> Parser<'a> {
     fn all_of(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
         let mut parts = vec![self.part(name)?];
         loop {
-            if self.take_keyword("AND") {
+            if self.take_keyword("AND") || self.take_keyword("&&") {
                 parts.push(self.part(name)?);
                 continue;
             }
             let rest = self.rest();
-            let ends = rest.is_empty() || rest.starts_with(')') || is_keyword(rest, "OR");
+            let ends = rest.is_empty() || rest.starts_with(')') || is_keyword(rest, "OR") || is_keyword(rest, "||");
             if ends {
                 return Ok(if parts.len() == 1 {
                     parts.remove(0)
@@ -141,7 +144,7 @@ impl<'a> Parser<'a> {
             rest.strip_prefix(sign)
                 .is_some_and(|after| after.starts_with(|c: char| !c.is_whitespace()))
         };
-        if signed(self.rest(), '-') && name.is_none() {
+        if (signed(self.rest(), '-') && name.is_none()) || signed(self.rest(), '!') {
             self.at += 1;
             return self
                 .nested(|parser| parser.part(name))
@@ -179,7 +182,16 @@ impl<'a> Parser<'a> {
             )
             .hint("split it into several searches"));
         }
+        if self.rest().starts_with("*:*") {
+            self.at += "*:*".len();
+            self.check_value_end()?;
+            self.skip_space();
+            return Ok(SearchExpr::All);
+        }
         let own = if name.is_none() { self.name() } else { None };
+        if own.as_deref() == Some(EXISTS) {
+            return self.existing();
+        }
         if own.is_some() && self.rest().starts_with('(') {
             return self.group(own.as_deref());
         }
@@ -201,6 +213,24 @@ impl<'a> Parser<'a> {
                 "a word needs a letter or a digit",
             )),
         }
+    }
+
+    /// The path after `_exists_:`.
+    fn existing(&mut self) -> Result<SearchExpr, Problem> {
+        let started = self.at;
+        let (path, _) = self.bare(&[])?;
+        self.skip_space();
+        if path.is_empty() || Path::parse(&path).is_err() {
+            return Err(self.error_at(
+                started,
+                "a path is missing here",
+                "write _exists_:user.name or user.name:*",
+            ));
+        }
+        Ok(SearchExpr::Clause {
+            name: Some(path),
+            matches: Match::Exists,
+        })
     }
 
     fn check_value_start(&self) -> Result<(), Problem> {

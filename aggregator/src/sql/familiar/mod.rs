@@ -1,0 +1,347 @@
+//! Familiar names and clauses: what people write out of habit in other systems becomes what Rachis calls it, before
+//! names are resolved. [`names`] has the table.
+
+mod clauses;
+mod json;
+mod names;
+
+use std::{collections::HashMap, ops::ControlFlow, sync::LazyLock};
+
+use datafusion::sql::sqlparser::{
+    ast::{
+        BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+        FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, Value as Literal,
+        helpers::attached_token::AttachedToken,
+    },
+    dialect::PostgreSqlDialect,
+    parser::Parser,
+};
+use front::Part;
+use proto::{Code, Problem};
+
+use self::names::{Meaning, NAMES};
+use super::resolve::{
+    default_name, function_name,
+    value::{literal, text, text_literal},
+};
+use crate::typing;
+
+/// Rewrites the familiar names of a query.
+pub(super) fn rewrite_query(query: &mut Query) -> Result<(), Problem> {
+    let mut failed = None;
+    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut failed));
+    failed.map_or(Ok(()), Err)
+}
+
+/// Rewrites the familiar names of an expression.
+pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
+    let mut failed = None;
+    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut failed));
+    failed.map_or(Ok(()), Err)
+}
+
+fn stop_at_problem(part: Part<'_>, failed: &mut Option<Problem>) -> ControlFlow<()> {
+    let done = match part {
+        Part::Begin(select) => {
+            clauses::complete_from_first(select);
+            keep_names(select);
+            Ok(())
+        }
+        Part::End(select) => {
+            clauses::nest_qualify(select);
+            Ok(())
+        }
+        Part::Expr(expr) => {
+            json::rewrite_operator(expr);
+            rewrite_call(expr)
+        }
+    };
+    match done {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(problem) => {
+            *failed = Some(problem);
+            ControlFlow::Break(())
+        }
+    }
+}
+
+/// A result column keeps the name of the call that was written.
+fn keep_names(select: &mut Select) {
+    for item in &mut select.projection {
+        if let SelectItem::UnnamedExpr(expr) = item
+            && let Expr::Function(function) = &*expr
+            && function_name(&function.name).is_some_and(|name| is_familiar(&name, function))
+        {
+            *item = SelectItem::ExprWithAlias {
+                alias: Ident::with_quote('"', default_name(expr)),
+                expr: expr.clone(),
+            };
+        }
+    }
+}
+
+/// Whether a call is rewritten.
+fn is_familiar(name: &str, function: &Function) -> bool {
+    MEANINGS.contains_key(name) || json::path_of_call(name, plain_arguments(function)).is_some()
+}
+
+/// The meanings of each name.
+static MEANINGS: LazyLock<HashMap<&str, Vec<&Meaning>>> = LazyLock::new(|| {
+    let mut meanings: HashMap<&str, Vec<&Meaning>> = HashMap::new();
+    for (names, meaning) in NAMES {
+        for name in names.split_whitespace() {
+            meanings.entry(name).or_default().push(meaning);
+        }
+    }
+    meanings
+});
+
+/// The expressions of the table by their text, and how many arguments each takes.
+static EXPRESSIONS: LazyLock<HashMap<&str, (usize, Expr)>> = LazyLock::new(|| {
+    let texts = NAMES.iter().filter_map(|(_, meaning)| match meaning {
+        Meaning::As(text) => Some(*text),
+        _ => None,
+    });
+    texts
+        .filter_map(|text| Some((text, (arguments_of(text), parsed(text)?))))
+        .collect()
+});
+
+fn parsed(text: &str) -> Option<Expr> {
+    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text);
+    parser.and_then(|mut parser| parser.parse_expr()).ok()
+}
+
+/// The greatest n of the `$n` in a text.
+fn arguments_of(text: &str) -> usize {
+    (1..10).rev().find(|n| text.contains(&format!("${n}"))).unwrap_or(0)
+}
+
+/// Rewrites a call of a familiar function.
+fn rewrite_call(expr: &mut Expr) -> Result<(), Problem> {
+    let Expr::Function(function) = expr else { return Ok(()) };
+    let Some(name) = function_name(&function.name) else {
+        return Ok(());
+    };
+    if let Some(constant) = constant_of_system(&name, function) {
+        *expr = constant;
+        return Ok(());
+    }
+    if let Some(path) = json::path_of_call(&name, plain_arguments(function)) {
+        *expr = path;
+        return Ok(());
+    }
+    if matches!(name.as_str(), "multiif" | "date_format" | "formatdatetime" | "strftime") {
+        rewrite_specially(&name, expr);
+    }
+    let (Expr::Function(function), Some(meanings)) = (&mut *expr, MEANINGS.get(name.as_str())) else {
+        return Ok(());
+    };
+    take_parameters(function);
+    let Some(arguments) = plain_arguments(function) else {
+        return Ok(());
+    };
+    let mut known = Vec::new();
+    for meaning in meanings {
+        match meaning {
+            Meaning::Same(other) => {
+                rename(function, other);
+                return Ok(());
+            }
+            Meaning::SameWith(other, second) => {
+                rename(function, other);
+                if arguments.len() == 1 {
+                    push_argument(function, text(second));
+                }
+                return Ok(());
+            }
+            Meaning::Hint(hint) => {
+                let detail = format!("the function {name} is not supported");
+                return Err(Problem::new(Code::NotSupported, detail).hint(*hint));
+            }
+            Meaning::As(template) => match EXPRESSIONS.get(template) {
+                Some((count, expression)) if *count == arguments.len() => {
+                    *expr = with_clauses(&name, filled(expression.clone(), &arguments), function)?;
+                    return Ok(());
+                }
+                Some((count, _)) => known.push(count.to_string()),
+                None => {}
+            },
+        }
+    }
+    if typing::check_function(&name).is_ok() {
+        return Ok(());
+    }
+    let detail = format!("{name} takes {} arguments, not {}", known.join(" or "), arguments.len());
+    Err(Problem::new(Code::BadSql, detail))
+}
+
+/// What drivers and people ask a server about itself.
+fn constant_of_system(name: &str, function: &Function) -> Option<Expr> {
+    let value = match name {
+        "version" => concat!("Rachis ", env!("CARGO_PKG_VERSION")),
+        "current_database" | "database" => "rachis",
+        "current_schema" => "public",
+        _ => return None,
+    };
+    plain_arguments(function)?.is_empty().then(|| text(value))
+}
+
+/// `quantile(0.9)(value)` is written `quantile(value, 0.9)` elsewhere.
+fn take_parameters(function: &mut Function) {
+    if let FunctionArguments::List(parameters) = std::mem::replace(&mut function.parameters, FunctionArguments::None)
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        list.args.extend(parameters.args);
+    }
+}
+
+/// Calls that no expression of a fixed number of arguments can stand for.
+fn rewrite_specially(name: &str, expr: &mut Expr) {
+    let Expr::Function(function) = expr else { return };
+    let Some(arguments) = plain_arguments(function) else {
+        return;
+    };
+    if name != "multiif" {
+        // The minute of MySQL and ClickHouse.
+        if let [time, pattern] = arguments.as_slice()
+            && let Some(spelled) = text_literal(pattern)
+            && spelled.contains("%i")
+        {
+            let pattern = text(&spelled.replace("%i", "%M").replace("%s", "%S"));
+            set_arguments(function, vec![time.clone(), pattern]);
+        }
+        return;
+    }
+    if let Some((otherwise, whens)) = arguments.split_last()
+        && whens.len() >= 2
+        && whens.len().is_multiple_of(2)
+    {
+        let when = |pair: &[Expr]| CaseWhen {
+            condition: pair[0].clone(),
+            result: pair[1].clone(),
+        };
+        *expr = Expr::Case {
+            case_token: AttachedToken::empty(),
+            end_token: AttachedToken::empty(),
+            operand: None,
+            conditions: whens.chunks(2).map(when).collect(),
+            else_result: Some(Box::new(otherwise.clone())),
+        };
+    }
+}
+
+/// The arguments of a call, if all are expressions.
+fn plain_arguments(function: &Function) -> Option<Vec<Expr>> {
+    match &function.args {
+        FunctionArguments::None => Some(Vec::new()),
+        FunctionArguments::Subquery(_) => None,
+        FunctionArguments::List(list) => list
+            .args
+            .iter()
+            .map(|argument| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+                _ => None,
+            })
+            .collect(),
+    }
+}
+
+fn set_arguments(function: &mut Function, arguments: Vec<Expr>) {
+    if let FunctionArguments::List(list) = &mut function.args {
+        list.args.clear();
+        arguments
+            .into_iter()
+            .for_each(|argument| list.args.push(unnamed(argument)));
+    }
+}
+
+fn push_argument(function: &mut Function, argument: Expr) {
+    if let FunctionArguments::List(list) = &mut function.args {
+        let mut argument = argument;
+        list.clauses.retain(|clause| match clause {
+            FunctionArgumentClause::Separator(separator) => {
+                argument = literal(separator.value.clone());
+                false
+            }
+            _ => true,
+        });
+        list.args.push(unnamed(argument));
+    }
+}
+
+fn unnamed(expr: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+}
+
+fn rename(function: &mut Function, name: &str) {
+    function.name = ObjectName::from(vec![Ident::new(name)]);
+}
+
+/// An expression of the table with these arguments in their places.
+fn filled(mut expression: Expr, arguments: &[Expr]) -> Expr {
+    let _ = front::revise_expression(&mut expression, &mut |part| {
+        if let Part::Expr(expr) = part
+            && let Expr::Value(value) = &*expr
+            && let Literal::Placeholder(name) = &value.value
+            && let Some(argument) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+            && let Some(argument) = arguments.get(argument.wrapping_sub(1))
+        {
+            *expr = match argument {
+                Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Between { .. } | Expr::Like { .. } => {
+                    Expr::Nested(Box::new(argument.clone()))
+                }
+                simple => simple.clone(),
+            };
+        }
+        ControlFlow::Continue(())
+    });
+    expression
+}
+
+/// Moves FILTER and OVER of the call that was written to the call that it stands for.
+fn with_clauses(name: &str, expression: Expr, written: &Function) -> Result<Expr, Problem> {
+    let refused = |clause| {
+        let detail = format!("{clause} with {name} is not supported");
+        Err(Problem::new(Code::NotSupported, detail))
+    };
+    if let FunctionArguments::List(list) = &written.args
+        && (list.duplicate_treatment.is_some() || !list.clauses.is_empty())
+    {
+        return refused("DISTINCT or ORDER BY");
+    }
+    if written.filter.is_none() && written.over.is_none() {
+        return Ok(expression);
+    }
+    let Expr::Function(mut function) = expression else {
+        return refused("FILTER or OVER");
+    };
+    function.filter = match (function.filter.take(), written.filter.clone()) {
+        (Some(own), Some(other)) => Some(Box::new(Expr::BinaryOp {
+            left: Box::new(Expr::Nested(own)),
+            op: BinaryOperator::And,
+            right: Box::new(Expr::Nested(other)),
+        })),
+        (own, other) => own.or(other),
+    };
+    function.over = function.over.or_else(|| written.over.clone());
+    Ok(Expr::Function(function))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_expression_of_the_table_is_parsed_and_every_other_name_exists() {
+        for (names, meaning) in NAMES {
+            match meaning {
+                Meaning::As(text) => assert!(EXPRESSIONS.contains_key(text), "{names}: {text}"),
+                Meaning::Same(name) | Meaning::SameWith(name, _) => {
+                    assert!(typing::check_function(name).is_ok(), "{names}: {name}");
+                }
+                Meaning::Hint(hint) => assert!(!hint.is_empty()),
+            }
+        }
+    }
+}

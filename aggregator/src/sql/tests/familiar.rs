@@ -1,0 +1,164 @@
+//! What people write out of habit in other systems has the same answer as what Rachis calls it.
+
+use proto::Code;
+
+use super::answers::{check, test_schema};
+
+#[test]
+fn functions_of_other_systems_are_computed() {
+    let table = [
+        ("select count() from events", "4"),
+        ("select countIf(type = 'click') from events", "2"),
+        ("select count_if(ok) filter (where type = 'click') from events", "1"),
+        ("select sumIf(price, type = 'view') from events", "6.5"),
+        (
+            "select arg_max(type, price), argMin(code, price) from events",
+            "view|200",
+        ),
+        ("select uniqExact(user.name) from events", "2"),
+        (
+            "select if(ok, 'a', 'b') from events where ok is not null order by 1",
+            "a; b",
+        ),
+        (
+            "select multiIf(price > 3, 'high', price > 1, 'low', 'none') as p, count() from events group by p order by p",
+            "high|1; low|1; none|2",
+        ),
+        (
+            "select toHour(at::timestamp), year(at::timestamp) from events where price = 2.5",
+            "0|2026",
+        ),
+        (
+            "select date_diff('day', min(at::timestamp), max(at::timestamp)), \
+             dateDiff('hour', min(at::timestamp), max(at::timestamp)), \
+             datediff('month', timestamp '2025-11-30', min(at::timestamp)) from events",
+            "2|48|2",
+        ),
+        (
+            "select strftime(max(at::timestamp), '%Y/%m/%d') from events",
+            "2026/01/03",
+        ),
+        (
+            "select formatDateTime(max(at::timestamp), '%H:%i') from events",
+            "00:00",
+        ),
+        (
+            "select regexp_extract('user=bob id=7', 'id=(\\d+)', 1), regexp_extract('user=bob', '[a-z]+')",
+            "7|user",
+        ),
+        ("select splitByChar(',', 'a,b')[2], string_split('a,b', ',')[1]", "b|a"),
+        ("select substring('user=bob' from 'user=(.*)')", "bob"),
+        (
+            "select timestamp '2026-01-01' + interval 2 hours",
+            "2026-01-01T02:00:00Z",
+        ),
+        ("select count(*) from events where type rlike '^cl'", "2"),
+        ("select version() like 'Rachis %', current_database()", "true|rachis"),
+    ];
+    check(&test_schema(), &table);
+}
+
+#[test]
+fn clauses_of_other_systems_are_computed() {
+    let table = [
+        ("select type from events group by all order by all", "click; view"),
+        (
+            "select type, count(*) n from events group by all order by n desc, 1",
+            "click|2; view|2",
+        ),
+        ("from events select type order by price desc nulls last limit 1", "view"),
+        ("select * exclude n from (select 2 as n, 3 as m)", "3"),
+        ("select * except (m) from (select 2 as n, 3 as m)", "2"),
+        ("select * replace (n + 1 as n) from (select 2 as n, 3 as m)", "3|3"),
+        (
+            "select type, user.id from events \
+             qualify row_number() over (partition by type order by user.id desc) = 1 order by type",
+            "click|2; view|3",
+        ),
+        (
+            "select type, count(*) n, rank() over (order by count(*) desc, type) r from events group by 1 qualify r = 1",
+            "click|2|1",
+        ),
+        ("select type from events order by type limit 1, 2", "click; view"),
+        ("select `type` from events where `odd key`.x = 7", "click"),
+    ];
+    check(&test_schema(), &table);
+}
+
+#[test]
+fn other_ways_into_json_read_the_same_paths() {
+    let table = [
+        (
+            "select _doc->>'$.user.name' from events where _doc->'$.user.id' = 2",
+            "bob",
+        ),
+        (
+            "select json_extract_string(_doc, '$.items[0].sku') from events where items is not null",
+            "a",
+        ),
+        (
+            "select JSONExtractInt(_doc, 'user', 'id') from events where JSONHas(_doc, 'odd key')",
+            "2",
+        ),
+        (
+            "select JSONExtractInt(_doc, 'user', 'id') from events where code is not null order by id nulls first, code desc",
+            "3; 1",
+        ),
+        (
+            r#"select count(*) from events where _doc @> '{"type":"view","user":{"id":1}}'"#,
+            "1",
+        ),
+        ("select count(*) from events where _doc ? 'price'", "2"),
+        (
+            "select typeof(ms), count(*) from events where ms is not null group by 1 order by 1",
+            "number|2; string|1",
+        ),
+        (
+            "select length(items), json_array_length(items) from events where items is not null",
+            "2|2",
+        ),
+        (
+            "select array_to_string(json_keys(user), '-') from events where user.id = 2",
+            "name-id",
+        ),
+    ];
+    check(&test_schema(), &table);
+}
+
+#[test]
+fn a_familiar_name_without_a_meaning_says_what_to_write() {
+    let schema = test_schema();
+    for (sql, detail, hint) in [
+        (
+            "select timestampdiff('minute', now(), now())",
+            "the function timestampdiff is not supported",
+            "date_diff('minute', from, to)",
+        ),
+        (
+            "select date_diff('day', now())",
+            "date_diff takes 3 arguments, not 2",
+            "",
+        ),
+        (
+            "select * exclude (missing) from (select 1 as n)",
+            "* has no column missing",
+            "",
+        ),
+        (
+            "select _doc->>'$.items[*].sku' from events",
+            "the JSON path $.items[*].sku is not supported",
+            "unnest lists",
+        ),
+    ] {
+        let problem = schema.problem(sql).unwrap_or_else(|| panic!("{sql} is accepted"));
+        assert!(
+            matches!(problem.code, Code::BadSql | Code::NotSupported),
+            "{sql}: {problem:?}"
+        );
+        assert_eq!(problem.detail, detail, "{sql}");
+        assert!(
+            problem.hint.as_deref().unwrap_or_default().contains(hint),
+            "{sql}: {problem:?}"
+        );
+    }
+}
