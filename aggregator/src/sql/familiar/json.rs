@@ -2,9 +2,31 @@
 //! `doc @> '{"kind":"click"}'` and `doc ? 'user'` become paths and comparisons, which columns and indexes answer.
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr};
+use proto::Problem;
 use serde_json::Value;
 
+use super::{expressions, spend};
 use crate::sql::resolve::value::{call, literal, number, text, text_literal};
+
+/// Functions that read a path as JSON, as text and as another type, and that tell whether it exists.
+const AS_JSON: &str = "json_extract jsonb_extract_path json_extract_path json_query jsonextractraw";
+const AS_TEXT: &str = "json_extract_string json_value json_extract_scalar get_json_object jsonb_extract_path_text \
+                       json_extract_path_text jsonextractstring visitparamextractstring simplejsonextractstring";
+const AS_INTEGER: &str = "jsonextractint jsonextractuint simplejsonextractint";
+const AS_DOUBLE: &str = "jsonextractfloat simplejsonextractfloat";
+const AS_BOOLEAN: &str = "jsonextractbool simplejsonextractbool";
+const EXISTS: &str = "jsonhas json_exists json_contains_path";
+
+fn is_one_of(name: &str, names: &str) -> bool {
+    names.split_whitespace().any(|one| one == name)
+}
+
+/// Whether a function of this name reads a path.
+pub(super) fn is_path_function(name: &str) -> bool {
+    [AS_JSON, AS_TEXT, AS_INTEGER, AS_DOUBLE, AS_BOOLEAN, EXISTS]
+        .iter()
+        .any(|names| is_one_of(name, names))
+}
 
 /// The path that a call reads. None if it is no such call.
 pub(super) fn path_of_call(name: &str, arguments: Option<Vec<Expr>>) -> Option<Expr> {
@@ -33,22 +55,14 @@ pub(super) fn path_of_call(name: &str, arguments: Option<Vec<Expr>>) -> Option<E
             format: None,
         })
     };
-    match name {
-        "json_extract" | "jsonb_extract_path" | "json_extract_path" | "json_query" | "jsonextractraw" => Some(json()),
-        "json_extract_string"
-        | "json_value"
-        | "json_extract_scalar"
-        | "get_json_object"
-        | "jsonb_extract_path_text"
-        | "json_extract_path_text"
-        | "jsonextractstring"
-        | "visitparamextractstring"
-        | "simplejsonextractstring" => as_text(),
-        "jsonextractint" | "jsonextractuint" | "simplejsonextractint" => cast(DataType::BigInt(None)),
-        "jsonextractfloat" | "simplejsonextractfloat" => cast(DataType::Double(ExactNumberInfo::None)),
-        "jsonextractbool" | "simplejsonextractbool" => cast(DataType::Boolean),
-        "jsonhas" | "json_exists" | "json_contains_path" => Some(Expr::IsNotNull(Box::new(json()))),
-        _ => None,
+    match () {
+        () if is_one_of(name, AS_JSON) => Some(json()),
+        () if is_one_of(name, AS_TEXT) => as_text(),
+        () if is_one_of(name, AS_INTEGER) => cast(DataType::BigInt(None)),
+        () if is_one_of(name, AS_DOUBLE) => cast(DataType::Double(ExactNumberInfo::None)),
+        () if is_one_of(name, AS_BOOLEAN) => cast(DataType::Boolean),
+        () if is_one_of(name, EXISTS) => Some(Expr::IsNotNull(Box::new(json()))),
+        () => None,
     }
 }
 
@@ -61,9 +75,9 @@ fn arrow(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
 }
 
 /// Rewrites `@>` with a literal object or list, `@> ARRAY[…]`, `&& ARRAY[…]` and `?`.
-pub(super) fn rewrite_operator(expr: &mut Expr) {
+pub(super) fn rewrite_operator(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
     let Expr::BinaryOp { left, op, right } = &*expr else {
-        return;
+        return Ok(());
     };
     let rewritten = match (op, &**right) {
         (BinaryOperator::AtArrow, Expr::Array(_)) => {
@@ -73,7 +87,14 @@ pub(super) fn rewrite_operator(expr: &mut Expr) {
             Some(call("array_has_any", vec![(**left).clone(), (**right).clone()]))
         }
         (BinaryOperator::AtArrow, contained) => {
-            text_literal(contained).and_then(|contained| contains(left, &serde_json::from_str(contained).ok()?))
+            let contained = text_literal(contained).and_then(|contained| serde_json::from_str(contained).ok());
+            match contained {
+                Some(contained) => {
+                    spend(budget, added(&contained, expressions(left)))?;
+                    contains(left, &contained)
+                }
+                None => None,
+            }
         }
         (BinaryOperator::Question, key) if text_literal(key).is_some() => {
             let path = arrow((**left).clone(), BinaryOperator::Arrow, key.clone());
@@ -83,6 +104,24 @@ pub(super) fn rewrite_operator(expr: &mut Expr) {
     };
     if let Some(rewritten) = rewritten {
         *expr = Expr::Nested(Box::new(rewritten));
+    }
+    Ok(())
+}
+
+/// The expressions of the condition that something contains a value, if it has so many itself.
+fn added(contained: &Value, expressions: usize) -> usize {
+    match contained {
+        Value::Array(items) => items
+            .iter()
+            .map(|item| added(item, expressions))
+            .fold(1, usize::saturating_add),
+        Value::Object(members) => {
+            let members = members
+                .values()
+                .map(|member| added(member, expressions.saturating_add(2)));
+            members.fold(1, usize::saturating_add)
+        }
+        _ => expressions.saturating_add(2),
     }
 }
 

@@ -26,21 +26,24 @@ use super::resolve::{
 };
 use crate::typing;
 
+/// Expressions that familiar names may add to a statement: some use their arguments several times, and they nest.
+const ADDED_EXPRESSIONS_MAX: usize = 20_000;
+
 /// Rewrites the familiar names of a query.
 pub(super) fn rewrite_query(query: &mut Query) -> Result<(), Problem> {
-    let mut failed = None;
-    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut failed));
+    let (mut failed, mut budget) = (None, ADDED_EXPRESSIONS_MAX);
+    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut budget, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
 /// Rewrites the familiar names of an expression.
 pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
-    let mut failed = None;
-    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut failed));
+    let (mut failed, mut budget) = (None, ADDED_EXPRESSIONS_MAX);
+    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut budget, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
-fn stop_at_problem(part: Part<'_>, failed: &mut Option<Problem>) -> ControlFlow<()> {
+fn stop_at_problem(part: Part<'_>, budget: &mut usize, failed: &mut Option<Problem>) -> ControlFlow<()> {
     let done = match part {
         Part::Begin(select) => {
             clauses::complete_from_first(select);
@@ -51,10 +54,7 @@ fn stop_at_problem(part: Part<'_>, failed: &mut Option<Problem>) -> ControlFlow<
             clauses::nest_qualify(select);
             Ok(())
         }
-        Part::Expr(expr) => {
-            json::rewrite_operator(expr);
-            rewrite_call(expr)
-        }
+        Part::Expr(expr) => json::rewrite_operator(expr, budget).and_then(|()| rewrite_call(expr, budget)),
     };
     match done {
         Ok(()) => ControlFlow::Continue(()),
@@ -82,7 +82,8 @@ fn keep_names(select: &mut Select) {
 
 /// Whether a call is rewritten.
 fn is_familiar(name: &str, function: &Function) -> bool {
-    MEANINGS.contains_key(name) || json::path_of_call(name, plain_arguments(function)).is_some()
+    MEANINGS.contains_key(name)
+        || (json::is_path_function(name) && json::path_of_call(name, plain_arguments(function)).is_some())
 }
 
 /// The meanings of each name.
@@ -118,7 +119,7 @@ fn arguments_of(text: &str) -> usize {
 }
 
 /// Rewrites a call of a familiar function.
-fn rewrite_call(expr: &mut Expr) -> Result<(), Problem> {
+fn rewrite_call(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
     let Expr::Function(function) = expr else { return Ok(()) };
     let Some(name) = function_name(&function.name) else {
         return Ok(());
@@ -127,7 +128,9 @@ fn rewrite_call(expr: &mut Expr) -> Result<(), Problem> {
         *expr = constant;
         return Ok(());
     }
-    if let Some(path) = json::path_of_call(&name, plain_arguments(function)) {
+    if json::is_path_function(&name)
+        && let Some(path) = json::path_of_call(&name, plain_arguments(function))
+    {
         *expr = path;
         return Ok(());
     }
@@ -161,6 +164,10 @@ fn rewrite_call(expr: &mut Expr) -> Result<(), Problem> {
             }
             Meaning::As(template) => match EXPRESSIONS.get(template) {
                 Some((count, expression)) if *count == arguments.len() => {
+                    for (number, argument) in arguments.iter().enumerate() {
+                        let uses = template.matches(&format!("${}", number + 1)).count();
+                        spend(budget, uses.saturating_sub(1).saturating_mul(expressions(argument)))?;
+                    }
                     *expr = with_clauses(&name, filled(expression.clone(), &arguments), function)?;
                     return Ok(());
                 }
@@ -174,6 +181,25 @@ fn rewrite_call(expr: &mut Expr) -> Result<(), Problem> {
     }
     let detail = format!("{name} takes {} arguments, not {}", known.join(" or "), arguments.len());
     Err(Problem::new(Code::BadSql, detail))
+}
+
+/// How many expressions an expression consists of.
+fn expressions(expr: &Expr) -> usize {
+    let mut count = 0;
+    front::walk(front::Root::Expr(expr), &mut |_| {
+        count += 1;
+        ControlFlow::Continue(())
+    });
+    count
+}
+
+/// Takes so many expressions from what may be added.
+fn spend(budget: &mut usize, added: usize) -> Result<(), Problem> {
+    *budget = budget.checked_sub(added).ok_or_else(|| {
+        let detail = "functions of other systems are nested too deeply in each other";
+        Problem::new(Code::TooComplex, detail).hint("compute a part of it in a subquery")
+    })?;
+    Ok(())
 }
 
 /// What drivers and people ask a server about itself.

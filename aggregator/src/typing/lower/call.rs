@@ -111,12 +111,13 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
             let rest = rest.iter().map(Operand::integer);
             typed_call(std::iter::once(Ok(items)).chain(rest).collect::<Result<_>>()?)
         }
-        ("length" | "char_length" | "character_length", [list]) if is_list(list) => {
-            let items = match list.kinds() {
-                Some(_) => call(json::ITEMS, vec![list.expr.clone()]),
-                None => list.expr.clone(),
-            };
-            Ok(function_call(library_function("array_length")?, vec![items]))
+        ("length" | "char_length" | "character_length", [list])
+            if matches!(list.data_type(), DataType::List(_) | DataType::LargeList(_)) =>
+        {
+            Ok(function_call(
+                library_function("array_length")?,
+                vec![list.expr.clone()],
+            ))
         }
         (
             "array_has" | "list_has" | "array_contains" | "list_contains" | "array_position" | "list_position"
@@ -151,14 +152,6 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
             typed_call(coerce_arguments(name, args)?)
         }
         _ => typed_call(coerce_arguments(name, args)?),
-    }
-}
-
-/// Whether a value is a list, or a path of documents that has had lists and no texts.
-fn is_list(value: &Operand) -> bool {
-    match value.kinds() {
-        Some(kinds) => kinds.any(Kinds::ARRAY) && !kinds.any(Kinds::TEXT),
-        None => matches!(value.data_type(), DataType::List(_) | DataType::LargeList(_)),
     }
 }
 

@@ -91,7 +91,7 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("x:[1 TO 2", "a range is not closed", 3),
         ("x:>", "there is nothing to compare with", 3),
         ("a --- b", "there is nothing to search for here", 5),
-        ("!a", "unexpected !", 1),
+        ("! a", "unexpected !", 1),
         ("a::b", "unexpected :", 3),
         ("di?k", "? is not supported in a word", 3),
         ("disk~1", "~ is not supported in a word", 5),
