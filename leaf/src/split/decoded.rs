@@ -11,8 +11,8 @@ use std::{
     },
 };
 
-use lru::LruCache;
 use parking_lot::Mutex;
+use plan::byte_lru::ByteLru;
 
 /// Bytes of decoded values that the process keeps.
 const DECODED_BYTES_MAX: usize = 256 << 20;
@@ -21,7 +21,9 @@ const DECODED_BYTES_MAX: usize = 256 << 20;
 const DECODED_VALUES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(0);
-static DECODED: LazyLock<Mutex<DecodedValues>> = LazyLock::new(|| Mutex::new(DecodedValues::new(DECODED_BYTES_MAX)));
+/// By slot.
+static DECODED: LazyLock<Mutex<ByteLru<u64, Value>>> =
+    LazyLock::new(|| Mutex::new(ByteLru::new(DECODED_BYTES_MAX, DECODED_VALUES_MAX)));
 
 /// A place for a decoded value. Its value is dropped with it, if not earlier.
 pub(super) struct DecodedSlot<T> {
@@ -41,14 +43,14 @@ impl<T> Default for DecodedSlot<T> {
 impl<T> Drop for DecodedSlot<T> {
     fn drop(&mut self) {
         // Dropped after the lock is released.
-        let _value = DECODED.lock().remove(self.id);
+        let _value = DECODED.lock().remove(&self.id);
     }
 }
 
 impl<T: Send + Sync + 'static> DecodedSlot<T> {
     /// The value, if it is kept.
     pub(super) fn get(&self) -> Option<Arc<T>> {
-        let value = DECODED.lock().get(self.id)?;
+        let value = DECODED.lock().get(&self.id).map(Arc::clone)?;
         Arc::downcast(value).ok()
     }
 
@@ -61,73 +63,9 @@ impl<T: Send + Sync + 'static> DecodedSlot<T> {
 
 type Value = Arc<dyn Any + Send + Sync>;
 
-/// Values by slot.
-struct DecodedValues {
-    bytes_max: usize,
-    bytes: usize,
-    values: LruCache<u64, (Value, usize)>,
-}
-
-impl DecodedValues {
-    fn new(bytes_max: usize) -> Self {
-        Self {
-            bytes_max,
-            bytes: 0,
-            values: LruCache::new(DECODED_VALUES_MAX),
-        }
-    }
-
-    fn get(&mut self, slot: u64) -> Option<Value> {
-        self.values.get(&slot).map(|(value, _)| Arc::clone(value))
-    }
-
-    /// Keeps a value, unless it is larger than all may be, and returns the values that it displaces.
-    fn put(&mut self, slot: u64, value: Value, bytes: usize) -> Vec<Value> {
-        if bytes > self.bytes_max {
-            return vec![value];
-        }
-        self.bytes += bytes;
-        // Displaced: the value kept for this slot before, or the one that is too many.
-        let mut dropped: Vec<_> = self.values.push(slot, (value, bytes)).into_iter().collect();
-        let mut bytes = self.bytes - dropped.iter().map(|(_, (_, bytes))| bytes).sum::<usize>();
-        while bytes > self.bytes_max
-            && let Some(oldest) = self.values.pop_lru()
-        {
-            bytes -= oldest.1.1;
-            dropped.push(oldest);
-        }
-        self.bytes = bytes;
-        dropped.into_iter().map(|(_, (value, _))| value).collect()
-    }
-
-    fn remove(&mut self, slot: u64) -> Option<Value> {
-        let (value, bytes) = self.values.pop(&slot)?;
-        self.bytes -= bytes;
-        Some(value)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_values_used_least_recently_make_room_for_others() {
-        let mut values = DecodedValues::new(100);
-        let kept = |values: &mut DecodedValues| (0..5).filter(|slot| values.get(*slot).is_some()).collect::<Vec<u64>>();
-        for slot in 0..3 {
-            assert!(values.put(slot, Arc::new(slot), 30).is_empty());
-        }
-        values.get(0);
-        assert_eq!(values.put(3, Arc::new(3), 40).len(), 1);
-        assert_eq!((kept(&mut values), values.bytes), (vec![0, 2, 3], 100));
-        assert_eq!(values.put(4, Arc::new(4), 101).len(), 1);
-        assert_eq!((kept(&mut values), values.bytes), (vec![0, 2, 3], 100));
-        assert_eq!(values.put(3, Arc::new(3), 10).len(), 1);
-        assert_eq!((kept(&mut values), values.bytes), (vec![0, 2, 3], 70));
-        assert!(values.remove(0).is_some() && values.remove(0).is_none());
-        assert_eq!((kept(&mut values), values.bytes), (vec![2, 3], 40));
-    }
 
     #[test]
     fn a_value_is_dropped_with_its_slot() {

@@ -2,6 +2,7 @@
 
 pub mod arrays;
 pub mod builder;
+pub mod byte_lru;
 pub mod client;
 pub mod column;
 pub mod functions;
