@@ -1,5 +1,7 @@
 //! Parses the text of a search into a [`SearchExpr`].
 
+use std::net::IpAddr;
+
 use proto::{Code, Problem};
 
 use super::{CLAUSES_MAX, Match, RangeBound, SEARCH_DEPTH_MAX, SearchExpr};
@@ -198,8 +200,15 @@ impl<'a> Parser<'a> {
         let name = own.or(name.map(str::to_owned));
         let started = self.at;
         self.check_value_start()?;
+        let is_quoted = self.rest().starts_with('"');
         let matches = self.value()?;
         self.check_value_end()?;
+        if let (Some(name), Some(Match::Words(text)), false) = (&name, &matches, is_quoted) {
+            self.refuse_network(started, name, text)?;
+            if text != "now" {
+                self.refuse_relative_time(started, text)?;
+            }
+        }
         self.skip_space();
         match (name, matches) {
             (None, Some(Match::Exists)) => Ok(SearchExpr::All),
@@ -361,6 +370,31 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// A relative time would be compared as a text.
+    fn refuse_relative_time(&self, at: usize, text: &str) -> Result<(), Problem> {
+        if !is_relative_time(text) {
+            return Ok(());
+        }
+        Err(self.error_at(
+            at,
+            &format!("relative times such as {text} are not supported in a search"),
+            "write the time itself, for example [\"2026-01-31T08:00:00Z\" TO *]; SQL has now() - INTERVAL '1 hour'; put \
+             the text in quotes to search for it",
+        ))
+    }
+
+    /// A network would be looked up as words.
+    fn refuse_network(&self, at: usize, name: &str, text: &str) -> Result<(), Problem> {
+        if !is_network(text) {
+            return Ok(());
+        }
+        Err(self.error_at(
+            at,
+            &format!("{name}:{text}: networks of IP addresses are not supported"),
+            "write a range of texts or a prefix in SQL, for example LIKE '10.0.%'; put the text in quotes to search for it",
+        ))
+    }
+
     fn comparison(&mut self) -> Result<Option<Match>, Problem> {
         let started = self.at;
         let below = self.rest().starts_with('<');
@@ -369,7 +403,11 @@ impl<'a> Parser<'a> {
         self.at += usize::from(inclusive);
         let value = match self.rest().starts_with('"') {
             true => self.quoted()?,
-            false => self.bare(&[])?.0,
+            false => {
+                let (value, _) = self.bare(&[])?;
+                self.refuse_relative_time(started, &value)?;
+                value
+            }
         };
         if value.is_empty() {
             return Err(self.error_at(
@@ -412,11 +450,15 @@ impl<'a> Parser<'a> {
 
     fn bound(&mut self) -> Result<Option<String>, Problem> {
         self.skip_space();
+        let started = self.at;
         let bound = match self.rest().starts_with('"') {
             true => Some(self.quoted()?),
             false => match self.bare(&[']', '}'])? {
                 (text, true) if text.is_empty() => None,
-                (text, false) if !text.is_empty() => Some(text),
+                (text, false) if !text.is_empty() => {
+                    self.refuse_relative_time(started, &text)?;
+                    Some(text)
+                }
                 _ => {
                     return Err(self.error(
                         "a bound of the range is missing",
@@ -428,6 +470,31 @@ impl<'a> Parser<'a> {
         self.skip_space();
         Ok(bound)
     }
+}
+
+/// Whether a text is a time relative to another one, as other systems write it: `now`, `now-1h/d`, `2026-01-31||/M`.
+fn is_relative_time(text: &str) -> bool {
+    let steps = match (text.strip_prefix("now"), text.split_once("||")) {
+        (Some(steps), _) => steps,
+        (None, Some((_, steps))) => steps,
+        (None, None) => return false,
+    };
+    let (mut rest, mut steps_seen) = (steps, 0);
+    while let Some(step) = rest.strip_prefix(['+', '-', '/']) {
+        let unit = step.trim_start_matches(|c: char| c.is_ascii_digit());
+        let Some(after) = unit.strip_prefix(['y', 'M', 'w', 'd', 'h', 'H', 'm', 's']) else {
+            return false;
+        };
+        (rest, steps_seen) = (after, steps_seen + 1);
+    }
+    rest.is_empty() && (steps_seen > 0 || text == "now")
+}
+
+/// Whether a text is a network of IP addresses: `10.0.0.0/16`, `2001:db8::/32`.
+fn is_network(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, bits)| {
+        address.parse::<IpAddr>().is_ok() && bits.len() <= 3 && bits.parse::<u8>().is_ok_and(|bits| bits <= 128)
+    })
 }
 
 /// Whether this keyword is the next word.

@@ -70,6 +70,17 @@ fn searches_parse_as_intended() {
         ("Disk*", "disk.."),
         ("a\\:b", "\"a:b\""),
         ("größe:5 😀a", "(größe=\"5\" & \"😀a\")"),
+        // Quoted, they are texts; without a path, they are words; alone, `now` is one.
+        ("at:\"now-1h\" at:>\"now\"", "(at=\"now-1h\" & at=[now *])"),
+        ("at:[\"now-1h\" TO \"now\"]", "at=[now-1h= now=]"),
+        (
+            "ip:\"10.0.0.0/16\" 10.0.0.0/16",
+            "(ip=\"10.0.0.0/16\" & \"10.0.0.0/16\")",
+        ),
+        (
+            "t:now t:nowhere t:now-x d:31/12 t:10.0.0.0/x",
+            "(t=\"now\" & t=\"nowhere\" & t=\"now-x\" & d=\"31/12\" & t=\"10.0.0.0/x\")",
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(parsed(text), expected, "{text}");
@@ -97,6 +108,41 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("disk~1", "~ is not supported in a word", 5),
         ("\"a b\"~2", "fuzzy matching (~) and boosting (^) are not supported", 6),
         ("level:", "there is nothing to search for here", 7),
+        (
+            "at:[now-1h TO now]",
+            "relative times such as now-1h are not supported in a search",
+            5,
+        ),
+        (
+            "at:[* TO now]",
+            "relative times such as now are not supported in a search",
+            10,
+        ),
+        (
+            "at:>=now-1d/d",
+            "relative times such as now-1d/d are not supported in a search",
+            4,
+        ),
+        (
+            "at:(a OR now/M)",
+            "relative times such as now/M are not supported in a search",
+            10,
+        ),
+        (
+            "x at:{2026-01-31||+1M/d TO *}",
+            "relative times such as 2026-01-31||+1M/d are not supported in a search",
+            7,
+        ),
+        (
+            "ip:10.0.0.0/16",
+            "ip:10.0.0.0/16: networks of IP addresses are not supported",
+            4,
+        ),
+        (
+            "NOT ip:2001:db8::/32",
+            "ip:2001:db8::/32: networks of IP addresses are not supported",
+            8,
+        ),
     ];
     for (text, detail, column) in table {
         let problem = parse(text).expect_err(text);
