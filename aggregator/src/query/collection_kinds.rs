@@ -1,5 +1,6 @@
 //! The kinds of each collection's paths, merged over its shards. They are merged again only when those of a shard have
-//! changed: a collection may have thousands of paths in each of many shards.
+//! changed: a collection may have thousands of paths in each of many shards. What is equal is one value, which all kept
+//! plans share.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -30,19 +31,26 @@ impl CollectionKinds {
 
     /// The kinds of a collection's paths in these shards.
     pub(super) fn of(&self, collection: CollectionUid, shards: &[(ShardId, PinnedShard)]) -> Arc<PathKinds> {
-        if let [(_, only)] = shards {
-            return Arc::clone(&only.paths);
-        }
         let is_same = |merged: &&MergedKinds| {
             merged.shards.len() == shards.len()
                 && (merged.shards.iter().zip(shards)).all(|(paths, (_, shard))| Arc::ptr_eq(paths, &shard.paths))
         };
-        if let Some(merged) = self.merged.lock().get(&collection).filter(is_same) {
-            return Arc::clone(&merged.all);
+        let mut before = None;
+        if let Some(merged) = self.merged.lock().get(&collection) {
+            if is_same(&merged) {
+                return Arc::clone(&merged.all);
+            }
+            before = Some(Arc::clone(&merged.all));
         }
-        let mut all = PathKinds::default();
-        shards.iter().for_each(|(_, shard)| all.merge(&shard.paths));
-        let all = Arc::new(all);
+        let all = match shards {
+            [(_, only)] => Arc::clone(&only.paths),
+            shards => {
+                let mut all = PathKinds::default();
+                shards.iter().for_each(|(_, shard)| all.merge(&shard.paths));
+                Arc::new(all)
+            }
+        };
+        let all = before.filter(|before| *before == all).unwrap_or(all);
         let merged = MergedKinds {
             shards: shards.iter().map(|(_, shard)| Arc::clone(&shard.paths)).collect(),
             all: Arc::clone(&all),

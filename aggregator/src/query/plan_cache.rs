@@ -20,10 +20,10 @@ use datafusion::{
     error::Result,
     logical_expr::{Expr, LogicalPlan, TableScan, TableSource, Volatility},
 };
-use lru::LruCache;
 use parking_lot::Mutex;
-use plan::PathKinds;
+use plan::{PathKinds, byte_lru::ByteLru};
 use proto::{Catalog, CollectionName};
+use serde_json::Value;
 
 use super::{
     context::QueryContext,
@@ -35,8 +35,12 @@ use super::{
 };
 use crate::answer::SqlQuery;
 
-/// The number of plans that are kept.
-const PLANS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// The number of statements that are kept.
+const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
+/// The bytes of all plans and of the texts of their statements.
+pub(super) const PLANS_BYTES_MAX: usize = 32 << 20;
+/// What an operator or an expression of a plan takes, with its share of schemas and properties.
+const NODE_BYTES: usize = 2 << 10;
 /// A statement that is longer, in bytes with its parameters, is not kept.
 const STATEMENT_BYTES_MAX: usize = 8 << 10;
 /// A plan with more operators and expressions is not kept.
@@ -57,20 +61,31 @@ pub(super) struct PlanCache {
 /// Plans that were made under one catalog.
 struct KeptPlans {
     catalog: Arc<Catalog>,
-    plans: LruCache<StatementKey, Arc<CachedPlan>>,
-    /// Shapes of statements that cannot share a plan.
-    unshared: LruCache<StatementKey, ()>,
+    by_statement: ByteLru<StatementKey, KeptStatement>,
+}
+
+/// What is known of a statement or of a shape of statements.
+#[derive(Clone)]
+enum KeptStatement {
+    Plan(Arc<CachedPlan>),
+    /// Statements of this shape cannot share a plan.
+    NotShared,
 }
 
 impl KeptPlans {
-    /// The plans under this catalog. Drops those under another one.
-    fn under(&mut self, catalog: &Arc<Catalog>) -> &mut LruCache<StatementKey, Arc<CachedPlan>> {
-        if !Arc::ptr_eq(&self.catalog, catalog) {
-            self.plans.clear();
-            self.unshared.clear();
-            self.catalog = Arc::clone(catalog);
+    fn new(catalog: Arc<Catalog>) -> Self {
+        Self {
+            catalog,
+            by_statement: ByteLru::new(PLANS_BYTES_MAX, STATEMENTS_MAX),
         }
-        &mut self.plans
+    }
+
+    /// What is kept under this catalog. Drops what is kept under another one.
+    fn under(&mut self, catalog: &Arc<Catalog>) -> &mut ByteLru<StatementKey, KeptStatement> {
+        if !Arc::ptr_eq(&self.catalog, catalog) {
+            *self = Self::new(Arc::clone(catalog));
+        }
+        &mut self.by_statement
     }
 }
 
@@ -107,17 +122,16 @@ pub(super) enum KeptPlan {
 impl PlanCache {
     pub(super) fn new() -> Self {
         Self {
-            kept: Mutex::new(KeptPlans {
-                catalog: Arc::default(),
-                plans: LruCache::new(PLANS_MAX),
-                unshared: LruCache::new(PLANS_MAX),
-            }),
+            kept: Mutex::new(KeptPlans::new(Arc::default())),
         }
     }
 
     /// The plan of a statement that was kept under this catalog.
     pub(super) fn get(&self, request: &SqlQuery, catalog: &Arc<Catalog>) -> Option<FoundPlan> {
-        let find = |key: &StatementKey| self.kept.lock().under(catalog).get(key).cloned();
+        let find = |key: &StatementKey| match self.kept.lock().under(catalog).get(key)? {
+            KeptStatement::Plan(plan) => Some(Arc::clone(plan)),
+            KeptStatement::NotShared => None,
+        };
         if let Some(cached) = find(&key(request)?) {
             let texts = HashMap::new();
             return Some(FoundPlan { cached, texts });
@@ -146,8 +160,7 @@ impl PlanCache {
     /// Whether it is not known that statements of this shape cannot share a plan.
     pub(super) fn may_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) -> bool {
         let mut kept = self.kept.lock();
-        kept.under(catalog);
-        !kept.unshared.contains(&shape.key())
+        !matches!(kept.under(catalog).get(&shape.key()), Some(KeptStatement::NotShared))
     }
 
     /// Keeps a plan that was made for these marks for all statements of a shape. Returns false if it cannot be shared.
@@ -168,9 +181,14 @@ impl PlanCache {
 
     /// From now on, statements of this shape are not tried again.
     pub(super) fn never_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) {
-        let mut kept = self.kept.lock();
-        kept.under(catalog);
-        kept.unshared.put(shape.key(), ());
+        let key = shape.key();
+        let bytes = bytes_of(&key);
+        // Dropped after the lock is released.
+        let _displaced = self
+            .kept
+            .lock()
+            .under(catalog)
+            .put(key, KeptStatement::NotShared, bytes);
     }
 
     #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
@@ -187,7 +205,7 @@ impl PlanCache {
         if !(planned.repeatable && pins.first_missing().is_none() && context.report.is_silent()) {
             return false;
         }
-        let Some(logical) = unbind(&planned.logical) else {
+        let Some((logical, plan_bytes)) = unbind(&planned.logical) else {
             return false;
         };
         let plan = match PlanTemplate::of(&planned.executable.physical, settings) {
@@ -203,15 +221,17 @@ impl PlanCache {
             rows_max,
             marks,
         };
+        let bytes = bytes_of(&key) + plan_bytes;
+        // Dropped after the lock is released.
+        let (_outdated, _displaced);
         let mut kept = self.kept.lock();
         let plans = kept.under(pins.catalog());
         // Plans for other kinds of the same paths would only keep those kinds in memory.
-        let outdated: Vec<StatementKey> = (plans.iter())
-            .filter(|(_, other)| !plan.agrees_with(other))
-            .map(|(key, _)| key.clone())
-            .collect();
-        outdated.iter().for_each(|key| drop(plans.pop(key)));
-        plans.put(key, Arc::new(plan));
+        _outdated = plans.retain(|_, other| match other {
+            KeptStatement::Plan(other) => plan.agrees_with(other),
+            KeptStatement::NotShared => true,
+        });
+        _displaced = plans.put(key, KeptStatement::Plan(Arc::new(plan)), bytes);
         true
     }
 }
@@ -220,29 +240,39 @@ impl PlanCache {
 impl PlanCache {
     /// Whether a plan is kept for a statement without parameters.
     pub(super) fn has(&self, sql: &str) -> bool {
-        self.kept.lock().plans.contains(&(sql.to_owned(), String::new()))
+        self.plan_of(sql).is_some()
+    }
+
+    fn plan_of(&self, sql: &str) -> Option<Arc<CachedPlan>> {
+        match self.kept.lock().by_statement.get(&(sql.to_owned(), String::new()))? {
+            KeptStatement::Plan(plan) => Some(Arc::clone(plan)),
+            KeptStatement::NotShared => None,
+        }
     }
 
     /// Whether a physical plan is kept for it, and for how many documents.
     pub(super) fn documents_of_template(&self, sql: &str) -> Option<u64> {
-        let mut kept = self.kept.lock();
-        let plan = kept.plans.get(&(sql.to_owned(), String::new()))?;
+        let plan = self.plan_of(sql)?;
         matches!(plan.plan, KeptPlan::Physical(_)).then_some(plan.documents)
     }
 
-    /// How many plans are kept.
-    pub(super) fn count(&self) -> usize {
-        self.kept.lock().plans.len()
+    /// How many plans and other statements are kept, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize, usize) {
+        let kept = self.kept.lock();
+        let is_plan = |statement: &&KeptStatement| matches!(statement, KeptStatement::Plan(_));
+        let plans = kept.by_statement.values().filter(is_plan).count();
+        let all = kept.by_statement.values().count();
+        (plans, all - plans, kept.by_statement.bytes())
     }
 
     /// Removes all plans.
     pub(super) fn clear(&self) {
-        self.kept.lock().plans.clear();
+        *self.kept.lock() = KeptPlans::new(Arc::default());
     }
 
     /// Removes that plan.
     pub(super) fn forget(&self, sql: &str) {
-        self.kept.lock().plans.pop(&(sql.to_owned(), String::new()));
+        drop(self.kept.lock().by_statement.remove(&(sql.to_owned(), String::new())));
     }
 }
 
@@ -288,20 +318,37 @@ pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, pins: &Pi
     replace_sources(logical.clone(), bound)
 }
 
+/// Whether a statement is short enough, with its parameters.
+pub(super) fn may_be_kept(request: &SqlQuery) -> bool {
+    let parameters = request.parameters.iter().map(|value| match value {
+        Value::String(text) => text.len(),
+        // Such a parameter is refused.
+        Value::Array(_) | Value::Object(_) => STATEMENT_BYTES_MAX,
+        _ => size_of::<Value>(),
+    });
+    request.sql.len() + parameters.sum::<usize>() <= STATEMENT_BYTES_MAX
+}
+
 /// The key of a statement that is short enough.
 fn key(request: &SqlQuery) -> Option<StatementKey> {
+    if !may_be_kept(request) {
+        return None;
+    }
     let parameters = match request.parameters.as_slice() {
         [] => String::new(),
         parameters => serde_json::to_string(parameters).ok()?,
     };
-    (request.sql.len() + parameters.len() <= STATEMENT_BYTES_MAX).then(|| (request.sql.clone(), parameters))
+    Some((request.sql.clone(), parameters))
 }
 
-/// The plan without read views, if it is small and reads collections only.
-fn unbind(logical: &LogicalPlan) -> Option<LogicalPlan> {
-    if !is_small(logical) {
-        return None;
-    }
+/// What a key takes in memory.
+fn bytes_of((sql, parameters): &StatementKey) -> usize {
+    size_of::<StatementKey>() + sql.capacity() + parameters.capacity()
+}
+
+/// The plan without read views, if it is small and reads collections only. Also returns about how many bytes it takes.
+fn unbind(logical: &LogicalPlan) -> Option<(LogicalPlan, usize)> {
+    let bytes = small_size(logical)?;
     let mut only_collections = true;
     let unbound = replace_sources(logical.clone(), |scan| {
         let provider = source_as_provider(&scan.source).ok();
@@ -311,7 +358,10 @@ fn unbind(logical: &LogicalPlan) -> Option<LogicalPlan> {
         only_collections &= table.is_some();
         table.map(|table| Arc::new(table.unbound()) as Arc<dyn TableSource>)
     });
-    unbound.ok().filter(|_| only_collections)
+    unbound
+        .ok()
+        .filter(|_| only_collections)
+        .map(|unbound| (unbound, bytes))
 }
 
 /// Replaces the source of each table for which there is another one.
@@ -331,8 +381,8 @@ fn replace_sources(
     Ok(replaced.data)
 }
 
-/// Whether a plan takes little memory.
-fn is_small(plan: &LogicalPlan) -> bool {
+/// About how many bytes a plan takes, unless it is too large.
+fn small_size(plan: &LogicalPlan) -> Option<usize> {
     let (mut nodes, mut constant_bytes) = (0, 0);
     let walked = each_node(plan, |expr| {
         nodes += 1;
@@ -341,7 +391,8 @@ fn is_small(plan: &LogicalPlan) -> bool {
         }
         true
     });
-    walked.is_ok() && nodes <= NODES_MAX && constant_bytes <= CONSTANT_BYTES_MAX
+    let is_small = walked.is_ok() && nodes <= NODES_MAX && constant_bytes <= CONSTANT_BYTES_MAX;
+    is_small.then_some(nodes * NODE_BYTES + constant_bytes)
 }
 
 /// Whether a plan means the same at any time: it calls no function such as `now()` or `random()`.

@@ -20,7 +20,10 @@ use datafusion::{
 use plan::{Column, Type};
 use serde_json::Value;
 
-use super::{plan_cache::each_node, shard_scan::ShardScan};
+use super::{
+    plan_cache::{each_node, may_be_kept},
+    shard_scan::ShardScan,
+};
 use crate::{answer::SqlQuery, sql};
 
 /// A statement with more texts has a plan for each list of them.
@@ -46,7 +49,7 @@ pub(super) struct StatementShape<'r> {
 impl<'r> StatementShape<'r> {
     /// The shape of a statement with texts, if its syntax allows others instead.
     pub(super) fn of(request: &'r SqlQuery) -> Option<Self> {
-        if request.sql.contains(PLACE) {
+        if !may_be_kept(request) || request.sql.contains(PLACE) {
             return None;
         }
         let (mut spans, mut texts) = (Vec::new(), Vec::new());

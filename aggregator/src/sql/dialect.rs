@@ -1,7 +1,7 @@
 //! The dialect of statements: PostgreSQL's, and what people know from other systems and PostgreSQL has no other meaning
 //! for.
 
-use std::any::TypeId;
+use std::{any::TypeId, cell::Cell};
 
 use datafusion::sql::sqlparser::{
     ast::Expr,
@@ -10,9 +10,30 @@ use datafusion::sql::sqlparser::{
     parser::{Parser, ParserError},
 };
 
+/// Expressions that the parser may begin to read for each token. Where a text can mean two things, it tries one and then
+/// the other; nested, each level doubles its work.
+const EXPRESSIONS_PER_TOKEN_MAX: usize = 16;
+
 /// PostgreSQL's dialect with additions.
 #[derive(Debug)]
-pub(super) struct RachisDialect;
+pub(super) struct RachisDialect {
+    /// The expressions that the parser may still begin to read.
+    expressions_left: Cell<usize>,
+}
+
+impl RachisDialect {
+    /// The dialect for the parser of one statement.
+    pub(super) fn for_tokens(count: usize) -> Self {
+        Self {
+            expressions_left: Cell::new((count + 1).saturating_mul(EXPRESSIONS_PER_TOKEN_MAX)),
+        }
+    }
+
+    /// The dialect for splitting a text into tokens.
+    pub(super) fn for_tokenizer() -> Self {
+        Self::for_tokens(0)
+    }
+}
 
 macro_rules! as_postgres {
     ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
@@ -41,6 +62,15 @@ impl Dialect for RachisDialect {
         matches!(character, '"' | '`')
     }
 
+    /// Counts an expression. Of all errors, only this one ends every attempt that is under way.
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        match self.expressions_left.get().checked_sub(1) {
+            Some(left) => self.expressions_left.set(left),
+            None => return Some(Err(ParserError::RecursionLimitExceeded)),
+        }
+        PostgreSqlDialect {}.parse_prefix(parser)
+    }
+
     as_postgres! {
         fn identifier_quote_style(&self, identifier: &str) -> Option<char>;
         fn is_identifier_start(&self, character: char) -> bool;
@@ -49,7 +79,6 @@ impl Dialect for RachisDialect {
         fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool;
         fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>>;
         fn prec_value(&self, precedence: Precedence) -> u8;
-        fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>>;
         fn supports_unicode_string_literal(&self) -> bool;
         fn supports_filter_during_aggregation(&self) -> bool;
         fn supports_group_by_expr(&self) -> bool;
@@ -58,7 +87,6 @@ impl Dialect for RachisDialect {
         fn supports_factorial_operator(&self) -> bool;
         fn supports_bitwise_shift_operators(&self) -> bool;
         fn supports_named_fn_args_with_colon_operator(&self) -> bool;
-        fn supports_named_fn_args_with_expr_name(&self) -> bool;
         fn supports_empty_projections(&self) -> bool;
         fn supports_nested_comments(&self) -> bool;
         fn supports_string_escape_constant(&self) -> bool;

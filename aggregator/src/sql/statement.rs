@@ -80,7 +80,8 @@ fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
 }
 
 fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, Problem> {
-    let mut parser = Parser::new(&RachisDialect)
+    let dialect = RachisDialect::for_tokens(tokens.all.len());
+    let mut parser = Parser::new(&dialect)
         .with_recursion_limit(PARSER_LEVELS_MAX)
         .with_tokens_with_locations(tokens.all);
     let parsed = parse(&mut parser).map_err(parser_problem)?;

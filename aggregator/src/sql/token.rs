@@ -15,8 +15,13 @@ use proto::{Code, Problem};
 
 use super::{StatementText, dialect::RachisDialect};
 
-/// Tokens of one statement.
+/// Tokens of one statement, not counting the lists of literals after IN.
 pub(super) const TOKENS_MAX: usize = 50_000;
+/// Literals in all lists after IN of one statement.
+const LIST_LITERALS_MAX: usize = 150_000;
+
+/// A name before an `@` is joined with what follows if it is not longer: `a@a@a…` is copied for each `@`.
+const JOINED_BYTES_MAX: usize = 512;
 
 /// The tokens of one statement, without white space, comments and the final semicolon.
 pub(super) struct Tokens {
@@ -41,7 +46,11 @@ impl Tokens {
     /// The statement's text from this token through the last.
     pub(super) fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
         match (self.all.get(index), self.all.last()) {
-            (Some(first), Some(last)) => &sql[offset(sql, first.span.start)..offset(sql, last.span.end)],
+            (Some(first), Some(last)) => {
+                let mut offsets = Offsets::new(sql);
+                let start = offsets.of(first.span.start);
+                &sql[start..offsets.of(last.span.end)]
+            }
             _ => "",
         }
     }
@@ -56,7 +65,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
         ));
     }
     let mut raw = Vec::new();
-    Tokenizer::new(&RachisDialect, sql)
+    Tokenizer::new(&RachisDialect::for_tokenizer(), sql)
         .tokenize_with_location_into_buf(&mut raw)
         .map_err(|e| {
             Problem::new(Code::BadSql, format!("cannot parse the statement: {}", e.message))
@@ -69,12 +78,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
     {
         all.pop();
     }
-    if all.len() > TOKENS_MAX {
-        return Err(too_complex(
-            format!("the statement is too long: {} tokens", all.len()),
-            format!("the limit is {TOKENS_MAX} tokens"),
-        ));
-    }
+    check_count(&all)?;
     if let Some(stray) = all.iter().find(|t| matches!(t.token, Token::SemiColon)) {
         return Err(Problem::new(Code::BadSql, "the request has more than one statement")
             .hint("send one statement at a time")
@@ -90,22 +94,28 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
 /// See [`super::texts`].
 pub(super) fn texts(sql: &str) -> Option<Vec<StatementText>> {
     let mut raw = Vec::new();
-    Tokenizer::new(&RachisDialect, sql)
+    Tokenizer::new(&RachisDialect::for_tokenizer(), sql)
         .tokenize_with_location_into_buf(&mut raw)
         .ok()?;
     let all: Vec<&TokenWithSpan> = (raw.iter())
         .filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF))
         .collect();
     let is_text = |token: &Token| matches!(token, Token::SingleQuotedString(_) | Token::Placeholder(_));
-    let at = |index: usize| all.get(index).map(|token| &token.token);
-    let mut texts = Vec::new();
+    let (mut offsets, mut texts, mut list) = (Offsets::new(sql), Vec::new(), InList::default());
     for (index, token) in all.iter().enumerate() {
+        let (before, next) = (index.checked_sub(1).map(|i| &all[i].token), all.get(index + 1));
+        let in_list = list.contains(&token.token);
         if !is_text(&token.token) {
             continue;
         }
+        let begins_operand = match before {
+            Some(Token::Eq | Token::Neq) => true,
+            Some(Token::LParen | Token::Comma) => in_list,
+            _ => false,
+        };
         texts.push(StatementText {
-            is_compared: ends_operand(at(index + 1)) && begins_operand(&all[..index]),
-            span: offset(sql, token.span.start)..offset(sql, token.span.end),
+            is_compared: begins_operand && ends_operand(next.map(|token| &token.token)),
+            span: offsets.of(token.span.start)..offsets.of(token.span.end),
             parameter: match &token.token {
                 Token::Placeholder(name) => Some(name.clone()),
                 _ => None,
@@ -119,24 +129,50 @@ pub(super) fn texts(sql: &str) -> Option<Vec<StatementText>> {
     Some(texts)
 }
 
-/// Whether what follows these tokens is the right operand of `=` or `<>`, or in a list after IN.
-fn begins_operand(before: &[&TokenWithSpan]) -> bool {
-    let is_item = |token: &&&TokenWithSpan| {
-        matches!(
-            token.token,
-            Token::Comma | Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Number(..)
-        )
-    };
-    match before.last().map(|token| &token.token) {
-        Some(Token::Eq | Token::Neq) => true,
-        Some(Token::LParen | Token::Comma) => {
-            let mut rest = before.iter().rev().skip_while(is_item);
-            let opens = rest.next().is_some_and(|token| matches!(token.token, Token::LParen));
-            let is_in = |token: &Token| matches!(token, Token::Word(word) if word.keyword == Keyword::IN && word.quote_style.is_none());
-            opens && rest.next().is_some_and(|token| is_in(&token.token))
-        }
-        _ => false,
+/// Finds the lists of literals after IN, one token after the other.
+#[derive(Default)]
+struct InList {
+    after_in: bool,
+    inside: bool,
+}
+
+impl InList {
+    /// Whether the next token is inside such a list, and so are all tokens since its parenthesis.
+    fn contains(&mut self, token: &Token) -> bool {
+        self.inside = match token {
+            Token::LParen => self.after_in,
+            Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Number(..) => self.inside,
+            Token::Comma | Token::Minus => self.inside,
+            _ => false,
+        };
+        self.after_in = matches!(token, Token::Word(word) if word.keyword == Keyword::IN && word.quote_style.is_none());
+        self.inside
     }
+}
+
+/// Checks the number of tokens.
+fn check_count(all: &[TokenWithSpan]) -> Result<(), Problem> {
+    let (mut tokens, mut literals, mut list) = (0, 0, InList::default());
+    for token in all {
+        match (list.contains(&token.token), &token.token) {
+            (true, Token::Comma | Token::LParen | Token::Minus) => {}
+            (true, _) => literals += 1,
+            (false, _) => tokens += 1,
+        }
+    }
+    if tokens > TOKENS_MAX {
+        return Err(too_complex(
+            format!("the statement is too long: {tokens} tokens"),
+            format!("the limit is {TOKENS_MAX} tokens; lists of literals after IN do not count"),
+        ));
+    }
+    if literals > LIST_LITERALS_MAX {
+        return Err(too_complex(
+            format!("the statement has {literals} literals in lists after IN"),
+            format!("the limit is {LIST_LITERALS_MAX}; push the list as documents and join with them"),
+        ));
+    }
+    Ok(())
 }
 
 /// Whether an operand before this token is complete.
@@ -209,7 +245,7 @@ fn joined_with_at(all: &mut Vec<TokenWithSpan>, at: &TokenWithSpan, name: &str, 
         .last()
         .filter(|last| last.span.end == at.span.start)
         .and_then(|last| match &last.token {
-            Token::Word(word) => Some(word.value.clone()),
+            Token::Word(word) if word.value.len() <= JOINED_BYTES_MAX => Some(word.value.clone()),
             _ => None,
         });
     let mut start = at.span.start;
@@ -375,19 +411,34 @@ fn is_name_here(keyword: Keyword, next: Option<&Token>) -> bool {
     }
 }
 
-/// The byte offset of a line and column in the text.
-fn offset(sql: &str, at: Location) -> usize {
-    let (mut line, mut column) = (1, 1);
-    for (i, c) in sql.char_indices() {
-        if line == at.line && column == at.column {
-            return i;
-        }
-        if c == '\n' {
-            line += 1;
-            column = 1;
-        } else {
-            column += 1;
+/// Finds the byte offsets of places in a text. It reads the text once, so the places must come in their order.
+struct Offsets<'a> {
+    rest: std::iter::Peekable<std::str::CharIndices<'a>>,
+    /// The place of the next character.
+    next: Location,
+    end: usize,
+}
+
+impl<'a> Offsets<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            rest: text.char_indices().peekable(),
+            next: Location::new(1, 1),
+            end: text.len(),
         }
     }
-    sql.len()
+
+    fn of(&mut self, place: Location) -> usize {
+        while let Some(&(offset, c)) = self.rest.peek() {
+            if self.next >= place {
+                return offset;
+            }
+            self.rest.next();
+            match c {
+                '\n' => self.next = Location::new(self.next.line + 1, 1),
+                _ => self.next.column += 1,
+            }
+        }
+        self.end
+    }
 }

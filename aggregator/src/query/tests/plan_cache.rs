@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{Code, ingest::ShardId};
 use serde_json::json;
 
-use super::{fake::Fault, *};
+use super::{super::plan_cache::PLANS_BYTES_MAX, fake::Fault, *};
 
 /// Their physical plans are kept.
 const KEPT_PHYSICALLY: [&str; 9] = [
@@ -169,7 +169,7 @@ async fn a_plan_is_used_for_other_texts_only_if_it_means_the_same_for_all() {
                 .collect();
             answers.push((bench.sql(&sql).await, sql));
         }
-        let kept = bench.engine.plans.count();
+        let (kept, ..) = bench.engine.plans.size();
         assert_eq!(kept == 1, shared, "{statement}: {kept} plans");
         for ((rows, stats), sql) in answers {
             bench.engine.plans.clear();
@@ -204,9 +204,9 @@ async fn texts_that_are_equal_by_chance_do_not_share_a_plan_with_others() {
     bench.engine.plans.clear();
     assert_eq!(asked_with("t1", 1).await, ["4", "7"]);
     assert_eq!(asked_with("t2", 1).await, ["2", "5", "8"]);
-    assert_eq!(bench.engine.plans.count(), 1, "one plan for all texts");
+    assert_eq!(bench.engine.plans.size().0, 1, "one plan for all texts");
     assert_eq!(asked_with("t2", 4).await, ["5", "8"]);
-    assert_eq!(bench.engine.plans.count(), 2, "and another one for another number");
+    assert_eq!(bench.engine.plans.size().0, 2, "and another one for another number");
     let texts = [
         "SELECT E'a\\'||E\\'b' AS v FROM events WHERE b = 't0'",
         "SELECT E'a'||E'b' AS v FROM events WHERE a = 't0'",
@@ -283,6 +283,66 @@ async fn a_physical_plan_is_made_anew_when_there_are_many_more_documents() {
     assert_eq!(documents().await, Some(40));
     (4_000..4_001).for_each(|n| bench.add(json!({ "n": n })));
     assert_eq!(documents().await, Some(4_001));
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_a_long_statement() {
+    let bench = bench((0..3).map(|n| json!({ "n": n, "type": "push" }))).await;
+    let comment = "x".repeat(9_000);
+    let list: Vec<String> = (0..2_000).map(|n| format!("'t{n}'")).collect();
+    for sql in [
+        format!("SELECT count(*) FROM events WHERE type = 'push' /* {comment} */"),
+        format!("SELECT count(*) FROM events WHERE type LIKE 'push' /* {comment} */"),
+        format!(
+            "SELECT count(*) FROM events WHERE type IN ('push', {})",
+            list.join(", ")
+        ),
+    ] {
+        assert_eq!(bench.sql(&sql).await.0, ["3"]);
+        assert_eq!(bench.engine.plans.size(), (0, 0, 0), "{}…", &sql[..60]);
+    }
+    let parameters = |texts: Vec<String>| SqlQuery {
+        sql: "SELECT count(*) FROM events WHERE type = $1 AND type <> $2".into(),
+        parameters: texts.into_iter().map(Value::String).collect(),
+        ..SqlQuery::default()
+    };
+    let request = parameters(vec!["push".into(), comment]);
+    let answer = bench.engine.query(request).await.expect("an answer");
+    assert_eq!(lines(&read(answer).await.expect("rows").0), ["3"]);
+    assert_eq!(bench.engine.plans.size(), (0, 0, 0), "the texts are too long");
+}
+
+#[tokio::test]
+async fn all_that_is_kept_is_within_one_limit_in_bytes() {
+    let bench = bench([json!({ "n": 1, "type": "push" })]).await;
+    let comment = "x".repeat(7_900);
+    // The first is kept by its shape, the second by itself, and with it that its shape cannot be shared.
+    let statements = |i: usize| {
+        [
+            format!("SELECT n AS a{i} FROM events WHERE type = 'push' /* {comment} */"),
+            format!("SELECT n AS a{i} FROM events WHERE type LIKE 'push' OR type = 'x' /* {comment} */"),
+        ]
+    };
+    let (mut most, mut asked) = ((0, 0, 0), 0);
+    while asked < 1_000 {
+        for sql in statements(asked) {
+            assert_eq!(bench.sql(&sql).await.0, ["1"]);
+            let size = bench.engine.plans.size();
+            assert!(size.2 <= PLANS_BYTES_MAX, "{size:?}");
+            most = most.max(size);
+        }
+        asked += 1;
+    }
+    assert!(most.2 > PLANS_BYTES_MAX / 10 * 9, "the limit was not reached: {most:?}");
+    let [shared, own] = statements(asked - 1);
+    let other_text = shared.replace("'push'", "'fork'");
+    let before = bench.engine.plans.size();
+    for sql in [shared, own, other_text] {
+        bench.sql(&sql).await;
+        assert_eq!(bench.engine.plans.size(), before, "the newest are kept: {}", &sql[..60]);
+    }
+    let [_, first] = statements(0);
+    assert!(!bench.engine.plans.has(&first), "the oldest made room");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Fetch, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr,
     Value as Literal, ValueWithSpan,
 };
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, bad,
@@ -14,6 +14,9 @@ use super::{
     scope::OutputColumn,
     value::number,
 };
+
+/// Expressions in ORDER BY. Planning compares each with all others.
+const SORT_KEYS_MAX: usize = 200;
 
 impl Resolver<'_> {
     /// Resolves a query. Also returns the columns of its result.
@@ -29,6 +32,10 @@ impl Resolver<'_> {
     fn query_with_ctes(&mut self, query: &Query) -> Result<(Query, Vec<OutputColumn>), Problem> {
         let with = query.with.as_ref().map(|with| self.with_clause(with)).transpose()?;
         let order = order_expressions(query)?;
+        if order.len() > SORT_KEYS_MAX {
+            let detail = format!("ORDER BY has {} keys: the limit is {SORT_KEYS_MAX}", order.len());
+            return Err(Problem::new(Code::TooComplex, detail).hint("order by fewer expressions"));
+        }
         let (body, order_by, columns) = match &*query.body {
             SetExpr::Select(select) => {
                 let (select, order, columns) = self.select(select, order)?;

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, OrderByExpr, Select, SelectItem,
 };
 use front::{Node, Root, walk};
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, bad,
@@ -18,6 +18,9 @@ use super::{
     value::quoted,
 };
 use crate::typing::is_aggregate;
+
+/// Columns that a SELECT may return. Planning compares each with all others.
+const COLUMNS_MAX: usize = 2_000;
 
 /// A resolved select list.
 struct Projection {
@@ -97,6 +100,10 @@ impl Resolver<'_> {
             columns: Vec::new(),
             values: Vec::new(),
         };
+        if items.len() > COLUMNS_MAX {
+            let detail = format!("the query returns {} columns: the limit is {COLUMNS_MAX}", items.len());
+            return Err(Problem::new(Code::TooComplex, detail).hint("select whole documents (_doc), or fewer columns"));
+        }
         for item in items {
             let value = match &item.source {
                 ItemSource::Written(expr) => self.value(expr)?,
