@@ -47,7 +47,7 @@ async fn a_byte_of_a_long_statement_costs_what_a_byte_of_a_short_one_costs() {
         }
     }
     assert!(failures.is_empty(), "{}\n{}", failures.join("\n"), server.log_tail());
-    wait_for_free_memory(&server, initial_bytes).await;
+    println!("{}", wait_for_free_memory(&server, initial_bytes).await);
 }
 
 /// Runs statements of a shape, each longer than the one before, and compares what their bytes cost.
@@ -157,10 +157,10 @@ async fn kept_plans_stay_within_their_limit_whatever_is_asked() {
         };
         ask(&server, &sql, 60_000).await.expect("an answer");
     }
-    wait_for_free_memory(&server, initial_bytes).await;
+    println!("{}", wait_for_free_memory(&server, initial_bytes).await);
 }
 
-async fn wait_for_free_memory(server: &Server, initial_bytes: u64) {
+async fn wait_for_free_memory(server: &Server, initial_bytes: u64) -> String {
     let bytes = eventually("its memory is free again", || async {
         // The allocator returns the memory that a thread has freed when the thread runs next.
         ask(server, "SELECT count(*) FROM e", 60_000).await?;
@@ -172,7 +172,7 @@ async fn wait_for_free_memory(server: &Server, initial_bytes: u64) {
         Ok(bytes)
     })
     .await;
-    println!("memory: {} MB at first, {} MB now", initial_bytes >> 20, bytes >> 20);
+    format!("memory: {} MB at first, {} MB now", initial_bytes >> 20, bytes >> 20)
 }
 
 /// Runs a statement. Returns how it ended: answered, or the code of an error that it may get.
