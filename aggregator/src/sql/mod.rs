@@ -1,6 +1,7 @@
 //! Parses SQL text and resolves it to a query over flat typed columns. Pure: no I/O and no leaf; the catalog and the
 //! kinds of paths are arguments.
 
+mod copies;
 mod define;
 mod dialect;
 mod familiar;

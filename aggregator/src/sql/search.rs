@@ -130,7 +130,7 @@ impl Resolver<'_> {
             value => {
                 // The name is a field or a system column: match its value.
                 let value = self.lower(value);
-                search_match(value, &clause(None))
+                Ok(search_match(value, &clause_text(&clause(None))?))
             }
         }
     }
@@ -149,11 +149,13 @@ impl Resolver<'_> {
                 path: None,
                 matches: matches.clone(),
             };
+            let clause = clause_text(&clause)?;
+            self.charge_text(columns.len().saturating_sub(1), &clause)?;
             let mut any = Vec::with_capacity(columns.len());
             for output in columns {
                 self.count_expression()?;
                 let value = output.expr.clone().unwrap_or_else(|| column(alias, &output.name));
-                any.push(search_match(value, &clause)?);
+                any.push(search_match(value, &clause));
             }
             let no_columns = || literal(Literal::Boolean(false));
             return Ok(balanced(any, &BinaryOperator::Or).unwrap_or_else(no_columns));
@@ -166,13 +168,11 @@ impl Resolver<'_> {
             }) => (*expr, path),
             value => (self.lower(value), Path::default()),
         };
-        search_match(
-            value,
-            &Clause {
-                path: Some(path),
-                matches: matches.clone(),
-            },
-        )
+        let clause = Clause {
+            path: Some(path),
+            matches: matches.clone(),
+        };
+        Ok(search_match(value, &clause_text(&clause)?))
     }
 
     /// Resolves the path that a clause names in one input.
@@ -248,9 +248,12 @@ fn balanced(mut conditions: Vec<Expr>, op: &BinaryOperator) -> Option<Expr> {
 }
 
 /// A call that tests whether a clause matches a computed value.
-fn search_match(value: Expr, clause: &Clause) -> Result<Expr, Problem> {
-    let clause = serde_json::to_string(clause).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
-    Ok(call("search_match", vec![call("to_json", vec![value]), text(&clause)]))
+fn search_match(value: Expr, clause: &str) -> Expr {
+    call("search_match", vec![call("to_json", vec![value]), text(clause)])
+}
+
+fn clause_text(clause: &Clause) -> Result<String, Problem> {
+    serde_json::to_string(clause).map_err(|e| Problem::new(Code::Internal, e.to_string()))
 }
 
 /// Converts a search of a collection to a condition over unqualified flat columns. Returns the condition, those columns

@@ -25,6 +25,7 @@ use super::{
     aggregates::lower_sort,
     correlated::{compare_by_columns, map_inputs},
     expansion::{check_expansion, node_count},
+    inlined::check_inlined_conditions,
     lower::{coerce_to_signature, condition, lower, unify},
     operand::{Operand, TypeClass, bad_sql, describe_type},
     path_columns::read_paths_as_columns,
@@ -42,6 +43,7 @@ impl AnalyzerRule for AssignTypes {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         // Users see JSON of a single kind in the type of that kind.
         let typed = map_columns(&type_plan(plan)?, Operand::native)?;
+        check_inlined_conditions(&typed)?;
         match reads_one_table(&typed) {
             true => Ok(typed),
             false => read_paths_as_columns(compare_by_columns(typed)?),

@@ -18,6 +18,7 @@ mod compare;
 mod correlated;
 mod expansion;
 mod function_table;
+mod inlined;
 mod literals;
 mod lower;
 mod operand;

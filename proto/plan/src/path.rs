@@ -5,6 +5,9 @@ use std::fmt;
 use proto::json;
 use serde::{Deserialize, Serialize};
 
+/// Steps of a path that is read from a text. A document has at most 100 levels.
+pub const STEPS_MAX: usize = 200;
+
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
@@ -92,6 +95,7 @@ impl Path {
             }
             steps.push(Step::Key(key.into()));
             rest = after;
+            check_steps(steps.len())?;
             while let Some(bracket) = rest.strip_prefix('[') {
                 let (index, after) = bracket
                     .split_once(']')
@@ -102,6 +106,7 @@ impl Path {
                     .map_err(|_| format!("{text:?}: {index:?} is not an index; brackets count from 0"))?;
                 steps.push(Step::Index(index));
                 rest = after;
+                check_steps(steps.len())?;
             }
             match rest.strip_prefix('.') {
                 Some(after) => rest = after,
@@ -109,6 +114,14 @@ impl Path {
                 None => return Err(format!("{text:?}: unexpected {rest:?}")),
             }
         }
+    }
+}
+
+/// Whether a path may have so many steps. What reads paths recurses over them.
+pub fn check_steps(count: usize) -> Result<(), String> {
+    match count > STEPS_MAX {
+        true => Err(format!("a path has more than {STEPS_MAX} steps")),
+        false => Ok(()),
     }
 }
 

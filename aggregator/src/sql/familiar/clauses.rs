@@ -1,14 +1,18 @@
 //! Familiar clauses: `FROM events` without SELECT, and QUALIFY.
 
-use std::ops::ControlFlow;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias,
     TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
 use front::Part;
+use proto::Problem;
 
-use crate::sql::resolve::{empty_query, empty_select};
+use crate::sql::{
+    copies::{Copies, expressions},
+    resolve::{empty_query, empty_select},
+};
 
 /// The names of the condition and of the subquery that QUALIFY becomes.
 const QUALIFIES: &str = "__qualifies";
@@ -23,27 +27,31 @@ pub(super) fn complete_from_first(select: &mut Select) {
 }
 
 /// `SELECT … QUALIFY condition` is `SELECT * FROM (SELECT …, condition AS c) WHERE c`, without c.
-pub(super) fn nest_qualify(select: &mut Select) {
+pub(super) fn nest_qualify(select: &mut Select, copies: &mut Copies) -> Result<(), Problem> {
     let Some(mut condition) = select.qualify.take() else {
-        return;
+        return Ok(());
     };
-    let aliased: Vec<(String, Expr)> = select
-        .projection
-        .iter()
-        .filter_map(|item| match item {
-            SelectItem::ExprWithAlias { expr, alias } => Some((alias.value.clone(), expr.clone())),
-            _ => None,
-        })
-        .collect();
+    let mut aliased: HashMap<&str, &Expr> = HashMap::new();
+    for item in &select.projection {
+        if let SelectItem::ExprWithAlias { expr, alias } = item {
+            aliased.entry(&alias.value).or_insert(expr);
+        }
+    }
+    let mut charged = Ok(());
     let _ = front::revise_expression(&mut condition, &mut |part| {
         if let Part::Expr(expr) = part
             && let Expr::Identifier(name) = &*expr
-            && let Some((_, value)) = aliased.iter().find(|(alias, _)| *alias == name.value)
+            && let Some(value) = aliased.get(name.value.as_str())
         {
-            *expr = Expr::Nested(Box::new(value.clone()));
+            charged = copies.charge(1, expressions(value));
+            if charged.is_err() {
+                return ControlFlow::Break(());
+            }
+            *expr = Expr::Nested(Box::new((*value).clone()));
         }
         ControlFlow::Continue(())
     });
+    charged?;
     let mut inner = std::mem::replace(select, empty_select());
     let column = Ident::with_quote('"', QUALIFIES);
     inner.projection.push(SelectItem::ExprWithAlias {
@@ -73,4 +81,5 @@ pub(super) fn nest_qualify(select: &mut Select) {
         joins: Vec::new(),
     }];
     select.selection = Some(Expr::Identifier(column));
+    Ok(())
 }

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, ExactN
 use proto::Problem;
 use serde_json::Value;
 
-use super::{expressions, spend};
+use crate::sql::copies::{Copies, expressions};
 use crate::sql::resolve::value::{call, literal, number, text, text_literal};
 
 /// Functions that read a path as JSON, as text and as another type, and that tell whether it exists.
@@ -75,7 +75,7 @@ fn arrow(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
 }
 
 /// Rewrites `@>` with a literal object or list, `@> ARRAY[…]`, `&& ARRAY[…]` and `?`.
-pub(super) fn rewrite_operator(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
+pub(super) fn rewrite_operator(expr: &mut Expr, copies: &mut Copies) -> Result<(), Problem> {
     let Expr::BinaryOp { left, op, right } = &*expr else {
         return Ok(());
     };
@@ -90,7 +90,7 @@ pub(super) fn rewrite_operator(expr: &mut Expr, budget: &mut usize) -> Result<()
             let contained = text_literal(contained).and_then(|contained| serde_json::from_str(contained).ok());
             match contained {
                 Some(contained) => {
-                    spend(budget, added(&contained, expressions(left)))?;
+                    copies.charge(1, added(&contained, expressions(left)))?;
                     contains(left, &contained)
                 }
                 None => None,

@@ -20,41 +20,36 @@ use front::Part;
 use proto::{Code, Problem};
 
 use self::names::{Meaning, NAMES};
+use super::copies::{Copies, expressions};
 use super::resolve::{
     default_name, function_name,
     value::{literal, text, text_literal},
 };
 use crate::typing;
 
-/// Expressions that familiar names may add to a statement: some use their arguments several times, and they nest.
-const ADDED_EXPRESSIONS_MAX: usize = 20_000;
-
 /// Rewrites the familiar names of a query.
 pub(super) fn rewrite_query(query: &mut Query) -> Result<(), Problem> {
-    let (mut failed, mut budget) = (None, ADDED_EXPRESSIONS_MAX);
-    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut budget, &mut failed));
+    let (mut failed, mut copies) = (None, Copies::of_query(query));
+    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
 /// Rewrites the familiar names of an expression.
 pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
-    let (mut failed, mut budget) = (None, ADDED_EXPRESSIONS_MAX);
-    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut budget, &mut failed));
+    let (mut failed, mut copies) = (None, Copies::of_expression(expr));
+    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
-fn stop_at_problem(part: Part<'_>, budget: &mut usize, failed: &mut Option<Problem>) -> ControlFlow<()> {
+fn stop_at_problem(part: Part<'_>, copies: &mut Copies, failed: &mut Option<Problem>) -> ControlFlow<()> {
     let done = match part {
         Part::Begin(select) => {
             clauses::complete_from_first(select);
             keep_names(select);
             Ok(())
         }
-        Part::End(select) => {
-            clauses::nest_qualify(select);
-            Ok(())
-        }
-        Part::Expr(expr) => json::rewrite_operator(expr, budget).and_then(|()| rewrite_call(expr, budget)),
+        Part::End(select) => clauses::nest_qualify(select, copies),
+        Part::Expr(expr) => json::rewrite_operator(expr, copies).and_then(|()| rewrite_call(expr, copies)),
     };
     match done {
         Ok(()) => ControlFlow::Continue(()),
@@ -119,7 +114,7 @@ fn arguments_of(text: &str) -> usize {
 }
 
 /// Rewrites a call of a familiar function.
-fn rewrite_call(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
+fn rewrite_call(expr: &mut Expr, copies: &mut Copies) -> Result<(), Problem> {
     let Expr::Function(function) = expr else { return Ok(()) };
     let Some(name) = function_name(&function.name) else {
         return Ok(());
@@ -166,7 +161,7 @@ fn rewrite_call(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
                 Some((count, expression)) if *count == arguments.len() => {
                     for (number, argument) in arguments.iter().enumerate() {
                         let uses = template.matches(&format!("${}", number + 1)).count();
-                        spend(budget, uses.saturating_sub(1).saturating_mul(expressions(argument)))?;
+                        copies.charge(uses.saturating_sub(1), expressions(argument))?;
                     }
                     *expr = with_clauses(&name, filled(expression.clone(), &arguments), function)?;
                     return Ok(());
@@ -181,25 +176,6 @@ fn rewrite_call(expr: &mut Expr, budget: &mut usize) -> Result<(), Problem> {
     }
     let detail = format!("{name} takes {} arguments, not {}", known.join(" or "), arguments.len());
     Err(Problem::new(Code::BadSql, detail))
-}
-
-/// How many expressions an expression consists of.
-fn expressions(expr: &Expr) -> usize {
-    let mut count = 0;
-    front::walk(front::Root::Expr(expr), &mut |_| {
-        count += 1;
-        ControlFlow::Continue(())
-    });
-    count
-}
-
-/// Takes so many expressions from what may be added.
-fn spend(budget: &mut usize, added: usize) -> Result<(), Problem> {
-    *budget = budget.checked_sub(added).ok_or_else(|| {
-        let detail = "functions of other systems are nested too deeply in each other";
-        Problem::new(Code::TooComplex, detail).hint("compute a part of it in a subquery")
-    })?;
-    Ok(())
 }
 
 /// What drivers and people ask a server about itself.

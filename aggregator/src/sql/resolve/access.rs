@@ -30,7 +30,7 @@ impl Resolver<'_> {
             }
             (_, Some(further)) => {
                 let value = self.value(root)?;
-                Ok(self.descend(value, further))
+                self.descend(value, further)
             }
             (_, None) => {
                 let root = Box::new(self.expression(root)?);
@@ -95,7 +95,7 @@ impl Resolver<'_> {
                     .hint("write _doc->'key' or tags->0; a path cannot be computed from data")
             })?],
         };
-        let value = self.descend(value, steps);
+        let value = self.descend(value, steps)?;
         if matches!(op, Op::LongArrow | Op::HashLongArrow) {
             let expr = self.lower(value);
             return Ok(Value::Expr(call("as_text", vec![expr])));

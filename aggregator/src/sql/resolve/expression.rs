@@ -7,19 +7,21 @@ use datafusion::sql::sqlparser::{
     ast::{self, BinaryOperator as Op, Expr, Value as Literal, ValueWithSpan},
     tokenizer::Span,
 };
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, at, bad,
     function::special_call,
     not_offered,
-    operator::{balanced, nested, operands, rewrite_binary, rewrite_unary, truth},
-    pattern::similar_to,
+    operator::{balanced, matched_pattern, nested, operands, rewrite_binary, rewrite_unary, truth},
     scope::{SpelledName, steps},
     shortened,
     value::{Value, call, literal, text, text_literal},
 };
 use crate::typing;
+
+/// Branches of one CASE.
+const BRANCHES_MAX: usize = 1_000;
 
 /// The result of rewriting one node of an expression.
 pub(super) enum Rewritten {
@@ -138,7 +140,12 @@ impl Resolver<'_> {
                 Ok(Rewritten::Done(self.lower(value)))
             }
             Expr::Value(value) => self.literal(&value).map(Rewritten::Done),
-            Expr::BinaryOp { .. } => rewrite_binary(node).map(Rewritten::Open),
+            Expr::BinaryOp { .. } => {
+                if let Some(pattern) = matched_pattern(&node) {
+                    self.check_pattern(pattern)?;
+                }
+                rewrite_binary(node).map(Rewritten::Open)
+            }
             Expr::UnaryOp { op, expr } => rewrite_unary(op, expr).map(Rewritten::Open),
             Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => Err(not_offered("LIKE ANY")),
             Expr::SimilarTo {
@@ -146,13 +153,15 @@ impl Resolver<'_> {
                 expr,
                 pattern,
                 escape_char,
-            } => similar_to(negated, expr, &pattern, escape_char.is_some()).map(Rewritten::Open),
+            } => self
+                .similar_to(negated, expr, &pattern, escape_char.is_some())
+                .map(Rewritten::Open),
             Expr::RLike {
                 negated, expr, pattern, ..
             } => {
                 let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
                 let (left, right) = (expr, pattern);
-                rewrite_binary(Expr::BinaryOp { left, op, right }).map(Rewritten::Open)
+                self.rewrite_node(Expr::BinaryOp { left, op, right })
             }
             Expr::InSubquery {
                 expr,
@@ -184,7 +193,7 @@ impl Resolver<'_> {
             Expr::TypedString(typed) => typed_string(typed).map(Rewritten::Done),
             Expr::Interval(interval) => interval_literal(interval).map(Rewritten::Done),
             Expr::Function(function) => self.function(function),
-            Expr::Case { .. } => Ok(Rewritten::Open(case_with_conditions(node))),
+            Expr::Case { .. } => case_with_conditions(node).map(Rewritten::Open),
             Expr::IsTrue(_)
             | Expr::IsNotTrue(_)
             | Expr::IsFalse(_)
@@ -290,18 +299,22 @@ fn interval_literal(interval: ast::Interval) -> Result<Expr, Problem> {
 }
 
 /// Makes conditions of the WHENs of a CASE without an operand.
-fn case_with_conditions(mut case: Expr) -> Expr {
+fn case_with_conditions(mut case: Expr) -> Result<Expr, Problem> {
     if let Expr::Case {
-        operand: None,
-        conditions,
-        ..
+        operand, conditions, ..
     } = &mut case
     {
-        for when in conditions {
-            when.condition = truth(std::mem::replace(&mut when.condition, literal(Literal::Null)));
+        if conditions.len() > BRANCHES_MAX {
+            let detail = format!("a CASE has {} branches: the limit is {BRANCHES_MAX}", conditions.len());
+            return Err(Problem::new(Code::TooComplex, detail).hint("push the pairs as documents and join with them"));
+        }
+        if operand.is_none() {
+            for when in conditions {
+                when.condition = truth(std::mem::replace(&mut when.condition, literal(Literal::Null)));
+            }
         }
     }
-    case
+    Ok(case)
 }
 
 /// Makes a condition of the operand of IS [NOT] TRUE, FALSE or UNKNOWN.

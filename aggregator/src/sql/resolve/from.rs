@@ -226,7 +226,7 @@ impl Resolver<'_> {
         let names: Vec<String> = alias.columns.iter().map(|c| c.name.value.clone()).collect();
         let columns = rename(columns, &names, &alias.name.value)?;
         let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
-        self.add_input(&alias.name, InputKind::Columns(columns))?;
+        self.add_input(&alias.name, InputKind::Columns(columns.into()))?;
         let mut table = derived(query, &alias.name.value, &names);
         if let TableFactor::Derived { lateral: of_table, .. } = &mut table {
             *of_table = lateral;

@@ -4,18 +4,26 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal, WindowFrameBound,
     WindowType,
 };
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, bad,
     expression::Rewritten,
     not_offered,
     operator::truth,
-    pattern::check_pattern,
     shortened,
     value::{call, literal, number, quoted, text, text_literal},
 };
 use crate::typing;
+
+/// Different PARTITION BY and ORDER BY of window functions. The rows are sorted for each, and each copies the columns of
+/// those before.
+const WINDOWS_MAX: usize = 100;
+
+/// Expressions in PARTITION BY and ORDER BY of one window.
+const WINDOW_KEYS_MAX: usize = 50;
+/// Arguments of one call.
+const ARGUMENTS_MAX: usize = 1_000;
 
 /// Functions that only the resolver generates.
 const GENERATED_CALLS: [&str; 13] = [
@@ -56,7 +64,7 @@ impl Resolver<'_> {
                     not_offered(format!("{name} of a subquery")).hint("put the subquery in its own parentheses")
                 );
             }
-            FunctionArguments::List(list) => check_arguments(&name, &mut list.args)?,
+            FunctionArguments::List(list) => self.check_arguments(&name, &mut list.args)?,
         }
         function.name = ast::ObjectName::from(vec![quoted(&name)]);
         if let Some(filter) = function.filter.take() {
@@ -64,39 +72,71 @@ impl Resolver<'_> {
         }
         match &mut function.over {
             Some(WindowType::NamedWindow(window)) => *window = quoted(&window.value.to_lowercase()),
-            Some(WindowType::WindowSpec(spec)) => window_spec(spec)?,
+            Some(WindowType::WindowSpec(spec)) => self.window_spec(spec)?,
             None => {}
         }
         Ok(Rewritten::Open(Expr::Function(function)))
     }
-}
 
-/// Checks the arguments of a function, and converts that of unnest to a list.
-fn check_arguments(name: &str, args: &mut [FunctionArg]) -> Result<(), Problem> {
-    let single = args.len() == 1;
-    for arg in &*args {
-        match arg {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => {}
-            FunctionArg::Unnamed(FunctionArgExpr::Wildcard) if name == "count" && single => {}
-            other => return Err(not_offered(format!("the argument {other} of {name}"))),
+    /// Checks the arguments of a function, and converts that of unnest to a list.
+    fn check_arguments(&mut self, name: &str, args: &mut [FunctionArg]) -> Result<(), Problem> {
+        if args.len() > ARGUMENTS_MAX {
+            let detail = format!("{name} has {} arguments: the limit is {ARGUMENTS_MAX}", args.len());
+            return Err(Problem::new(Code::TooComplex, detail).hint("put the values into a list: ARRAY[…]"));
         }
+        let single = args.len() == 1;
+        for arg in &*args {
+            match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => {}
+                FunctionArg::Unnamed(FunctionArgExpr::Wildcard) if name == "count" && single => {}
+                other => return Err(not_offered(format!("the argument {other} of {name}"))),
+            }
+        }
+        if name == "unnest" {
+            let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = args else {
+                return Err(bad("unnest takes one list"));
+            };
+            *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
+            return Ok(());
+        }
+        if matches!(
+            name,
+            "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr"
+        ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
+            && let Some(pattern) = text_literal(pattern)
+        {
+            self.check_pattern(pattern)?;
+        }
+        Ok(())
     }
-    if name == "unnest" {
-        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = args else {
-            return Err(bad("unnest takes one list"));
-        };
-        *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
-        return Ok(());
+
+    /// Normalizes the name of a window's base window, and checks its frame and the number of windows.
+    pub(super) fn window_spec(&mut self, spec: &mut ast::WindowSpec) -> Result<(), Problem> {
+        let keys = spec.partition_by.len() + spec.order_by.len();
+        if keys > WINDOW_KEYS_MAX {
+            let detail = format!("a window has {keys} keys: the limit is {WINDOW_KEYS_MAX}");
+            return Err(Problem::new(Code::TooComplex, detail).hint("partition and order by fewer expressions"));
+        }
+        self.windows.insert((spec.partition_by.clone(), spec.order_by.clone()));
+        if self.windows.len() > WINDOWS_MAX {
+            let detail = format!("the statement has more than {WINDOWS_MAX} different windows");
+            return Err(Problem::new(Code::TooComplex, detail)
+                .hint("use the same PARTITION BY and ORDER BY for several functions"));
+        }
+        if let Some(name) = &mut spec.window_name {
+            *name = quoted(&name.value.to_lowercase());
+        }
+        if let Some(frame) = &spec.window_frame {
+            for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
+                if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = bound
+                    && !matches!(**e, Expr::Value(_) | Expr::Interval(_))
+                {
+                    return Err(not_offered("a window frame with a bound that is not a literal"));
+                }
+            }
+        }
+        Ok(())
     }
-    if matches!(
-        name,
-        "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr"
-    ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
-        && let Some(pattern) = text_literal(pattern)
-    {
-        check_pattern(pattern)?;
-    }
-    Ok(())
 }
 
 /// Converts SQL syntax with keywords, such as `EXTRACT(… FROM …)`, to a function call. Rejects all other expressions.
@@ -167,23 +207,6 @@ pub(super) fn special_call(node: Expr) -> Result<Expr, Problem> {
         Expr::Tuple(_) => Err(not_offered("a row of values").hint("compare the values one by one")),
         other => Err(not_offered(format!("the expression {}", shortened(&other.to_string())))),
     }
-}
-
-/// Normalizes the name of a window's base window, and checks its frame.
-pub(super) fn window_spec(spec: &mut ast::WindowSpec) -> Result<(), Problem> {
-    if let Some(name) = &mut spec.window_name {
-        *name = quoted(&name.value.to_lowercase());
-    }
-    if let Some(frame) = &spec.window_frame {
-        for bound in std::iter::once(&frame.start_bound).chain(&frame.end_bound) {
-            if let WindowFrameBound::Preceding(Some(e)) | WindowFrameBound::Following(Some(e)) = bound
-                && !matches!(**e, Expr::Value(_) | Expr::Interval(_))
-            {
-                return Err(not_offered("a window frame with a bound that is not a literal"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The name of a function in lower case, if it has one part.

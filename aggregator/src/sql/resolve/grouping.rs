@@ -8,6 +8,8 @@ use datafusion::sql::sqlparser::ast::{
 use front::{Node, Root, walk};
 use proto::{Code, Problem};
 
+use crate::sql::copies::expressions;
+
 use super::{
     Resolver, bad, not_offered,
     scope::OutputColumn,
@@ -16,6 +18,8 @@ use super::{
     value::{Value, call, number},
 };
 
+/// Keys of one GROUP BY. Each is compared with all others.
+const KEYS_MAX: usize = 1_000;
 /// Grouping sets of one GROUP BY. The rows are grouped once for each set.
 const GROUPING_SETS_MAX: u64 = 512;
 
@@ -31,6 +35,10 @@ impl Resolver<'_> {
             GroupByExpr::All(modifiers) => with_modifiers(all_keys(items), modifiers)?,
             GroupByExpr::Expressions(keys, modifiers) => with_modifiers(keys.clone(), modifiers)?,
         };
+        if keys.len() > KEYS_MAX {
+            let detail = format!("GROUP BY has {} keys: the limit is {KEYS_MAX}", keys.len());
+            return Err(Problem::new(Code::TooComplex, detail).hint("group by fewer expressions"));
+        }
         if let Some(scope) = self.scopes.last_mut() {
             scope.aliases = aliases.to_vec();
         }
@@ -62,6 +70,10 @@ impl Resolver<'_> {
             )
             .hint("CUBE of n columns has 2^n sets: list the sets that you need with GROUPING SETS ((a, b), (a))"));
         }
+        // The planner writes out every set.
+        let written: usize = resolved.iter().map(expressions).sum();
+        self.copies
+            .charge(1, expressions_of_sets(&resolved, sets).saturating_sub(written))?;
         Ok(GroupByExpr::Expressions(resolved, vec![]))
     }
 
@@ -83,7 +95,11 @@ impl Resolver<'_> {
                 Err(bad(format!("GROUP BY {number}: {expr} is an aggregate"))
                     .hint("group by a column or expression without aggregates"))
             }
-            Some(ItemSource::Written(expr)) => self.value(expr),
+            Some(ItemSource::Written(expr)) => {
+                let begun = self.resolved();
+                let value = self.value(expr)?;
+                self.charge_as_copy(begun).map(|()| value)
+            }
             Some(ItemSource::Star(value)) => Ok((**value).clone()),
             None => Err(bad(format!(
                 "GROUP BY {number}: the select list has {} items",
@@ -112,7 +128,12 @@ impl Resolver<'_> {
                 return Err(not_offered("WITH FILL"));
             }
             let (index, expr) = match output_index(&item.expr, &names)? {
-                Some(index) => (Some(index), values[index].clone()),
+                Some(index) => {
+                    if distinct_on {
+                        self.charge_expression(1, &values[index])?;
+                    }
+                    (Some(index), values[index].clone())
+                }
                 // An expression that is in the select list refers to that item.
                 None => {
                     let expr = self.expression(&item.expr)?;
@@ -227,4 +248,27 @@ fn grouping_sets(key: &Expr) -> u64 {
         Expr::GroupingSets(sets) => sets.len() as u64,
         _ => 1,
     }
+}
+
+/// The number of expressions in all grouping sets, if there are so many sets.
+fn expressions_of_sets(keys: &[Expr], sets: u64) -> usize {
+    let of_columns = |columns: &[Expr]| columns.iter().map(expressions).sum::<usize>();
+    let of_key = |key: &Expr| match key {
+        Expr::GroupingSets(sets) => sets.iter().map(|set| of_columns(set)).sum(),
+        // About half of the columns are in each set.
+        Expr::Cube(columns) | Expr::Rollup(columns) => {
+            let all: usize = columns.iter().map(|columns| of_columns(columns)).sum();
+            all.saturating_mul(to_usize(grouping_sets(key))) / 2
+        }
+        other => expressions(other),
+    };
+    // Each set of a key occurs once with each combination of the sets of the others.
+    let of_all_sets = keys
+        .iter()
+        .map(|key| of_key(key).saturating_mul(to_usize(sets / grouping_sets(key).max(1))));
+    of_all_sets.fold(0, usize::saturating_add)
+}
+
+fn to_usize(sets: u64) -> usize {
+    usize::try_from(sets).unwrap_or(usize::MAX)
 }

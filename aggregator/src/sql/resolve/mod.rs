@@ -23,7 +23,7 @@ pub(super) mod value;
 mod with;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     rc::Rc,
 };
 
@@ -37,15 +37,23 @@ pub(super) use self::{
     select_list::default_name,
     value::Value,
 };
-use super::{ResolvedQuery, SchemaContext, Table, TableUse, names::CollectionNames};
+use super::{
+    ResolvedQuery, SchemaContext, Table, TableUse,
+    copies::{Copies, expressions},
+    names::CollectionNames,
+};
 use scope::Scope;
 
 /// Base tables of one query, including those of its views.
 pub(super) const TABLES_MAX: usize = 200;
 /// Expressions of one query, including those of expanded definitions.
 pub(super) const EXPRESSIONS_MAX: usize = 200_000;
-/// Relations of one query. A WITH query counts once for each use.
+/// Relations of one query. A WITH query counts once for each use, and a subquery once for each copy.
 const RELATIONS_MAX: usize = 200;
+/// Bytes of a text that cost as much as an expression.
+const BYTES_OF_EXPRESSION: usize = 32;
+/// Subqueries in expressions, once for each copy. Each becomes a join.
+const SUBQUERIES_MAX: usize = 100;
 /// Nesting of definitions.
 pub(super) const EXPANSIONS_MAX: usize = 50;
 /// Warnings returned for one query.
@@ -76,10 +84,30 @@ pub(super) struct Resolver<'c> {
     /// Relations that the query reads once its WITH queries are inlined.
     pub relations: usize,
     expressions: usize,
+    subqueries: usize,
+    /// Subqueries in expressions around the current one.
+    subqueries_around: usize,
+    /// WITH clauses whose queries are being resolved.
+    with_clauses_around: usize,
+    /// Expressions of WITH queries, once for each use.
+    inlined_expressions: usize,
+    copies: Copies,
+    /// States of the regular expressions so far.
+    pattern_states: u64,
+    /// The windows that rows are sorted for, each once.
+    windows: HashSet<(Vec<ast::Expr>, Vec<ast::OrderByExpr>)>,
     /// Whether the current expression is a condition on rows: WHERE, HAVING or ON.
     in_filter: bool,
     /// The index of the outermost scope in which a name was resolved. It shows whether a subquery is correlated.
     outermost_scope: usize,
+}
+
+/// What a resolver has resolved at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resolved {
+    expressions: usize,
+    relations: usize,
+    subqueries: usize,
 }
 
 /// Resolves a query.
@@ -89,6 +117,7 @@ pub(super) fn resolve(
     parameters: &[serde_json::Value],
 ) -> Result<ResolvedQuery, Problem> {
     let mut resolver = Resolver::new(context, context.catalog(), parameters);
+    resolver.copies = Copies::of_query(query);
     let (query, _) = resolver.query(query)?;
     Ok(resolver.into_resolved(query))
 }
@@ -120,6 +149,13 @@ impl<'c> Resolver<'c> {
             cte_count: 0,
             relations: 0,
             expressions: 0,
+            subqueries: 0,
+            subqueries_around: 0,
+            with_clauses_around: 0,
+            inlined_expressions: 0,
+            copies: Copies::default(),
+            pattern_states: 0,
+            windows: HashSet::new(),
             in_filter: false,
             outermost_scope: usize::MAX,
         }
@@ -214,11 +250,66 @@ impl<'c> Resolver<'c> {
         match self.relations > RELATIONS_MAX {
             true => Err(Problem::new(
                 Code::TooComplex,
-                format!("the query reads more than {RELATIONS_MAX} relations once its WITH queries are inlined"),
+                format!("the query reads more than {RELATIONS_MAX} relations"),
             )
-            .hint("each use of a WITH query adds all relations that it reads")),
+            .hint(
+                "each use of a WITH query adds all relations that it reads; IN with a subquery adds those of the \
+                 subquery three times, unless it is a condition of WHERE that AND combines with others",
+            )),
             false => Ok(()),
         }
+    }
+
+    /// Counts subqueries in expressions.
+    fn count_subqueries(&mut self, more: usize) -> Result<(), Problem> {
+        self.subqueries = self.subqueries.saturating_add(more);
+        match self.subqueries > SUBQUERIES_MAX {
+            true => Err(Problem::new(
+                Code::TooComplex,
+                format!("the statement has more than {SUBQUERIES_MAX} subqueries in its expressions"),
+            )
+            .hint(
+                "join with a query in FROM or WITH instead; IN with a subquery counts three times, unless it is a \
+                 condition of WHERE that AND combines with others",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// What was resolved so far, for [`Self::charge_copies`].
+    pub(super) fn resolved(&self) -> Resolved {
+        Resolved {
+            expressions: self.expressions.saturating_add(self.inlined_expressions),
+            relations: self.relations,
+            subqueries: self.subqueries,
+        }
+    }
+
+    /// Charges further copies of everything that was resolved since.
+    pub(super) fn charge_copies(&mut self, copies: usize, since: Resolved) -> Result<(), Problem> {
+        let now = self.resolved();
+        let expressions = now.expressions.saturating_sub(since.expressions);
+        self.copies.charge(copies, expressions)?;
+        self.expressions = self.expressions.saturating_add(copies.saturating_mul(expressions));
+        self.count_subqueries(copies.saturating_mul(now.subqueries.saturating_sub(since.subqueries)))?;
+        let relations = now.relations.saturating_sub(since.relations);
+        self.count_relations(copies.saturating_mul(relations))
+    }
+
+    /// Charges everything that was resolved since as a copy.
+    pub(super) fn charge_as_copy(&mut self, since: Resolved) -> Result<(), Problem> {
+        let expressions = self.resolved().expressions.saturating_sub(since.expressions);
+        self.copies.charge(1, expressions)
+    }
+
+    /// Charges copies of a literal text.
+    pub(super) fn charge_text(&mut self, copies: usize, text: &str) -> Result<(), Problem> {
+        self.copies.charge(copies, 1 + text.len() / BYTES_OF_EXPRESSION)
+    }
+
+    /// Charges copies of a resolved expression.
+    pub(super) fn charge_expression(&mut self, copies: usize, expr: &ast::Expr) -> Result<(), Problem> {
+        self.copies.charge(copies, expressions(expr))
     }
 
     /// Runs `inside` as the expansion of a definition. Detects cycles and limits the nesting of definitions.

@@ -13,7 +13,7 @@ use super::{
     EXPANSIONS_MAX, Resolver, at, bad,
     operator::nested,
     scope::{Input, InputKind, MergedColumn, OutputColumn, Scope, SpelledName},
-    value::{Base, PathRef, Value, column},
+    value::{Base, PathRef, Value, check_steps, column},
 };
 use crate::sql::{
     names::{CollectionNames, MatchQuality, ResolvedName},
@@ -23,6 +23,8 @@ use crate::sql::{
 impl Resolver<'_> {
     /// Resolves a name in the scopes around it.
     pub(crate) fn resolve_name(&mut self, name: &SpelledName) -> Result<Value, Problem> {
+        // The first may name an input.
+        check_steps(name.steps.len().saturating_sub(1)).map_err(|problem| at(problem, name.span))?;
         for depth in (0..self.scopes.len()).rev() {
             if let Some(value) = self.resolve_in_scope(depth, name)? {
                 self.outermost_scope = self.outermost_scope.min(depth);
@@ -50,6 +52,9 @@ impl Resolver<'_> {
         }
         for quality in [MatchQuality::Exact, MatchQuality::Folded] {
             if let Some(merged) = self.merged_column(depth, name, quality) {
+                if let Value::Expr(expr) = &merged {
+                    self.charge_expression(1, expr)?;
+                }
                 return Ok(Some(merged));
             }
             let inputs = self.scopes[depth].inputs.clone();
@@ -177,7 +182,7 @@ impl Resolver<'_> {
         if let [Step::Key(key), rest @ ..] = steps
             && let Some(source) = system_column(key, quality)
         {
-            return Ok(self.resolve_system_column(base, source, rest));
+            return self.resolve_system_column(base, source, rest);
         }
         if let Some((field, version)) = split_version(steps)
             && matches!(names.find(field.steps(), quality), Some(ResolvedName::Field(..)))
@@ -205,9 +210,9 @@ impl Resolver<'_> {
     }
 
     /// Resolves a system column. Only `_doc` has paths below it.
-    fn resolve_system_column(&mut self, base: Base, source: Column, rest: &[Step]) -> Option<Value> {
+    fn resolve_system_column(&mut self, base: Base, source: Column, rest: &[Step]) -> Result<Option<Value>, Problem> {
         let Base::Table { alias, table, .. } = &base else {
-            return None;
+            return Ok(None);
         };
         let name = source.name();
         if &*name == "_doc" {
@@ -216,14 +221,10 @@ impl Resolver<'_> {
                 path: Path::default(),
                 kinds: Kinds::default(),
             });
-            return Some(if rest.is_empty() {
-                document
-            } else {
-                self.descend(document, rest.to_vec())
-            });
+            return self.descend(document, rest.to_vec()).map(Some);
         }
         self.add_column(*table, source);
-        rest.is_empty().then(|| Value::Expr(column(alias, &name)))
+        Ok(rest.is_empty().then(|| Value::Expr(column(alias, &name))))
     }
 
     /// Expands a field in a scope of its own documents only. A `version` of `None` is the current one.
@@ -264,7 +265,7 @@ impl Resolver<'_> {
         Ok(if rest.is_empty() {
             parenthesized(value)
         } else {
-            self.descend(value, rest)
+            self.descend(value, rest)?
         })
     }
 
@@ -280,7 +281,11 @@ impl Resolver<'_> {
             .or_else(|| aliases.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(key)));
         // The item is resolved without the aliases, so that it cannot refer to itself.
         let value = match item {
-            Some((_, expr)) => self.value(expr).map(Some),
+            Some((_, expr)) => {
+                let begun = self.resolved();
+                let value = self.value(expr);
+                value.and_then(|value| self.charge_as_copy(begun).map(|()| Some(value)))
+            }
             None => Ok(None),
         };
         if let Some(scope) = self.scopes.last_mut() {

@@ -5,7 +5,6 @@ use proto::Problem;
 
 use super::{
     bad, not_offered,
-    pattern::check_pattern,
     value::{call, text_literal},
 };
 
@@ -35,15 +34,20 @@ pub(super) fn rewrite_binary(node: Expr) -> Result<Expr, Problem> {
         Op::PGStartsWith => Ok(call("starts_with", vec![*left, *right])),
         _ => {
             check_operator(&op)?;
-            if matches!(
-                op,
-                Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch
-            ) && let Some(pattern) = text_literal(&right)
-            {
-                check_pattern(pattern)?;
-            }
             Ok(Expr::BinaryOp { left, op, right })
         }
+    }
+}
+
+/// The literal pattern of a match of a regular expression.
+pub(super) fn matched_pattern(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::BinaryOp {
+            op: Op::PGRegexMatch | Op::PGRegexIMatch | Op::PGRegexNotMatch | Op::PGRegexNotIMatch,
+            right,
+            ..
+        } => text_literal(right),
+        _ => None,
     }
 }
 

@@ -4,36 +4,67 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, Expr};
 use proto::{Code, Problem};
 
 use super::{
-    bad, not_offered,
+    Resolver, bad, not_offered,
     value::{text, text_literal},
 };
 
-/// Rejects a regular expression that cannot be used, before anything runs.
-pub(super) fn check_pattern(pattern: &str) -> Result<(), Problem> {
-    match regex::Regex::new(pattern) {
-        Ok(_) => Ok(()),
-        Err(regex::Error::CompiledTooBig(bytes)) => Err(Problem::new(
-            Code::TooComplex,
-            format!("the regular expression takes over {bytes} bytes when it is compiled"),
-        )
-        .hint("repeat less: (a{1000}){1000} is a million states")),
-        Err(error) => Err(bad(format!("invalid regular expression: {error}"))),
-    }
-}
+/// Bytes of one regular expression. Nothing can stop the library while it compiles one.
+const PATTERN_BYTES_MAX: usize = 64 << 10;
+/// States of all regular expressions of a statement, once they are compiled.
+const PATTERN_STATES_MAX: u64 = 200_000;
 
-/// `expr [NOT] SIMILAR TO pattern` as a match of a regular expression.
-pub(super) fn similar_to(negated: bool, expr: Box<Expr>, pattern: &Expr, has_escape: bool) -> Result<Expr, Problem> {
-    let (Some(similar), false) = (text_literal(pattern), has_escape) else {
-        return Err(not_offered("SIMILAR TO with a computed pattern or ESCAPE").hint("use ~ with a regular expression"));
-    };
-    let pattern = regex_of_similar(similar);
-    check_pattern(&pattern)?;
-    let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
-    Ok(Expr::BinaryOp {
-        left: expr,
-        op,
-        right: Box::new(text(&pattern)),
-    })
+impl Resolver<'_> {
+    /// Rejects a regular expression that cannot be used, before anything runs.
+    pub(super) fn check_pattern(&mut self, pattern: &str) -> Result<(), Problem> {
+        let too_complex = |detail, hint: &str| Err(Problem::new(Code::TooComplex, detail).hint(hint));
+        if pattern.len() > PATTERN_BYTES_MAX {
+            let detail = format!(
+                "a regular expression has {} bytes: the limit is {PATTERN_BYTES_MAX}",
+                pattern.len()
+            );
+            return too_complex(detail, "use IN (…) for a list of whole texts, or several conditions");
+        }
+        let states = plan::functions::bounded::compiled_states(pattern);
+        self.pattern_states = self.pattern_states.saturating_add(states);
+        if self.pattern_states > PATTERN_STATES_MAX {
+            let detail = format!(
+                "the regular expressions of the statement have {} states: the limit is {PATTERN_STATES_MAX}",
+                self.pattern_states
+            );
+            return too_complex(detail, "repeat less: (a{1000}){1000} is a million states");
+        }
+        match regex::Regex::new(pattern) {
+            Ok(_) => Ok(()),
+            Err(regex::Error::CompiledTooBig(bytes)) => too_complex(
+                format!("the regular expression takes over {bytes} bytes when it is compiled"),
+                "repeat less: (a{1000}){1000} is a million states",
+            ),
+            Err(error) => Err(bad(format!("invalid regular expression: {error}"))),
+        }
+    }
+
+    /// `expr [NOT] SIMILAR TO pattern` as a match of a regular expression.
+    pub(super) fn similar_to(
+        &mut self,
+        negated: bool,
+        expr: Box<Expr>,
+        pattern: &Expr,
+        has_escape: bool,
+    ) -> Result<Expr, Problem> {
+        let (Some(similar), false) = (text_literal(pattern), has_escape) else {
+            return Err(
+                not_offered("SIMILAR TO with a computed pattern or ESCAPE").hint("use ~ with a regular expression")
+            );
+        };
+        let pattern = regex_of_similar(similar);
+        self.check_pattern(&pattern)?;
+        let op = if negated { Op::PGRegexNotMatch } else { Op::PGRegexMatch };
+        Ok(Expr::BinaryOp {
+            left: expr,
+            op,
+            right: Box::new(text(&pattern)),
+        })
+    }
 }
 
 /// Converts a pattern of SIMILAR TO to a regular expression over the whole text. `%` matches any text and `_` any

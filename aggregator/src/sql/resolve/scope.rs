@@ -67,7 +67,7 @@ pub(crate) enum InputKind {
         names: Rc<CollectionNames>,
     },
     /// Rows of fixed columns.
-    Columns(Vec<OutputColumn>),
+    Columns(Rc<[OutputColumn]>),
 }
 
 /// A column of a query's result.

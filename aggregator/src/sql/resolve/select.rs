@@ -11,7 +11,7 @@ use proto::{Code, Problem};
 use super::{
     Resolver, bad,
     build::empty_select,
-    function::{function_name, window_spec},
+    function::function_name,
     not_offered,
     scope::OutputColumn,
     select_list::{ItemSource, OutputNames, SelectedItem, origin},
@@ -100,10 +100,7 @@ impl Resolver<'_> {
             columns: Vec::new(),
             values: Vec::new(),
         };
-        if items.len() > COLUMNS_MAX {
-            let detail = format!("the query returns {} columns: the limit is {COLUMNS_MAX}", items.len());
-            return Err(Problem::new(Code::TooComplex, detail).hint("select whole documents (_doc), or fewer columns"));
-        }
+        check_column_count(items.len())?;
         for item in items {
             let value = match &item.source {
                 ItemSource::Written(expr) => self.value(expr)?,
@@ -132,7 +129,7 @@ impl Resolver<'_> {
             NamedWindowExpr::NamedWindow(name) => NamedWindowExpr::NamedWindow(quoted(&name.value.to_lowercase())),
             NamedWindowExpr::WindowSpec(spec) => {
                 let mut spec = spec.clone();
-                window_spec(&mut spec)?;
+                self.window_spec(&mut spec)?;
                 spec.partition_by = spec
                     .partition_by
                     .iter()
@@ -145,6 +142,15 @@ impl Resolver<'_> {
             }
         })
     }
+}
+
+/// Rejects a query of too many columns.
+pub(super) fn check_column_count(count: usize) -> Result<(), Problem> {
+    if count > COLUMNS_MAX {
+        let detail = format!("the query returns {count} columns: the limit is {COLUMNS_MAX}");
+        return Err(Problem::new(Code::TooComplex, detail).hint("select whole documents (_doc), or fewer columns"));
+    }
+    Ok(())
 }
 
 fn alias_of(item: &SelectItem) -> Option<(String, Expr)> {

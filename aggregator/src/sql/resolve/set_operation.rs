@@ -11,6 +11,7 @@ use super::{
     build::{derived, empty_query, empty_select, select_columns},
     not_offered,
     scope::OutputColumn,
+    select::check_column_count,
     shortened,
     value::{call, column, quoted},
 };
@@ -83,6 +84,8 @@ impl Resolver<'_> {
     }
 
     fn values(&mut self, values: &Values) -> Result<(SetExpr, Vec<OutputColumn>), Problem> {
+        let width = values.rows.first().map_or(0, |row| row.content.len());
+        check_column_count(width)?;
         let mut rows = Vec::with_capacity(values.rows.len());
         for row in &values.rows {
             let content = row.iter().map(|expr| self.expression(expr)).collect::<Result<_, _>>()?;
@@ -92,7 +95,6 @@ impl Resolver<'_> {
                 closing_token: AttachedToken::empty(),
             });
         }
-        let width = values.rows.first().map_or(0, |row| row.content.len());
         let columns = (1..=width)
             .map(|number| OutputColumn::new(format!("column{number}")))
             .collect();

@@ -5,7 +5,7 @@
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator as Op, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal,
 };
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver, bad,
@@ -13,11 +13,33 @@ use super::{
     expression::Rewritten,
     not_offered,
     operator::{binary, nested},
+    scope::OutputColumn,
     select::{is_one_row, keeps_rows},
     value::{call, column, literal, number, quoted, text_literal},
 };
 
+/// Nesting of subqueries in expressions. The planner visits the inside of each twice, and so of nested ones 2^n times.
+const SUBQUERIES_NESTED_MAX: usize = 8;
+
+/// What [`membership`] uses more than once: the subquery three times, its left side twice.
+const MEMBERSHIP_COPIES: usize = 2;
+/// What a quantified comparison uses more than once: both sides twice.
+const QUANTIFIED_COPIES: usize = 1;
+
 impl Resolver<'_> {
+    /// Resolves a query in an expression.
+    fn subquery(&mut self, query: &ast::Query) -> Result<(ast::Query, Vec<OutputColumn>), Problem> {
+        self.subqueries_around += 1;
+        if self.subqueries_around > SUBQUERIES_NESTED_MAX {
+            let detail = format!("subqueries in expressions are nested more than {SUBQUERIES_NESTED_MAX} levels deep");
+            return Err(Problem::new(Code::TooComplex, detail).hint("move some of them to FROM or WITH, and join"));
+        }
+        self.count_subqueries(1)?;
+        let resolved = self.query(query);
+        self.subqueries_around -= 1;
+        resolved
+    }
+
     /// Resolves `left op ANY (right)`.
     pub(super) fn any(&mut self, left: Expr, op: Op, right: Expr) -> Result<Rewritten, Problem> {
         match (op, right) {
@@ -48,7 +70,7 @@ impl Resolver<'_> {
 
     /// Resolves a subquery that is used as one value.
     pub(super) fn scalar_subquery(&mut self, query: &ast::Query) -> Result<Expr, Problem> {
-        let (query, columns) = self.query(query)?;
+        let (query, columns) = self.subquery(query)?;
         match columns.as_slice() {
             [_] => Ok(Expr::Subquery(Box::new(query))),
             _ => Err(
@@ -59,12 +81,16 @@ impl Resolver<'_> {
 
     /// Resolves `x IN (SELECT …)` where only rows for which it is true are returned.
     pub(super) fn in_subquery(&mut self, expr: &Expr, subquery: &ast::Query, negated: bool) -> Result<Expr, Problem> {
+        let begun = self.resolved();
         let left = self.expression(expr)?;
         let outermost_scope = std::mem::replace(&mut self.outermost_scope, usize::MAX);
         let (query, column) = self.one_column(subquery)?;
         let correlated = self.outermost_scope < self.scopes.len();
         self.outermost_scope = self.outermost_scope.min(outermost_scope);
         // The planner makes a join of NOT IN only if the subquery is not correlated.
+        if negated && correlated {
+            self.charge_copies(MEMBERSHIP_COPIES, begun)?;
+        }
         Ok(match negated && correlated {
             true => membership(&left, &query, &column, &self.visible_aliases(), negated),
             false => Expr::InSubquery {
@@ -76,7 +102,7 @@ impl Resolver<'_> {
     }
 
     fn one_column(&mut self, subquery: &ast::Query) -> Result<(ast::Query, String), Problem> {
-        let (query, mut columns) = self.query(subquery)?;
+        let (query, mut columns) = self.subquery(subquery)?;
         match (columns.pop(), columns.len()) {
             (Some(only), 0) => Ok((query, only.name)),
             (_, others) => Err(bad(format!(
@@ -93,8 +119,10 @@ impl Resolver<'_> {
         subquery: &ast::Query,
         negated: bool,
     ) -> Result<Expr, Problem> {
+        let begun = self.resolved();
         let left = self.expression(expr)?;
         let (query, column) = self.one_column(subquery)?;
+        self.charge_copies(MEMBERSHIP_COPIES, begun)?;
         Ok(membership(&left, &query, &column, &self.visible_aliases(), negated))
     }
 
@@ -110,8 +138,10 @@ impl Resolver<'_> {
     /// Resolves `x > ALL (SELECT …)` and `x < ANY (SELECT …)`, in three-valued logic: NULL if a comparison that is NULL
     /// leaves the answer open.
     fn quantified(&mut self, expr: &Expr, op: &Op, subquery: &ast::Query, all: bool) -> Result<Expr, Problem> {
+        let begun = self.resolved();
         let left = self.expression(expr)?;
         let (query, name) = self.one_column(subquery)?;
+        self.charge_copies(QUANTIFIED_COPIES, begun)?;
         let holds = |member: Expr| nested(binary(nested(left.clone()), op.clone(), nested(member)));
         let (in_filter, aliases) = (self.in_filter, self.visible_aliases());
         let some = |condition: &dyn Fn(Expr) -> Expr| match in_filter {
@@ -142,10 +172,10 @@ impl Resolver<'_> {
             && subquery.fetch.is_none()
             && is_one_row(select)
         {
-            self.query(subquery)?;
+            self.subquery(subquery)?;
             return Ok(literal(Literal::Boolean(!negated)));
         }
-        let (query, _) = self.query(subquery)?;
+        let (query, _) = self.subquery(subquery)?;
         Ok(match self.in_filter {
             true => Expr::Exists {
                 subquery: Box::new(query),

@@ -23,6 +23,10 @@ pub(super) struct CteInScope {
     pub columns: Vec<OutputColumn>,
     /// The number of relations that it reads.
     pub relations: usize,
+    /// The number of expressions in it, with those of the WITH queries that it reads.
+    pub expressions: usize,
+    /// Whether it has been read.
+    pub used: bool,
 }
 
 impl Resolver<'_> {
@@ -33,6 +37,9 @@ impl Resolver<'_> {
             [only] => {
                 if let Some(cte) = self.find_cte(&only.value) {
                     self.count_relations(cte.relations)?;
+                    // The planner inlines each use.
+                    self.copies.charge(usize::from(cte.used), cte.expressions)?;
+                    self.inlined_expressions = self.inlined_expressions.saturating_add(cte.expressions);
                     return self.fixed_columns(&cte.internal, cte.columns, only, alias);
                 }
                 self.count_relations(1)?;
@@ -43,14 +50,15 @@ impl Resolver<'_> {
         }
     }
 
-    /// The innermost WITH query of a name, as written or ignoring case.
-    fn find_cte(&self, name: &str) -> Option<CteInScope> {
-        self.ctes
-            .iter()
-            .rev()
-            .find(|cte| cte.name == name)
-            .or_else(|| self.ctes.iter().rev().find(|cte| cte.name.eq_ignore_ascii_case(name)))
-            .cloned()
+    /// The innermost WITH query of a name, as written or ignoring case. It counts as used from then on.
+    fn find_cte(&mut self, name: &str) -> Option<CteInScope> {
+        let written = self.ctes.iter().rposition(|cte| cte.name == name);
+        let folded = || (self.ctes.iter()).rposition(|cte| cte.name.eq_ignore_ascii_case(name));
+        let index = written.or_else(folded)?;
+        let cte = self.ctes.get_mut(index)?;
+        let found = cte.clone();
+        cte.used = true;
+        Some(found)
     }
 
     fn system_table(
@@ -134,7 +142,7 @@ impl Resolver<'_> {
         let (alias, renamed) = alias_and_columns(name, alias);
         let columns = rename(columns, &renamed, &alias.value)?;
         let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
-        self.add_input(alias, InputKind::Columns(columns))?;
+        self.add_input(alias, InputKind::Columns(columns.into()))?;
         Ok(derived(query, &alias.value, &names))
     }
 
@@ -148,12 +156,12 @@ impl Resolver<'_> {
     ) -> Result<TableFactor, Problem> {
         let (alias, renamed) = alias_and_columns(name, alias);
         if renamed.is_empty() {
-            self.add_input(alias, InputKind::Columns(columns))?;
+            self.add_input(alias, InputKind::Columns(columns.into()))?;
             return Ok(table_factor(internal, &alias.value));
         }
         let columns = rename(columns, &renamed, &alias.value)?;
         let names = columns.iter().map(|c| untyped_column(&c.name)).collect();
-        self.add_input(alias, InputKind::Columns(columns))?;
+        self.add_input(alias, InputKind::Columns(columns.into()))?;
         let mut factor = table_factor(internal, &alias.value);
         if let TableFactor::Table { alias: Some(alias), .. } = &mut factor {
             alias.columns = names;

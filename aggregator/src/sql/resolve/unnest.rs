@@ -1,6 +1,6 @@
 //! Resolves `unnest(list)` in FROM. The input that has the list is wrapped in a subquery that unnests it.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, rc::Rc};
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
@@ -57,11 +57,11 @@ impl Resolver<'_> {
         });
         self.add_input(
             name,
-            InputKind::Columns(vec![OutputColumn {
+            InputKind::Columns(Rc::new([OutputColumn {
                 name: column_name,
                 origin: None,
                 expr: Some(element),
-            }]),
+            }])),
         )?;
         Ok(true)
     }

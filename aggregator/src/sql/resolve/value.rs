@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::{
     tokenizer::Span,
 };
 use plan::{Column, Kinds, Path, Type, path::Step};
-use proto::CollectionName;
+use proto::{Code, CollectionName, Problem};
 
 use super::Resolver;
 
@@ -177,12 +177,12 @@ impl Resolver<'_> {
     }
 
     /// Extends a value by some steps.
-    pub(crate) fn descend(&mut self, value: Value, steps: Vec<Step>) -> Value {
-        match value {
+    pub(crate) fn descend(&mut self, value: Value, steps: Vec<Step>) -> Result<Value, Problem> {
+        check_steps(steps.len())?;
+        Ok(match value {
             Value::Path(mut path) => {
-                for step in steps {
-                    path.path = path.path.with(step);
-                }
+                path.path = Path::new(path.path.steps().iter().cloned().chain(steps).collect());
+                check_steps(path.path.steps().len())?;
                 path.kinds = self.kinds_of(&path);
                 Value::Path(path)
             }
@@ -194,6 +194,12 @@ impl Resolver<'_> {
                 path: Path::new(steps),
                 kinds: Kinds::default(),
             }),
-        }
+        })
     }
+}
+
+/// Rejects a path that is longer than any document is deep.
+pub(super) fn check_steps(count: usize) -> Result<(), Problem> {
+    plan::path::check_steps(count)
+        .map_err(|detail| Problem::new(Code::TooComplex, detail).hint("no document has more than 100 levels"))
 }

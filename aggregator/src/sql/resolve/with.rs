@@ -3,7 +3,7 @@
 use datafusion::sql::sqlparser::ast::{
     Cte, Query, SetExpr, SetOperator, SetQuantifier, TableAlias, With, helpers::attached_token::AttachedToken,
 };
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
     Resolver,
@@ -14,13 +14,33 @@ use super::{
     value::quoted,
 };
 
+/// Queries of one WITH. Each may read the one before, and the planner inlines them.
+const WITH_QUERIES_MAX: usize = 100;
+/// Nesting of WITH in queries of WITH. DataFusion visits the inside of each twice to find the tables.
+const WITH_NESTED_MAX: usize = 8;
+
 impl Resolver<'_> {
     /// Resolves a WITH clause and brings its queries into scope. The caller removes them.
     pub(super) fn with_clause(&mut self, with: &With) -> Result<With, Problem> {
+        if with.cte_tables.len() > WITH_QUERIES_MAX {
+            let detail = format!(
+                "WITH has {} queries: the limit is {WITH_QUERIES_MAX}",
+                with.cte_tables.len()
+            );
+            return Err(Problem::new(Code::TooComplex, detail).hint("use fewer queries, or views"));
+        }
+        if self.with_clauses_around == WITH_NESTED_MAX {
+            let detail = format!("WITH is nested more than {WITH_NESTED_MAX} levels deep");
+            return Err(
+                Problem::new(Code::TooComplex, detail).hint("write the queries one after the other in one WITH")
+            );
+        }
+        self.with_clauses_around += 1;
         let mut tables = Vec::new();
         for cte in &with.cte_tables {
             tables.push(self.cte(cte, with.recursive)?);
         }
+        self.with_clauses_around -= 1;
         Ok(With {
             with_token: AttachedToken::empty(),
             recursive: with.recursive,
@@ -33,7 +53,7 @@ impl Resolver<'_> {
         let internal = format!("with_{}", self.cte_count);
         self.cte_count += 1;
         let renamed: Vec<String> = cte.alias.columns.iter().map(|c| c.name.value.clone()).collect();
-        let before = self.relations;
+        let (before, begun) = (self.relations, self.resolved());
         let parts = if recursive { recursive_parts(&cte.query) } else { None };
         let (query, columns) = match parts {
             Some(parts) => self.recursive_query(&name, &internal, &renamed, parts)?,
@@ -44,12 +64,15 @@ impl Resolver<'_> {
         let relations = std::mem::replace(&mut self.relations, before)
             .saturating_sub(before)
             .max(1);
+        let expressions = self.resolved().expressions.saturating_sub(begun.expressions);
         let names = columns.iter().map(|c| untyped_column(&c.name)).collect();
         self.ctes.push(CteInScope {
             name,
             internal: internal.clone(),
             columns,
             relations,
+            expressions,
+            used: false,
         });
         Ok(Cte {
             alias: TableAlias {
@@ -80,6 +103,8 @@ impl Resolver<'_> {
             internal: internal.to_owned(),
             columns: visible,
             relations: 1,
+            expressions: 0,
+            used: false,
         });
         let right = self.set_expression(parts.step);
         self.ctes.pop();

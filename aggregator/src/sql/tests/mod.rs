@@ -5,5 +5,6 @@ mod test_schema;
 mod answers;
 mod errors;
 mod familiar;
+mod limits;
 mod regressions;
 mod resolved_sql;

@@ -10,13 +10,14 @@ use super::too_complex;
 
 /// Nesting of parentheses, brackets and CASE.
 const NESTING_MAX: usize = 50;
-/// Nesting of function calls. The parser tries each argument twice, so each level doubles its work.
-const CALLS_NESTED_MAX: usize = 16;
 /// ANDs and ORs in one expression, and other operators in one of their operands. A comma or a clause keyword ends an
 /// expression.
 const OPERATORS_MAX: usize = 1_000;
 /// Operators from the top of an expression down to its deepest part, including those in parentheses.
 const OPERATORS_DEEP_MAX: usize = 2 * OPERATORS_MAX;
+/// The squares of the lengths of all chains of operators, in sum: three chains of 1,000 or three hundred of 100. Planning
+/// hashes and compares each operator with everything below it.
+const CHAIN_SQUARES_MAX: usize = 3_000_000;
 /// Dots in one name: a collection, and a path into a document, which has at most 100 levels. The parser reads the rest of
 /// a name anew at each dot.
 const DOTS_MAX: usize = 200;
@@ -26,7 +27,7 @@ const SET_OPERATIONS_MAX: usize = 200;
 /// Checks nesting and the length of operator chains.
 pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
     let mut levels = vec![Level::default()];
-    let mut dots = 0;
+    let (mut dots, mut squares) = (0, 0);
     for (index, token) in all.iter().enumerate() {
         let at = token.span.start;
         if token.token == Token::Period {
@@ -44,16 +45,14 @@ pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
             _ => (false, false, false),
         };
         if opens {
-            let before = index.checked_sub(1).map(|before| &all[before].token);
-            let call = token.token == Token::LParen && before.is_some_and(is_callee);
             levels.push(Level {
                 case,
-                call,
                 ..Level::default()
             });
             check_nesting(&levels).map_err(|problem| problem.at(at.line, at.column))?;
         }
         let nested = if closes && levels.len() > 1 {
+            squares += levels.last().map_or(0, Level::square);
             levels.pop().map_or(0, |level| level.depth())
         } else {
             0
@@ -62,12 +61,30 @@ pub(super) fn check_limits(all: &[TokenWithSpan]) -> Result<(), Problem> {
         level.nested = level.nested.max(nested);
         match role(&token.token) {
             Role::Operator => level.operators += 1,
-            Role::Connective => level.next_operand(),
+            Role::Connective => {
+                squares += level.square();
+                level.next_operand();
+            }
             Role::SetOperation => level.set_operations += 1,
-            Role::Boundary => level.next_expression(),
+            Role::Boundary => {
+                squares += level.square();
+                level.next_expression();
+            }
             Role::Plain => {}
         }
         level.check().map_err(|problem| problem.at(at.line, at.column))?;
+        check_squares(squares).map_err(|problem| problem.at(at.line, at.column))?;
+    }
+    Ok(())
+}
+
+/// Checks the lengths of all chains together.
+fn check_squares(squares: usize) -> Result<(), Problem> {
+    if squares > CHAIN_SQUARES_MAX {
+        return Err(too_complex(
+            "the statement has too many long chains of operators".into(),
+            "use fewer operators in one expression, or IN (…) for a list".into(),
+        ));
     }
     Ok(())
 }
@@ -85,12 +102,6 @@ fn check_dots(dots: usize) -> Result<(), Problem> {
 
 /// Checks how deeply the innermost level is nested.
 fn check_nesting(levels: &[Level]) -> Result<(), Problem> {
-    if levels.iter().filter(|level| level.call).count() > CALLS_NESTED_MAX {
-        return Err(too_complex(
-            format!("function calls are nested more than {CALLS_NESTED_MAX} levels deep"),
-            "split the statement with WITH".into(),
-        ));
-    }
     if levels.len() - 1 > NESTING_MAX {
         return Err(too_complex(
             format!("the statement is nested more than {NESTING_MAX} levels deep"),
@@ -116,8 +127,6 @@ struct Level {
     set_operations: usize,
     /// Whether it is a CASE, which END closes.
     case: bool,
-    /// Whether it is the argument list of a call.
-    call: bool,
 }
 
 impl Level {
@@ -125,6 +134,14 @@ impl Level {
     fn depth(&self) -> usize {
         self.deepest_expression
             .max(self.connectives + self.deepest_operand.max(self.operators + self.nested))
+    }
+
+    /// The square of the length of the current chain of operators.
+    fn square(&self) -> usize {
+        match self.operators {
+            0 => 0,
+            operators => (operators + self.nested).pow(2),
+        }
     }
 
     /// Begins the operand after an AND or OR.
@@ -161,47 +178,6 @@ impl Level {
         }
         Ok(())
     }
-}
-
-/// Whether a parenthesis after this token opens an argument list: the token is a name, not a keyword that precedes a
-/// condition, a list or a query.
-fn is_callee(before: &Token) -> bool {
-    let Token::Word(word) = before else { return false };
-    !matches!(
-        word.keyword,
-        Keyword::ALL
-            | Keyword::AND
-            | Keyword::ANY
-            | Keyword::AS
-            | Keyword::BETWEEN
-            | Keyword::BY
-            | Keyword::DISTINCT
-            | Keyword::ELSE
-            | Keyword::EXCEPT
-            | Keyword::EXISTS
-            | Keyword::FILTER
-            | Keyword::FROM
-            | Keyword::GROUP
-            | Keyword::HAVING
-            | Keyword::IN
-            | Keyword::INTERSECT
-            | Keyword::JOIN
-            | Keyword::LATERAL
-            | Keyword::LIKE
-            | Keyword::NOT
-            | Keyword::ON
-            | Keyword::OR
-            | Keyword::OVER
-            | Keyword::SELECT
-            | Keyword::SETS
-            | Keyword::SOME
-            | Keyword::THEN
-            | Keyword::UNION
-            | Keyword::USING
-            | Keyword::VALUES
-            | Keyword::WHEN
-            | Keyword::WHERE
-    ) || word.quote_style.is_some()
 }
 
 /// The role of a token in the operator counts.

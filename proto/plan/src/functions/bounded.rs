@@ -18,6 +18,7 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs},
 };
 
+pub use self::pattern::compiled_states;
 use self::weight::WeighedCall;
 use super::{constants, context::FunctionContext, function::limit_reached, text};
 use crate::arrays::{compact, size, value_size};
