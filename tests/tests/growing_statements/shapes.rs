@@ -129,4 +129,109 @@ pub(crate) const SHAPES: &[Shape] = shapes![
     "LIKE": |bytes, rng| {
         format!("SELECT count(*) FROM e WHERE w LIKE '{}'", fill(bytes, "%", |_| word(5, rng)))
     },
+    "alternatives of a pattern": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE w ~ '{}'", fill(bytes, "|", |_| word(7, rng)))
+    },
+    "classes of a pattern": |bytes, _rng| format!("SELECT count(*) FROM e WHERE w ~ '{}'", "[a-z]?".repeat(bytes / 6)),
+    "SIMILAR TO": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE w SIMILAR TO '{}'", fill(bytes, "|", |_| word(7, rng)))
+    },
+    "unclosed parentheses": |bytes, _rng| format!("SELECT {}", "(".repeat(bytes)),
+    "unclosed brackets": |bytes, _rng| format!("SELECT n{}", "[".repeat(bytes)),
+    "windows": |bytes, _rng| {
+        format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("sum(n) OVER (ORDER BY n + {i}) AS c{i}")))
+    },
+    "functions of one window": |bytes, _rng| {
+        format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("sum(n + {i}) OVER (ORDER BY n) AS c{i}")))
+    },
+    "partitions of a window": |bytes, _rng| {
+        format!("SELECT sum(n) OVER (PARTITION BY {}) FROM e", fill(bytes, ", ", |i| format!("n + {i}")))
+    },
+    "coalesce": |bytes, _rng| format!("SELECT coalesce({}) FROM e", fill(bytes, ",", |i| format!("o.a{i}"))),
+    "coalesce of an expression": |bytes, _rng| {
+        format!("SELECT coalesce({}) FROM e", fill(bytes, ",", |i| format!("n + {i}")))
+    },
+    "greatest": |bytes, _rng| format!("SELECT greatest({}) FROM e", fill(bytes, ",", |i| format!("n + {i}"))),
+    "multiIf": |bytes, _rng| format!("SELECT multiIf({}, 0) FROM e", fill(bytes, ", ", |i| format!("n = {i}, {i}"))),
+    "WITH, each of the one before": |bytes, _rng| {
+        let queries = fill(bytes, ", ", |i| format!("c{} AS (SELECT n + 1 AS n FROM c{i})", i + 1));
+        format!("WITH c0 AS (SELECT n FROM e), {queries} SELECT n FROM c1")
+    },
+    "WITH, the last of all before": |bytes, _rng| {
+        let (mut last, queries) = (0, &mut String::from("c0 AS (SELECT n FROM e)"));
+        while queries.len() < bytes {
+            last += 1;
+            queries.push_str(&format!(", c{last} AS (SELECT n + 1 AS n FROM c{})", last - 1));
+        }
+        format!("WITH {queries} SELECT n FROM c{last}")
+    },
+    "EXISTS": |bytes, _rng| {
+        let conditions = fill(bytes, " AND ", |i| format!("EXISTS (SELECT 1 FROM e AS x WHERE x.n = e.n + {i})"));
+        format!("SELECT count(*) FROM e WHERE {conditions}")
+    },
+    "EXISTS in a select list": |bytes, _rng| {
+        let items = fill(bytes, ", ", |i| format!("EXISTS (SELECT 1 FROM e AS x WHERE x.n = e.n AND x.n > {i}) AS c{i}"));
+        format!("SELECT {items} FROM e")
+    },
+    "IN subqueries": |bytes, _rng| {
+        let conditions = fill(bytes, " AND ", |i| format!("n IN (SELECT n + {i} FROM e)"));
+        format!("SELECT count(*) FROM e WHERE {conditions}")
+    },
+    "scalar subqueries": |bytes, _rng| {
+        format!("SELECT {}", fill(bytes, ", ", |i| format!("(SELECT max(n + {i}) FROM e) AS c{i}")))
+    },
+    "subqueries in FROM": |bytes, _rng| {
+        format!("SELECT count(*) FROM {}", fill(bytes, ", ", |i| format!("(SELECT n FROM e WHERE n = {i}) AS e{i}")))
+    },
+    "FILTER": |bytes, _rng| {
+        format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("count(*) FILTER (WHERE n > {i}) AS c{i}")))
+    },
+    "countIf": |bytes, _rng| format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("countIf(n > {i}) AS c{i}"))),
+    "date_diff": |bytes, _rng| {
+        format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("date_diff('day', _time, _ingested) AS c{i}")))
+    },
+    "EXCLUDE": |bytes, rng| {
+        format!("SELECT * EXCLUDE ({}) FROM e", fill(bytes, ",", |i| format!("x{}{i}", word(4, rng))))
+    },
+    "REPLACE": |bytes, _rng| {
+        format!("SELECT * REPLACE ({}) FROM e", fill(bytes, ", ", |i| format!("n + {i} AS n")))
+    },
+    "QUALIFY": |bytes, _rng| {
+        let conditions = fill(bytes, " AND ", |i| format!("row_number() OVER (ORDER BY n) > {i}"));
+        format!("SELECT n FROM e QUALIFY {conditions}")
+    },
+    "members of an object": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE _doc @> '{{{}}}'", fill(bytes, ",", |i| format!("\"{}{i}\":1", word(4, rng))))
+    },
+    "items of a list": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE o @> '[{}]'", fill(bytes, ",", |_| format!("\"{}\"", word(6, rng))))
+    },
+    "arrows": |bytes, _rng| format!("SELECT _doc{} FROM e", "->'k'".repeat(bytes / 5)),
+    "steps of a JSON path": |bytes, _rng| format!("SELECT _doc->>'$.o{}' FROM e", ".k".repeat(bytes / 2)),
+    "keys of a JSON function": |bytes, rng| {
+        format!("SELECT JSONExtractString(_doc, {}) FROM e", fill(bytes, ", ", |_| format!("'{}'", word(4, rng))))
+    },
+    "words of a search": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE search('{}')", fill(bytes, " ", |_| word(7, rng)))
+    },
+    "alternatives of a search": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE search('{}')", fill(bytes, " OR ", |_| format!("w:{}", word(7, rng))))
+    },
+    "a phrase of a search": |bytes, rng| {
+        format!("SELECT count(*) FROM e WHERE search('\"{}\"')", fill(bytes, " ", |_| word(7, rng)))
+    },
+    "groups of a search": |bytes, _rng| {
+        format!("SELECT count(*) FROM e WHERE search('{}a{}')", "(".repeat(bytes / 2), ")".repeat(bytes / 2))
+    },
+    "searches": |bytes, rng| {
+        let conditions = fill(bytes, " OR ", |_| format!("search('{}')", word(7, rng)));
+        format!("SELECT count(*) FROM e WHERE {conditions}")
+    },
+    "EXPLAIN": |bytes, _rng| format!("EXPLAIN SELECT {} FROM e", fill(bytes, ", ", |i| format!("n + {i} AS c{i}"))),
+    "a field": |bytes, _rng| {
+        format!("CREATE OR REPLACE FIELD e.f AS n{}", fill(bytes, "", |i| format!(" + {i}")))
+    },
+    "a view": |bytes, _rng| {
+        format!("CREATE OR REPLACE VIEW v AS SELECT {} FROM e", fill(bytes, ", ", |i| format!("n + {i} AS c{i}")))
+    },
 ];
