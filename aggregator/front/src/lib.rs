@@ -116,6 +116,8 @@ impl VisitorMut for Rewriter<'_> {
 /// A part of a query that a revision may change.
 #[derive(Debug)]
 pub enum Part<'a> {
+    /// A query, before its parts.
+    Query(&'a mut Query),
     /// A SELECT, before its parts.
     Begin(&'a mut Select),
     /// A SELECT, after its parts.
@@ -124,12 +126,12 @@ pub enum Part<'a> {
     Expr(&'a mut Expr),
 }
 
-/// Shows every SELECT and expression of a query to `change`, until it breaks.
+/// Shows every query, SELECT and expression of a query to `change`, until it breaks.
 pub fn revise_query(query: &mut Query, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
     VisitMut::visit(query, &mut Revision(change))
 }
 
-/// Shows every SELECT and expression of an expression to `change`, until it breaks.
+/// Shows every query, SELECT and expression of an expression to `change`, until it breaks.
 pub fn revise_expression(expr: &mut Expr, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
     VisitMut::visit(expr, &mut Revision(change))
 }
@@ -138,6 +140,10 @@ struct Revision<'a>(&'a mut dyn FnMut(Part<'_>) -> ControlFlow<()>);
 
 impl VisitorMut for Revision<'_> {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        (self.0)(Part::Query(query))
+    }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         (self.0)(Part::Begin(select))

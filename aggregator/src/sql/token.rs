@@ -87,7 +87,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
     limits::check_limits(&all)?;
     quote_names(&mut all);
     Ok(Tokens {
-        all: with_distinct_operators(all),
+        all: with_parameters_last(with_distinct_operators(all)),
     })
 }
 
@@ -360,6 +360,53 @@ fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         } else {
             out.push(token.clone());
             index += 1;
+        }
+    }
+    out
+}
+
+/// Makes `quantile(0.9)(x)`, as ClickHouse writes a parameter of an aggregate, `quantile(x, 0.9)`. Its `quantile`
+/// interpolates; that of others, with two arguments, does not.
+fn with_parameters_last(mut all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let (mut depth, mut parameters) = (0_usize, Vec::new());
+    let mut out = Vec::with_capacity(all.len());
+    let mut rest = all.drain(..).peekable();
+    while let Some(token) = rest.next() {
+        match token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => {
+                if let Some((_, parameter)) = parameters.pop_if(|(closes_at, _)| *closes_at == depth) {
+                    let comma = TokenWithSpan {
+                        token: Token::Comma,
+                        span: token.span,
+                    };
+                    out.extend([comma, parameter]);
+                }
+                depth = depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        out.push(token);
+        let is_next_open = matches!(
+            rest.peek(),
+            Some(TokenWithSpan {
+                token: Token::LParen,
+                ..
+            })
+        );
+        if let [.., name, open, parameter, close] = out.as_mut_slice()
+            && is_next_open
+            && let Token::Word(word) = &mut name.token
+            && word.keyword == Keyword::NoKeyword
+            && open.token == Token::LParen
+            && matches!(parameter.token, Token::Number(..) | Token::SingleQuotedString(_))
+            && close.token == Token::RParen
+        {
+            if word.value.eq_ignore_ascii_case("quantile") {
+                word.value = "quantile_cont".into();
+            }
+            parameters.push((depth + 1, parameter.clone()));
+            out.truncate(out.len() - 3);
         }
     }
     out

@@ -60,6 +60,14 @@ pub(super) fn lower_comparison(left: &Operand, op: Operator, right: &Operand) ->
             when(not_a_time.and(r.is_not_null()), lit(op == Operator::NotEq)).otherwise(equal)?
         }
         (TypeClass::Time | TypeClass::Date, TypeClass::Json(_) | TypeClass::Text) => lower_comparison(right, op, left)?,
+        // So does a text that is not a number from every number.
+        (TypeClass::Text, number) if number.is_number() && matches!(op, Operator::Eq | Operator::NotEq) => {
+            let not_a_number = left.expr.clone().is_not_null().and(l.is_null());
+            when(not_a_number.and(r.is_not_null()), lit(op == Operator::NotEq)).otherwise(equal)?
+        }
+        (number, TypeClass::Text) if number.is_number() && matches!(op, Operator::Eq | Operator::NotEq) => {
+            lower_comparison(right, op, left)?
+        }
         _ => equal,
     })
 }

@@ -18,6 +18,8 @@ pub(super) enum ArgumentTypes {
     Texts(&'static [usize]),
     /// As timestamps at these positions, as texts elsewhere.
     Times(&'static [usize]),
+    /// As JSON at these positions, as texts elsewhere.
+    Json(&'static [usize]),
     /// As conditions.
     Conditions,
     /// All as one common type, which is also the type of the result.
@@ -27,7 +29,7 @@ pub(super) enum ArgumentTypes {
 }
 
 /// Functions grouped by the types of their arguments. A function that is not listed takes texts.
-const ARGUMENT_TYPES: [(ArgumentTypes, &str); 22] = [
+const ARGUMENT_TYPES: [(ArgumentTypes, &str); 27] = [
     (
         ArgumentTypes::Integers,
         "factorial gcd lcm chr to_hex from_unixtime make_date make_time bit_and bit_or bit_xor ntile",
@@ -45,12 +47,23 @@ const ARGUMENT_TYPES: [(ArgumentTypes, &str); 22] = [
          regr_syy regr_sxy",
     ),
     (ArgumentTypes::Texts(&[1]), "left right"),
-    (ArgumentTypes::Texts(&[1, 2]), "substr substring"),
+    (ArgumentTypes::Texts(&[1, 2]), "substr substring text_slice text_mid"),
     (ArgumentTypes::Texts(&[1]), "lpad rpad"),
     (ArgumentTypes::Texts(&[2]), "split_part substr_index substring_index"),
     (ArgumentTypes::Texts(&[2, 3]), "regexp_instr overlay"),
-    (ArgumentTypes::Texts(&[2]), "regexp_count"),
+    (ArgumentTypes::Texts(&[2]), "regexp_count regexp_extract parse_time"),
     (ArgumentTypes::Times(&[1]), "date_trunc datetrunc date_part datepart"),
+    (ArgumentTypes::Times(&[1, 2]), "date_diff time_bucket"),
+    (
+        ArgumentTypes::Times(&[0]),
+        "start_of_interval epoch_millis epoch_millis_truncated",
+    ),
+    (ArgumentTypes::Json(&[0, 1]), "jsonb_contains"),
+    (
+        ArgumentTypes::Json(&[0]),
+        "jsonb_exists json_has json_scalar json_size json_default wrapped_int int_or_null day_of",
+    ),
+    (ArgumentTypes::Numbers, "int_div"),
     (
         ArgumentTypes::Times(&[0]),
         "to_char date_format to_unixtime to_local_time",
@@ -163,6 +176,7 @@ static SUPPORTED: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         names.extend(function.aliases().iter().cloned());
     }
     names.extend(ADDITIONAL.map(str::to_owned));
+    names.extend(plan::functions::familiar::names());
     names.retain(|name| !UNSUPPORTED.contains(&name.as_str()));
     names
 });

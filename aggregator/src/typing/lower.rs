@@ -178,6 +178,14 @@ pub(super) fn coerce_arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>
             };
             args.iter().enumerate().map(coerce).collect::<Result<_>>()?
         }
+        ArgumentTypes::Json(values) => {
+            let coerce = |(position, operand): (usize, &Operand)| match operand.class() {
+                _ if !values.contains(&position) => operand.text(),
+                TypeClass::Json(_) => operand.expr.clone(),
+                _ => super::operand::call(plan::functions::json::TO_JSON, vec![operand.expr.clone()]),
+            };
+            args.iter().enumerate().map(coerce).collect()
+        }
         ArgumentTypes::Times(times) => {
             let coerce = |(position, operand): (usize, &Operand)| match operand.class() {
                 TypeClass::Interval => Ok(operand.expr.clone()),

@@ -164,13 +164,14 @@ impl ScalarUDFImpl for UntypedFunction {
     }
 }
 
-/// Untyped versions of all functions of the library, under each of their names, and the internal functions. Functions
-/// of Rachis are typed already and stay as they are.
+/// Untyped versions of all functions of the library, under each of their names, of those that other systems define, and
+/// the internal functions. Other functions of Rachis are typed already and stay as they are.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     let mut functions: Vec<Arc<ScalarUDF>> = OPERATOR_FUNCTIONS
         .iter()
         .map(|name| UntypedFunction::for_operator(name, None))
         .collect();
+    let familiar = plan::functions::familiar::names();
     for function in plan::functions::scalar() {
         functions.extend(
             function
@@ -178,10 +179,10 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
                 .iter()
                 .map(|alias| UntypedFunction::wrap(alias, Arc::clone(&function))),
         );
-        let is_rachis = plan::functions::rachis_functions()
+        let is_internal = plan::functions::rachis_functions()
             .iter()
-            .any(|rachis| rachis.name() == function.name());
-        functions.push(if is_rachis {
+            .any(|rachis| rachis.name() == function.name() && !familiar.iter().any(|name| name == rachis.name()));
+        functions.push(if is_internal {
             Arc::clone(&function)
         } else {
             UntypedFunction::wrap(function.name(), Arc::clone(&function))

@@ -3,10 +3,10 @@
 use std::{collections::HashMap, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias,
-    TableFactor, TableWithJoins, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, GroupByExpr, Ident, ObjectName, OrderByKind, Query, Select, SelectFlavor, SelectItem,
+    SetExpr, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
-use front::Part;
+use front::{Node, Part, Root};
 use proto::Problem;
 
 use crate::sql::{
@@ -17,6 +17,8 @@ use crate::sql::{
 /// The names of the condition and of the subquery that QUALIFY becomes.
 const QUALIFIES: &str = "__qualifies";
 const QUALIFIED: &str = "qualified";
+/// How the names of the columns begin by which the result of a QUALIFY is sorted.
+const ORDER_KEY: &str = "__order_";
 
 /// `FROM events` is `SELECT * FROM events`.
 pub(super) fn complete_from_first(select: &mut Select) {
@@ -26,6 +28,47 @@ pub(super) fn complete_from_first(select: &mut Select) {
     select.flavor = SelectFlavor::Standard;
 }
 
+/// QUALIFY makes a subquery, outside of which only selected columns are known. So whatever else the query is sorted by
+/// becomes a column of it, which [`nest_qualify`] leaves out again.
+pub(super) fn select_order_keys(query: &mut Query) {
+    let (SetExpr::Select(select), Some(order)) = (&mut *query.body, &mut query.order_by) else {
+        return;
+    };
+    let OrderByKind::Expressions(keys) = &mut order.kind else {
+        return;
+    };
+    if select.qualify.is_none() || select.distinct.is_some() || matches!(select.group_by, GroupByExpr::All(_)) {
+        return;
+    }
+    let selected: Vec<String> = select.projection.iter().filter_map(selected_name).collect();
+    for (number, key) in keys.iter_mut().enumerate() {
+        let uses_selected = front::walk(Root::Expr(&key.expr), &mut |node| match node {
+            Node::Expr(Expr::Identifier(name)) if selected.contains(&name.value.to_lowercase()) => {
+                ControlFlow::Break("a selected column")
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        if uses_selected.is_some() || matches!(key.expr, Expr::Value(_)) {
+            continue;
+        }
+        let column = Ident::with_quote('"', format!("{ORDER_KEY}{number}"));
+        let expr = std::mem::replace(&mut key.expr, Expr::Identifier(column.clone()));
+        select
+            .projection
+            .push(SelectItem::ExprWithAlias { expr, alias: column });
+    }
+}
+
+/// The name of a column of a select list, in lower case.
+fn selected_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias.value.to_lowercase()),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(name.value.to_lowercase()),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => Some(names.last()?.value.to_lowercase()),
+        _ => None,
+    }
+}
+
 /// `SELECT … QUALIFY condition` is `SELECT * FROM (SELECT …, condition AS c) WHERE c`, without c.
 pub(super) fn nest_qualify(select: &mut Select, copies: &mut Copies) -> Result<(), Problem> {
     let Some(mut condition) = select.qualify.take() else {
@@ -33,7 +76,9 @@ pub(super) fn nest_qualify(select: &mut Select, copies: &mut Copies) -> Result<(
     };
     let mut aliased: HashMap<&str, &Expr> = HashMap::new();
     for item in &select.projection {
-        if let SelectItem::ExprWithAlias { expr, alias } = item {
+        if let SelectItem::ExprWithAlias { expr, alias } = item
+            && !alias.value.starts_with(ORDER_KEY)
+        {
             aliased.entry(&alias.value).or_insert(expr);
         }
     }
@@ -58,12 +103,19 @@ pub(super) fn nest_qualify(select: &mut Select, copies: &mut Copies) -> Result<(
         expr: condition,
         alias: column.clone(),
     });
+    let hidden = inner.projection.iter().filter_map(|item| match item {
+        SelectItem::ExprWithAlias { alias, .. } if alias.value == QUALIFIES || alias.value.starts_with(ORDER_KEY) => {
+            Some(ObjectName::from(vec![alias.clone()]))
+        }
+        _ => None,
+    });
+    let hidden = hidden.collect();
     let subquery = Query {
         body: Box::new(SetExpr::Select(Box::new(inner))),
         ..empty_query()
     };
     select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions {
-        opt_exclude: Some(ExcludeSelectItem::Single(ObjectName::from(vec![column.clone()]))),
+        opt_exclude: Some(ExcludeSelectItem::Multiple(hidden)),
         ..WildcardAdditionalOptions::default()
     })];
     select.from = vec![TableWithJoins {

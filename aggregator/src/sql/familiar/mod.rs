@@ -4,13 +4,14 @@
 mod clauses;
 mod json;
 mod names;
+mod time_patterns;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::LazyLock};
 
 use datafusion::sql::sqlparser::{
     ast::{
         BinaryOperator, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-        FunctionArguments, Ident, ObjectName, Query, Select, SelectItem, Value as Literal,
+        FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem, Value as Literal,
         helpers::attached_token::AttachedToken,
     },
     dialect::PostgreSqlDialect,
@@ -23,7 +24,7 @@ use self::names::{Meaning, NAMES};
 use super::copies::{Copies, expressions};
 use super::resolve::{
     default_name, function_name,
-    value::{literal, text, text_literal},
+    value::{call, literal, text, text_literal},
 };
 use crate::typing;
 
@@ -43,6 +44,10 @@ pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
 
 fn stop_at_problem(part: Part<'_>, copies: &mut Copies, failed: &mut Option<Problem>) -> ControlFlow<()> {
     let done = match part {
+        Part::Query(query) => {
+            clauses::select_order_keys(query);
+            Ok(())
+        }
         Part::Begin(select) => {
             clauses::complete_from_first(select);
             keep_names(select);
@@ -77,8 +82,7 @@ fn keep_names(select: &mut Select) {
 
 /// Whether a call is rewritten.
 fn is_familiar(name: &str, function: &Function) -> bool {
-    MEANINGS.contains_key(name)
-        || (json::is_path_function(name) && json::path_of_call(name, plain_arguments(function)).is_some())
+    MEANINGS.contains_key(name) || json::reads_path(name, plain_arguments(function).as_deref())
 }
 
 /// The meanings of each name.
@@ -123,19 +127,16 @@ fn rewrite_call(expr: &mut Expr, copies: &mut Copies) -> Result<(), Problem> {
         *expr = constant;
         return Ok(());
     }
-    if json::is_path_function(&name)
-        && let Some(path) = json::path_of_call(&name, plain_arguments(function))
-    {
+    if let Some(path) = json::path_of_call(&name, plain_arguments(function))? {
         *expr = path;
         return Ok(());
     }
-    if matches!(name.as_str(), "multiif" | "date_format" | "formatdatetime" | "strftime") {
-        rewrite_specially(&name, expr);
+    if rewrite_specially(&name, expr)? {
+        return Ok(());
     }
     let (Expr::Function(function), Some(meanings)) = (&mut *expr, MEANINGS.get(name.as_str())) else {
         return Ok(());
     };
-    take_parameters(function);
     let Some(arguments) = plain_arguments(function) else {
         return Ok(());
     };
@@ -171,7 +172,7 @@ fn rewrite_call(expr: &mut Expr, copies: &mut Copies) -> Result<(), Problem> {
             },
         }
     }
-    if typing::check_function(&name).is_ok() {
+    if typing::check_function(&name).is_ok() && !plan::functions::familiar::names().contains(&name) {
         return Ok(());
     }
     let detail = format!("{name} takes {} arguments, not {}", known.join(" or "), arguments.len());
@@ -189,48 +190,75 @@ fn constant_of_system(name: &str, function: &Function) -> Option<Expr> {
     plain_arguments(function)?.is_empty().then(|| text(value))
 }
 
-/// `quantile(0.9)(value)` is written `quantile(value, 0.9)` elsewhere.
-fn take_parameters(function: &mut Function) {
-    if let FunctionArguments::List(parameters) = std::mem::replace(&mut function.parameters, FunctionArguments::None)
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        list.args.extend(parameters.args);
+/// Rewrites calls that no expression of a fixed number of arguments can stand for. Whether it was one.
+fn rewrite_specially(name: &str, expr: &mut Expr) -> Result<bool, Problem> {
+    let Expr::Function(function) = expr else {
+        return Ok(false);
+    };
+    let Some(arguments) = plain_arguments(function) else {
+        return Ok(false);
+    };
+    if let Some(formatted) = time_patterns::rewrite(name, &arguments)? {
+        *expr = with_clauses(name, formatted, function)?;
+        return Ok(true);
     }
+    match (name, arguments.as_slice()) {
+        ("multiif", [whens @ .., otherwise]) if whens.len() >= 2 && whens.len().is_multiple_of(2) => {
+            let when = |pair: &[Expr]| CaseWhen {
+                condition: pair[0].clone(),
+                result: pair[1].clone(),
+            };
+            *expr = Expr::Case {
+                case_token: AttachedToken::empty(),
+                end_token: AttachedToken::empty(),
+                operand: None,
+                conditions: whens.chunks(2).map(when).collect(),
+                else_result: Some(Box::new(otherwise.clone())),
+            };
+        }
+        ("tostartofinterval", [time, Expr::Interval(interval)]) if let Some(width) = width_of(interval) => {
+            let start = call("start_of_interval", vec![time.clone(), text(&width)]);
+            *expr = with_clauses(name, start, function)?;
+        }
+        ("match", [subject, pattern]) if let Some(pattern) = text_literal(pattern) => {
+            let pattern = text(&format!("(?s){pattern}"));
+            set_arguments(function, vec![subject.clone(), pattern]);
+            rename(function, "regexp_like");
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
-/// Calls that no expression of a fixed number of arguments can stand for.
-fn rewrite_specially(name: &str, expr: &mut Expr) {
-    let Expr::Function(function) = expr else { return };
-    let Some(arguments) = plain_arguments(function) else {
-        return;
+/// The width of an interval of one number and one unit: `2 week`.
+fn width_of(interval: &Interval) -> Option<String> {
+    let value = match &*interval.value {
+        Expr::Value(value) => match &value.value {
+            Literal::Number(number, _) => number.clone(),
+            _ => text_literal(&interval.value)?.trim().to_lowercase(),
+        },
+        _ => return None,
     };
-    if name != "multiif" {
-        // The minute of MySQL and ClickHouse.
-        if let [time, pattern] = arguments.as_slice()
-            && let Some(spelled) = text_literal(pattern)
-            && spelled.contains("%i")
-        {
-            let pattern = text(&spelled.replace("%i", "%M").replace("%s", "%S"));
-            set_arguments(function, vec![time.clone(), pattern]);
-        }
-        return;
-    }
-    if let Some((otherwise, whens)) = arguments.split_last()
-        && whens.len() >= 2
-        && whens.len().is_multiple_of(2)
-    {
-        let when = |pair: &[Expr]| CaseWhen {
-            condition: pair[0].clone(),
-            result: pair[1].clone(),
-        };
-        *expr = Expr::Case {
-            case_token: AttachedToken::empty(),
-            end_token: AttachedToken::empty(),
-            operand: None,
-            conditions: whens.chunks(2).map(when).collect(),
-            else_result: Some(Box::new(otherwise.clone())),
-        };
-    }
+    let spelled = match &interval.leading_field {
+        Some(unit) => format!("{value} {}", unit.to_string().to_lowercase()),
+        None => value,
+    };
+    let (number, unit) = spelled.split_once(char::is_whitespace)?;
+    let (number, unit) = (number.parse::<i64>().ok()?, unit.trim());
+    let unit = unit.strip_suffix('s').unwrap_or(unit);
+    let known = [
+        "microsecond",
+        "millisecond",
+        "second",
+        "minute",
+        "hour",
+        "day",
+        "week",
+        "month",
+        "quarter",
+        "year",
+    ];
+    (number > 0 && known.contains(&unit)).then(|| format!("{number} {unit}"))
 }
 
 /// The arguments of a call, if all are expressions.
@@ -318,6 +346,9 @@ fn with_clauses(name: &str, expression: Expr, written: &Function) -> Result<Expr
     let Expr::Function(mut function) = expression else {
         return refused("FILTER or OVER");
     };
+    if !function_name(&function.name).is_some_and(|name| typing::is_aggregate(&name)) {
+        return refused("FILTER or OVER");
+    }
     function.filter = match (function.filter.take(), written.filter.clone()) {
         (Some(own), Some(other)) => Some(Box::new(Expr::BinaryOp {
             left: Box::new(Expr::Nested(own)),
@@ -332,6 +363,8 @@ fn with_clauses(name: &str, expression: Expr, written: &Function) -> Result<Expr
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -345,5 +378,21 @@ mod tests {
                 Meaning::Hint(hint) => assert!(!hint.is_empty()),
             }
         }
+    }
+
+    #[test]
+    fn every_name_is_compared_with_its_home() {
+        let calls = include_str!("../../../../tests/tests/familiar_functions/calls.txt");
+        let compared: BTreeSet<String> = calls
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(" | "))
+            .flat_map(|(names, _)| names.split_whitespace().map(str::to_lowercase))
+            .filter(|name| name.starts_with(char::is_alphabetic))
+            .collect();
+        let names = NAMES.iter().flat_map(|(names, _)| names.split_whitespace());
+        let all: BTreeSet<String> = names.chain(json::path_functions()).map(str::to_owned).collect();
+        let missing: Vec<&String> = all.symmetric_difference(&compared).collect();
+        assert!(missing.is_empty(), "only in one of names.rs and calls.txt: {missing:?}");
     }
 }

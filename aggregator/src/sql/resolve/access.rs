@@ -128,7 +128,7 @@ fn arrow_step(expr: &Expr) -> Option<Step> {
 const JSON_PATH: char = '$';
 
 /// The steps of a JSON path of keys and indexes: `$.items[0]."odd key"`. None for any other path.
-fn json_path(path: &str) -> Option<Vec<Step>> {
+pub(crate) fn json_path(path: &str) -> Option<Vec<Step>> {
     let (mut rest, mut steps) = (path.trim().strip_prefix(JSON_PATH)?, Vec::new());
     while !rest.is_empty() {
         let (step, after) = if let Some(quoted) = rest.strip_prefix(".\"") {

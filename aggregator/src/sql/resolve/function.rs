@@ -101,7 +101,7 @@ impl Resolver<'_> {
         }
         if matches!(
             name,
-            "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr"
+            "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr" | "regexp_extract"
         ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
             && let Some(pattern) = text_literal(pattern)
         {

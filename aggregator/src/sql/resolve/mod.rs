@@ -32,6 +32,7 @@ use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
 pub(super) use self::{
+    access::json_path,
     build::{empty_query, empty_select},
     function::function_name,
     select_list::default_name,

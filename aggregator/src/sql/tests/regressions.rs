@@ -483,7 +483,7 @@ fn subqueries_return_the_right_rows() {
         ),
         (
             "select c, c > 1, c = 1, exists (select 1 from e y where y.s = x.c) from (select s as c from e group by s) x order by c",
-            "7f00|NULL|NULL|true; zz|NULL|NULL|true; NULL|NULL|NULL|false",
+            "7f00|NULL|false|true; zz|NULL|false|true; NULL|NULL|NULL|false",
         ),
         (
             "select c, (select count(*) from e y where y.due = x.c) from (select due::date as c from e) x order by c",

@@ -7,7 +7,7 @@ use datafusion::{
 };
 use plan::{
     Kinds, Type,
-    functions::{extreme, json},
+    functions::{extreme, familiar, json},
 };
 use proto::{Code, Problem};
 
@@ -23,7 +23,7 @@ use crate::{
     typing::{
         compare::lower_comparison,
         function_table::PADDED_CHARS_MAX,
-        operand::{Operand, TypeClass, bad_sql, call, cast, literal, null_literal, time_type, try_cast},
+        operand::{Operand, TypeClass, bad_sql, call, cast, describe_type, literal, null_literal, time_type, try_cast},
         untyped::UntypedFunction,
     },
 };
@@ -142,6 +142,43 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
                 .quoted()
                 .map_or_else(|| pattern.text(), |pattern| lit(to_strftime(pattern)));
             typed_call(vec![time.time()?, pattern])
+        }
+        (familiar::DATE_DIFF, [unit, _, _]) if let Some(unit) = unit.quoted() => {
+            familiar::check_unit(unit).map_err(failure::error)?;
+            typed_call(coerce_arguments(name, args)?)
+        }
+        (familiar::DAY_OF, [time]) if matches!(time.class(), TypeClass::Time | TypeClass::Date) => {
+            Ok(cast(time.time()?, DataType::Date32))
+        }
+        (familiar::EPOCH_MILLIS | familiar::EPOCH_MILLIS_TRUNCATED, [time]) if time.class().is_number() => {
+            Err(bad_sql(
+                "the milliseconds of a number".into(),
+                "make_timestamp_ms(x) is the time of so many milliseconds; epoch_ms(x::timestamp) takes a time",
+            ))
+        }
+        (familiar::TEXT_HEX, [text]) => match text.class() {
+            TypeClass::Text | TypeClass::Null => typed_call(vec![text.expr.clone()]),
+            TypeClass::Json(_) => typed_call(vec![text.read_as(Type::Text, false)]),
+            _ => Err(bad_sql(
+                format!("hex takes a text, not {}", describe_type(text)),
+                "to_hex(x) spells a number in base 16; hex(x::text) spells the bytes of its digits",
+            )),
+        },
+        (familiar::WRAPPED_INT, [value, kind]) if value.class() == TypeClass::Int && kind.quoted() == Some("int64") => {
+            value.number()
+        }
+        (familiar::JSON_DEFAULT, [value, kind])
+            if value.kinds().is_some_and(|kinds| kinds == Kinds::TEXT) && kind.quoted() == Some("text") =>
+        {
+            // A column of texts.
+            let coalesce = library_function("coalesce")?;
+            Ok(function_call(
+                coalesce,
+                vec![
+                    value.read_as(Type::Text, false),
+                    lit(ScalarValue::Utf8View(Some(String::new()))),
+                ],
+            ))
         }
         ("date_trunc" | "datetrunc", [unit, _]) => {
             check_time_unit(unit)?;

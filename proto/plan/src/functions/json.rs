@@ -153,7 +153,7 @@ fn push_value(values: &mut Builder, text: Option<&str>, path: &Path, to: PathTyp
 }
 
 /// Casts any array of texts to Utf8View.
-fn text_views(array: &ArrayRef) -> Result<ArrayRef> {
+pub(super) fn text_views(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Utf8View => Ok(Arc::clone(array)),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Null | DataType::Dictionary(..) => {

@@ -13,6 +13,7 @@ mod context;
 pub mod convert;
 mod distinct_count;
 pub mod extreme;
+pub mod familiar;
 mod function;
 mod in_utc;
 pub mod interval;
@@ -64,6 +65,7 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         checked::functions(),
         convert::functions(),
         extreme::functions(),
+        familiar::functions(),
         interval::functions(),
         text::functions(),
     ];

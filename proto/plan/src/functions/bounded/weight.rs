@@ -329,8 +329,8 @@ fn growth(name: &str) -> Option<Growth> {
         },
         "regexp_match" => |row| row.bytes(0).saturating_mul(row.text(1).matches('(').count() as u64 + 1),
         "to_char" => |row| row.bytes(1).saturating_mul(40),
-        "upper" | "lower" | "initcap" | "encode" => |row| row.bytes(0).saturating_mul(2),
-        "string_to_array" => |row| row.bytes(0).saturating_mul(20),
+        "upper" | "lower" | "initcap" | "encode" | "text_hex" => |row| row.bytes(0).saturating_mul(2),
+        "string_to_array" | "text_split" => |row| row.bytes(0).saturating_mul(20),
         "array_to_string" => |row| row.items(0).saturating_mul(row.bytes(1) + row.bytes(2) + 32),
         "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
         "concat_ws" => |row| row.bytes(0).saturating_mul(row.args.len() as u64),
@@ -341,6 +341,11 @@ fn growth(name: &str) -> Option<Growth> {
                 row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT)
             }
             _ => 0,
+        },
+        // Each item of a list is compared with each item that it should contain.
+        "jsonb_contains" => |row| match row.text(1).contains('[') {
+            true => row.bytes(0).saturating_mul(row.text(1).matches(',').count() as u64),
+            false => 0,
         },
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
         "to_json" | "json_get" | "json_items" => |row| row.total_bytes().saturating_mul(6),

@@ -1,0 +1,61 @@
+//! Functions of other systems for which no expression of DataFusion stands: each means exactly what it means at home,
+//! NULLs included. A row for which its home reports an error is NULL and counted.
+//!
+//! Names here are ours. The aggregator's table of familiar names (`sql/familiar/names.rs`) says which name of which
+//! system is which of these.
+
+mod calendar;
+mod containment;
+mod json_values;
+mod numbers;
+mod texts;
+mod time_text;
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::array::{Array, ArrayRef},
+    logical_expr::ScalarUDF,
+};
+
+use super::function::Call;
+
+pub use calendar::{DAY_OF, DIFF as DATE_DIFF, EPOCH_MILLIS, EPOCH_MILLIS_TRUNCATED, check_unit};
+pub use json_values::DEFAULT as JSON_DEFAULT;
+pub use numbers::WRAPPED as WRAPPED_INT;
+pub use texts::HEX as TEXT_HEX;
+
+/// All these functions, for registration with a session.
+pub fn functions() -> Vec<Arc<ScalarUDF>> {
+    let all = [
+        calendar::functions(),
+        containment::functions(),
+        json_values::functions(),
+        numbers::functions(),
+        texts::functions(),
+        time_text::functions(),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// The names of all these functions.
+pub fn names() -> Vec<String> {
+    functions().iter().map(|function| function.name().to_owned()).collect()
+}
+
+/// Computes a value for each row in which every one of these columns has one. Rows without a result are counted.
+fn each_row<T>(call: &Call, columns: &[&ArrayRef], mut result: impl FnMut(usize) -> Option<T>) -> Vec<Option<T>> {
+    let (mut complete, mut failed) = (0, 0);
+    let rows = (0..call.rows).map(|row| {
+        if columns.iter().any(|column| column.is_null(row)) {
+            return None;
+        }
+        let value = result(row);
+        complete += 1;
+        failed += usize::from(value.is_none());
+        value
+    });
+    let results = rows.collect();
+    call.count(call.name, failed, complete);
+    results
+}
