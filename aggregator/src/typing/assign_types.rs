@@ -76,7 +76,8 @@ pub(crate) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
             check_expansion(&node, written_nodes)?;
         }
         let lowered = lower(node, schema)?;
-        if may_copy {
+        // A comparison of values of different kinds may become a CASE with copies of both.
+        if may_copy || matches!(lowered, Expr::Case(_)) {
             check_expansion(&lowered, written_nodes)?;
         }
         Ok(Transformed::yes(lowered))

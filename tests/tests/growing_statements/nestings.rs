@@ -99,7 +99,7 @@ const TEXTS: [&str; 18] = [
     "to_json({})",
 ];
 
-const CONDITIONS: [&str; 27] = [
+const CONDITIONS: [&str; 31] = [
     "({})",
     "NOT ({})",
     "({}) AND n > 0",
@@ -111,6 +111,10 @@ const CONDITIONS: [&str; 27] = [
     "({}) IN (true, false)",
     "({}) IS DISTINCT FROM true",
     "({})::int BETWEEN 0 AND 1",
+    "({})::text = 5",
+    "({})::text = timestamp '2026-01-01'",
+    "date_diff(({})::text, now(), now()) = 1",
+    "_doc @> (({})::text)",
     "({})::text LIKE 't%'",
     "(({}) = true) = (n > 1)",
     "CASE WHEN {} THEN true ELSE false END",

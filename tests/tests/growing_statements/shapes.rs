@@ -208,6 +208,14 @@ pub(crate) const SHAPES: &[Shape] = shapes![
     },
     "arrows": |bytes, _rng| format!("SELECT _doc{} FROM e", "->'k'".repeat(bytes / 5)),
     "steps of a JSON path": |bytes, _rng| format!("SELECT _doc->>'$.o{}' FROM e", ".k".repeat(bytes / 2)),
+    "steps of a JSON function": |bytes, _rng| format!("SELECT json_exists(_doc, '$.o{}') FROM e", ".k".repeat(bytes / 2)),
+    "a contained document": |bytes, _rng| {
+        format!("SELECT count(*) FROM e WHERE _doc @> '{}{}'", "[".repeat(bytes / 2), "]".repeat(bytes / 2))
+    },
+    "parameters of aggregates": |bytes, _rng| {
+        format!("SELECT {} FROM e", fill(bytes, ", ", |i| format!("quantile(0.5)(n + {i}) AS c{i}")))
+    },
+    "parameters in each other": |bytes, _rng| format!("SELECT {}n", "quantile(0.5)(".repeat(bytes / 14)),
     "keys of a JSON function": |bytes, rng| {
         format!("SELECT JSONExtractString(_doc, {}) FROM e", fill(bytes, ", ", |_| format!("'{}'", word(4, rng))))
     },

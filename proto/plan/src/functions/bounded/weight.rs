@@ -342,10 +342,10 @@ fn growth(name: &str) -> Option<Growth> {
             }
             _ => 0,
         },
-        // Each item of a list is compared with each item that it should contain.
-        "jsonb_contains" => |row| match row.text(1).contains('[') {
-            true => row.bytes(0).saturating_mul(row.text(1).matches(',').count() as u64),
-            false => 0,
+        // Each item and member is looked for among all others.
+        "jsonb_contains" => |row| {
+            row.bytes(0)
+                .saturating_mul(row.text(1).matches([',', ':']).count() as u64)
         },
         "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
         "to_json" | "json_get" | "json_items" => |row| row.total_bytes().saturating_mul(6),
