@@ -24,8 +24,8 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tests::{Client, Server, Settings, oracle, process::TestDir};
 
-use calls::{Call, Shape};
-use rows::Row;
+use calls::{Call, CallShape};
+use rows::GeneratedRow;
 
 /// Comparisons that a run makes at least.
 const COMPARISONS_MIN: usize = 3_000;
@@ -51,8 +51,8 @@ async fn every_familiar_name_means_what_it_means_at_home() {
 
     let mut report = Report::default();
     let ours = ask_server(&server, &compared, |call| match call.shape {
-        Shape::Rows => (call.over_documents(), "k", ""),
-        Shape::Groups | Shape::Sets => (call.over_documents(), "g", " GROUP BY g"),
+        CallShape::Rows => (call.over_documents(), "k", ""),
+        CallShape::Groups | CallShape::Sets => (call.over_documents(), "g", " GROUP BY g"),
     })
     .await;
     for ((call, answers), homes) in compared.iter().zip(&ours).zip(&homes) {
@@ -61,14 +61,14 @@ async fn every_familiar_name_means_what_it_means_at_home() {
     for (index, row) in rows.iter().enumerate().take(LITERAL_ROWS) {
         let scalar: Vec<Call> = compared
             .iter()
-            .filter(|call| call.shape == Shape::Rows)
+            .filter(|call| call.shape == CallShape::Rows)
             .cloned()
             .collect();
         let ours = ask_server(&server, &scalar, |call| (call.over_literals(row), "1", "")).await;
         let homes = compared
             .iter()
             .zip(&homes)
-            .filter(|(call, _)| call.shape == Shape::Rows);
+            .filter(|(call, _)| call.shape == CallShape::Rows);
         for ((call, answers), (_, homes)) in scalar.iter().zip(&ours).zip(homes) {
             report.compare(
                 call,
@@ -145,7 +145,7 @@ async fn ask(
 }
 
 /// The answers of the homes: for each call and row, `{"is": …}`, `{"error": …}` or `"skipped"`.
-fn ask_homes(rows: &[Row], calls: &[Call], folder: &Path) -> Result<Vec<Vec<Value>>> {
+fn ask_homes(rows: &[GeneratedRow], calls: &[Call], folder: &Path) -> Result<Vec<Vec<Value>>> {
     let request = json!({
         "rows": rows,
         "folder": folder,
@@ -192,7 +192,7 @@ impl Report {
             let is_error = home.get("error").is_some();
             let same = match ours {
                 Ok(values) => values.get(row).is_some_and(|value| match home.get("is") {
-                    Some(home) => is_same(value, home, call.shape == Shape::Sets),
+                    Some(home) => is_same(value, home, call.shape == CallShape::Sets),
                     None => value.is_null(),
                 }),
                 // Literals without a result are an error here.

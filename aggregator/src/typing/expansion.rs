@@ -57,9 +57,17 @@ pub(super) fn check_expansion(expr: &Expr, written_nodes: usize) -> Result<()> {
 
 /// The number of nodes of an expression once DataFusion has rewritten it.
 fn expanded_nodes(expr: &Expr) -> usize {
+    expanded_size(expr, &|_| None)
+}
+
+/// The number of nodes of an expression once DataFusion has rewritten it, where `size_of` gives the sizes of some parts.
+pub(super) fn expanded_size(expr: &Expr, size_of: &dyn Fn(&Expr) -> Option<usize>) -> usize {
+    if let Some(size) = size_of(expr) {
+        return size;
+    }
     let mut children: Vec<usize> = Vec::new();
     let visited = expr.apply_children(|child| {
-        children.push(expanded_nodes(child));
+        children.push(expanded_size(child, size_of));
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(visited.is_ok(), "the visitor never fails");

@@ -4,14 +4,12 @@
 use std::collections::HashMap;
 
 use datafusion::{
-    common::{
-        Column, Result,
-        tree_node::{TreeNode as _, TreeNodeRecursion},
-    },
+    common::{Column, JoinType, Result, tree_node::TreeNodeRecursion},
     logical_expr::{Expr, LogicalPlan},
 };
 use proto::{Code, Problem};
 
+use super::expansion::{expanded_size, node_count};
 use crate::query::failure;
 
 /// Nodes to which all conditions of a statement may grow. The limit applies only if that is over four times their size
@@ -42,6 +40,8 @@ pub(super) fn check_inlined_conditions(plan: &LogicalPlan) -> Result<()> {
 struct Conditions {
     written: usize,
     inlined: usize,
+    /// The columns of the queries around the current subquery, outermost first.
+    outer: Vec<InputColumns>,
 }
 
 impl Conditions {
@@ -51,65 +51,78 @@ impl Conditions {
     }
 
     fn sizes_on_this_stack(&mut self, plan: &LogicalPlan) -> Result<Vec<usize>> {
-        plan.apply_subqueries(|subquery| {
-            self.sizes_of_columns(subquery)?;
-            Ok(TreeNodeRecursion::Continue)
-        })?;
         let inputs = plan.inputs();
         let mut sizes = Vec::with_capacity(inputs.len());
         for input in &inputs {
             sizes.push(self.sizes_of_columns(input)?);
         }
-        let columns = || InputColumns::new(&inputs, &sizes);
+        let columns = InputColumns::new(&inputs, &sizes);
+        let first = sizes.first().cloned().unwrap_or_default();
         let count = plan.schema().fields().len();
-        Ok(match plan {
+        let mut passed: Vec<usize> = match plan {
             LogicalPlan::Filter(filter) => {
-                self.count(&filter.predicate, &columns());
-                sizes.pop().unwrap_or_default()
+                self.count(&filter.predicate, &columns);
+                first
             }
             LogicalPlan::Join(join) => {
                 if let Some(filter) = &join.filter {
-                    self.count(filter, &columns());
+                    self.count(filter, &columns);
                 }
-                let both: Vec<usize> = sizes.concat();
-                // A semi-join or an anti-join returns the columns of one side only.
-                if both.len() == count { both } else { vec![1; count] }
+                match join.join_type {
+                    JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => first,
+                    JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => {
+                        sizes.last().cloned().unwrap_or_default()
+                    }
+                    JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => sizes.concat(),
+                }
             }
             LogicalPlan::Projection(projection) => {
-                let columns = columns();
-                projection.expr.iter().map(|expr| columns.size(expr)).collect()
+                let size = |expr| self.size(expr, &columns);
+                projection.expr.iter().map(size).collect()
             }
             LogicalPlan::Aggregate(aggregate) => {
-                let columns = columns();
-                let keys = aggregate.group_expr.iter().map(|expr| columns.size(expr));
-                keys.chain(std::iter::repeat(1)).take(count).collect()
+                let size = |expr| self.size(expr, &columns);
+                aggregate.group_expr.iter().map(size).collect()
             }
-            LogicalPlan::Union(_) => (0..count)
-                .map(|index| {
-                    sizes
-                        .iter()
-                        .filter_map(|sizes| sizes.get(index))
-                        .max()
-                        .copied()
-                        .unwrap_or(1)
-                })
-                .collect(),
-            LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Sort(_)
-            | LogicalPlan::Distinct(_)
-            | LogicalPlan::Window(_) => {
-                let mut passed = sizes.pop().unwrap_or_default();
-                passed.resize(count, 1);
-                passed
+            LogicalPlan::Unnest(unnest) => {
+                let dependencies = unnest.dependency_indices.iter();
+                dependencies
+                    .map(|index| first.get(*index).copied().unwrap_or(1))
+                    .collect()
             }
-            // No condition moves below anything else.
-            _ => vec![1; count],
-        })
+            LogicalPlan::Union(_) => {
+                let largest = |index: usize| sizes.iter().filter_map(|sizes| sizes.get(index)).max();
+                (0..count).map(|index| largest(index).copied().unwrap_or(1)).collect()
+            }
+            // No condition moves below a limit.
+            LogicalPlan::Limit(_) => Vec::new(),
+            _ => first,
+        };
+        passed.resize(count, 1);
+        self.outer.push(columns);
+        plan.apply_subqueries(|subquery| {
+            self.sizes_of_columns(subquery)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        self.outer.pop();
+        Ok(passed)
     }
 
     fn count(&mut self, condition: &Expr, columns: &InputColumns) {
-        self.written = self.written.saturating_add(super::expansion::node_count(condition));
-        self.inlined = self.inlined.saturating_add(columns.size(condition));
+        self.written = self.written.saturating_add(node_count(condition));
+        self.inlined = self.inlined.saturating_add(self.size(condition, columns));
+    }
+
+    /// The number of nodes of an expression in which each column stands for its own.
+    fn size(&self, expr: &Expr, columns: &InputColumns) -> usize {
+        expanded_size(expr, &|node| match node {
+            Expr::Column(column) => Some(columns.sizes.get(column).copied().unwrap_or(columns.largest)),
+            Expr::OuterReferenceColumn(_, column) => {
+                let found = self.outer.iter().rev().find_map(|outer| outer.sizes.get(column));
+                Some(found.copied().unwrap_or(1))
+            }
+            _ => None,
+        })
     }
 }
 
@@ -129,19 +142,5 @@ impl InputColumns {
             largest: sizes.iter().flatten().max().copied().unwrap_or(1),
             sizes: columns.collect(),
         }
-    }
-
-    /// The number of nodes of an expression in which each column stands for its own.
-    fn size(&self, expr: &Expr) -> usize {
-        let mut size = 0_usize;
-        let visited = expr.apply(|node| {
-            size = size.saturating_add(match node {
-                Expr::Column(column) => self.sizes.get(column).copied().unwrap_or(self.largest),
-                _ => 1,
-            });
-            Ok(TreeNodeRecursion::Continue)
-        });
-        debug_assert!(visited.is_ok(), "the visitor never fails");
-        size
     }
 }

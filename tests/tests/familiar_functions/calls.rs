@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::rows::{self, Row};
+use super::rows::{self, GeneratedRow};
 
 const CALLS: &str = include_str!("calls.txt");
 
 /// What a call is computed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum CallShape {
     Rows,
     Groups,
     /// An aggregate that makes a list in any order.
@@ -22,7 +22,7 @@ pub(crate) enum Shape {
 pub(crate) struct Call {
     pub home: String,
     pub name: String,
-    pub shape: Shape,
+    pub shape: CallShape,
     ours: String,
     theirs: String,
     condition: String,
@@ -47,9 +47,9 @@ pub(crate) fn read() -> Vec<Call> {
             continue;
         }
         let (shape, call) = match (call.strip_prefix("agg "), call.strip_prefix("set ")) {
-            (Some(call), _) => (Shape::Groups, call),
-            (_, Some(call)) => (Shape::Sets, call),
-            _ => (Shape::Rows, *call),
+            (Some(call), _) => (CallShape::Groups, call),
+            (_, Some(call)) => (CallShape::Sets, call),
+            _ => (CallShape::Rows, *call),
         };
         let condition = rest.get(1).map_or("", |text| text.split(": ").next().unwrap_or(""));
         for name in names.split_whitespace() {
@@ -86,7 +86,7 @@ impl Call {
     }
 
     /// The call over the values of a row.
-    pub(crate) fn over_literals(&self, row: &Row) -> String {
+    pub(crate) fn over_literals(&self, row: &GeneratedRow) -> String {
         self.filled(|column, _| rows::literal(column, &row[column]))
     }
 
@@ -108,7 +108,7 @@ impl Call {
             "call": call,
             "columns": used,
             "condition": self.condition,
-            "aggregate": self.shape != Shape::Rows,
+            "aggregate": self.shape != CallShape::Rows,
         })
     }
 }

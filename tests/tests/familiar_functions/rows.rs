@@ -5,7 +5,7 @@ use rand::{RngExt as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Map, Value, json};
 
 /// A document, and the same row in the table of each home.
-pub(crate) type Row = Map<String, Value>;
+pub(crate) type GeneratedRow = Map<String, Value>;
 
 /// The columns: a key and a group, a boolean, integers (any, small, positive), a double, texts (any, short, of numbers,
 /// of times), two times, seconds since 1970, JSON, and lists of integers and texts.
@@ -91,11 +91,11 @@ const TIMES: [&str; 16] = [
 ];
 
 /// Rows with these values, and with random ones.
-pub(crate) fn generate(random: &mut StdRng) -> Vec<Row> {
+pub(crate) fn generate(random: &mut StdRng) -> Vec<GeneratedRow> {
     (0..ROWS).map(|number| row(number, random)).collect()
 }
 
-fn row(number: usize, random: &mut StdRng) -> Row {
+fn row(number: usize, random: &mut StdRng) -> GeneratedRow {
     let i: Value = match random.random_range(0..4) {
         0 => random.random_range(-1_000_000_000_000_i64..1_000_000_000_000).into(),
         _ => INTEGERS[(number + random.random_range(0..3)) % INTEGERS.len()].into(),
@@ -120,7 +120,7 @@ fn row(number: usize, random: &mut StdRng) -> Row {
     let p: Vec<&str> = (0..random.random_range(0..4))
         .map(|_| *SHORT.choose(random).unwrap_or(&"a"))
         .collect();
-    let mut row = Row::new();
+    let mut row = GeneratedRow::new();
     let values = json!({
         "k": number, "g": number % GROUPS, "b": random.random_bool(0.5), "i": i, "j": random.random_range(-6..8),
         "u": random.random_range(1..20), "d": d, "s": s, "x": SHORT[random.random_range(0..SHORT.len())],

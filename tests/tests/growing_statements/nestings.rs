@@ -133,13 +133,22 @@ const CONDITIONS: [&str; 31] = [
     "(SELECT countIf({}) FROM e) > 0",
 ];
 
-const QUERIES: [&str; 28] = [
+const QUERIES: [&str; 37] = [
     "({})",
     "SELECT n FROM ({}) AS t",
     "SELECT n + 1 AS n FROM ({}) AS t",
     "SELECT n + n AS n FROM ({}) AS t",
     "SELECT n + n AS n FROM ({}) AS t WHERE n > 0",
     "SELECT CASE WHEN n > 1 THEN n ELSE -n END AS n FROM ({}) AS t WHERE n > 0",
+    "SELECT coalesce(n, 1 - n) AS n FROM ({}) AS t",
+    "SELECT coalesce(n, 1 - n) AS n FROM ({}) AS t WHERE n > 0",
+    "SELECT CASE n WHEN 1 THEN 2 WHEN 3 THEN 4 ELSE n END AS n FROM ({}) AS t",
+    "SELECT nullif(n, 7) AS n FROM ({}) AS t WHERE n < 100",
+    "SELECT (n IN (1, n, 3))::int AS n FROM ({}) AS t WHERE n >= 0",
+    "SELECT a.n + a.n AS n FROM ({}) AS a LEFT SEMI JOIN e AS b ON a.n > b.n",
+    "SELECT a.n + a.n AS n FROM ({}) AS a LEFT ANTI JOIN e AS b ON a.n > b.n",
+    "SELECT n + n AS n FROM ({}) AS t WHERE EXISTS (SELECT 1 FROM e AS x WHERE x.n = t.n AND t.n > 5)",
+    "SELECT t.n + t.n AS n FROM ({}) AS t, unnest(ARRAY[t.n]) AS u (m) WHERE t.n > 0",
     "SELECT n FROM ({}) AS t ORDER BY n LIMIT 5",
     "SELECT n * n AS n FROM ({}) AS t ORDER BY n LIMIT 5",
     "SELECT DISTINCT n FROM ({}) AS t",

@@ -15,7 +15,7 @@ fn nested(depth: usize, construct: &str, innermost: &str) -> String {
     (0..depth).fold(innermost.to_owned(), |inner, _| construct.replace("{}", &inner))
 }
 
-const LIMITS: [Limit; 17] = [
+const LIMITS: [Limit; 18] = [
     ("columns", 2_000, |n| {
         format!("select {} from events", list(n, |i| format!("id as c{i}")))
     }),
@@ -74,6 +74,10 @@ const LIMITS: [Limit; 17] = [
             "select multiIf({}, 0) from events",
             list(n, |i| format!("id = {i}, {i}"))
         )
+    }),
+    ("branches", 1_000, |n| {
+        let branches: String = (0..n).map(|i| format!("when id = {i} then id * {i} ")).collect();
+        format!("select case {branches} end from events")
     }),
     ("a path has", 200, |n| {
         format!("select _doc->>'${}' from events", ".k".repeat(n))
@@ -139,6 +143,9 @@ fn conditions_that_grow_below_nested_queries_are_limited() {
         "select case when a > 1 then a else -a end as a from ({}) as t where a > 0",
         "select a * a as a from (select a from ({}) as t group by a) as u where a > 0",
         "select t.a + t.a as a from ({}) as t join users as u on t.a > u.id",
+        "select t.a + t.a as a from ({}) as t left semi join users as u on t.a > u.id",
+        "select t.a + t.a as a from ({}) as t where exists (select 1 from users as u where u.id = t.a and t.a > 5)",
+        "select coalesce(a, -a) as a from ({}) as t where a > 0",
     ];
     for construct in constructs {
         let sql = |depth| nested(depth, construct, "select id as a from events");

@@ -201,6 +201,9 @@ fn role(token: &Token) -> Role {
             | Keyword::GROUP
             | Keyword::HAVING
             | Keyword::ORDER
+            | Keyword::WHEN
+            | Keyword::THEN
+            | Keyword::ELSE
             | Keyword::ON => Role::Boundary,
             Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT => Role::SetOperation,
             Keyword::AND | Keyword::OR => Role::Connective,
