@@ -1,5 +1,5 @@
 //! Bounds what rewriting adds to a statement. Some rewritings use a part of the statement several times: `x IN (query)`
-//! as a value asks the query three times, `date_diff` reads each of its times once for every unit. Nested, each level
+//! as a value asks the query three times, an alias in GROUP BY stands for its expression. Nested, each level
 //! multiplies what is inside. Every such copy is charged here before it is made, so no statement grows to more than a
 //! fixed multiple of its text.
 
@@ -50,8 +50,8 @@ impl Copies {
         self.expressions_left = self.expressions_left.checked_sub(added).ok_or_else(|| {
             Problem::new(
                 Code::TooComplex,
-                "the statement grows too much: some of its functions and conditions use their arguments several times, \
-                 and they are nested",
+                "planning copies parts of the statement too often: IN with a subquery, aliases, WITH queries, grouping \
+                 sets and some functions use their operands several times",
             )
             .hint("compute a part of it in a subquery or a WITH query, and use its column instead")
         })?;

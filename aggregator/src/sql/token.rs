@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::{
 use proto::{Code, Problem};
 
 use super::{StatementText, dialect::RachisDialect};
+use crate::typing::TIME_UNITS;
 
 /// Tokens of one statement, not counting the lists of literals after IN.
 pub(super) const TOKENS_MAX: usize = 50_000;
@@ -310,18 +311,7 @@ fn is_interval_of_number(tokens: &[TokenWithSpan]) -> bool {
     let is_unit = |unit: &str| {
         let unit = unit.to_ascii_lowercase();
         let unit = unit.strip_suffix('s').unwrap_or(&unit);
-        [
-            "millisecond",
-            "second",
-            "minute",
-            "hour",
-            "day",
-            "week",
-            "month",
-            "quarter",
-            "year",
-        ]
-        .contains(&unit)
+        TIME_UNITS.contains(&unit)
     };
     matches!(
         tokens,
@@ -365,8 +355,8 @@ fn with_distinct_operators(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     out
 }
 
-/// Makes `quantile(0.9)(x)`, as ClickHouse writes a parameter of an aggregate, `quantile(x, 0.9)`. Its `quantile`
-/// interpolates; that of others, with two arguments, does not.
+/// Moves the parameters of an aggregate, as ClickHouse writes them, behind its arguments: `f(0.9)(x)` becomes `f(x, 0.9)`.
+/// ClickHouse's `quantile` interpolates and DuckDB's does not, so `quantile(0.9)(x)` becomes `quantile_cont(x, 0.9)`.
 fn with_parameters_last(mut all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let (mut depth, mut parameters) = (0_usize, Vec::new());
     let mut out = Vec::with_capacity(all.len());

@@ -61,13 +61,16 @@ pub(super) fn lower_comparison(left: &Operand, op: Operator, right: &Operand) ->
         }
         (TypeClass::Time | TypeClass::Date, TypeClass::Json(_) | TypeClass::Text) => lower_comparison(right, op, left)?,
         // So does a text that is not a number from every number.
-        (TypeClass::Text, number) if number.is_number() && matches!(op, Operator::Eq | Operator::NotEq) => {
+        (TypeClass::Text, number) if number.is_number() => {
             let not_a_number = left.expr.clone().is_not_null().and(l.is_null());
-            when(not_a_number.and(r.is_not_null()), lit(op == Operator::NotEq)).otherwise(equal)?
+            let differs = match op {
+                Operator::Eq | Operator::NotEq => not_a_number.and(r.is_not_null()),
+                _ => not_a_number,
+            };
+            let is_negated = matches!(op, Operator::NotEq | Operator::IsDistinctFrom);
+            when(differs, lit(is_negated)).otherwise(equal)?
         }
-        (number, TypeClass::Text) if number.is_number() && matches!(op, Operator::Eq | Operator::NotEq) => {
-            lower_comparison(right, op, left)?
-        }
+        (number, TypeClass::Text) if number.is_number() => lower_comparison(right, op, left)?,
         _ => equal,
     })
 }

@@ -176,7 +176,7 @@ static SUPPORTED: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         names.extend(function.aliases().iter().cloned());
     }
     names.extend(ADDITIONAL.map(str::to_owned));
-    names.extend(plan::functions::familiar::names());
+    names.extend(plan::functions::familiar::names().iter().cloned());
     names.retain(|name| !UNSUPPORTED.contains(&name.as_str()));
     names
 });

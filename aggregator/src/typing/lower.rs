@@ -35,6 +35,7 @@ use super::{
     untyped::UntypedFunction,
 };
 
+pub(crate) use call::TIME_UNITS;
 pub(super) use call::lower_call;
 pub(super) use unify::unify;
 

@@ -37,6 +37,7 @@ use datafusion::{
 
 pub(crate) use assign_types::type_expression;
 pub(crate) use function_table::{check_function, is_aggregate};
+pub(crate) use lower::TIME_UNITS;
 pub(crate) use path_columns::condition_over_columns;
 pub(crate) use untyped::type_of;
 

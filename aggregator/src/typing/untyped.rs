@@ -181,7 +181,7 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         );
         let is_internal = plan::functions::rachis_functions()
             .iter()
-            .any(|rachis| rachis.name() == function.name() && !familiar.iter().any(|name| name == rachis.name()));
+            .any(|rachis| rachis.name() == function.name() && !familiar.contains(rachis.name()));
         functions.push(if is_internal {
             Arc::clone(&function)
         } else {

@@ -200,6 +200,11 @@ pub(crate) const SHAPES: &[Shape] = shapes![
         let conditions = fill(bytes, " AND ", |i| format!("row_number() OVER (ORDER BY n) > {i}"));
         format!("SELECT n FROM e QUALIFY {conditions}")
     },
+    "sorted QUALIFY": |bytes, _rng| {
+        let columns = fill(bytes / 2, ", ", |i| format!("n AS c{i}"));
+        let keys = fill(bytes / 2, ", ", |i| format!("n + k{i}"));
+        format!("SELECT {columns} FROM e QUALIFY n > 0 ORDER BY {keys}")
+    },
     "members of an object": |bytes, rng| {
         format!("SELECT count(*) FROM e WHERE _doc @> '{{{}}}'", fill(bytes, ",", |i| format!("\"{}{i}\":1", word(4, rng))))
     },

@@ -1,6 +1,9 @@
 //! Familiar clauses: `FROM events` without SELECT, and QUALIFY.
 
-use std::{collections::HashMap, ops::ControlFlow};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, ObjectName, OrderByKind, Query, Select, SelectFlavor, SelectItem,
@@ -17,7 +20,7 @@ use crate::sql::{
 /// The names of the condition and of the subquery that QUALIFY becomes.
 const QUALIFIES: &str = "__qualifies";
 const QUALIFIED: &str = "qualified";
-/// How the names of the columns begin by which the result of a QUALIFY is sorted.
+/// Prefix of the hidden columns that the result of a QUALIFY is sorted by.
 const ORDER_KEY: &str = "__order_";
 
 /// `FROM events` is `SELECT * FROM events`.
@@ -40,7 +43,7 @@ pub(super) fn select_order_keys(query: &mut Query) {
     if select.qualify.is_none() || select.distinct.is_some() || matches!(select.group_by, GroupByExpr::All(_)) {
         return;
     }
-    let selected: Vec<String> = select.projection.iter().filter_map(selected_name).collect();
+    let selected: HashSet<String> = select.projection.iter().filter_map(selected_name).collect();
     for (number, key) in keys.iter_mut().enumerate() {
         let uses_selected = front::walk(Root::Expr(&key.expr), &mut |node| match node {
             Node::Expr(Expr::Identifier(name)) if selected.contains(&name.value.to_lowercase()) => {

@@ -15,7 +15,7 @@ use crate::sql::{
     },
 };
 
-/// Comparisons that a containment gets in addition: each copies the operand.
+/// At most so many comparisons are added to a containment, for the index. Each copies the operand.
 const CONDITIONS_MAX: usize = 8;
 
 /// Functions that read a path as JSON and as text.
@@ -23,7 +23,7 @@ const AS_JSON: &str = "json_extract jsonb_extract_path json_extract_path";
 const AS_TEXT: &str = "json_extract_string get_json_object jsonb_extract_path_text json_extract_path_text";
 /// Functions that read a number, a text or a boolean at a path as text.
 const AS_SCALAR: &str = "json_value json_extract_scalar";
-/// Functions of ClickHouse that read a path as a type, and that return an empty value if there is none.
+/// ClickHouse's JSONExtract functions and the type that each returns: an empty text, 0 or false where the path is missing.
 const WITH_DEFAULT: [(&str, &str); 5] = [
     ("jsonextractstring", "text"),
     ("jsonextractint", "int"),

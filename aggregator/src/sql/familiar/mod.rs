@@ -190,7 +190,7 @@ fn constant_of_system(name: &str, function: &Function) -> Option<Expr> {
     plain_arguments(function)?.is_empty().then(|| text(value))
 }
 
-/// Rewrites calls that no expression of a fixed number of arguments can stand for. Whether it was one.
+/// Rewrites calls that the table of names cannot express. Returns whether this was one of them.
 fn rewrite_specially(name: &str, expr: &mut Expr) -> Result<bool, Problem> {
     let Expr::Function(function) = expr else {
         return Ok(false);
@@ -246,19 +246,7 @@ fn width_of(interval: &Interval) -> Option<String> {
     let (number, unit) = spelled.split_once(char::is_whitespace)?;
     let (number, unit) = (number.parse::<i64>().ok()?, unit.trim());
     let unit = unit.strip_suffix('s').unwrap_or(unit);
-    let known = [
-        "microsecond",
-        "millisecond",
-        "second",
-        "minute",
-        "hour",
-        "day",
-        "week",
-        "month",
-        "quarter",
-        "year",
-    ];
-    (number > 0 && known.contains(&unit)).then(|| format!("{number} {unit}"))
+    (number > 0 && typing::TIME_UNITS.contains(&unit)).then(|| format!("{number} {unit}"))
 }
 
 /// The arguments of a call, if all are expressions.

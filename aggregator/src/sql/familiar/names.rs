@@ -299,7 +299,7 @@ pub(super) const NAMES: &[(&str, Meaning)] = &[
     ("json_query", Hint("json_extract(document, '$.path') returns any value")),
     (
         "jsonextractraw",
-        Hint("document->'key' is the value itself, and NULL if there is none"),
+        Hint("write document->'key', which returns NULL where the key is missing"),
     ),
     ("json_contains_path", Hint("write json_exists(document, '$.path')")),
     (

@@ -8,8 +8,6 @@ use datafusion::sql::sqlparser::ast::{
 use front::{Node, Root, walk};
 use proto::{Code, Problem};
 
-use crate::sql::copies::expressions;
-
 use super::{
     Resolver, bad, not_offered,
     scope::OutputColumn,
@@ -17,6 +15,7 @@ use super::{
     select_list::{ItemSource, SelectedItem},
     value::{Value, call, number},
 };
+use crate::sql::copies::expressions;
 
 /// Keys of one GROUP BY. Each is compared with all others.
 const KEYS_MAX: usize = 1_000;

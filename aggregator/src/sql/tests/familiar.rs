@@ -300,6 +300,11 @@ fn a_text_that_is_no_number_differs_from_every_number() {
         ("select x from c where lower(x) <> 5", "abc"),
         ("select x from c where not (5 = lower(x))", "abc"),
         ("select x from c where lower(x) = 5", "5"),
+        (
+            "select x from c where lower(x) is distinct from null::int order by x",
+            "5; abc",
+        ),
+        ("select x from c where lower(x) is not distinct from null::int", "NULL"),
         ("select x from c where lower(x) not in (5, 6)", "abc"),
     ];
     check(&schema, &table);

@@ -223,8 +223,8 @@ fn to_time(value: &Operand) -> Result<Expr> {
     }
 }
 
-/// Units that `date_trunc` supports.
-const TIME_UNITS: [&str; 10] = [
+/// Units of time that statements can name.
+pub(crate) const TIME_UNITS: [&str; 10] = [
     "microsecond",
     "millisecond",
     "second",

@@ -111,7 +111,7 @@ fn defaults(call: &Call) -> Result<ArrayRef> {
             let truth = |text: &str| match json::parse(text.as_bytes()).ok()? {
                 Value::Bool(bool) => Some(bool),
                 Value::Int(int) => Some(int != 0),
-                // A fraction is no condition.
+                // ClickHouse reads a fraction as false.
                 Value::Float(double) => Some(double != 0.0 && double.fract() == 0.0),
                 _ => None,
             };

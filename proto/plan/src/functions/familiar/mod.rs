@@ -1,5 +1,5 @@
-//! Functions of other systems for which no expression of DataFusion stands: each means exactly what it means at home,
-//! NULLs included. A row for which its home reports an error is NULL and counted.
+//! Functions of other systems that DataFusion cannot express. Each returns what the original returns, NULLs included;
+//! where the original reports an error, the row is NULL and counted.
 //!
 //! Names here are ours. The aggregator's table of familiar names (`sql/familiar/names.rs`) says which name of which
 //! system is which of these.
@@ -11,7 +11,10 @@ mod numbers;
 mod texts;
 mod time_text;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use datafusion::{
     arrow::array::{Array, ArrayRef},
@@ -38,9 +41,12 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     all.into_iter().flatten().collect()
 }
 
+static NAMES: LazyLock<BTreeSet<String>> =
+    LazyLock::new(|| functions().iter().map(|function| function.name().to_owned()).collect());
+
 /// The names of all these functions.
-pub fn names() -> Vec<String> {
-    functions().iter().map(|function| function.name().to_owned()).collect()
+pub fn names() -> &'static BTreeSet<String> {
+    &NAMES
 }
 
 /// Computes a value for each row in which every one of these columns has one. Rows without a result are counted.
