@@ -7,8 +7,8 @@ use datafusion::arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use futures::stream::BoxStream;
-use plan::scan::{QueryId, ReadCounts, ScanSource};
-use proto::{Code, PositionVector, Problem};
+use plan::scan::{ReadCounts, ScanSource};
+use proto::{Code, PositionVector, Problem, node::QueryId};
 
 /// A SQL statement to run.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@ use proto::{Address, record::TimeKind};
 
 /// A document: its header and its original bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document {
+pub(crate) struct Document {
     /// Source, partition and offset it came from.
     pub address: Address,
     /// Metadata stored beside the bytes.
@@ -16,7 +16,7 @@ pub struct Document {
 
 /// Metadata stored beside a document's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Header {
+pub(crate) struct Header {
     /// When it was ingested, milliseconds since 1970.
     pub ingested_ms: i64,
     /// The record's timestamp, milliseconds since 1970; meaningless if `time_kind` is `None`.
@@ -35,7 +35,7 @@ pub struct Header {
 
 impl Document {
     /// The id: the key or, if there is none, the address.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         self.header
             .id
             .as_ref()
@@ -43,12 +43,12 @@ impl Document {
     }
 
     /// The bytes as text. Ingest checked that they are UTF-8.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
     /// Approximate size in memory, in bytes, as counted against limits.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         const FIXED: usize = 200;
         FIXED + self.bytes.len() + self.header.record_key.as_ref().map_or(0, Bytes::len)
     }

@@ -4,22 +4,22 @@
 //! reads through `blocking`. The number of threads does not depend on the number of shards.
 
 mod ingest;
+mod leases;
 mod maintenance;
 mod memory;
 mod open_limits;
 mod query;
 mod scrub;
 mod shards;
+pub(crate) mod views;
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Weak, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use metrics::gauge;
 use parking_lot::{Condvar, Mutex};
-use plan::scan::QueryId;
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
 use tokio::sync::watch;
 use tracing::warn;
@@ -30,23 +30,16 @@ use crate::{
     options::LeafOptions,
     scan::ScanPool,
     shard::{
-        ShardServices, budget::MemoryBudget, scheduler::BuildScheduler, state::FreshView, summary::Summary, sweep,
+        ShardServices, budget::MemoryBudget, scheduler::BuildScheduler, summary::Summary, sweep,
         writer_pool::WriterPool,
     },
     threads,
 };
+use leases::ViewLeases;
 use shards::Shards;
 
 /// How long a request without a deadline of its own waits for a shard to open.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
-
-/// Views pinned for a query.
-struct Pins {
-    until: Instant,
-    /// Each scan of the query has a clone while its stream can still be read.
-    scanned: Arc<()>,
-    views: HashMap<ShardId, Arc<FreshView>>,
-}
 
 /// Set and notified when the leaf closes.
 type CloseSignal = (Mutex<bool>, Condvar);
@@ -68,7 +61,11 @@ pub struct Leaf {
     shards: Arc<Shards>,
     services: Arc<ShardServices>,
     scans: ScanPool,
-    pins: Mutex<HashMap<QueryId, Pins>>,
+    /// The views of clients on other nodes.
+    pub(crate) leases: ViewLeases,
+    /// A clone for each query with open views.
+    views_counter: Arc<()>,
+    this: Weak<Self>,
     /// Housekeeping, maintenance, and the thread that resumes unfinished work at the start.
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: Arc<CloseSignal>,
@@ -93,13 +90,16 @@ impl Leaf {
             budget: MemoryBudget::new(options.unsplit_bytes_max),
             tables_open_max: open_limits::tables_open_max(&options),
         });
-        let leaf = Arc::new(Self {
+        let scans = ScanPool::new(options.scan_threads, options.kept_states_bytes_max).map_err(file_error)?;
+        let leaf = Arc::new_cyclic(|this| Self {
             boot: uuid::Uuid::now_v7().as_u64_pair().1,
             shards: Arc::new(Shards::new(services.clone())),
             services,
             catalog,
-            scans: ScanPool::new(options.scan_threads, options.kept_states_bytes_max).map_err(file_error)?,
-            pins: Mutex::default(),
+            scans,
+            leases: ViewLeases::default(),
+            views_counter: Arc::default(),
+            this: this.clone(),
             threads: Mutex::default(),
             closed: Arc::default(),
             closing: AtomicBool::new(false),
@@ -146,7 +146,7 @@ impl Leaf {
         self.closed.1.notify_all();
         self.shards.stop();
         threads::join(&self.threads);
-        self.pins.lock().clear();
+        self.leases.clear();
         self.services.scheduler.stop();
         self.scans.close();
         self.services.writers.stop();
@@ -259,20 +259,13 @@ impl Leaf {
         gauge!("rachis_leaf_tail_documents").set(tail as f64);
         gauge!("rachis_leaf_unindexed_documents").set(unindexed as f64);
         gauge!("rachis_leaf_unsplit_bytes").set(self.unsplit_bytes() as f64);
-        gauge!("rachis_leaf_views").set(self.pins.lock().len() as f64);
-    }
-
-    /// Drops the views whose lease has expired.
-    fn expire_pins(&self, now: Instant) {
-        self.pins
-            .lock()
-            .retain(|_, pins| pins.until > now || Arc::strong_count(&pins.scanned) > 1);
+        gauge!("rachis_leaf_views").set(self.open_views() as f64);
     }
 
     /// One round of housekeeping: drops what is no longer needed, refreshes metrics and the disk usage, closes idle
     /// shards.
     fn clean_up(&self) {
-        self.expire_pins(Instant::now());
+        self.leases.expire(Instant::now());
         let catalog = self.catalog.borrow().clone();
         self.shards
             .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());

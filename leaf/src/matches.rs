@@ -4,7 +4,7 @@ use roaring::RoaringBitmap;
 
 /// What an index knows about a condition. It is not true for documents in neither set.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Matches {
+pub(crate) struct Matches {
     /// Documents for which the condition is true.
     pub certain: RoaringBitmap,
     /// Documents whose values decide the condition; disjoint from `certain`.
@@ -13,7 +13,7 @@ pub struct Matches {
 
 impl Matches {
     /// Exactly these documents match.
-    pub fn certain(certain: RoaringBitmap) -> Self {
+    pub(crate) fn certain(certain: RoaringBitmap) -> Self {
         Self {
             certain,
             candidates: RoaringBitmap::new(),
@@ -21,7 +21,7 @@ impl Matches {
     }
 
     /// All of `certain` match, and none outside of `certain` and `possible`.
-    pub fn bounded(certain: RoaringBitmap, possible: RoaringBitmap) -> Self {
+    pub(crate) fn bounded(certain: RoaringBitmap, possible: RoaringBitmap) -> Self {
         Self {
             candidates: possible - &certain,
             certain,
@@ -29,14 +29,14 @@ impl Matches {
     }
 
     /// Adds candidates and removes them from the certain matches.
-    pub fn with_candidates(mut self, candidates: &RoaringBitmap) -> Self {
+    pub(crate) fn with_candidates(mut self, candidates: &RoaringBitmap) -> Self {
         self.candidates |= candidates;
         self.certain -= &self.candidates;
         self
     }
 
     /// The same documents, with none of them certain.
-    pub fn into_candidates(self) -> Self {
+    pub(crate) fn into_candidates(self) -> Self {
         Self {
             candidates: self.possible(),
             certain: RoaringBitmap::new(),
@@ -44,32 +44,32 @@ impl Matches {
     }
 
     /// True if no value has to be read.
-    pub fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         self.candidates.is_empty()
     }
 
     /// True if no document can match.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.certain.is_empty() && self.candidates.is_empty()
     }
 
     /// All documents that may match.
-    pub fn possible(&self) -> RoaringBitmap {
+    pub(crate) fn possible(&self) -> RoaringBitmap {
         &self.certain | &self.candidates
     }
 
     /// Where both conditions are true.
-    pub fn and(&self, other: &Self) -> Self {
+    pub(crate) fn and(&self, other: &Self) -> Self {
         Self::bounded(&self.certain & &other.certain, self.possible() & other.possible())
     }
 
     /// Where at least one of the conditions is true.
-    pub fn or(&self, other: &Self) -> Self {
+    pub(crate) fn or(&self, other: &Self) -> Self {
         Self::bounded(&self.certain | &other.certain, &self.candidates | &other.candidates)
     }
 
     /// Where this condition is true and the other is not.
-    pub fn without(&self, other: &Self) -> Self {
+    pub(crate) fn without(&self, other: &Self) -> Self {
         Self::bounded(&self.certain - other.possible(), self.possible() - &other.certain)
     }
 }

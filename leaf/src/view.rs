@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use crate::{document::Document, error::Error, split::Segment};
 
 /// Reads raw documents.
-pub trait Documents: Send + Sync {
+pub(crate) trait Documents: Send + Sync {
     /// The documents at these addresses, in this order. A document can be read as long as a view that names it is
     /// alive.
     fn read(&self, addresses: &[Address]) -> Result<Vec<Document>, Error>;
@@ -17,7 +17,7 @@ pub trait Documents: Send + Sync {
 
 /// What one query reads of a shard. Cheap to clone. While a view is alive, everything it names stays on disk.
 #[derive(Clone)]
-pub struct ReadView {
+pub(crate) struct ReadView {
     /// The shard.
     pub shard: ShardId,
     /// The view contains every record up to and including these positions, and none after them.
@@ -28,15 +28,13 @@ pub struct ReadView {
     pub segments: Vec<SegmentView>,
     /// The newest documents, which are in no segment yet; without deleted ones.
     pub tail: Arc<Vec<Arc<Document>>>,
-    /// When the newest document was ingested, milliseconds since 1970.
-    pub newest_ms: i64,
     /// Reads the raw documents.
     pub store: Arc<dyn Documents>,
 }
 
 /// A segment and its deleted documents.
 #[derive(Clone)]
-pub struct SegmentView {
+pub(crate) struct SegmentView {
     /// The index.
     pub segment: Arc<Segment>,
     /// The document numbers of those that were replaced or deleted.
@@ -45,7 +43,7 @@ pub struct SegmentView {
 
 impl ReadView {
     /// Number of live documents.
-    pub fn documents(&self) -> u64 {
+    pub(crate) fn documents(&self) -> u64 {
         let live = |s: &SegmentView| u64::from(s.segment.documents()) - s.deleted.len();
         self.segments.iter().map(live).sum::<u64>() + self.tail.len() as u64
     }

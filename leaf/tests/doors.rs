@@ -1,7 +1,7 @@
 //! A leaf behaves the same within the process and over gRPC: requests, responses and errors are equal.
 
-#[path = "doors/begun_scans.rs"]
-mod begun_scans;
+#[path = "doors/prefetched_scans.rs"]
+mod prefetched_scans;
 #[path = "doors/scans.rs"]
 mod scans;
 #[path = "doors/shared_scans.rs"]
@@ -14,9 +14,13 @@ use std::{
 
 use bytes::Bytes;
 use leaf::{Leaf, LeafOptions};
-use plan::{client::RemoteLeaves, scan::Scan};
+use plan::{
+    client::RemoteLeaves,
+    scan::Scan,
+    views::{OpenRequest, ReadViews, WantedShards},
+};
 use proto::{
-    Catalog, Code, CollectionUid, SourceName,
+    Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
     client::leaves::Leaves,
     cluster::{Members, Role},
@@ -34,8 +38,52 @@ struct ServedLeaf {
     leaf: Arc<Leaf>,
     shard: ShardId,
     stop: CancellationToken,
-    _catalog: watch::Sender<Arc<Catalog>>,
+    /// Where it is served, if over gRPC.
+    members: Members,
+    catalog: watch::Sender<Arc<Catalog>>,
     _folder: TempDir,
+}
+
+impl ServedLeaf {
+    /// Opens views of these shards, as they are.
+    async fn open(&self, shards: &[ShardId]) -> Box<dyn ReadViews> {
+        let wanted: Vec<_> = shards.iter().map(|shard| (*shard, PositionVector::default())).collect();
+        self.open_until(&wanted, soon()).await.expect("views")
+    }
+
+    /// Opens a view that covers these positions.
+    async fn open_at(&self, shard: ShardId, at_least: PositionVector) -> Box<dyn ReadViews> {
+        self.open_until(&[(shard, at_least)], soon()).await.expect("a view")
+    }
+
+    /// Opens views, which must be there by the deadline.
+    async fn open_until(&self, wanted: &WantedShards, deadline: Instant) -> Result<Box<dyn ReadViews>, Problem> {
+        let request = OpenRequest {
+            shards: wanted,
+            deadline,
+            released_at: Instant::now() + Duration::from_secs(3_600),
+            expected: None,
+        };
+        let opened = self.scan.open(request).await;
+        opened.outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(opened.views)
+    }
+
+    /// Another client, whose tasks run on these threads.
+    fn client(&self, threads: &tokio::runtime::Runtime) -> RemoteLeaves {
+        let _there = threads.enter();
+        RemoteLeaves::new(Leaves::new(&self.members, self.catalog.subscribe()).expect("the leaves"))
+    }
+
+    /// Waits until the leaf has released all views.
+    async fn until_released(&self) {
+        let released = tokio::time::timeout(Duration::from_secs(20), async {
+            while self.leaf.open_views() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+        released.await.expect("the views are released");
+    }
 }
 
 impl Drop for ServedLeaf {
@@ -72,11 +120,12 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
     options.node = Some("leaf-1".parse().expect("a name"));
     let leaf = Leaf::open(options, receiver.clone()).expect("a leaf");
     let stop = CancellationToken::new();
-    let (ingest, scan): (Arc<dyn Ingest>, Arc<dyn Scan>) = if over_grpc {
-        let leaves = connect_over_grpc(&leaf, receiver, stop.clone()).await;
-        (Arc::new(leaves.clone()), Arc::new(RemoteLeaves::new(leaves)))
+    let (ingest, scan, members): (Arc<dyn Ingest>, Arc<dyn Scan>, Members) = if over_grpc {
+        let members = serve_over_grpc(&leaf, &receiver, stop.clone()).await;
+        let leaves = Leaves::new(&members, receiver).expect("the leaves");
+        (Arc::new(leaves.clone()), Arc::new(RemoteLeaves::new(leaves)), members)
     } else {
-        (leaf.clone(), leaf.clone())
+        (leaf.clone(), leaf.clone(), Members::default())
     };
     ServedLeaf {
         ingest,
@@ -84,17 +133,18 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
         leaf,
         shard: shard_of_clicks(uid),
         stop,
-        _catalog: sender,
+        members,
+        catalog: sender,
         _folder: folder,
     }
 }
 
-/// Serves a leaf over gRPC until `stop` and returns a client of it.
-async fn connect_over_grpc(
+/// Serves a leaf over gRPC until `stop` and returns its address.
+async fn serve_over_grpc(
     leaf: &Arc<Leaf>,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    catalog: &watch::Receiver<Arc<Catalog>>,
     stop: CancellationToken,
-) -> Leaves {
+) -> Members {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let mut members = Members::default();
     members
@@ -104,11 +154,11 @@ async fn connect_over_grpc(
         )
         .expect("a member");
     let mut routes = tonic::service::RoutesBuilder::default();
-    leaf::service::add(&mut routes, leaf, &catalog);
+    leaf::service::add(&mut routes, leaf, catalog);
     let server = tonic::transport::Server::builder().add_routes(routes.routes());
     let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(server.serve_with_incoming_shutdown(connections, stop.cancelled_owned()));
-    Leaves::new(&members, catalog).expect("the leaves")
+    members
 }
 
 fn clicks() -> SourceName {

@@ -12,15 +12,14 @@ use std::{
 use parking_lot::Mutex;
 use plan::{
     functions,
-    scan::{ANSWER_READ_MAX, QueryId, Scan, ScanSource},
+    scan::{ANSWER_READ_MAX, Scan, ScanSource},
 };
-use proto::{Code, Problem};
+use proto::{Code, Problem, node::QueryId};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    collection_kinds::CollectionKinds,
+    read_views::{CollectionKinds, ReadWatermarks},
     report::QueryReport,
-    watermarks::{Pinning, ReadWatermarks},
 };
 use crate::answer::QueryOptions;
 
@@ -28,8 +27,6 @@ use crate::answer::QueryOptions;
 pub(super) struct QueryContext {
     /// Identifies the query to clients and operators; the client may have chosen it.
     pub id: QueryId,
-    /// Identifies its read views on the leaves. Always generated, so that two queries never share read views.
-    pub read_view_id: QueryId,
     pub leaf: Arc<dyn Scan>,
     pub watermarks: Arc<ReadWatermarks>,
     pub kinds: Arc<CollectionKinds>,
@@ -40,15 +37,12 @@ pub(super) struct QueryContext {
     pub cancel: CancellationToken,
     /// Statistics and warnings of all scans.
     pub report: QueryReport,
-    /// Where background work of the query runs: threads that queries do not keep busy.
-    pub background: tokio::runtime::Handle,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
 }
 
 impl QueryContext {
-    /// Creates the context of a new query. Its deadline is `timeout` after `started`. Must be called on a runtime that
-    /// does not run queries.
+    /// Creates the context of a new query. Its deadline is `timeout` after `started`.
     pub(super) fn new(
         leaf: Arc<dyn Scan>,
         watermarks: Arc<ReadWatermarks>,
@@ -57,15 +51,13 @@ impl QueryContext {
         started: Instant,
         timeout: Duration,
     ) -> Arc<Self> {
-        let read_view_id = QueryId(uuid::Uuid::now_v7().as_u128());
         let (cancel, report, scans) = (CancellationToken::new(), QueryReport::default(), AtomicUsize::new(0));
         let (id, time) = (
-            options.id.unwrap_or(read_view_id),
+            options.id.unwrap_or_else(|| QueryId(uuid::Uuid::now_v7().as_u128())),
             Arc::new(Deadline::new(started, timeout)),
         );
         Arc::new(Self {
             id,
-            read_view_id,
             leaf,
             watermarks,
             kinds,
@@ -73,7 +65,6 @@ impl QueryContext {
             time,
             cancel,
             report,
-            background: tokio::runtime::Handle::current(),
             scans,
             ended: Arc::default(),
         })
@@ -82,16 +73,6 @@ impl QueryContext {
     /// The deadline as of now; time spent waiting for the reader moves it.
     pub(super) fn deadline(&self) -> Instant {
         self.time.at()
-    }
-
-    /// What pinning needs of the query.
-    pub(super) fn pinning(&self) -> Pinning<'_> {
-        Pinning {
-            leaf: &*self.leaf,
-            read_view_id: self.read_view_id,
-            deadline: self.deadline(),
-            report: &self.report,
-        }
     }
 
     /// The next scan number; numbers are unique within the query.

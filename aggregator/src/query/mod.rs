@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! Engine ┬ context, registry, admission
-//!        ├ search ─ pins ─ planner ══scan══> leaf: hits
+//!        ├ search ─ read_views ─ planner ══scan══> leaf: hits
 //!        ├ statement ┬ sql: parse, and the collections that it reads
-//!        │           ├ pins, watermarks ══pin══> leaf: one read view of every shard
+//!        │           ├ read_views ══open══> leaf: one read view of every shard
 //!        │           ├ sql: resolve
 //!        │           └ planner ─ typing ─ rules of session ─ shard_table, shard_scan
 //!        └ run ══scan══> leaf: a stream for all its shards ─> columns, rows, statistics (report)
@@ -12,11 +12,10 @@
 //!
 //! A query runs on separate threads (`runtime`) and within its own memory limit (`memory`), until it finishes, passes
 //! its deadline or is cancelled, or until its answer is dropped. No answer is older than an earlier one as long as the
-//! leaves can catch up (`watermarks`).
+//! leaves can catch up (`read_views::watermarks`).
 
 mod admission;
 mod aggregate_pushdown;
-mod collection_kinds;
 mod context;
 mod cursor;
 mod distinct_groups;
@@ -29,11 +28,11 @@ mod join_filter;
 mod lookup;
 mod memory;
 mod paced;
-mod pins;
 mod plan_cache;
 mod plan_template;
 mod planner;
 mod quoted_texts;
+mod read_views;
 mod registry;
 mod report;
 mod run;
@@ -45,7 +44,6 @@ mod shard_table;
 mod statement;
 mod system;
 mod topk_pushdown;
-mod watermarks;
 mod wide_rows;
 mod yielding;
 
@@ -69,13 +67,12 @@ pub(crate) use self::shard_table::ShardTable;
 pub(crate) use self::system::CollectionFields;
 use self::{
     admission::{Admission, QuerySlot},
-    collection_kinds::CollectionKinds,
     context::QueryContext,
     plan_cache::PlanCache,
+    read_views::{CollectionKinds, ReadWatermarks},
     registry::{RegisteredQuery, Registry},
     runtime::QueryRuntime,
     session::Sessions,
-    watermarks::ReadWatermarks,
 };
 use crate::{
     AggregatorOptions, Roles,

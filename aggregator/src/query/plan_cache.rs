@@ -1,7 +1,7 @@
 //! Keeps the plans of statements, for statements that are asked again.
 //!
 //! A plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the paths in the
-//! pinned views. It is used again while these are the same, also for a statement with other texts if these are only
+//! read views. It is used again while these are the same, also for a statement with other texts if these are only
 //! [compared with columns](super::quoted_texts). If it can have a [`PlanTemplate`], that is kept, as long as
 //! the number of documents is about the same. Otherwise the optimized logical plan is kept: its tables are
 //! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not kept are plans whose statement
@@ -27,10 +27,10 @@ use serde_json::Value;
 
 use super::{
     context::QueryContext,
-    pins::Pins,
     plan_template::PlanTemplate,
     planner::QueryPlan,
     quoted_texts::{StatementShape, are_replaceable},
+    read_views::QueryViews,
     shard_table::{ShardTable, UnboundTable},
 };
 use crate::answer::SqlQuery;
@@ -147,13 +147,13 @@ impl PlanCache {
         &self,
         request: &SqlQuery,
         context: &QueryContext,
-        pins: &Pins,
+        read_views: &QueryViews,
         planned: &QueryPlan,
         rows_max: Option<usize>,
         settings: &Arc<ConfigOptions>,
     ) {
         if let Some(key) = key(request) {
-            self.keep(key, Vec::new(), context, pins, planned, rows_max, settings);
+            self.keep(key, Vec::new(), context, read_views, planned, rows_max, settings);
         }
     }
 
@@ -170,13 +170,13 @@ impl PlanCache {
         shape: &StatementShape<'_>,
         marks: Vec<String>,
         context: &QueryContext,
-        pins: &Pins,
+        read_views: &QueryViews,
         planned: &QueryPlan,
         rows_max: Option<usize>,
         settings: &Arc<ConfigOptions>,
     ) -> bool {
         are_replaceable(&marks, &planned.logical, &planned.executable.physical)
-            && self.keep(shape.key(), marks, context, pins, planned, rows_max, settings)
+            && self.keep(shape.key(), marks, context, read_views, planned, rows_max, settings)
     }
 
     /// From now on, statements of this shape are not tried again.
@@ -197,12 +197,12 @@ impl PlanCache {
         key: StatementKey,
         marks: Vec<String>,
         context: &QueryContext,
-        pins: &Pins,
+        read_views: &QueryViews,
         planned: &QueryPlan,
         rows_max: Option<usize>,
         settings: &Arc<ConfigOptions>,
     ) -> bool {
-        if !(planned.repeatable && pins.first_missing().is_none() && context.report.is_silent()) {
+        if !(planned.repeatable && read_views.first_missing().is_none() && context.report.is_silent()) {
             return false;
         }
         let Some((logical, plan_bytes)) = unbind(&planned.logical) else {
@@ -215,8 +215,8 @@ impl PlanCache {
             None => return false,
         };
         let plan = CachedPlan {
-            collections: pins.kinds(),
-            documents: documents(pins),
+            collections: read_views.kinds(),
+            documents: documents(read_views),
             plan,
             rows_max,
             marks,
@@ -225,7 +225,7 @@ impl PlanCache {
         // Dropped after the lock is released.
         let (_outdated, _displaced);
         let mut kept = self.kept.lock();
-        let plans = kept.under(pins.catalog());
+        let plans = kept.under(read_views.catalog());
         // Plans for other kinds of the same paths would only keep those kinds in memory.
         _outdated = plans.retain(|_, other| match other {
             KeptStatement::Plan(other) => plan.agrees_with(other),
@@ -291,27 +291,31 @@ impl CachedPlan {
     }
 
     /// Whether the plan may run over these read views: the kinds of all paths are the same, and no shard is missing.
-    pub(super) fn fits(&self, pins: &Pins) -> bool {
-        let documents = documents(pins);
+    pub(super) fn fits(&self, read_views: &QueryViews) -> bool {
+        let documents = documents(read_views);
         let (fewer, more) = (self.documents.min(documents), self.documents.max(documents));
         let is_alike = more <= fewer.max(DOCUMENTS_FEW).saturating_mul(DOCUMENTS_FACTOR_MAX);
         (is_alike || matches!(self.plan, KeptPlan::Logical(_)))
-            && pins.first_missing().is_none()
-            && pins.kinds() == self.collections
+            && read_views.first_missing().is_none()
+            && read_views.kinds() == self.collections
     }
 }
 
 /// The number of documents in all read views.
-fn documents(pins: &Pins) -> u64 {
-    pins.collections().iter().map(|collection| collection.documents()).sum()
+fn documents(read_views: &QueryViews) -> u64 {
+    read_views
+        .collections()
+        .iter()
+        .map(|collection| collection.documents())
+        .sum()
 }
 
 /// A logical plan over these read views.
-pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, pins: &Pins) -> Result<LogicalPlan> {
+pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, read_views: &QueryViews) -> Result<LogicalPlan> {
     let bind = |table: &UnboundTable| {
-        let pinned = pins.collection(&table.collection)?;
+        let views = read_views.collection(&table.collection)?;
         Some(provider_as_source(Arc::new(
-            table.bind(Arc::clone(context), Arc::clone(pinned)),
+            table.bind(Arc::clone(context), Arc::clone(views)),
         )))
     };
     let bound = |scan: &TableScan| scan.source.downcast_ref::<UnboundTable>().and_then(bind);

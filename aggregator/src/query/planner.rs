@@ -1,4 +1,4 @@
-//! Plans a resolved query over the read views that it has pinned.
+//! Plans a resolved query over its read views.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,15 +11,16 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     sql::sqlparser::ast,
 };
+use plan::scan::ScanStream;
 use proto::{Code, Problem};
 
 use super::{
     Engine,
     context::QueryContext,
     failure,
-    pins::Pins,
     plan_cache::is_repeatable,
     plan_template::PlanTemplate,
+    read_views::QueryViews,
     shard_scan::{Answers, QueryScans},
     shard_table::ShardTable,
     system, wide_rows,
@@ -53,7 +54,7 @@ pub(super) struct TypedQuery {
 pub(super) async fn type_query(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     resolved: ResolvedQuery,
     parameters: &[serde_json::Value],
 ) -> Result<TypedQuery, Problem> {
@@ -63,7 +64,7 @@ pub(super) async fn type_query(
         .for_each(|warning| context.report.warn(warning));
     let mut tables = Vec::with_capacity(resolved.tables.len());
     for used in &resolved.tables {
-        tables.push((used.name.clone(), provider(engine, context, pins, used).await?));
+        tables.push((used.name.clone(), provider(engine, context, read_views, used).await?));
     }
     let session = engine
         .sessions
@@ -92,12 +93,12 @@ pub(super) async fn type_query(
 pub(super) async fn plan(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     resolved: ResolvedQuery,
     parameters: &[serde_json::Value],
     rows_max: Option<usize>,
 ) -> Result<QueryPlan, Problem> {
-    let typed = type_query(engine, context, pins, resolved, parameters).await?;
+    let typed = type_query(engine, context, read_views, resolved, parameters).await?;
     let logical = match rows_max {
         // The extra row shows that the answer was cut.
         Some(rows_max) => LogicalPlanBuilder::from(typed.logical.clone())
@@ -106,19 +107,24 @@ pub(super) async fn plan(
             .map_err(failure::problem)?,
         None => typed.logical.clone(),
     };
-    typed.plan(engine, pins, logical).await
+    typed.plan(engine, read_views, logical).await
 }
 
 impl TypedQuery {
     /// Optimizes and plans a logical plan that was built on this query.
-    pub(super) async fn plan(&self, engine: &Engine, pins: &Pins, logical: LogicalPlan) -> Result<QueryPlan, Problem> {
+    pub(super) async fn plan(
+        &self,
+        engine: &Engine,
+        read_views: &QueryViews,
+        logical: LogicalPlan,
+    ) -> Result<QueryPlan, Problem> {
         let session = &self.session;
         let repeatable = is_repeatable(&logical);
         let logical = session
             .optimizer()
             .optimize(logical, session, |_, _| {})
             .map_err(failure::problem)?;
-        if pins.first_missing().is_some() && has_rows_by_absence(&logical) {
+        if read_views.first_missing().is_some() && has_rows_by_absence(&logical) {
             return Err(Problem::new(
                 Code::Incomplete,
                 "shards are missing, and this query returns rows because others are absent \
@@ -126,7 +132,7 @@ impl TypedQuery {
             )
             .hint("retry; a partial answer would contain wrong rows"));
         }
-        let executable = physical_plan(engine, &self.context, pins, session, &logical).await?;
+        let executable = physical_plan(engine, &self.context, read_views, session, &logical).await?;
         Ok(QueryPlan {
             logical,
             executable,
@@ -139,51 +145,60 @@ impl TypedQuery {
 pub(super) async fn plan_optimized(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     logical: &LogicalPlan,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let session = engine.sessions.session(Vec::new(), functions)?;
-    physical_plan(engine, context, pins, &session, logical).await
+    physical_plan(engine, context, read_views, &session, logical).await
 }
 
 async fn physical_plan(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     session: &SessionState,
     logical: &LogicalPlan,
 ) -> Result<ExecutablePlan, Problem> {
     let physical = front::physical_plan(session, logical).await.map_err(failure::problem)?;
     let batch_rows = wide_rows::batch_rows(&physical).map_err(failure::problem)?;
-    let (config, scans) = (session.config().clone(), query_scans(context, pins));
+    let (config, scans) = (
+        session.config().clone(),
+        query_scans(context, read_views, Answers::default()),
+    );
     Ok(ExecutablePlan {
         physical,
         task: engine.sessions.task(config, batch_rows, scans),
     })
 }
 
-/// Makes a plan from a template, with other texts in its conditions.
+/// Makes a plan from a template, with other texts in its conditions. The answers of its only scan may have been
+/// prefetched.
 pub(super) fn plan_from_template(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     template: &PlanTemplate,
     texts: &HashMap<String, String>,
+    prefetched: Option<Vec<ScanStream>>,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let config = engine.sessions.config(functions);
+    let answers = template.only_scan().zip(prefetched);
+    let answers = answers.map_or_else(Answers::default, |(scan, prefetched)| {
+        Answers::prefetched(scan, prefetched)
+    });
     Ok(ExecutablePlan {
         physical: template.plan(config.options(), texts).map_err(failure::problem)?,
-        task: (engine.sessions).task(config, template.batch_rows, query_scans(context, pins)),
+        task: (engine.sessions).task(config, template.batch_rows, query_scans(context, read_views, answers)),
     })
 }
 
-fn query_scans(context: &Arc<QueryContext>, pins: &Pins) -> QueryScans {
+fn query_scans(context: &Arc<QueryContext>, read_views: &QueryViews, answers: Answers) -> QueryScans {
     QueryScans {
         context: Arc::clone(context),
-        collections: pins.collections().to_vec(),
-        answers: Answers::default(),
+        collections: read_views.collections().to_vec(),
+        answers,
     }
 }
 
@@ -207,17 +222,17 @@ pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Proble
 async fn provider(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    pins: &Pins,
+    read_views: &QueryViews,
     used: &TableUse,
 ) -> Result<Arc<dyn TableProvider>, Problem> {
     match &used.table {
         Table::Collection { collection, columns } => {
-            let pinned = pins
+            let opened = read_views
                 .collection(collection)
                 .ok_or_else(|| super::no_collection(collection, &engine.catalog()))?;
             Ok(Arc::new(ShardTable::new(
                 Arc::clone(context),
-                Arc::clone(pinned),
+                Arc::clone(opened),
                 columns.clone(),
             )))
         }

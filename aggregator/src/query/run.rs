@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     admission::QuerySlot,
     context::{QueryContext, cancelled, timed_out},
-    pins::Pins,
+    read_views::QueryViews,
     registry::RegisteredQuery,
 };
 use crate::answer::{Answer, Part, Stats};
@@ -44,12 +44,12 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct QueryOutput {
     /// Columns. [`AnswerSender::send`] makes their names unique.
     pub schema: SchemaRef,
-    /// Rows. Declared before `pins`, so that the scans are dropped before their read views.
+    /// Rows. Declared before `read_views`, so that the scans are dropped before their read views.
     pub rows: BoxStream<'static, Result<RecordBatch, Problem>>,
     /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
     /// The read views that the scans use.
-    pub pins: Option<Pins>,
+    pub read_views: Option<QueryViews>,
 }
 
 impl QueryOutput {
@@ -59,20 +59,20 @@ impl QueryOutput {
             schema: batch.schema(),
             rows: futures::stream::once(async { Ok(batch) }).boxed(),
             rows_max: None,
-            pins: None,
+            read_views: None,
         }
     }
 }
 
 /// The statistics of an answer whose rows have all been computed.
-pub(super) fn statistics(context: &QueryContext, pins: Option<&Pins>, started: Instant) -> Stats {
+pub(super) fn statistics(context: &QueryContext, read_views: Option<&QueryViews>, started: Instant) -> Stats {
     let mut stats = Stats {
         query_id: Some(context.id),
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         ..Stats::default()
     };
-    if let Some(pins) = pins {
-        pins.fill(&mut stats);
+    if let Some(read_views) = read_views {
+        read_views.fill(&mut stats);
     }
     context.report.fill(&mut stats);
     stats
@@ -139,7 +139,7 @@ impl AnswerSender {
             schema,
             mut rows,
             rows_max,
-            pins,
+            read_views,
         } = output;
         let schema = distinct_names(&schema);
         if let Some(head) = self.head.take() {
@@ -158,7 +158,7 @@ impl AnswerSender {
             }
         }
         drop(rows);
-        let mut stats = statistics(context, pins.as_ref(), started);
+        let mut stats = statistics(context, read_views.as_ref(), started);
         if truncated {
             stats.truncated = true;
             let rows_max = rows_max.unwrap_or_default();
@@ -166,7 +166,7 @@ impl AnswerSender {
                 "only the first {rows_max} rows are returned; a statement with a LIMIT may return more"
             ));
         }
-        drop(pins);
+        drop(read_views);
         drop(self.slot.take());
         self.send_part(Part::End(Box::new(stats)), context).await
     }

@@ -47,9 +47,9 @@ use proto::{Code, CollectionName, Problem, ingest::ShardId};
 use super::{
     context::QueryContext,
     failure, join_filter,
-    pins::{PinnedCollection, row_count},
     plan_template::{has_function, with_settings},
     quoted_texts::with_texts,
+    read_views::{CollectionViews, row_count},
 };
 
 const PARTITIONS_MIN: usize = 2;
@@ -59,7 +59,7 @@ const PARTITIONS_MIN: usize = 2;
 #[derive(Debug)]
 pub(super) struct QueryScans {
     pub context: Arc<QueryContext>,
-    pub collections: Vec<Arc<PinnedCollection>>,
+    pub collections: Vec<Arc<CollectionViews>>,
     /// The answers that no partition has read yet, by the number of their scan: one for each shard.
     pub answers: Answers,
 }
@@ -67,6 +67,14 @@ pub(super) struct QueryScans {
 /// The answers of scans, see [`QueryScans`].
 #[derive(Default)]
 pub(super) struct Answers(Mutex<HashMap<usize, Vec<Option<ScanStream>>>>);
+
+impl Answers {
+    /// The answers of a scan that has begun already, one for each shard.
+    pub(super) fn prefetched(scan: &ShardScan, answers: Vec<ScanStream>) -> Self {
+        let answers = answers.into_iter().map(Some).collect();
+        Self(Mutex::new(HashMap::from([(scan.number, answers)])))
+    }
+}
 
 impl fmt::Debug for Answers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +108,7 @@ impl ShardScan {
     /// Creates a scan; `schema` is the output of its stage.
     pub(super) fn new(
         number: usize,
-        collection: &PinnedCollection,
+        collection: &CollectionViews,
         columns: Vec<Column>,
         filter: Vec<Expr>,
         stage: Stage,
@@ -163,7 +171,7 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    /// The request of a run with these texts in its conditions, before its views are pinned.
+    /// The request of a run with these texts in its conditions, before its views are open.
     pub(super) fn expected(
         &self,
         context: &QueryContext,
@@ -193,7 +201,6 @@ impl ShardScan {
             .flat_map(|filter| join_filter::known_conditions(filter, &self.columns))
             .collect::<Vec<_>>();
         ScanRequest {
-            query: context.read_view_id,
             shards,
             read: context.read,
             time_path,
@@ -206,12 +213,10 @@ impl ShardScan {
     }
 
     /// The answer of the shard with this index. The first partition that runs requests those of all shards.
-    fn answer(&self, scans: &QueryScans, collection: &PinnedCollection, index: usize) -> Option<ScanStream> {
+    fn answer(&self, scans: &QueryScans, collection: &CollectionViews, index: usize) -> Option<ScanStream> {
         let scan = |shards| {
-            scans
-                .context
-                .leaf
-                .scan(self.request(&scans.context, collection.time_path.clone(), shards))
+            let request = self.request(&scans.context, collection.time_path.clone(), shards);
+            collection.views.scan(request)
         };
         let mut answers = scans.answers.0.lock();
         let of_scan = answers.entry(self.number).or_insert_with(|| {
@@ -227,7 +232,7 @@ impl ShardScan {
     fn rows(
         &self,
         scans: &Arc<QueryScans>,
-        collection: &Arc<PinnedCollection>,
+        collection: &Arc<CollectionViews>,
         index: usize,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         struct ShardStream {
@@ -238,9 +243,9 @@ impl ShardScan {
             schema: SchemaRef,
         }
         let shard = collection.shards[index].0;
-        let (scan, asked, pinned) = (self.clone(), Arc::clone(scans), Arc::clone(collection));
+        let (scan, asked, views) = (self.clone(), Arc::clone(scans), Arc::clone(collection));
         let answer = async move {
-            scan.answer(&asked, &pinned, index)
+            scan.answer(&asked, &views, index)
                 .unwrap_or_else(|| stream::empty().boxed())
         };
         let state = ShardStream {
@@ -462,17 +467,17 @@ impl ExecutionPlan for ShardScan {
         let Some(scans) = context.session_config().get_extension::<QueryScans>() else {
             return internal_err!("a scan runs outside a query");
         };
-        let pinned = scans.collections.iter().find(|pinned| pinned.name == self.collection);
-        let Some(pinned) = pinned.filter(|pinned| pinned.shards.len() == self.shards) else {
+        let views = scans.collections.iter().find(|views| views.name == self.collection);
+        let Some(views) = views.filter(|views| views.shards.len() == self.shards) else {
             return internal_err!("a scan runs over other shards than it was planned for");
         };
-        if partition >= pinned.shards.len() {
+        if partition >= views.shards.len() {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
         }
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
         let rows = self
-            .rows(&scans, pinned, partition)
+            .rows(&scans, views, partition)
             .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(

@@ -1,4 +1,4 @@
-//! A collection in one query: the columns that the query reads, over the shards that it has pinned. DataFusion sees a
+//! A collection in one query: the columns that the query reads, over its read views. DataFusion sees a
 //! table, whose scans are [`ShardScan`]s.
 
 use std::{collections::HashMap, sync::Arc};
@@ -17,16 +17,16 @@ use proto::CollectionName;
 
 use super::{
     context::QueryContext,
-    pins::{PinnedCollection, row_count},
+    read_views::{CollectionViews, row_count},
     shard_scan::ShardScan,
 };
 use crate::typing;
 
-/// The pinned shards of a collection as a DataFusion table.
+/// The read views of a collection as a DataFusion table.
 #[derive(Debug)]
 pub(crate) struct ShardTable {
     context: Arc<QueryContext>,
-    collection: Arc<PinnedCollection>,
+    collection: Arc<CollectionViews>,
     /// Columns in schema order.
     columns: Vec<Column>,
     schema: SchemaRef,
@@ -34,7 +34,7 @@ pub(crate) struct ShardTable {
 
 impl ShardTable {
     /// A table with these columns.
-    pub(super) fn new(context: Arc<QueryContext>, collection: Arc<PinnedCollection>, columns: Vec<Column>) -> Self {
+    pub(super) fn new(context: Arc<QueryContext>, collection: Arc<CollectionViews>, columns: Vec<Column>) -> Self {
         let schema = schema_with(&columns, &collection.paths);
         Self {
             context,
@@ -78,7 +78,7 @@ pub(super) struct UnboundTable {
 
 impl UnboundTable {
     /// The table in a query whose read views have the same kinds.
-    pub(super) fn bind(&self, context: Arc<QueryContext>, collection: Arc<PinnedCollection>) -> ShardTable {
+    pub(super) fn bind(&self, context: Arc<QueryContext>, collection: Arc<CollectionViews>) -> ShardTable {
         ShardTable {
             context,
             collection,

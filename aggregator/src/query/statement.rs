@@ -15,10 +15,10 @@ use super::{
     Engine,
     context::QueryContext,
     explain, failure,
-    pins::Pins,
     plan_cache::{self, FoundPlan, KeptPlan},
     planner::{self, ExecutablePlan, QueryPlan},
     quoted_texts::StatementShape,
+    read_views::QueryViews,
     run::QueryOutput,
     system::{self, Cell},
 };
@@ -34,7 +34,7 @@ pub(super) async fn run(
     request: &SqlQuery,
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
-    let mut pins = None;
+    let mut read_views = None;
     if let Some(FoundPlan { cached, texts }) = engine.plans.get(request, &catalog) {
         let expected = |time_path: Option<Path>, shards: Vec<ShardId>| match &cached.plan {
             KeptPlan::Physical(template) => {
@@ -43,26 +43,29 @@ pub(super) async fn run(
             }
             KeptPlan::Logical(_) => None,
         };
-        let names = cached.collections();
-        let taken = Pins::take_to_scan(context, &catalog, &names, &request.options.at_least, &expected).await?;
-        taken.require_complete(request.options.allow_partial)?;
-        if cached.fits(&taken) {
+        let (names, at_least) = (cached.collections(), &request.options.at_least);
+        let opened = QueryViews::open_to_scan(context, &catalog, &names, at_least, &expected).await?;
+        let (opened, prefetched) = opened;
+        opened.require_complete(request.options.allow_partial)?;
+        if cached.fits(&opened) {
             let planned = match &cached.plan {
-                KeptPlan::Physical(template) => planner::plan_from_template(engine, context, &taken, template, &texts)?,
+                KeptPlan::Physical(template) => {
+                    planner::plan_from_template(engine, context, &opened, template, &texts, prefetched)?
+                }
                 KeptPlan::Logical(logical) => {
-                    let logical = plan_cache::bind(logical, context, &taken).map_err(failure::problem)?;
-                    planner::plan_optimized(engine, context, &taken, &logical).await?
+                    let logical = plan_cache::bind(logical, context, &opened).map_err(failure::problem)?;
+                    planner::plan_optimized(engine, context, &opened, &logical).await?
                 }
             };
-            return execute(taken, planned, cached.rows_max);
+            return execute(opened, planned, cached.rows_max);
         }
-        pins = Some(taken);
+        read_views = Some(opened);
     }
     match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
         Statement::Query(query) => {
-            let (pins, planned, rows_max) = prepare(engine, context, request, &query, pins).await?;
-            keep_plan(engine, context, request, &pins, &planned, rows_max).await;
-            execute(pins, planned.executable, rows_max)
+            let (read_views, planned, rows_max) = prepare(engine, context, request, &query, read_views).await?;
+            keep_plan(engine, context, request, &read_views, &planned, rows_max).await;
+            execute(read_views, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
         Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace)
@@ -80,76 +83,77 @@ async fn keep_plan(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
-    pins: &Pins,
+    read_views: &QueryViews,
     planned: &QueryPlan,
     rows_max: Option<usize>,
 ) {
     let (plans, settings) = (&engine.plans, engine.sessions.settings());
-    let shape = StatementShape::of(request).filter(|shape| plans.may_share(shape, pins.catalog()));
+    let shape = StatementShape::of(request).filter(|shape| plans.may_share(shape, read_views.catalog()));
     if let Some(shape) = shape {
         let (marked, marks) = shape.marked();
-        let shared = plan_again(engine, &marked, pins, rows_max).await;
-        let is_kept = shared
-            .is_ok_and(|(own, planned)| plans.put_shared(&shape, marks, &own, pins, &planned, rows_max, settings));
+        let shared = plan_again(engine, &marked, read_views, rows_max).await;
+        let is_kept = shared.is_ok_and(|(own, planned)| {
+            plans.put_shared(&shape, marks, &own, read_views, &planned, rows_max, settings)
+        });
         if is_kept {
             return;
         }
-        plans.never_share(&shape, pins.catalog());
+        plans.never_share(&shape, read_views.catalog());
     }
-    plans.put(request, context, pins, planned, rows_max, settings);
+    plans.put(request, context, read_views, planned, rows_max, settings);
 }
 
 /// Plans a statement over the same read views, in a context of its own: it does not run, and nobody reads its warnings.
 async fn plan_again(
     engine: &Engine,
     request: &SqlQuery,
-    pins: &Pins,
+    read_views: &QueryViews,
     rows_max: Option<usize>,
 ) -> Result<(Arc<QueryContext>, QueryPlan), Problem> {
     let Statement::Query(query) = sql::parse(&request.sql, engine.options.statement_bytes_max)? else {
         return Err(Problem::new(Code::Internal, "the statement is not a query"));
     };
     let context = engine.context(&request.options, Instant::now())?;
-    let resolved = sql::resolve(&query, pins, &request.parameters)?;
-    let planned = planner::plan(engine, &context, pins, resolved, &request.parameters, rows_max).await?;
+    let resolved = sql::resolve(&query, read_views, &request.parameters)?;
+    let planned = planner::plan(engine, &context, read_views, resolved, &request.parameters, rows_max).await?;
     Ok((context, planned))
 }
 
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
                                 ORDER BY kind, collection, name LIMIT 100000";
 
-/// Pins the shards of these collections.
-async fn pin(
+/// Opens the shards of these collections.
+async fn open(
     context: &Arc<QueryContext>,
     catalog: &Arc<Catalog>,
     names: &BTreeSet<CollectionName>,
     request: &SqlQuery,
-) -> Result<Pins, Problem> {
-    let pins = Pins::take(context, catalog, names, &request.options.at_least).await?;
-    pins.require_complete(request.options.allow_partial)?;
-    Ok(pins)
+) -> Result<QueryViews, Problem> {
+    let read_views = QueryViews::open(context, catalog, names, &request.options.at_least).await?;
+    read_views.require_complete(request.options.allow_partial)?;
+    Ok(read_views)
 }
 
-/// Pins the shards of a query unless that was done, resolves its names and plans it. Also returns how many rows its
+/// Opens the shards of a query unless that was done, resolves its names and plans it. Also returns how many rows its
 /// answer may have, unless it has a LIMIT.
 async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
     query: &ast::Query,
-    pins: Option<Pins>,
-) -> Result<(Pins, QueryPlan, Option<usize>), Problem> {
-    let pins = match pins {
-        Some(pins) => pins,
+    read_views: Option<QueryViews>,
+) -> Result<(QueryViews, QueryPlan, Option<usize>), Problem> {
+    let read_views = match read_views {
+        Some(read_views) => read_views,
         None => {
             let catalog = engine.catalog();
-            pin(context, &catalog, &sql::collections(query, &catalog)?, request).await?
+            open(context, &catalog, &sql::collections(query, &catalog)?, request).await?
         }
     };
-    let resolved = sql::resolve(query, &pins, &request.parameters)?;
+    let resolved = sql::resolve(query, &read_views, &request.parameters)?;
     let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let planned = planner::plan(engine, context, &pins, resolved, &request.parameters, rows_max).await?;
-    Ok((pins, planned, rows_max))
+    let planned = planner::plan(engine, context, &read_views, resolved, &request.parameters, rows_max).await?;
+    Ok((read_views, planned, rows_max))
 }
 
 async fn select(
@@ -158,18 +162,22 @@ async fn select(
     request: &SqlQuery,
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
-    let (pins, planned, rows_max) = prepare(engine, context, request, query, None).await?;
-    execute(pins, planned.executable, rows_max)
+    let (read_views, planned, rows_max) = prepare(engine, context, request, query, None).await?;
+    execute(read_views, planned.executable, rows_max)
 }
 
 /// Starts a plan.
-pub(super) fn execute(pins: Pins, planned: ExecutablePlan, rows_max: Option<usize>) -> Result<QueryOutput, Problem> {
+pub(super) fn execute(
+    read_views: QueryViews,
+    planned: ExecutablePlan,
+    rows_max: Option<usize>,
+) -> Result<QueryOutput, Problem> {
     let rows = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
     Ok(QueryOutput {
         schema: rows.schema(),
         rows: rows.map_err(failure::problem).boxed(),
         rows_max,
-        pins: Some(pins),
+        read_views: Some(read_views),
     })
 }
 
@@ -193,10 +201,10 @@ async fn explain(
     query: &ast::Query,
     analyze: bool,
 ) -> Result<QueryOutput, Problem> {
-    let (pins, planned, _) = prepare(engine, context, request, query, None).await?;
+    let (read_views, planned, _) = prepare(engine, context, request, query, None).await?;
     let rows = explain::rows(&planned, analyze).await?;
     Ok(QueryOutput {
-        pins: Some(pins),
+        read_views: Some(read_views),
         ..QueryOutput::of_batch(rows)
     })
 }
@@ -211,16 +219,16 @@ async fn define(
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
     let names = collections_read_by(engine, id, text, &catalog)?;
-    let pins = Pins::take(context, &catalog, &names, &PositionVector::default()).await?;
-    let mut defined = sql::define(id, text, replace, &pins)?;
+    let read_views = QueryViews::open(context, &catalog, &names, &PositionVector::default()).await?;
+    let mut defined = sql::define(id, text, replace, &read_views)?;
     // Planning checks its types. Its warnings are reported below, so planning must not repeat them.
     defined.query.warnings.clear();
-    match planner::plan(engine, context, &pins, defined.query, &[], None).await {
+    match planner::plan(engine, context, &read_views, defined.query, &[], None).await {
         // This error comes after the type check: a missing shard makes answers incomplete, not the definition invalid.
         Err(problem) if problem.code == Code::Incomplete => {}
         planned => drop(planned?),
     }
-    drop(pins);
+    drop(read_views);
     defined.warnings.iter().for_each(|warning| context.report.warn(warning));
     let catalog = engine.change_catalog(defined.change).await?;
     let version = catalog
@@ -350,7 +358,7 @@ async fn describe_collection(
     catalog: &Arc<Catalog>,
     name: &CollectionName,
 ) -> Result<Vec<Vec<Cell>>, Problem> {
-    let pins = Pins::take(
+    let read_views = QueryViews::open(
         context,
         catalog,
         &BTreeSet::from([name.clone()]),
@@ -366,7 +374,7 @@ async fn describe_collection(
         .filter(|(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
     let fields =
         fields.map(|(id, definition)| column_row(&id.name, "", &format!("field: {}", definition.current().text)));
-    let paths = pins.paths(name);
+    let paths = read_views.paths(name);
     let paths = paths.paths.iter().filter(|(path, _)| !path.steps().is_empty());
     let paths = paths.map(|(path, kinds)| {
         column_row(

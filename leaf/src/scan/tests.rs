@@ -18,7 +18,7 @@ use datafusion::{
 use futures::executor::block_on;
 use plan::{
     Column, PathKinds,
-    scan::{QueryId, ReadCounts, ScanRequest, ScanSource, ScanTrailer, SortKey},
+    scan::{ReadCounts, ScanRequest, ScanSource, ScanTrailer, SortKey},
     search::Match,
 };
 use proto::{Address, Code, PositionVector, SourceName, catalog::CollectionUid, ingest::ShardId, record::TimeKind};
@@ -123,7 +123,6 @@ fn view(documents: &[Arc<Document>], sizes: &[usize], deleted: &[u32]) -> ReadVi
         paths: Arc::new(PathKinds::default()),
         segments,
         tail: Arc::new(live.map(|(_, document)| document.clone()).collect()),
-        newest_ms: 0,
         store: Arc::new(store),
     }
 }
@@ -135,7 +134,6 @@ fn request(read: ScanSource, columns: &[&str], filter: Vec<Expr>, stage: Stage) 
         .collect();
     let deadline = Instant::now() + Duration::from_secs(60);
     ScanRequest {
-        query: QueryId(1),
         shards: vec![shard()],
         read,
         time_path: None,

@@ -1,9 +1,9 @@
 //! gRPC services of a leaf: convert wire messages and call the traits `Ingest` and `Scan`. No other module sees a wire
 //! type.
 
+mod deferred_answers;
 mod ingest;
 mod scan;
-mod waiting_answers;
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,7 +13,8 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use plan::{
     PathKinds,
-    scan::{PinnedShard, Scan, ScanChunk, ScanStream},
+    scan::{Scan, ScanChunk, ScanStream},
+    views::ShardView,
     wire::{PartEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
 use proto::{
@@ -21,8 +22,8 @@ use proto::{
     ingest::ShardId,
     wire::{
         bytes_of,
-        ingest::{positions, query_id, require, shard, vector},
-        leaf::{self as wire, pin_outcome::Outcome, scan_part::Part, scan_server},
+        ingest::{positions, require, shard, uid, vector},
+        leaf::{self as wire, open_outcome::Outcome, scan_part::Part, scan_server},
     },
 };
 use tokio::sync::watch;
@@ -32,7 +33,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     caught_up, deadline,
-    waiting_answers::{Parts, WaitingAnswers},
+    deferred_answers::{DeferredAnswers, Parts},
 };
 use crate::{
     Leaf,
@@ -41,10 +42,10 @@ use crate::{
 
 /// Stack for decoding a filter expression.
 const STACK_BYTES: usize = 16 << 20;
-/// The number of requests that are kept prepared, and the most bytes of each.
+/// The number of requests whose preparation is cached, and the most bytes of each.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
 const RECENT_BYTES_MAX: usize = 16 << 10;
-/// How long the leaf holds back the answer about pinned views to send it together with the first rows.
+/// How long the leaf holds back the answer about opened views to send it together with the first rows.
 const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
 /// Serves `rachis.leaf.v1.Scan`.
@@ -53,7 +54,7 @@ pub(super) struct ScanService {
     catalog: watch::Receiver<Arc<Catalog>>,
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
-    waiting: Arc<WaitingAnswers>,
+    deferred: Arc<DeferredAnswers>,
     /// The most recent requests, by their bytes without the head. To decode and prepare one again would cost more than a
     /// small scan.
     recent: Mutex<LruCache<Vec<u8>, Arc<Preparation>>>,
@@ -72,47 +73,46 @@ impl ScanService {
             leaf,
             catalog,
             path_hashes: Mutex::default(),
-            waiting: Arc::default(),
+            deferred: Arc::default(),
             recent: Mutex::new(LruCache::new(RECENT_MAX)),
         }
     }
 
-    /// The wire form of a pin. Includes the path table only if its hash is not `paths_known`.
-    fn pinned(&self, shard: ShardId, pinned: &PinnedShard, paths_known: u64) -> wire::Pinned {
-        let paths_hash = self.hash(shard, &pinned.paths);
-        wire::Pinned {
-            positions: positions(&pinned.positions),
-            boot: pinned.boot,
-            documents: pinned.documents,
-            freshness_ms: pinned.freshness_ms,
+    /// The wire form of a view. Includes the path table only if its hash is not `paths_known`.
+    fn encode_view(&self, shard: ShardId, view: &ShardView, paths_known: u64) -> wire::ShardView {
+        let paths_hash = self.hash(shard, &view.paths);
+        wire::ShardView {
+            positions: positions(&view.positions),
+            boot: view.boot,
+            documents: view.documents,
+            freshness_ms: view.freshness_ms,
             paths_hash,
-            paths: (paths_known != paths_hash).then(|| pinned.paths.as_ref().into()),
+            paths: (paths_known != paths_hash).then(|| view.paths.as_ref().into()),
         }
     }
 
-    async fn pin_shards(&self, request: wire::PinRequest) -> Result<wire::PinAnswer, Problem> {
+    async fn open_views(&self, request: wire::OpenRequest) -> Result<wire::OpenAnswer, Problem> {
+        let (id, deadline) = (uid(&request.views)?, deadline(request.wait_ms));
         let known: Vec<u64> = request.shards.iter().map(|wanted| wanted.paths_known).collect();
         let wanted = request
             .shards
             .into_iter()
             .map(|wanted| Ok((shard(wanted.shard)?, vector(wanted.at_least)?)));
         let wanted: Vec<(ShardId, PositionVector)> = wanted.collect::<Result<_, Problem>>()?;
-        let outcomes = self
-            .leaf
-            .pin_all(query_id(&request.query)?, &wanted, deadline(request.wait_ms))
-            .await;
+        let (views, outcomes) = self.leaf.open_read_views(&wanted, deadline).await;
+        self.leaf.leases.put(id, views, deadline);
         let outcomes = wanted
             .iter()
             .zip(known)
             .zip(outcomes)
             .map(|(((shard, _), known), outcome)| {
                 let outcome = match outcome {
-                    Ok(pinned) => Outcome::Pinned(self.pinned(*shard, &pinned, known)),
+                    Ok(view) => Outcome::View(self.encode_view(*shard, &view, known)),
                     Err(problem) => Outcome::Problem(problem.into()),
                 };
-                wire::PinOutcome { outcome: Some(outcome) }
+                wire::OpenOutcome { outcome: Some(outcome) }
             });
-        Ok(wire::PinAnswer {
+        Ok(wire::OpenAnswer {
             outcomes: outcomes.collect(),
         })
     }
@@ -122,12 +122,12 @@ impl ScanService {
         let head = take_head(&mut request)?;
         let preparation = self.preparation(&head, request)?;
         let (schema, like) = (preparation.schema(), SharedRequest::like(&preparation, head.deadline));
-        let answers = (0..).zip(self.leaf.scan_prepared(head.query, &head.shards, like));
+        let answers = (0..).zip(self.leaf.leases.scan(head.views, &head.shards, like));
         let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
         let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
         Ok(match answers.len() {
             1 => answers.remove(0),
-            _ => self.waiting.share(answers).boxed(),
+            _ => self.deferred.share(answers).boxed(),
         })
     }
 
@@ -188,47 +188,47 @@ fn hash_of(paths: &PathKinds) -> u64 {
 
 #[tonic::async_trait]
 impl scan_server::Scan for ScanService {
-    type PinAndScanStream = ResponseStream<wire::ScanPart>;
+    type OpenAndScanStream = ResponseStream<wire::ScanPart>;
     type ScanStream = ResponseStream<wire::ScanPart>;
     type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Field>;
     type DeadLettersStream = ResponseStream<wire::DeadLetter>;
 
-    async fn pin(&self, request: Request<wire::PinRequest>) -> Result<Response<wire::PinAnswer>, Status> {
+    async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        Ok(Response::new(self.pin_shards(request).await?))
+        Ok(Response::new(self.open_views(request).await?))
     }
 
-    async fn pin_and_scan(
+    async fn open_and_scan(
         &self,
-        request: Request<wire::PinAndScanRequest>,
-    ) -> Result<Response<Self::PinAndScanStream>, Status> {
+        request: Request<wire::OpenAndScanRequest>,
+    ) -> Result<Response<Self::OpenAndScanStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let answer = self.pin_shards(require(request.pin, "the pin")?).await?;
+        let answer = self.open_views(require(request.open, "the views")?).await?;
         let scan = match is_scanned(&answer) {
             true => self.scan_shards(require(request.scan, "the scan")?)?,
             false => stream::empty().boxed(),
         };
-        let pinned = wire::ScanPart {
+        let opened = wire::ScanPart {
             shard: 0,
-            part: Some(Part::Pinned(answer)),
+            part: Some(Part::Opened(answer)),
         };
         // If the first rows are ready in time, the whole answer of a small scan fits into one packet.
         let mut scan = scan.peekable();
         let _ready_or_late = tokio::time::timeout(TOGETHER_MAX, Pin::new(&mut scan).peek()).await;
-        Ok(Response::new(stream::iter([pinned]).chain(scan).map(Ok).boxed()))
+        Ok(Response::new(stream::iter([opened]).chain(scan).map(Ok).boxed()))
     }
 
     async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Renewed>, Status> {
-        self.leaf.renew(query_id(&request.into_inner().query)?);
+        self.leaf.leases.renew(uid(&request.into_inner().views)?);
         Ok(Response::new(wire::Renewed {}))
     }
 
-    async fn unpin(&self, request: Request<wire::UnpinRequest>) -> Result<Response<wire::Unpinned>, Status> {
-        for query in request.into_inner().queries {
-            self.leaf.unpin(query_id(&query)?);
+    async fn release(&self, request: Request<wire::ReleaseRequest>) -> Result<Response<wire::Released>, Status> {
+        for views in request.into_inner().views {
+            self.leaf.leases.release(uid(&views)?);
         }
-        Ok(Response::new(wire::Unpinned {}))
+        Ok(Response::new(wire::Released {}))
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
@@ -240,9 +240,9 @@ impl scan_server::Scan for ScanService {
         &self,
         request: Request<wire::ScanRestRequest>,
     ) -> Result<Response<Self::ScanRestStream>, Status> {
-        let id = Uuid::from_slice(&request.into_inner().waiting).ok();
-        let rest = id.and_then(|id| self.waiting.take(&id)).ok_or_else(|| {
-            let detail = "the rest of this answer does not wait here: its call has ended, or the leaf has restarted";
+        let id = Uuid::from_slice(&request.into_inner().deferred).ok();
+        let rest = id.and_then(|id| self.deferred.take(&id)).ok_or_else(|| {
+            let detail = "the rest of this answer is not here: its call has ended, or the leaf has restarted";
             Problem::new(Code::Unavailable, detail).hint("retry the query")
         })?;
         Ok(Response::new(rest.map(Ok).boxed()))

@@ -111,7 +111,6 @@ pub(crate) struct ShardState {
     /// Whether the last build of the tail failed; then read views contain the whole tail, however long.
     pub unindexable: bool,
     paths: Arc<PathKinds>,
-    newest_ms: i64,
     freshness_ms: u64,
     current: Option<Arc<FreshView>>,
     last_indexed: Option<Arc<FreshView>>,
@@ -130,11 +129,6 @@ pub(crate) struct BuildInFlight {
 impl ShardState {
     /// The state of a shard without segments and tail.
     pub(crate) fn new(store: Arc<Store>, rows: BTreeMap<Partition, PartitionRow>, paths: PathKinds) -> Self {
-        let newest_ms = rows
-            .values()
-            .filter_map(|row| row.last_ingested_ms)
-            .max()
-            .unwrap_or_default();
         Self {
             shard: store.shard(),
             documents: SharedStore::new(store),
@@ -149,7 +143,6 @@ impl ShardState {
             built_at: None,
             unindexable: false,
             paths: Arc::new(paths),
-            newest_ms,
             freshness_ms: 0,
             current: None,
             last_indexed: None,
@@ -206,7 +199,6 @@ impl ShardState {
                 .map(|d| d.header.ingested_ms)
                 .max()
                 .unwrap_or_default();
-            self.newest_ms = self.newest_ms.max(newest);
             self.freshness_ms = now_ms.saturating_sub(newest).max(0).unsigned_abs();
         }
         self.rows.extend(change.rows);
@@ -251,7 +243,6 @@ impl ShardState {
             paths: self.paths.clone(),
             segments: segments.collect(),
             tail: Arc::new(tail),
-            newest_ms: self.newest_ms,
             store: self.documents.clone() as Arc<dyn Documents>,
         };
         FreshView {

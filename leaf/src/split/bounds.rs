@@ -19,7 +19,7 @@ use crate::error::Error;
 
 /// Between which values a column lies.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ColumnBounds {
+pub(crate) struct ColumnBounds {
     /// A value that no value is less than, and one that none is greater than; None if all are NULL.
     pub range: Option<(ScalarValue, ScalarValue)>,
     /// Whether a document may have NULL.

@@ -17,7 +17,7 @@ const SLOTS_PER_DOCUMENT: u64 = 4;
 const BLOCK_DOCUMENTS: usize = 1_024;
 
 /// Documents counted by their values of some text columns.
-pub struct Groups {
+pub(crate) struct Groups {
     /// The columns, in the requested order, with a row for each group.
     pub values: Vec<ArrayRef>,
     /// The number of documents in each group.
@@ -39,7 +39,7 @@ impl Groups {
 
 /// What one column has counted in the requested documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GroupColumn {
+pub(crate) struct GroupColumn {
     /// Documents whose non-null value does not convert to the column's type.
     pub cast_failures: u64,
     /// Documents with a non-null value.

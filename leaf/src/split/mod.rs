@@ -110,7 +110,7 @@ pub(crate) const PART_BYTES_MAX: usize = 96 << 20;
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
 
 /// An immutable index over a run of documents. Documents are numbered from 0 in address order.
-pub struct Segment {
+pub(crate) struct Segment {
     /// Each part with the number of its first document.
     parts: Vec<(u32, Part)>,
     documents: u32,
@@ -124,27 +124,27 @@ static SEGMENTS: AtomicU64 = AtomicU64::new(0);
 
 /// An index part of a segment: an index over some of its documents, one after another.
 #[derive(Clone, Copy)]
-pub struct SegmentPart<'a> {
+pub(crate) struct SegmentPart<'a> {
     first: u32,
     part: &'a Part,
 }
 
 impl SegmentPart<'_> {
     /// The numbers of its documents in the segment.
-    pub fn documents(&self) -> Range<u32> {
+    pub(crate) fn documents(&self) -> Range<u32> {
         self.first..self.first + self.part.paths.documents
     }
 
     /// The documents that match a condition and those that may match, or None if the index knows nothing about it.
     /// They are numbered from 0 at the first document of the part.
-    pub fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
+    pub(crate) fn find_matches(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
         self.part.lookup(lookup)
     }
 
     /// Where a condition on the text at a path is true, given the documents whose values must be read. It is evaluated
     /// once for each distinct text, by `passes`; None if there are too many of them. The text of another value is NULL
     /// or, with a cast, has to be read. Documents are numbered like those of [`find_matches`](Self::find_matches).
-    pub fn decide_texts(
+    pub(crate) fn decide_texts(
         &self,
         path: &Path,
         cast: bool,
@@ -155,12 +155,12 @@ impl SegmentPart<'_> {
     }
 
     /// Between which values a column lies, or None if that is not known exactly.
-    pub fn bounds(&self, column: &Column, time_path: Option<&Path>) -> Result<Option<ColumnBounds>, Error> {
+    pub(crate) fn bounds(&self, column: &Column, time_path: Option<&Path>) -> Result<Option<ColumnBounds>, Error> {
         self.part.bounds(column, time_path)
     }
 
     /// Whether the part stores a column, so that its values need not be read from the raw documents.
-    pub fn stores(&self, column: &Column, time_path: Option<&Path>) -> Result<bool, Error> {
+    pub(crate) fn stores(&self, column: &Column, time_path: Option<&Path>) -> Result<bool, Error> {
         Ok(self.part.values(column, time_path, &[])?.is_some())
     }
 
@@ -178,7 +178,7 @@ struct SegmentFile {
 
 /// A condition that an index may decide.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Lookup {
+pub(crate) enum Lookup {
     /// The value at the path, read strictly as this type, equals one of the literals.
     In(Path, Type, Vec<Literal>),
     /// The value at the path, read strictly as this type, lies between the bounds. Each bound says whether it is
@@ -206,7 +206,7 @@ pub enum Lookup {
 /// A constant in a lookup.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant holds the value of its type")]
-pub enum Literal {
+pub(crate) enum Literal {
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -216,7 +216,7 @@ pub enum Literal {
 }
 
 /// The values of a column.
-pub struct ColumnValues {
+pub(crate) struct ColumnValues {
     /// One value per requested document, in the requested order, of the column's Arrow type.
     pub array: ArrayRef,
     /// Requested documents whose non-null value does not convert to the column's type.
@@ -227,7 +227,7 @@ pub struct ColumnValues {
 
 /// What a segment knows about a path, in all of its parts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PathSummary {
+pub(crate) struct PathSummary {
     /// The kinds of its values.
     pub kinds: plan::Kinds,
     /// Documents with a non-null value outside of arrays.
@@ -242,7 +242,7 @@ pub struct PathSummary {
 
 impl Segment {
     /// Indexes documents in memory. They must be in address order.
-    pub fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
+    pub(crate) fn in_memory(documents: &[Arc<Document>]) -> Result<Self, Error> {
         let parts = parts_of(documents)
             .map(Part::in_memory)
             .collect::<Result<Vec<_>, _>>()?;
@@ -334,7 +334,7 @@ impl Segment {
     }
 
     /// Opens a file. Its footer is verified now and every other block when it is first read; a mismatch is an error.
-    pub fn open(file: &FilePath) -> Result<Self, Error> {
+    pub(crate) fn open(file: &FilePath) -> Result<Self, Error> {
         let file_error = |source| Error::File {
             path: file.to_owned(),
             source,
@@ -383,35 +383,35 @@ impl Segment {
     }
 
     /// Distinguishes it from all other segments, as long as the process runs.
-    pub fn uid(&self) -> u64 {
+    pub(crate) fn uid(&self) -> u64 {
         self.uid
     }
 
     /// Whether it is in a file.
-    pub fn is_stored(&self) -> bool {
+    pub(crate) fn is_stored(&self) -> bool {
         self.file.is_some()
     }
 
     /// Documents in the segment, including those deleted since it was built.
-    pub fn documents(&self) -> u32 {
+    pub(crate) fn documents(&self) -> u32 {
         self.documents
     }
 
     /// Its index parts, in the order of their documents.
-    pub fn parts(&self) -> impl ExactSizeIterator<Item = SegmentPart<'_>> {
+    pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = SegmentPart<'_>> {
         self.parts
             .iter()
             .map(|(first, part)| SegmentPart { first: *first, part })
     }
 
     /// The index part with this number.
-    pub fn part(&self, number: usize) -> SegmentPart<'_> {
+    pub(crate) fn part(&self, number: usize) -> SegmentPart<'_> {
         let (first, part) = &self.parts[number];
         SegmentPart { first: *first, part }
     }
 
     /// Bytes of its file, or of its memory.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -421,12 +421,13 @@ impl Segment {
     }
 
     /// Bytes of its file that readers have verified so far.
-    pub fn bytes_read(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.file.as_ref().map_or(0, |on_disk| on_disk.file.bytes_verified())
     }
 
     /// Whether its file was found to be damaged.
-    pub fn is_damaged(&self) -> bool {
+    pub(crate) fn is_damaged(&self) -> bool {
         self.file
             .as_ref()
             .is_some_and(|on_disk| on_disk.file.damaged().is_some())
@@ -435,7 +436,7 @@ impl Segment {
     /// Verifies the checksums of its file, starting at block `from`, until `bytes_max` bytes are read.
     ///
     /// Returns the block to continue with, if any is left, and the bytes read.
-    pub fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
+    pub(crate) fn scrub(&self, from: usize, bytes_max: u64) -> io::Result<(Option<usize>, u64)> {
         self.file
             .as_ref()
             .map_or(Ok((None, 0)), |on_disk| on_disk.file.scrub(from, bytes_max))
@@ -443,7 +444,7 @@ impl Segment {
 
     /// Documents of which only the header is indexed: they could not be parsed, or no index could be built with them.
     /// Documents that lack only some of their paths do not count.
-    pub fn unindexed(&self) -> u64 {
+    pub(crate) fn unindexed(&self) -> u64 {
         self.parts.iter().map(|(_, part)| part.paths.header_only.len()).sum()
     }
 
@@ -451,7 +452,7 @@ impl Segment {
     ///
     /// # Panics
     /// If the segment has no document with this number.
-    pub fn address(&self, document: u32) -> Address {
+    pub(crate) fn address(&self, document: u32) -> Address {
         let (first, part) = &self.parts[self.parts.partition_point(|(first, _)| *first <= document) - 1];
         part.headers
             .address(document - first)
@@ -459,14 +460,14 @@ impl Segment {
     }
 
     /// The number of the document at an address, if the segment holds it.
-    pub fn find(&self, address: &Address) -> Option<u32> {
+    pub(crate) fn find(&self, address: &Address) -> Option<u32> {
         self.parts
             .iter()
             .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
     }
 
     /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.
-    pub fn values(
+    pub(crate) fn values(
         &self,
         column: &Column,
         time_path: Option<&Path>,
@@ -483,7 +484,7 @@ impl Segment {
 
     /// Counts these documents (ascending) by their values of text columns, part by part. None if the values of some
     /// documents must be read one by one.
-    pub fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Vec<Groups>>, Error> {
+    pub(crate) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Vec<Groups>>, Error> {
         let groups = self
             .parts_with(documents)
             .map(|(part, documents)| part.count_groups(columns, &documents));
@@ -506,7 +507,7 @@ impl Segment {
     }
 
     /// The paths of its documents, indexed or not.
-    pub fn paths(&self) -> Vec<(Path, PathSummary)> {
+    pub(crate) fn paths(&self) -> Vec<(Path, PathSummary)> {
         let mut paths: BTreeMap<Path, PathSummary> = BTreeMap::new();
         for (_, part) in &self.parts {
             for (id, node) in part.paths.nodes.iter() {
@@ -537,7 +538,7 @@ impl Segment {
     }
 
     /// Whether its documents may have paths that [`paths`](Self::paths) does not list.
-    pub fn has_untracked(&self) -> bool {
+    pub(crate) fn has_untracked(&self) -> bool {
         self.parts.iter().any(|(_, part)| !part.paths.incomplete().is_empty())
     }
 }

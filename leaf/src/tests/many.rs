@@ -24,7 +24,7 @@ use proto::{
 use super::{
     made_up,
     replay::model,
-    support::{Fixture, all_documents, clicks, close_idle_shards, query, record, small, texts},
+    support::{Fixture, all_documents, clicks, close_idle_shards, record, small, texts},
     views::stream as records_of,
 };
 
@@ -199,10 +199,10 @@ async fn a_retained_view_keeps_its_shard_open() {
             .push(&[&format!("{{\"_id\":\"a{}\",\"number\":{number}}}", number % 10)])
             .await;
     }
-    let (others, query) = (fixture.add_collections(5), fixture.pin(fixture.shard).await);
+    let (others, views) = (fixture.add_collections(5), fixture.open(fixture.shard).await);
     fixture.push_to(others[0], "1").await;
-    let other = fixture.pin(others[0]).await;
-    let before = all_documents(&fixture.leaf.pinned(query, fixture.shard).expect("a view"));
+    let other = fixture.open(others[0]).await;
+    let before = all_documents(views.of(fixture.shard).expect("a view"));
     for number in 0..200 {
         fixture
             .push(&[&format!("{{\"_id\":\"a{}\",\"number\":{number}}}", number % 10)])
@@ -215,15 +215,12 @@ async fn a_retained_view_keeps_its_shard_open() {
         .eventually("all others are closed", async |fixture| fixture.leaf.open_shards() == 2)
         .await;
     fixture.push_to(others[0], "2").await;
-    assert_eq!(
-        all_documents(&fixture.leaf.pinned(other, others[0]).expect("a view")).len(),
-        1
-    );
-    fixture.leaf.unpin(other);
-    let view = fixture.leaf.pinned(query, fixture.shard).expect("still pinned");
+    assert_eq!(all_documents(other.of(others[0]).expect("a view")).len(), 1);
+    drop(other);
+    let view = views.of(fixture.shard).expect("still open").clone();
     assert_eq!(all_documents(&view), before);
-    fixture.leaf.unpin(query);
-    // A running scan has a view without a pin.
+    drop(views);
+    // A running scan has a view of its own.
     assert_eq!(all_documents(&view), before);
     assert_eq!(fixture.documents().await.len(), 10);
     drop(view);
@@ -317,14 +314,12 @@ async fn read_in_turn(fixture: Arc<Fixture>, shards: ShardStreams, done: Arc<Ato
         if done.load(Ordering::SeqCst) {
             return;
         }
-        let query = query();
-        let pinned = fixture.try_pin(query, *shard).await;
-        if pinned.as_ref().is_err_and(is_full) {
-            continue;
-        }
-        pinned.expect("a view");
-        let view = fixture.leaf.pinned(query, *shard).expect("it is pinned");
-        fixture.leaf.unpin(query);
+        let views = match fixture.try_open(*shard).await {
+            Err(problem) if is_full(&problem) => continue,
+            opened => opened.expect("a view"),
+        };
+        let view = views.of(*shard).expect("it is open").clone();
+        drop(views);
         let at = view.positions.get(&clicks(), 0).unwrap_or(-1);
         assert_eq!(
             texts(&all_documents(&view)),

@@ -11,7 +11,7 @@ use proto::{
     ingest::{Push, PushResult},
 };
 
-use super::support::{Fixture, all_documents, query, small, tail_only};
+use super::support::{Fixture, all_documents, small, tail_only};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_push_is_visible() {
@@ -220,52 +220,34 @@ async fn a_query_waits_for_a_position_until_its_deadline() {
     let at_least: PositionVector = "push/0@0".parse().expect("a vector");
     assert!(fixture.documents().await.is_empty(), "the shard is open");
     let soon = Instant::now() + Duration::from_millis(20);
-    let late = fixture
-        .leaf
-        .pin(query(), fixture.shard, &at_least, soon)
-        .await
-        .expect_err("nothing was pushed");
+    let late = fixture.open_at(fixture.shard, at_least.clone(), soon).await;
+    let late = late.map(drop).expect_err("nothing was pushed");
     assert_eq!(late.code, Code::Timeout);
     let waiting = {
         let (fixture, at_least) = (fixture.clone(), at_least.clone());
         tokio::spawn(async move {
-            fixture
-                .leaf
-                .pin(
-                    query(),
-                    fixture.shard,
-                    &at_least,
-                    Instant::now() + Duration::from_secs(20),
-                )
-                .await
+            let deadline = Instant::now() + Duration::from_secs(20);
+            fixture.open_at(fixture.shard, at_least, deadline).await
         })
     };
     fixture.push(&["1"]).await;
-    assert!(
-        waiting
-            .await
-            .expect("a task")
-            .expect("a view")
-            .positions
-            .covers(&at_least)
-    );
+    let views = waiting.await.expect("a task").expect("a view");
+    let view = views.of(fixture.shard).expect("it is open");
+    assert!(view.positions.covers(&at_least));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pinned_view_does_not_change() {
+async fn an_open_view_does_not_change() {
     let fixture = Fixture::start(small);
     fixture.push(&[r#"{"_id":"a","v":1}"#, r#"{"_id":"b","v":1}"#]).await;
-    let query = fixture.pin(fixture.shard).await;
-    let view = fixture.leaf.pinned(query, fixture.shard).expect("pinned");
-    let before = all_documents(&view);
+    let views = fixture.open(fixture.shard).await;
+    let before = all_documents(views.of(fixture.shard).expect("it is open"));
     for round in 0..60 {
         fixture.push(&[&format!(r#"{{"_id":"a","v":{round}}}"#)]).await;
     }
-    assert_eq!(
-        all_documents(&fixture.leaf.pinned(query, fixture.shard).expect("still pinned")),
-        before
-    );
+    assert_eq!(all_documents(views.of(fixture.shard).expect("still open")), before);
     assert_eq!(fixture.documents().await.len(), 2);
-    fixture.leaf.unpin(query);
-    assert!(fixture.leaf.pinned(query, fixture.shard).is_err());
+    assert_eq!(fixture.leaf.open_views(), 1);
+    drop(views);
+    assert_eq!(fixture.leaf.open_views(), 0);
 }

@@ -3,15 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use plan::scan::{PinnedShard, QueryId, Scan as _};
 use proto::{
     Catalog, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
@@ -21,7 +17,7 @@ use proto::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::{Leaf, LeafOptions, document::Document, view::ReadView};
+use crate::{Leaf, LeafOptions, document::Document, leaf::views::LeafViews, view::ReadView};
 
 pub(crate) struct Fixture {
     pub folder: TempDir,
@@ -217,16 +213,25 @@ impl Fixture {
         }
     }
 
-    pub(crate) async fn try_pin(&self, query: QueryId, shard: ShardId) -> Result<PinnedShard, Problem> {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        self.leaf.pin(query, shard, &PositionVector::default(), deadline).await
+    /// Opens a view of a shard that covers these positions.
+    pub(crate) async fn open_at(
+        &self,
+        shard: ShardId,
+        at_least: PositionVector,
+        deadline: Instant,
+    ) -> Result<LeafViews, Problem> {
+        let (views, mut outcomes) = self.leaf.open_read_views(&[(shard, at_least)], deadline).await;
+        outcomes.pop().expect("an outcome").map(|_| views)
     }
 
-    /// Pins a shard for a new query.
-    pub(crate) async fn pin(&self, shard: ShardId) -> QueryId {
-        let query = query();
-        self.try_pin(query, shard).await.expect("a view");
-        query
+    pub(crate) async fn try_open(&self, shard: ShardId) -> Result<LeafViews, Problem> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        self.open_at(shard, PositionVector::default(), deadline).await
+    }
+
+    /// Opens a view of a shard for a new query.
+    pub(crate) async fn open(&self, shard: ShardId) -> LeafViews {
+        self.try_open(shard).await.expect("a view")
     }
 
     pub(crate) async fn view(&self) -> ReadView {
@@ -234,10 +239,7 @@ impl Fixture {
     }
 
     pub(crate) async fn view_of(&self, shard: ShardId) -> ReadView {
-        let query = self.pin(shard).await;
-        let view = self.leaf.pinned(query, shard).expect("it is pinned");
-        self.leaf.unpin(query);
-        view
+        self.open(shard).await.of(shard).expect("it is open").clone()
     }
 
     /// Address -> text of all documents that a new query sees.
@@ -317,11 +319,6 @@ fn copy(from: &Path, to: &Path) {
 
 pub(crate) fn clicks() -> SourceName {
     "clicks".parse().expect("a name")
-}
-
-pub(crate) fn query() -> QueryId {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    QueryId(NEXT.fetch_add(1, Ordering::Relaxed).into())
 }
 
 pub(crate) fn record(offset: i64, key: Option<&str>, value: Option<&str>) -> Record {

@@ -1,4 +1,4 @@
-//! Scans: pins, rows, partial aggregates and large documents are the same within the process and over gRPC.
+//! Scans: views, rows, partial aggregates and large documents are the same within the process and over gRPC.
 
 use std::{
     collections::BTreeMap,
@@ -24,18 +24,12 @@ use datafusion::{
 use futures::TryStreamExt as _;
 use plan::{
     Column, Path,
-    scan::{
-        PageStart, PartialAggregate, QueryId, ScanChunk, ScanRequest, ScanSource, ScanTrailer, SortKey, Stage,
-        VIEW_LEASE,
-    },
+    scan::{PageStart, PartialAggregate, Scan as _, ScanChunk, ScanRequest, ScanSource, ScanTrailer, SortKey, Stage},
+    views::{OpenRequest, ReadViews, VIEW_LEASE},
 };
 use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
 
 use super::{ServedLeaf, batch, clicks, filled, serve_both, soon};
-
-pub(super) fn query(number: u128) -> QueryId {
-    QueryId(number)
-}
 
 pub(super) fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
     let columns = columns
@@ -43,7 +37,6 @@ pub(super) fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, 
         .map(|name| Column::parse(name).expect("a column"))
         .collect();
     ScanRequest {
-        query: query(1),
         shards: vec![served.shard],
         read: ScanSource::Auto,
         time_path: None,
@@ -55,8 +48,8 @@ pub(super) fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, 
 }
 
 /// All rows as text, and the trailer.
-async fn rows(served: &ServedLeaf, request: ScanRequest) -> Result<(Vec<String>, ScanTrailer), Problem> {
-    let answer = served.scan.scan(request).pop().expect("an answer");
+async fn rows(views: &dyn ReadViews, request: ScanRequest) -> Result<(Vec<String>, ScanTrailer), Problem> {
+    let answer = views.scan(request).pop().expect("an answer");
     let chunks: Vec<ScanChunk> = answer.try_collect().await?;
     let mut batches: Vec<RecordBatch> = Vec::new();
     let mut trailer = None;
@@ -85,9 +78,9 @@ async fn scans_return_the_same_rows_and_trailers() {
     let leaves = filled().await;
     let mut answers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for served in &leaves {
-        check_pin(served).await;
+        let views = check_open(served).await;
         for (name, request) in scans(served) {
-            let (mut found, trailer) = rows(served, request)
+            let (mut found, trailer) = rows(&*views, request)
                 .await
                 .unwrap_or_else(|problem| panic!("{name}: {problem}"));
             found.sort();
@@ -95,7 +88,8 @@ async fn scans_return_the_same_rows_and_trailers() {
             let other = answers.entry(name).or_insert_with(|| found.clone());
             assert_eq!(*other, found, "{name}");
         }
-        check_unpin(served).await;
+        drop(views);
+        served.until_released().await;
     }
     assert_eq!(
         answers["rows"].len(),
@@ -111,46 +105,39 @@ async fn scans_return_the_same_rows_and_trailers() {
     );
 }
 
-/// Pins a view for query 1, which must succeed twice with the same result. A pin that waits for a position must time
-/// out.
-async fn check_pin(served: &ServedLeaf) {
-    let through_last: PositionVector = [Position {
-        source: clicks(),
-        partition: 0,
-        offset: 5,
-    }]
-    .into_iter()
-    .collect();
-    let pinned = served
-        .scan
-        .pin(query(1), served.shard, &through_last, soon())
-        .await
-        .expect("a view");
-    assert_eq!((pinned.documents, &pinned.positions), (5, &through_last));
-    let again = served
-        .scan
-        .pin(query(1), served.shard, &through_last, soon())
-        .await
-        .expect("the same view");
-    assert_eq!(pinned.paths, again.paths, "a repeated pin returns the same paths");
-    assert!(pinned.paths.paths.contains_key(&Path::of_keys(["odd.key", "\"q\""])));
-    let never_written = [Position {
-        source: clicks(),
-        partition: 0,
-        offset: 99,
-    }]
-    .into_iter()
-    .collect();
-    let late = served
-        .scan
-        .pin(
-            query(2),
-            served.shard,
-            &never_written,
-            Instant::now() + Duration::from_millis(50),
-        )
-        .await;
+/// Opens a view, and another one that must be the same. A view that waits for a position must time out.
+async fn check_open(served: &ServedLeaf) -> Box<dyn ReadViews> {
+    let through = |offset| {
+        let position = Position {
+            source: clicks(),
+            partition: 0,
+            offset,
+        };
+        [(served.shard, PositionVector::from_iter([position]))]
+    };
+    let (wanted, mut views) = (through(5), Vec::new());
+    for _ in 0..2 {
+        let opened = served
+            .scan
+            .open(OpenRequest {
+                shards: &wanted,
+                deadline: soon(),
+                released_at: soon(),
+                expected: None,
+            })
+            .await;
+        let [Ok(view)] = &opened.outcomes[..] else {
+            panic!("{:?}", opened.outcomes);
+        };
+        assert_eq!((view.documents, &view.positions), (5, &wanted[0].1));
+        assert!(view.paths.paths.contains_key(&Path::of_keys(["odd.key", "\"q\""])));
+        views.push((view.paths.clone(), opened.views));
+    }
+    assert_eq!(views[0].0, views[1].0, "both have the same paths");
+    let (never_written, soon) = (through(99), Instant::now() + Duration::from_millis(50));
+    let late = served.open_until(&never_written, soon).await;
     assert_eq!(late.map(drop).map_err(|p| p.code), Err(Code::Timeout));
+    views.remove(0).1
 }
 
 /// Scans of every kind, by name.
@@ -219,43 +206,56 @@ fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_view_outlives_the_lease_of_its_pin() {
+async fn an_open_view_outlives_its_lease_and_that_of_a_dead_client_expires() {
     let leaves = filled().await;
-    let (renewed, forgotten, none) = (query(3), query(4), PositionVector::default());
-    let pinned_until = Instant::now() + Duration::from_millis(500);
+    let opened_until = Instant::now() + Duration::from_millis(500);
+    let mut open = Vec::new();
     for served in &leaves {
-        for id in [renewed, forgotten] {
-            let pinned = served.scan.pin(id, served.shard, &none, pinned_until).await;
-            pinned.expect("a view");
-        }
+        let wanted = [(served.shard, PositionVector::default())];
+        open.push(served.open_until(&wanted, opened_until).await.expect("a view"));
     }
-    let is_kept = |served: &ServedLeaf, id| served.leaf.pinned(id, served.shard).is_ok();
-    let mut renew_again = tokio::time::interval(VIEW_LEASE / 20);
+    let [_, remote] = &leaves;
+    open_on_a_client_that_dies(remote, opened_until).await;
+    assert_eq!(remote.leaf.open_views(), 2);
+    let mut look_again = tokio::time::interval(Duration::from_millis(100));
     let until_expired = async {
-        while leaves.iter().any(|served| is_kept(served, forgotten)) {
-            leaves.iter().for_each(|served| served.scan.renew(renewed));
-            renew_again.tick().await;
+        while remote.leaf.open_views() > 1 {
+            look_again.tick().await;
         }
     };
     let expired = tokio::time::timeout(VIEW_LEASE * 3, until_expired).await;
     expired.expect("what is not renewed expires");
-    assert!(pinned_until.elapsed() >= VIEW_LEASE, "not before its lease");
-    for served in &leaves {
-        assert!(is_kept(served, renewed));
+    assert!(opened_until.elapsed() >= VIEW_LEASE, "not before its lease");
+    for (served, views) in leaves.iter().zip(open) {
+        let request = request(served, &["_id"], vec![], Stage::Rows { limit: None });
+        assert_eq!(rows(&*views, request).await.expect("it was renewed").0.len(), 5);
+        assert_eq!(served.leaf.open_views(), 1);
+        drop(views);
+        served.until_released().await;
     }
 }
 
-/// Unpins the view of query 1. Scans must fail once it is released.
-async fn check_unpin(served: &ServedLeaf) {
-    served.scan.unpin(query(1));
-    let released = tokio::time::timeout(Duration::from_secs(20), async {
-        while served.leaf.pinned(query(1), served.shard).is_ok() {
-            tokio::task::yield_now().await;
-        }
+/// Opens a view on a client whose threads end without a word to the leaf.
+async fn open_on_a_client_that_dies(served: &ServedLeaf, deadline: Instant) {
+    let client = tokio::runtime::Runtime::new().expect("threads");
+    let (scan, shard) = (served.client(&client), served.shard);
+    let open = client.spawn(async move {
+        let opened = scan
+            .open(OpenRequest {
+                shards: &[(shard, PositionVector::default())],
+                deadline,
+                released_at: soon(),
+                expected: None,
+            })
+            .await;
+        opened
+            .outcomes
+            .iter()
+            .for_each(|outcome| assert!(outcome.is_ok(), "{outcome:?}"));
+        std::mem::forget(opened.views);
     });
-    released.await.expect("the view is released");
-    let late = rows(served, request(served, &["_id"], vec![], Stage::Rows { limit: None })).await;
-    assert_eq!(late.map(drop).map_err(|p| p.code), Err(Code::Unavailable));
+    open.await.expect("a view");
+    client.shutdown_background();
 }
 
 /// `count(*), sum(n)` by word, as a planner produces it.
@@ -301,13 +301,8 @@ async fn large_documents_are_sent_in_chunks() {
                 .await,
             Ok(BatchOutcome::Applied { stored: 2 })
         );
-        served
-            .scan
-            .pin(query(1), served.shard, &PositionVector::default(), soon())
-            .await
-            .expect("a view");
-        let chunks: Vec<ScanChunk> = served
-            .scan
+        let views = served.open(&[served.shard]).await;
+        let chunks: Vec<ScanChunk> = views
             .scan(request(
                 &served,
                 &["_offset", "_doc"],

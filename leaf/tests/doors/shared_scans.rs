@@ -1,19 +1,18 @@
 //! Scans of several shards in one call: the answers can be read in any order, and dropping one does not fail another.
 
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
-use plan::scan::{ScanChunk, ScanStream, Stage};
-use proto::{PositionVector, ingest::ShardId};
-
-use super::{
-    ServedLeaf, batch,
-    scans::{query, request},
-    serve_both, soon,
+use plan::{
+    scan::{ScanChunk, ScanStream, Stage},
+    views::ReadViews,
 };
+use proto::ingest::ShardId;
+
+use super::{ServedLeaf, batch, scans::request, serve_both};
 
 /// Bytes of each answer: far more than a shared call carries.
 const ANSWER_BYTES: usize = 3 << 20;
 
-/// Both leaves with so many documents of 10 kB, pinned for the query of [`request`].
+/// Both leaves with so many documents of 10 kB.
 async fn large() -> [ServedLeaf; 2] {
     let leaves = serve_both().await;
     for served in &leaves {
@@ -26,20 +25,15 @@ async fn large() -> [ServedLeaf; 2] {
             .write(batch(served.shard, -1, &texts))
             .await
             .expect("it is written");
-        served
-            .scan
-            .pin(query(1), served.shard, &PositionVector::default(), soon())
-            .await
-            .expect("a view");
     }
     leaves
 }
 
 /// The answers of one call for this many shards; all are the same shard.
-fn answers(served: &ServedLeaf, shards: usize, stage: Stage) -> Vec<ScanStream> {
+fn answers(served: &ServedLeaf, views: &dyn ReadViews, shards: usize, stage: Stage) -> Vec<ScanStream> {
     let mut request = request(served, &["_doc"], vec![], stage);
     request.shards = vec![served.shard; shards];
-    served.scan.scan(request)
+    views.scan(request)
 }
 
 async fn rows(answer: ScanStream) -> usize {
@@ -56,15 +50,16 @@ async fn rows(answer: ScanStream) -> usize {
 async fn large_answers_of_one_call_are_read_in_any_order() {
     const ALL: Stage = Stage::Rows { limit: None };
     for served in large().await {
-        let documents = ANSWER_BYTES / 10_000;
-        let mut unread = answers(&served, 3, ALL);
+        let (documents, views) = (ANSWER_BYTES / 10_000, served.open(&[served.shard]).await);
+        let answers = |shards, stage| answers(&served, &*views, shards, stage);
+        let mut unread = answers(3, ALL);
         let (third, second) = (unread.pop().expect("an answer"), unread.pop().expect("an answer"));
         assert_eq!(rows(third).await, documents);
         assert_eq!(rows(second).await, documents);
-        let again = answers(&served, 2, ALL);
+        let again = answers(2, ALL);
         assert_eq!(join_all(again.into_iter().map(rows)).await, [documents; 2]);
         assert_eq!(rows(unread.pop().expect("an answer")).await, documents);
-        let small = answers(&served, 3, Stage::Rows { limit: Some(2) });
+        let small = answers(3, Stage::Rows { limit: Some(2) });
         assert_eq!(join_all(small.into_iter().map(rows)).await, [2; 3]);
     }
 }
@@ -76,14 +71,10 @@ async fn a_small_answer_ends_while_a_large_one_is_not_read() {
             number: 1 - served.shard.number,
             ..served.shard
         };
-        served
-            .scan
-            .pin(query(1), empty, &PositionVector::default(), soon())
-            .await
-            .expect("a view");
+        let views = served.open(&[empty, served.shard]).await;
         let mut request = request(&served, &["_doc"], vec![], Stage::Rows { limit: None });
         request.shards = vec![empty, served.shard];
-        let mut answers = served.scan.scan(request);
+        let mut answers = views.scan(request);
         let large = answers.pop().expect("an answer");
         assert_eq!(rows(answers.pop().expect("an answer")).await, 0);
         assert_eq!(rows(large).await, ANSWER_BYTES / 10_000);
@@ -95,11 +86,13 @@ async fn thousands_of_answers_that_are_dropped_early_leave_the_others_alone() {
     const ROUNDS: usize = 12;
     const AT_ONCE: usize = 100;
     for served in large().await {
-        let mut slow = answers(&served, 1, Stage::Rows { limit: None }).remove(0);
+        let views = served.open(&[served.shard]).await;
+        let answers = |shards, stage| answers(&served, &*views, shards, stage);
+        let mut slow = answers(1, Stage::Rows { limit: None }).remove(0);
         slow.next().await.expect("a chunk").expect("no problem");
         for _ in 0..ROUNDS {
             let started = (0..AT_ONCE).map(|_| async {
-                let mut answer = answers(&served, 1, Stage::Rows { limit: None }).remove(0);
+                let mut answer = answers(1, Stage::Rows { limit: None }).remove(0);
                 answer.next().await.expect("a chunk").expect("no problem");
                 answer
             });

@@ -15,6 +15,7 @@ pub mod search;
 pub mod simplify;
 pub mod token;
 pub mod value;
+pub mod views;
 pub mod wire;
 
 pub use column::{Column, ColumnSource, PathType, Type};

@@ -1,7 +1,4 @@
 //! The scan request that a query sends to a leaf, and its answer. Shared by: aggregator (client), leaf (server).
-//!
-//! A query first *pins* a view of every shard it will read. All its scans read that point in time, and planning learns
-//! from it which paths exist and of which kinds. Then it scans, as often as its plan needs, and unpins.
 
 use std::{
     sync::Arc,
@@ -19,40 +16,20 @@ use datafusion::{
         aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
     },
 };
-use futures::{future::join_all, stream::BoxStream};
-pub use proto::node::QueryId;
+use futures::stream::BoxStream;
 use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},
 };
 
-use crate::{column::Column, kinds::PathKinds, path::Path};
+use crate::{
+    column::Column,
+    path::Path,
+    views::{OpenRequest, Opened},
+};
 
 /// How long after the deadline of a query its client may still read the answer.
 pub const ANSWER_READ_MAX: Duration = Duration::from_secs(3_600);
-
-/// How long a leaf keeps the views of a query after the deadline of their pin or their last renewal, unless a scan of
-/// the query is still being read.
-pub const VIEW_LEASE: Duration = Duration::from_secs(10);
-
-/// What became of each pin of a call, in the order of its shards.
-pub type PinOutcomes = Vec<Result<PinnedShard, Problem>>;
-
-/// A read view of one shard, pinned for a query.
-#[derive(Debug, Clone)]
-pub struct PinnedShard {
-    /// The view contains every record through these positions and none after.
-    pub positions: PositionVector,
-    /// Identifies the leaf's start, so it changes with every restart. A restarted leaf may have less data than before.
-    pub boot: u64,
-    /// The kinds of all paths.
-    pub paths: Arc<PathKinds>,
-    /// Documents in the view.
-    pub documents: u64,
-    /// Milliseconds between the newest document's ingest and the acknowledgement of its visibility here; 0 for an empty
-    /// shard.
-    pub freshness_ms: u64,
-}
 
 /// The data from which a scan computes its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,9 +44,7 @@ pub enum ScanSource {
 /// One scan of some shards, each on its own: filter, project, then one stage.
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
-    /// The query whose pinned view is read.
-    pub query: QueryId,
-    /// The shards to scan.
+    /// The shards to scan, whose views are open.
     pub shards: Vec<ShardId>,
     /// Which data to read.
     pub read: ScanSource,
@@ -337,56 +312,11 @@ pub struct DeadLetter {
     pub length: u64,
 }
 
-/// Computes the scan that a query will probably ask for, if it can be known before its views are pinned.
-pub type ExpectedScan<'a> = &'a (dyn Fn() -> Option<ScanRequest> + Send + Sync);
-
-/// The read interface of a leaf.
+/// The read interface of a leaf, or of all leaves of a cluster.
 #[async_trait]
 pub trait Scan: Send + Sync {
-    /// Pins a view of a shard that covers `at_least` for a query. Waits for it until the deadline, then fails with
-    /// `Code::Timeout`. The view is kept until [`VIEW_LEASE`] after the deadline, and longer if it is renewed.
-    async fn pin(
-        &self,
-        query: QueryId,
-        shard: ShardId,
-        at_least: &PositionVector,
-        deadline: Instant,
-    ) -> Result<PinnedShard, Problem>;
-
-    /// Pins views of several shards at once; returns an outcome for each, in the order of `wanted`.
-    async fn pin_all(&self, query: QueryId, wanted: &[(ShardId, PositionVector)], deadline: Instant) -> PinOutcomes {
-        join_all(
-            wanted
-                .iter()
-                .map(|(shard, at_least)| self.pin(query, *shard, at_least, deadline)),
-        )
-        .await
-    }
-
-    /// Like [`Self::pin_all`], for a query that is expected to scan all of these shards once. A leaf on another node
-    /// may begin this scan in the same call. If the query then asks for exactly this scan, [`Self::scan`] returns its
-    /// answers.
-    async fn pin_and_scan(
-        &self,
-        query: QueryId,
-        wanted: &[(ShardId, PositionVector)],
-        deadline: Instant,
-        _expected: ExpectedScan<'_>,
-    ) -> PinOutcomes {
-        self.pin_all(query, wanted, deadline).await
-    }
-
-    /// Keeps the views of a query for another [`VIEW_LEASE`]. Returns at once.
-    fn renew(&self, query: QueryId);
-
-    /// Releases all views of a query, a little later if they are on another node. Otherwise the leaf does so itself
-    /// when their lease has expired. Returns at once.
-    fn unpin(&self, query: QueryId);
-
-    /// Scans pinned views; returns an answer for each shard, in the order of the request. The work starts when an answer
-    /// is polled, for one shard or for all. An answer that is not read never blocks another one; dropping it stops the
-    /// work for its shard, at the latest when all answers of its leaf are dropped.
-    fn scan(&self, request: ScanRequest) -> Vec<ScanStream>;
+    /// Opens read views of shards for a query.
+    async fn open(&self, request: OpenRequest<'_>) -> Opened;
 
     /// A document by its id: its key or, without a key, its address.
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem>;

@@ -32,16 +32,17 @@ use proto::{
     ingest::ShardId,
     limits::SHARDS_MAX,
     wire::{
-        ingest::{self as wire_ingest, query_bytes, query_id, require},
+        ingest::{self as wire_ingest, require},
         leaf as wire,
         problem::malformed,
     },
 };
+use uuid::Uuid;
 
 pub use self::answer::{BatchDecoder, PartEncoder, decode_trailer};
 use crate::{
     Column, Path, functions, pushdown,
-    scan::{PageStart, PartialAggregate, QueryId, ScanRequest, ScanSource, SortKey, Stage},
+    scan::{PageStart, PartialAggregate, ScanRequest, ScanSource, SortKey, Stage},
 };
 
 fn unencodable(error: &impl std::fmt::Display) -> Problem {
@@ -67,8 +68,8 @@ fn address(text: &str) -> Result<Address, Problem> {
     text.parse().map_err(|e: proto::address::Malformed| undecodable(&e))
 }
 
-/// Encodes a request for some of its shards. Its deadline is sent as the time that is left.
-pub fn encode_request(request: &ScanRequest, shards: &[ShardId]) -> Result<wire::ScanRequest, Problem> {
+/// Encodes a request without its shards, for views that the caller adds. Its deadline is sent as the time that is left.
+pub fn encode_request(request: &ScanRequest) -> Result<wire::ScanRequest, Problem> {
     let stage = match &request.stage {
         Stage::Rows { limit } => wire::scan_request::Stage::Rows(wire::Rows {
             limit: limit.map(|limit| limit as u64),
@@ -89,8 +90,8 @@ pub fn encode_request(request: &ScanRequest, shards: &[ShardId]) -> Result<wire:
         }
     };
     Ok(wire::ScanRequest {
-        query: query_bytes(request.query),
-        shards: shards.iter().map(|shard| (*shard).into()).collect(),
+        views: Bytes::new(),
+        shards: Vec::new(),
         raw: request.read == ScanSource::Raw,
         time_path: request.time_path.as_ref().map(Path::to_string),
         columns: request.columns.iter().map(Column::name).collect(),
@@ -109,28 +110,27 @@ pub fn encode_request(request: &ScanRequest, shards: &[ShardId]) -> Result<wire:
 /// may have different bytes.
 pub fn request_key(request: &ScanRequest) -> Result<Vec<u8>, Problem> {
     let message = wire::ScanRequest {
-        query: bytes::Bytes::new(),
         wait_ms: 0,
-        ..encode_request(request, &[])?
+        ..encode_request(request)?
     };
     Ok(proto::wire::bytes_of(&message))
 }
 
-/// Whether a leaf scans the shards that it has pinned in the same call: it pinned all of them, and the caller, who
+/// Whether a leaf scans the views that it has opened in the same call: it opened all of them, and the caller, who
 /// planned the scan, knows the path table of each.
-pub fn is_scanned(pinned: &wire::PinAnswer) -> bool {
-    let is_known = |outcome: &wire::PinOutcome| match &outcome.outcome {
-        Some(wire::pin_outcome::Outcome::Pinned(pinned)) => pinned.paths.is_none(),
+pub fn is_scanned(opened: &wire::OpenAnswer) -> bool {
+    let is_known = |outcome: &wire::OpenOutcome| match &outcome.outcome {
+        Some(wire::open_outcome::Outcome::View(view)) => view.paths.is_none(),
         _ => false,
     };
-    pinned.outcomes.iter().all(is_known)
+    opened.outcomes.iter().all(is_known)
 }
 
-/// Who asks for a scan, of what, and until when.
+/// Which views a scan reads, and until when.
 #[derive(Debug, Clone)]
 pub struct ScanHead {
-    /// The query.
-    pub query: QueryId,
+    /// The id of the views.
+    pub views: Uuid,
     /// The shards, at least one.
     pub shards: Vec<ShardId>,
     /// When the scan must end.
@@ -146,7 +146,7 @@ pub fn take_head(message: &mut wire::ScanRequest) -> Result<ScanHead, Problem> {
         return Err(malformed(&format!("a scan of {} shards", shards.len())));
     }
     Ok(ScanHead {
-        query: query_id(&std::mem::take(&mut message.query))?,
+        views: wire_ingest::uid(&std::mem::take(&mut message.views))?,
         shards,
         deadline: Instant::now() + Duration::from_millis(std::mem::take(&mut message.wait_ms)),
     })
@@ -176,13 +176,8 @@ pub fn decode_request(head: ScanHead, message: wire::ScanRequest) -> Result<Scan
         .iter()
         .map(|bytes| decode_condition(bytes))
         .collect::<Result<_, _>>()?;
-    let ScanHead {
-        query,
-        shards,
-        deadline,
-    } = head;
+    let ScanHead { shards, deadline, .. } = head;
     Ok(ScanRequest {
-        query,
         shards,
         read: if message.raw { ScanSource::Raw } else { ScanSource::Auto },
         time_path: message.time_path.as_deref().map(path).transpose()?,

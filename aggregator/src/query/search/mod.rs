@@ -17,7 +17,7 @@ use plan::{
 };
 use proto::{Code, CollectionName, Problem};
 
-use super::{Engine, context::QueryContext, no_collection, pins::Pins, run};
+use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
 use crate::answer::{Hit, SearchAnswer, SearchQuery};
 
 /// Hits of a page if the request sets no limit.
@@ -30,7 +30,7 @@ struct SearchContext<'a> {
     engine: &'a Engine,
     context: &'a Arc<QueryContext>,
     request: &'a SearchQuery,
-    pins: &'a Pins,
+    read_views: &'a QueryViews,
     sort: Sort,
     time_range: TimeRange,
     limit: usize,
@@ -63,13 +63,13 @@ pub(super) async fn run(
         false if catalog.collections.contains_key(&name) => BTreeSet::from([name.clone()]),
         false => return Err(no_collection(&name, &catalog)),
     };
-    let pins = Pins::take(context, &catalog, &collections, &request.options.at_least).await?;
-    pins.require_complete(request.options.allow_partial)?;
+    let read_views = QueryViews::open(context, &catalog, &collections, &request.options.at_least).await?;
+    read_views.require_complete(request.options.allow_partial)?;
     let search = SearchContext {
         engine,
         context,
         request,
-        pins: &pins,
+        read_views: &read_views,
         sort,
         time_range,
         limit,
@@ -85,7 +85,7 @@ pub(super) async fn run(
         hits: page.hits,
         total: page.total,
         after: page.after,
-        stats: run::statistics(context, Some(&pins), started),
+        stats: run::statistics(context, Some(&read_views), started),
     })
 }
 

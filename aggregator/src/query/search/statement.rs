@@ -54,7 +54,7 @@ pub(super) fn collections_of_view(
 }
 
 pub(super) async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> Result<HitPage, Problem> {
-    let columns = sql::columns(&select_all(view)?, search.pins)?;
+    let columns = sql::columns(&select_all(view)?, search.read_views)?;
     let has_time = columns.iter().any(|column| column == "_time");
     if !has_time && (search.time_range.from.is_some() || search.time_range.to.is_some()) {
         return Err(Problem::new(
@@ -135,8 +135,12 @@ async fn page(
     key: &str,
     kind: HitKind,
 ) -> Result<HitPage, Problem> {
-    let resolved = sql::resolve(&parse_query(&search_sql(search, name, columns, key))?, search.pins, &[])?;
-    let typed = planner::type_query(search.engine, search.context, search.pins, resolved, &[]).await?;
+    let resolved = sql::resolve(
+        &parse_query(&search_sql(search, name, columns, key))?,
+        search.read_views,
+        &[],
+    )?;
+    let typed = planner::type_query(search.engine, search.context, search.read_views, resolved, &[]).await?;
     let total = count_rows(search, &typed).await?;
     let order = RowOrder::new(&typed.logical, kind, search.sort.descending)?;
     let by = format!("{key} {}", order.type_and_direction());
@@ -154,7 +158,7 @@ async fn page(
         });
     }
     let rows = order.page(search, &typed, after.as_ref(), total).await?;
-    let hits = hits(&rows, kind, &order, search.pins.catalog())?;
+    let hits = hits(&rows, kind, &order, search.read_views.catalog())?;
     let after = (hits.len() == search.limit)
         .then(|| order.page_end(&rows, after.as_ref()))
         .transpose()?;
@@ -168,7 +172,7 @@ async fn page(
 async fn count_rows(search: &SearchContext<'_>, typed: &TypedQuery) -> Result<u64, Problem> {
     let counted = LogicalPlanBuilder::from(typed.logical.clone()).aggregate(Vec::<Expr>::new(), [count(lit(1_i64))]);
     let counted = counted.and_then(LogicalPlanBuilder::build).map_err(failure::problem)?;
-    let rows = collect_rows(search, typed.plan(search.engine, search.pins, counted).await?).await?;
+    let rows = collect_rows(search, typed.plan(search.engine, search.read_views, counted).await?).await?;
     let total = rows
         .column(0)
         .as_primitive_opt::<Int64Type>()

@@ -37,7 +37,7 @@ use crate::{
         Engine,
         context::QueryContext,
         cursor, failure,
-        pins::{PinnedCollection, Pins},
+        read_views::{CollectionViews, QueryViews},
     },
     sql::{self, SchemaContext as _},
 };
@@ -51,21 +51,21 @@ pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Re
         engine,
         context,
         request,
-        pins,
+        read_views,
         limit,
         ..
     } = search;
     let Some(column) = sort_column(search, name)? else {
         return Ok(None);
     };
-    let (condition, columns, warnings) = sql::search_condition(&request.query, name, *pins)?;
+    let (condition, columns, warnings) = sql::search_condition(&request.query, name, *read_views)?;
     let Some(filter) = exact_filter(engine, condition, columns, search.time_range)? else {
         return Ok(None);
     };
     warnings.into_iter().for_each(|warning| context.report.warn(warning));
-    let pinned = pins
+    let collection = read_views
         .collection(name)
-        .ok_or_else(|| crate::query::no_collection(name, pins.catalog()))?;
+        .ok_or_else(|| crate::query::no_collection(name, read_views.catalog()))?;
     let keys = vec![SortKey {
         column,
         descending: search.sort.descending,
@@ -82,9 +82,9 @@ pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Re
         limit: *limit,
     };
     let (rows, total) = page
-        .collect(context, pinned, filter, engine.options.query_bytes_max)
+        .collect(context, collection, filter, engine.options.query_bytes_max)
         .await?;
-    let (hits, last) = page.merge(&rows, pins.catalog())?;
+    let (hits, last) = page.merge(&rows, read_views.catalog())?;
     let after = last
         .filter(|_| hits.len() == *limit && *limit > 0)
         .map(|last| cursor::write(&page.keys, &last));
@@ -99,12 +99,12 @@ fn sort_column(search: &SearchContext<'_>, collection: &CollectionName) -> Resul
     }
     let path = sort_path(name)?;
     let is_field = search
-        .pins
+        .read_views
         .catalog()
         .fields(collection)
         .filter_map(|(field, _)| Path::parse(field).ok())
         .any(|field| has_prefix(&path, &field));
-    Ok((!is_field).then(|| path_column(path, collection, search.pins, search.context)))
+    Ok((!is_field).then(|| path_column(path, collection, search.read_views, search.context)))
 }
 
 /// Whether a path begins with the steps of a field, ignoring case.
@@ -155,8 +155,8 @@ fn exact_filter(
 }
 
 /// The column of a path in the path's own type. A path of mixed kinds is sorted by rank, as ORDER BY does.
-fn path_column(path: Path, collection: &CollectionName, pins: &Pins, context: &QueryContext) -> Column {
-    let known = pins.paths(collection);
+fn path_column(path: Path, collection: &CollectionName, read_views: &QueryViews, context: &QueryContext) -> Column {
+    let known = read_views.paths(collection);
     let lower = path.to_string().to_lowercase();
     let mut same_ignoring_case = known
         .paths
@@ -205,17 +205,16 @@ impl TopKPage {
     async fn collect(
         &self,
         context: &Arc<QueryContext>,
-        pinned: &PinnedCollection,
+        collection: &CollectionViews,
         filter: Vec<Expr>,
         bytes_max: usize,
     ) -> Result<(RecordBatch, u64), Problem> {
         let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
         let schema = plan::column::schema(&columns);
         let request = |shards: Vec<ShardId>| ScanRequest {
-            query: context.read_view_id,
             shards,
             read: context.read,
-            time_path: pinned.time_path.clone(),
+            time_path: collection.time_path.clone(),
             columns: columns.clone(),
             filter: filter.clone(),
             stage: Stage::Top {
@@ -227,9 +226,9 @@ impl TopKPage {
             deadline: context.deadline(),
         };
         let (mut batches, mut total) = (Vec::new(), 0);
-        for at_once in pinned.shards.chunks(SHARDS_AT_ONCE_MAX) {
+        for at_once in collection.shards.chunks(SHARDS_AT_ONCE_MAX) {
             let shards: Vec<ShardId> = at_once.iter().map(|(shard, _)| *shard).collect();
-            let answers = context.leaf.scan(request(shards.clone()));
+            let answers = collection.views.scan(request(shards.clone()));
             let answers = shards.into_iter().zip(answers);
             let answers = answers.map(|(shard, chunks)| read_shard(context, shard, chunks, scan, &bytes, bytes_max));
             for (rows, matched) in try_join_all(answers).await? {

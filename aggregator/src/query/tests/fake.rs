@@ -5,7 +5,7 @@ mod compute;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -15,8 +15,9 @@ use async_trait::async_trait;
 use datafusion::arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
-use plan::scan::{
-    DeadLetter, Document, PathStatus, PinnedShard, QueryId, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus,
+use plan::{
+    scan::{DeadLetter, Document, PathStatus, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus},
+    views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
 };
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
@@ -34,14 +35,15 @@ use self::compute::{compute, kinds_of};
 /// A leaf in memory.
 #[derive(Default)]
 pub(super) struct FakeLeaf {
+    this: Weak<Self>,
     shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
     /// All scans so far.
     pub requests: Mutex<Vec<ScanRequest>>,
-    /// The current read views.
-    pub pinned: Mutex<BTreeSet<(QueryId, ShardId)>>,
-    /// The queries that have renewed the lease of their views, once for each renewal.
-    pub renewed: Mutex<Vec<QueryId>>,
-    /// The positions that each `pin` so far had to cover.
+    /// The current read views, by numbers that tell their queries apart.
+    pub open: Mutex<BTreeSet<(u64, ShardId)>>,
+    /// How often read views were opened.
+    pub opened: AtomicU64,
+    /// The positions that each view so far had to cover.
     pub at_least: Mutex<Vec<(ShardId, PositionVector)>>,
     /// The number of restarts.
     pub boot: AtomicU64,
@@ -71,6 +73,13 @@ impl Drop for HangingScan {
 }
 
 impl FakeLeaf {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            ..Self::default()
+        })
+    }
+
     pub(super) fn add(&self, shard: ShardId, document: Value) {
         let mut shards = self.shards.lock();
         let documents = shards.entry(shard).or_default();
@@ -87,10 +96,10 @@ impl FakeLeaf {
         self.shards.lock().get(&shard).cloned().unwrap_or_default()
     }
 
-    fn scan_shard(&self, request: &ScanRequest, shard: ShardId) -> ScanStream {
+    fn scan_shard(&self, query: u64, request: &ScanRequest, shard: ShardId) -> ScanStream {
         assert!(
-            self.pinned.lock().contains(&(request.query, shard)),
-            "a scan reads a pinned read view"
+            self.open.lock().contains(&(query, shard)),
+            "a scan reads an open read view"
         );
         match *self.fault.lock() {
             Some(Fault::Hang) => {
@@ -114,32 +123,16 @@ impl FakeLeaf {
         stream::iter(batches.into_iter().chain(end)).boxed()
     }
 
-    fn check_available(&self, shard: ShardId) -> Result<(), Problem> {
-        match self.unavailable.lock().contains(&shard.number) {
-            true => Err(Problem::new(Code::Unavailable, "the leaf is unavailable")),
-            false => Ok(()),
-        }
-    }
-}
-
-#[async_trait]
-impl Scan for FakeLeaf {
-    async fn pin(
-        &self,
-        query: QueryId,
-        shard: ShardId,
-        at_least: &PositionVector,
-        _: Instant,
-    ) -> Result<PinnedShard, Problem> {
+    fn open_shard(&self, query: u64, shard: ShardId, at_least: &PositionVector) -> Result<ShardView, Problem> {
         self.check_available(shard)?;
-        self.pinned.lock().insert((query, shard));
+        self.open.lock().insert((query, shard));
         self.at_least.lock().push((shard, at_least.clone()));
         let documents = self.documents(shard);
         let mut positions = PositionVector::default();
         documents
             .iter()
             .for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
-        Ok(PinnedShard {
+        Ok(ShardView {
             positions,
             boot: self.boot.load(Ordering::SeqCst),
             paths: Arc::new(kinds_of(&documents)),
@@ -148,21 +141,52 @@ impl Scan for FakeLeaf {
         })
     }
 
-    fn renew(&self, query: QueryId) {
-        self.renewed.lock().push(query);
+    fn check_available(&self, shard: ShardId) -> Result<(), Problem> {
+        match self.unavailable.lock().contains(&shard.number) {
+            true => Err(Problem::new(Code::Unavailable, "the leaf is unavailable")),
+            false => Ok(()),
+        }
     }
+}
 
-    fn unpin(&self, query: QueryId) {
-        self.pinned.lock().retain(|(pinned_by, _)| *pinned_by != query);
+/// The read views of one query.
+struct FakeViews {
+    leaf: Arc<FakeLeaf>,
+    query: u64,
+}
+
+impl Drop for FakeViews {
+    fn drop(&mut self) {
+        self.leaf.open.lock().retain(|(query, _)| *query != self.query);
+    }
+}
+
+#[async_trait]
+impl ReadViews for FakeViews {
+    async fn reopen(&mut self, shards: &WantedShards, _: Instant) -> OpenOutcomes {
+        let open = |(shard, at_least): &(ShardId, PositionVector)| self.leaf.open_shard(self.query, *shard, at_least);
+        shards.iter().map(open).collect()
     }
 
     fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
-        self.requests.lock().push(request.clone());
-        request
-            .shards
-            .iter()
-            .map(|shard| self.scan_shard(&request, *shard))
-            .collect()
+        self.leaf.requests.lock().push(request.clone());
+        let scan = |shard: &ShardId| self.leaf.scan_shard(self.query, &request, *shard);
+        request.shards.iter().map(scan).collect()
+    }
+}
+
+#[async_trait]
+impl Scan for FakeLeaf {
+    async fn open(&self, request: OpenRequest<'_>) -> Opened {
+        let mut views = FakeViews {
+            leaf: self.this.upgrade().expect("a leaf"),
+            query: self.opened.fetch_add(1, Ordering::SeqCst),
+        };
+        Opened {
+            outcomes: views.reopen(request.shards, request.deadline).await,
+            prefetched: None,
+            views: Box::new(views),
+        }
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use plan::scan::{QueryId, VIEW_LEASE};
 use proto::Code;
 use serde_json::json;
 
@@ -69,33 +68,18 @@ async fn a_deadline_ends_a_query_and_its_scans() {
 }
 
 #[tokio::test]
-async fn the_views_of_a_query_are_renewed_for_as_long_as_it_runs() {
+async fn the_views_of_a_query_are_open_for_as_long_as_it_runs() {
     let bench = bench(numbers(3)).await;
-    let options = QueryOptions {
-        id: Some(QueryId(7)),
-        ..QueryOptions::default()
-    };
-    let context = bench.engine.context(&options, Instant::now()).expect("a context");
+    let context = bench.engine.context(&QueryOptions::default(), Instant::now());
+    let context = context.expect("a context");
     let (catalog, names) = (bench.engine.catalog(), BTreeSet::from([events()]));
-    let pins = Pins::take(&context, &catalog, &names, &PositionVector::default()).await;
-    let pins = pins.expect("pins");
-    let mut look_again = tokio::time::interval(Duration::from_millis(10));
-    let renewed = async {
-        while bench.leaf.renewed.lock().is_empty() {
-            look_again.tick().await;
-        }
-    };
-    let renewed = tokio::time::timeout(VIEW_LEASE / 2, renewed).await;
-    renewed.expect("twice in each lease, so that one renewal may be lost");
-    assert_eq!(bench.leaf.renewed.lock()[..], [context.read_view_id]);
-    drop(pins);
-    let ended = async {
-        while Arc::strong_count(&context) > 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    let ended = tokio::time::timeout(VIEW_LEASE / 2, ended).await;
-    ended.expect("nothing renews the views of a query that has ended");
+    let read_views = QueryViews::open(&context, &catalog, &names, &PositionVector::default()).await;
+    let read_views = read_views.expect("read views");
+    assert_eq!(bench.leaf.open.lock().len(), 2, "one for each shard");
+    drop(context);
+    assert_eq!(bench.leaf.open.lock().len(), 2);
+    drop(read_views);
+    assert!(bench.leaf.open.lock().is_empty(), "they are released with the query");
 }
 
 #[tokio::test]
@@ -118,22 +102,38 @@ async fn planning_ends_at_cancellation_or_deadline() {
             timeout: Some(Duration::from_secs(20)),
             ..QueryOptions::default()
         };
-        let pinning = bench.engine.context(&enough_time, Instant::now()).expect("a context");
-        let pins = Pins::take(
-            &pinning,
+        let opening = bench.engine.context(&enough_time, Instant::now()).expect("a context");
+        let read_views = QueryViews::open(
+            &opening,
             &bench.engine.catalog(),
             &BTreeSet::from([events()]),
             &PositionVector::default(),
         )
         .await
-        .expect("pins");
+        .expect("read views");
         if code == Code::Cancelled {
             context.cancel.cancel();
         }
         // Planning never waits, so only the planner's rules can notice.
-        let planned = planner::plan(&bench.engine, &context, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
+        let planned = planner::plan(
+            &bench.engine,
+            &context,
+            &read_views,
+            resolved(sql, &[&["n:int"]]),
+            &[],
+            None,
+        )
+        .await;
         assert_eq!(planned.map(|_| ()).map_err(|problem| problem.code), Err(code));
-        let planned = planner::plan(&bench.engine, &pinning, &pins, resolved(sql, &[&["n:int"]]), &[], None).await;
+        let planned = planner::plan(
+            &bench.engine,
+            &opening,
+            &read_views,
+            resolved(sql, &[&["n:int"]]),
+            &[],
+            None,
+        )
+        .await;
         assert!(planned.is_ok(), "with enough time the same query is planned");
     }
 }

@@ -30,7 +30,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use self::fake::{FakeChanges, FakeLeaf, FakeTailer};
-use super::{Engine, pins::Pins, planner, run, statement};
+use super::{Engine, planner, read_views::QueryViews, run, statement};
 use crate::{
     AggregatorOptions, Roles,
     answer::{Answer, Part, QueryOptions, SqlQuery, Stats},
@@ -57,7 +57,7 @@ async fn bench(documents: impl IntoIterator<Item = Value>) -> Bench {
 }
 
 async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnOnce(&mut AggregatorOptions)) -> Bench {
-    let (leaf, tailer) = (Arc::new(FakeLeaf::default()), Arc::new(FakeTailer::default()));
+    let (leaf, tailer) = (FakeLeaf::new(), Arc::new(FakeTailer::default()));
     let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
     let settings = CollectionSettings {
         shards: 2,
@@ -145,10 +145,11 @@ impl Bench {
         self.engine.runtime.spawn(async move {
             let work = async {
                 let names = BTreeSet::from([events()]);
-                let pins = Pins::take(&context, &engine.catalog(), &names, &request.options.at_least).await?;
-                pins.require_complete(request.options.allow_partial)?;
-                let planned = planner::plan(&engine, &context, &pins, resolved, &[], rows_max).await?;
-                let output = statement::execute(pins, planned.executable, rows_max)?;
+                let read_views =
+                    QueryViews::open(&context, &engine.catalog(), &names, &request.options.at_least).await?;
+                read_views.require_complete(request.options.allow_partial)?;
+                let planned = planner::plan(&engine, &context, &read_views, resolved, &[], rows_max).await?;
+                let output = statement::execute(read_views, planned.executable, rows_max)?;
                 sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {
@@ -195,7 +196,7 @@ impl Bench {
     /// Waits until no query has a read view or a scan at the leaf.
     async fn until_released(&self) {
         let hanging_scans = || self.leaf.hanging_scans.load(std::sync::atomic::Ordering::SeqCst);
-        while !self.leaf.pinned.lock().is_empty() || hanging_scans() > 0 {
+        while !self.leaf.open.lock().is_empty() || hanging_scans() > 0 {
             tokio::task::yield_now().await;
         }
     }

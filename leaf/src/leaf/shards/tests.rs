@@ -3,15 +3,13 @@
 use std::sync::atomic::AtomicUsize;
 
 use futures::{StreamExt as _, stream};
-use plan::scan::Scan as _;
 use proto::{
-    PositionVector,
     catalog::{Collection, CollectionSettings},
     ingest::{Push, Pushes as _},
 };
 
 use super::*;
-use crate::tests::support::{Fixture, all_documents, query, small};
+use crate::tests::support::{Fixture, all_documents, small};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
@@ -92,17 +90,12 @@ async fn a_slow_open_does_not_block_other_shards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_shard_reopens_while_views_are_pinned_and_its_store_is_never_open_twice() {
+async fn a_failed_shard_reopens_while_views_are_open_and_its_store_is_never_open_twice() {
     let fixture = Fixture::start(small);
     fixture.push(&["1"]).await;
-    let (first, second) = (query(), query());
-    fixture
-        .leaf
-        .pin(first, fixture.shard, &PositionVector::default(), soon())
-        .await
-        .expect("a view");
-    let view = fixture.leaf.pinned(first, fixture.shard).expect("it is pinned");
-    assert_eq!(all_documents(&view).len(), 1);
+    let first = fixture.open(fixture.shard).await;
+    let view = first.of(fixture.shard).expect("it is open");
+    assert_eq!(all_documents(view).len(), 1);
     // A shard without a writer has failed. It does not reopen while a handle of it is in use.
     let in_use = fixture.leaf.shard(fixture.shard).await.expect("the shard");
     in_use.close();
@@ -132,11 +125,6 @@ async fn a_failed_shard_reopens_while_views_are_pinned_and_its_store_is_never_op
         .map(|_| ())
         .expect_err("its store is closed");
     assert_eq!(Problem::from(error).code, Code::Unavailable);
-    fixture.leaf.unpin(first);
-    let pinned = fixture
-        .leaf
-        .pin(second, fixture.shard, &PositionVector::default(), soon())
-        .await
-        .expect("a view");
-    assert_eq!(pinned.documents, 2);
+    drop(first);
+    assert_eq!(fixture.view().await.documents(), 2);
 }

@@ -8,7 +8,7 @@ use plan::scan::Scan as _;
 use proto::{Code, ingest::Push};
 
 use super::{
-    super::support::{Fixture, all_documents, query, small, tail_only},
+    super::support::{Fixture, all_documents, small, tail_only},
     two_open,
 };
 
@@ -108,17 +108,14 @@ async fn one_query_may_need_more_shards_than_the_open_limit() {
     let fixture = Fixture::start(two_open);
     let shards = fixture.add_collections(30);
     fixture.push_to_each(&shards, 8, "1").await;
-    let query = query();
+    let mut open = Vec::new();
     for shard in &shards {
-        fixture.try_pin(query, *shard).await.expect("a view");
+        open.push(fixture.open(*shard).await);
     }
-    for shard in &shards {
-        assert_eq!(
-            all_documents(&fixture.leaf.pinned(query, *shard).expect("it is pinned")).len(),
-            1
-        );
+    for (shard, views) in shards.iter().zip(&open) {
+        assert_eq!(all_documents(views.of(*shard).expect("it is open")).len(), 1);
     }
-    fixture.leaf.unpin(query);
+    drop(open);
     fixture.wait_until_closed().await;
 }
 
@@ -132,14 +129,14 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
     for shard in &shards {
         fixture.push_to(*shard, "1").await;
     }
-    let all = query();
-    let mut open = 0;
+    let mut all = Vec::new();
     let refused = loop {
-        match fixture.try_pin(all, shards[open]).await {
-            Ok(_) => open += 1,
+        match fixture.try_open(shards[all.len()]).await {
+            Ok(views) => all.push(views),
             Err(refused) => break refused,
         }
     };
+    let open = all.len();
     assert!(
         refused.code == Code::Busy && refused.detail.contains(&format!("all {open} open shards are in use")),
         "{open}: {refused:?}"
@@ -147,8 +144,7 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
     assert!((2..10).contains(&open), "{open}");
 
     // Many requests wait to open a shard. Meanwhile, open shards accept writes and queries as usual.
-    let one = query();
-    let waits = stream::iter(&shards[open..]).map(|shard| fixture.try_pin(one, *shard));
+    let waits = stream::iter(&shards[open..]).map(|shard| fixture.try_open(*shard));
     let mut waits = Box::pin(waits.buffer_unordered(12));
     let keep_working = async {
         for round in 0..100 {
@@ -157,14 +153,15 @@ async fn opening_a_shard_fails_at_the_file_limit_while_open_shards_keep_working(
         }
     };
     tokio::select! {
-        waited = waits.next() => panic!("a waiting open blocks shards that are already open: {waited:?}"),
+        waited = waits.next() => {
+            panic!("a waiting open blocks shards that are already open: {:?}", waited.map(|opened| opened.map(drop)))
+        }
         () = keep_working => {}
     }
-    fixture.leaf.unpin(all);
-    let opened = waits.next().await.expect("a waiting request");
+    drop(all);
+    let opened = waits.next().await.expect("a waiting request").map(drop);
     assert!(opened.is_ok(), "a shard can be opened again: {opened:?}");
     drop(waits);
-    fixture.leaf.unpin(one);
     for shard in &shards[open..] {
         assert_eq!(fixture.documents_of(*shard).await.len(), 1);
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! Scan ──> leaf ══ parts of shard 0, 1, 0, 1 … ══> receive ─┬─> reader of shard 0 ──> chunks
 //!                                                           └─> reader of shard 1 ──> chunks
-//!                                        waiting: shard 1 ══ ScanRest ══════^
+//!                                        deferred: shard 1 ══ ScanRest ══════^
 //! ```
 //!
 //! The leaf sends little of each shard in the call that all share, so that it is always read to its end, however slow
@@ -49,7 +49,7 @@ pub(super) enum LeafParts {
     /// They are to be asked for.
     Unasked(Box<wire::ScanRequest>),
     /// They follow in this call.
-    Begun(Box<tonic::Streaming<wire::ScanPart>>),
+    Started(Box<tonic::Streaming<wire::ScanPart>>),
 }
 
 /// Scans this number of shards of one leaf; returns an answer for each. If a call is to be made, this happens when the
@@ -90,7 +90,7 @@ impl LeafCall {
 
     async fn parts(&self, parts: LeafParts) -> Result<Box<tonic::Streaming<wire::ScanPart>>, Problem> {
         match parts {
-            LeafParts::Begun(parts) => Ok(parts),
+            LeafParts::Started(parts) => Ok(parts),
             LeafParts::Unasked(request) => {
                 let response = data(&self.peer).scan(self.peer.request(*request, self.wait())).await;
                 Ok(Box::new(
@@ -100,8 +100,8 @@ impl LeafCall {
         }
     }
 
-    async fn scan_rest(&self, waiting: bytes::Bytes) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
-        let request = wire::ScanRestRequest { waiting };
+    async fn scan_rest(&self, deferred: bytes::Bytes) -> Result<tonic::Streaming<wire::ScanPart>, Problem> {
+        let request = wire::ScanRestRequest { deferred };
         let response = data(&self.peer)
             .scan_rest(self.peer.request(request, self.wait()))
             .await;
@@ -205,9 +205,9 @@ impl AnswerReader {
                     reader.read_to_end().await;
                     return Err(Problem::from(problem));
                 }
-                Part::Pinned(_) => return Err(malformed("a part of an answer is a read view")),
-                Part::Waiting(waiting) => {
-                    reader.parts = Parts::Own(Box::new(reader.call.scan_rest(waiting).await?));
+                Part::Opened(_) => return Err(malformed("a part of an answer is a read view")),
+                Part::Deferred(deferred) => {
+                    reader.parts = Parts::Own(Box::new(reader.call.scan_rest(deferred).await?));
                     Vec::new()
                 }
             };

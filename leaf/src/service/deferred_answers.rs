@@ -1,7 +1,7 @@
-//! Waiting answers: of a call for several shards, the rest of each answer that is too large for the stream they share.
+//! Deferred answers: of a call for several shards, the rest of each answer that is too large for the stream they share.
 //!
 //! What a client has not read of a shard would hold up all other shards in the stream. So the stream carries the
-//! beginning of each answer, and its rest waits here, unread, until the client asks for it or ends the call.
+//! beginning of each answer. Its rest stays here, unread, until the client asks for it or ends the call.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,31 +19,31 @@ pub(super) type Parts = BoxStream<'static, ScanPart>;
 
 /// The rests of answers, by random ids.
 #[derive(Default)]
-pub(super) struct WaitingAnswers(Mutex<HashMap<Uuid, Parts>>);
+pub(super) struct DeferredAnswers(Mutex<HashMap<Uuid, Parts>>);
 
-/// The answers of one call that wait. They are dropped with it.
+/// The deferred answers of one call. They are dropped with it.
 struct Call {
-    waiting: Arc<WaitingAnswers>,
+    deferred: Arc<DeferredAnswers>,
     ids: Mutex<Vec<Uuid>>,
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         // Dropped outside the lock: an answer owns a view, and dropping a view may take time.
-        let _unread: Vec<Option<Parts>> = self.ids.get_mut().iter().map(|id| self.waiting.take(id)).collect();
+        let _unread: Vec<Option<Parts>> = self.ids.get_mut().iter().map(|id| self.deferred.take(id)).collect();
     }
 }
 
-impl WaitingAnswers {
+impl DeferredAnswers {
     /// Removes and returns the rest of an answer.
     pub(super) fn take(&self, id: &Uuid) -> Option<Parts> {
         self.0.lock().remove(id)
     }
 
-    /// One stream of the beginnings of these answers. It stays open while some of them may wait.
+    /// One stream of the beginnings of these answers. It stays open while the rest of one may be asked for.
     pub(super) fn share(self: &Arc<Self>, answers: Vec<Parts>) -> impl Stream<Item = ScanPart> + Send + use<> {
         let call = Arc::new(Call {
-            waiting: self.clone(),
+            deferred: self.clone(),
             ids: Mutex::default(),
         });
         let beginnings = stream::select_all(
@@ -73,15 +73,15 @@ fn beginning(answer: Parts, call: Arc<Call>) -> impl Stream<Item = ScanPart> + S
             }
             let (id, shard) = (Uuid::new_v4(), part.shard);
             call.ids.lock().push(id);
-            call.waiting
+            call.deferred
                 .0
                 .lock()
                 .insert(id, stream::iter([part]).chain(answer).boxed());
-            let waiting = ScanPart {
+            let deferred = ScanPart {
                 shard,
-                part: Some(Part::Waiting(Bytes::copy_from_slice(id.as_bytes()))),
+                part: Some(Part::Deferred(Bytes::copy_from_slice(id.as_bytes()))),
             };
-            Some((waiting, None))
+            Some((deferred, None))
         }
     })
 }
@@ -113,42 +113,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_answer_waits_and_its_rest_is_returned_in_order() {
-        let waiting = Arc::new(WaitingAnswers::default());
-        let mut shared = waiting.share(vec![answer(0, 2), answer(1, 7)]).boxed();
+    async fn a_large_answer_is_deferred_and_its_rest_is_returned_in_order() {
+        let deferred = Arc::new(DeferredAnswers::default());
+        let mut shared = deferred.share(vec![answer(0, 2), answer(1, 7)]).boxed();
         let (mut bytes, mut id) = ([0, 0], None);
         for _ in 0..5 {
             let part = shared.next().await.expect("a part");
             match part.part {
                 Some(Part::Arrow(arrow)) => bytes[part.shard as usize] += arrow.len(),
-                Some(Part::Waiting(waits)) => id = Some((part.shard, Uuid::from_slice(&waits).expect("an id"))),
+                Some(Part::Deferred(rest)) => id = Some((part.shard, Uuid::from_slice(&rest).expect("an id"))),
                 other => panic!("{other:?}"),
             }
         }
         assert_eq!(bytes, [100 << 10, 100 << 10]);
         assert!(shared.next().now_or_never().is_none(), "the call stays open");
-        let (shard, id) = id.expect("the large answer waits");
-        let rest: Vec<ScanPart> = waiting.take(&id).expect("it waits").collect().await;
+        let (shard, id) = id.expect("the large answer is deferred");
+        let rest: Vec<ScanPart> = deferred.take(&id).expect("its rest").collect().await;
         assert_eq!(rest, vec![arrow(shard, 50 << 10); 5]);
-        assert!(waiting.take(&id).is_none());
+        assert!(deferred.take(&id).is_none());
     }
 
     #[tokio::test]
-    async fn answers_that_wait_are_dropped_with_their_call() {
-        let waiting = Arc::new(WaitingAnswers::default());
-        let mut shared = waiting.share(vec![answer(0, 9), answer(1, 9)]).boxed();
+    async fn deferred_answers_are_dropped_with_their_call() {
+        let deferred = Arc::new(DeferredAnswers::default());
+        let mut shared = deferred.share(vec![answer(0, 9), answer(1, 9)]).boxed();
         for _ in 0..6 {
             shared.next().await.expect("a part");
         }
-        assert_eq!(waiting.0.lock().len(), 2);
+        assert_eq!(deferred.0.lock().len(), 2);
         drop(shared);
-        assert!(waiting.0.lock().is_empty());
+        assert!(deferred.0.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_call_without_large_answers_ends() {
-        let waiting = Arc::new(WaitingAnswers::default());
-        let shared = waiting.share(vec![answer(0, 1), answer(1, 2), answer(2, 0)]);
+        let deferred = Arc::new(DeferredAnswers::default());
+        let shared = deferred.share(vec![answer(0, 1), answer(1, 2), answer(2, 0)]);
         assert_eq!(shared.collect::<Vec<_>>().await.len(), 3);
     }
 }

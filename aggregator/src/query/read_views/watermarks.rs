@@ -13,7 +13,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use plan::scan::{ExpectedScan, PinOutcomes, PinnedShard, QueryId, Scan};
+use plan::{
+    scan::{ANSWER_READ_MAX, ScanRequest},
+    views::{OpenOutcomes, OpenRequest, Opened, ShardView, WantedShards},
+};
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
@@ -23,7 +26,7 @@ use proto::{
 };
 use tokio::sync::watch;
 
-use super::report::QueryReport;
+use crate::query::context::QueryContext;
 
 /// How long a query waits for a shard to reach its watermark.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
@@ -36,18 +39,8 @@ const TAILERS_WAIT: Duration = Duration::from_secs(1);
 /// The pause before the tailers are asked again, if they did not cover all shards.
 const TAILERS_RETRY: Duration = Duration::from_millis(100);
 
-type WantedPositions = Vec<(ShardId, PositionVector)>;
-
-/// What pinning needs of its query.
-pub(super) struct Pinning<'a> {
-    pub leaf: &'a dyn Scan,
-    pub read_view_id: QueryId,
-    pub deadline: Instant,
-    pub report: &'a QueryReport,
-}
-
 /// The watermark of each shard: the highest positions that any answer or acknowledged push has had.
-pub(super) struct ReadWatermarks {
+pub(in crate::query) struct ReadWatermarks {
     source_admin: Arc<dyn SourceAdmin>,
     catalog: watch::Receiver<Arc<Catalog>>,
     shards: Mutex<ShardWatermarks>,
@@ -79,7 +72,7 @@ impl ShardWatermarks {
 
 impl ReadWatermarks {
     /// Starts without any watermark.
-    pub(super) fn new(source_admin: Arc<dyn SourceAdmin>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+    pub(in crate::query) fn new(source_admin: Arc<dyn SourceAdmin>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
         Self {
             source_admin,
             catalog,
@@ -88,7 +81,7 @@ impl ReadWatermarks {
     }
 
     /// The watermark of a shard.
-    pub(super) fn of(&self, shard: ShardId) -> PositionVector {
+    pub(in crate::query) fn of(&self, shard: ShardId) -> PositionVector {
         self.shards
             .lock()
             .by_shard
@@ -98,27 +91,27 @@ impl ReadWatermarks {
     }
 
     /// Raises the watermark of a shard.
-    pub(super) fn advance(&self, shard: ShardId, positions: &PositionVector) {
+    pub(in crate::query) fn advance(&self, shard: ShardId, positions: &PositionVector) {
         self.shards.lock().entry(shard).positions.merge(positions);
     }
 
-    /// Pins shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
-    /// watermark in time is pinned as it is, with a warning. The query will probably ask for the expected scan.
-    pub(super) async fn pin(
+    /// Opens shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
+    /// watermark in time is opened as it is, with a warning. The query will probably ask for the expected scan.
+    pub(super) async fn open(
         &self,
-        query: &Pinning<'_>,
-        wanted: WantedPositions,
-        expected: ExpectedScan<'_>,
-    ) -> Vec<(ShardId, Result<PinnedShard, Problem>)> {
-        let deadline = query.deadline;
+        query: &QueryContext,
+        wanted: &WantedShards,
+        expected: Option<ScanRequest>,
+    ) -> Opened {
+        let deadline = query.deadline();
         let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
         let catch_up_until = end.min(Instant::now() + CATCH_UP_WAIT);
-        let initial = self.raised(&wanted);
+        let initial = self.raised(wanted);
         let failed_before: Vec<bool> = wanted
             .iter()
             .map(|(shard, _)| self.has_catch_up_failed(*shard))
             .collect();
-        let requested: WantedPositions = (0..wanted.len())
+        let requested: Vec<_> = (0..wanted.len())
             .map(|at| {
                 if failed_before[at] {
                     wanted[at].clone()
@@ -127,47 +120,51 @@ impl ReadWatermarks {
                 }
             })
             .collect();
-        let pinned = (query.leaf).pin_and_scan(query.read_view_id, &requested, catch_up_until, expected);
-        let mut outcomes = pinned.await;
+        let request = OpenRequest {
+            shards: &requested,
+            deadline: catch_up_until,
+            released_at: deadline + ANSWER_READ_MAX,
+            expected,
+        };
+        let mut opened = query.leaf.open(request).await;
 
-        let unconfirmed = self.unconfirmed(&boots(&wanted, &outcomes));
+        let unconfirmed = self.unconfirmed(&boots(wanted, &opened.outcomes));
         // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks
         // since.
         let (required, uncovered) = if unconfirmed.is_empty() {
             (initial.clone(), Vec::new())
         } else {
             let uncovered = self.confirm(unconfirmed, catch_up_until).await;
-            (self.raised(&wanted), uncovered)
+            (self.raised(wanted), uncovered)
         };
 
-        let behind = indexes(&outcomes, |at, outcome| {
-            let is_behind =
-                |pinned: &PinnedShard| required[at] != initial[at] && !pinned.positions.covers(&required[at].1);
+        let behind = indexes(&opened.outcomes, |at, outcome| {
+            let is_behind = |view: &ShardView| required[at] != initial[at] && !view.positions.covers(&required[at].1);
             !failed_before[at] && outcome.as_ref().is_ok_and(is_behind)
         });
-        pin_again(query, &behind, &required, catch_up_until, &mut outcomes).await;
-        let late = indexes(&outcomes, |_, outcome| {
+        reopen(&mut opened, &behind, &required, catch_up_until).await;
+        let late = indexes(&opened.outcomes, |_, outcome| {
             outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
         });
-        pin_again(query, &late, &wanted, end, &mut outcomes).await;
+        reopen(&mut opened, &late, wanted, end).await;
 
-        for at in 0..wanted.len() {
-            let (shard, Ok(pinned)) = (wanted[at].0, &outcomes[at]) else {
+        for (at, (shard, _)) in wanted.iter().enumerate() {
+            let (shard, Ok(view)) = (*shard, &opened.outcomes[at]) else {
                 continue;
             };
             let is_uncovered = uncovered.iter().any(|(of, _)| *of == shard);
-            let lags = (failed_before[at] || late.contains(&at)) && !pinned.positions.covers(&required[at].1);
+            let lags = (failed_before[at] || late.contains(&at)) && !view.positions.covers(&required[at].1);
             if is_uncovered || lags || failed_before[at] {
                 self.set_catch_up_failed(shard, is_uncovered || lags);
             }
             if lags {
-                warn_lagging(query, shard, &pinned.positions.describe_missing(&required[at].1));
+                warn_lagging(query, shard, &view.positions.describe_missing(&required[at].1));
             } else if is_uncovered {
                 warn_uncovered(query, shard);
             }
-            self.advance(shard, &pinned.positions);
+            self.advance(shard, &view.positions);
         }
-        wanted.into_iter().map(|(shard, _)| shard).zip(outcomes).collect()
+        opened
     }
 
     fn has_catch_up_failed(&self, shard: ShardId) -> bool {
@@ -183,7 +180,7 @@ impl ReadWatermarks {
     }
 
     /// The wanted positions, raised to each shard's watermark.
-    fn raised(&self, wanted: &[(ShardId, PositionVector)]) -> WantedPositions {
+    fn raised(&self, wanted: &WantedShards) -> Vec<(ShardId, PositionVector)> {
         let raised = wanted.iter().map(|(shard, at_least)| {
             let mut positions = self.of(*shard);
             positions.merge(at_least);
@@ -192,15 +189,15 @@ impl ReadWatermarks {
         raised.collect()
     }
 
-    /// Of these pinned shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
+    /// Of these open shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
     /// their leaf has started since the tailers last covered them.
-    fn unconfirmed(&self, pinned: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+    fn unconfirmed(&self, opened: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
         let shards = self.shards.lock();
         let is_confirmed = |shard: &ShardId, boot: u64| {
             let watermark = shards.by_shard.get(shard);
             watermark.is_some_and(|watermark| watermark.confirmed_boot == Some(boot))
         };
-        pinned
+        opened
             .iter()
             .filter(|(shard, boot)| !is_confirmed(shard, *boot))
             .copied()
@@ -243,50 +240,44 @@ impl ReadWatermarks {
     }
 }
 
-fn warn_lagging(query: &Pinning<'_>, shard: ShardId, lacking: &str) {
+fn warn_lagging(query: &QueryContext, shard: ShardId, lacking: &str) {
     query.report.warn(format!(
         "shard {} is behind earlier answers or acknowledged pushes and lacks {lacking}",
         shard.number
     ));
 }
 
-fn warn_uncovered(query: &Pinning<'_>, shard: ShardId) {
+fn warn_uncovered(query: &QueryContext, shard: ShardId) {
     query.report.warn(format!(
         "shard {} may lack pushes from before its leaf started: the tailers do not read all its push partitions yet",
         shard.number
     ));
 }
 
-/// The shards that are pinned, with the boot ids of their leaves.
-fn boots(wanted: &[(ShardId, PositionVector)], outcomes: &PinOutcomes) -> Vec<(ShardId, u64)> {
+/// The shards that are open, with the boot ids of their leaves.
+fn boots(wanted: &WantedShards, outcomes: &OpenOutcomes) -> Vec<(ShardId, u64)> {
     wanted
         .iter()
         .zip(outcomes)
-        .filter_map(|((shard, _), pinned)| Some((*shard, pinned.as_ref().ok()?.boot)))
+        .filter_map(|((shard, _), view)| Some((*shard, view.as_ref().ok()?.boot)))
         .collect()
 }
 
-fn indexes(outcomes: &PinOutcomes, which: impl Fn(usize, &Result<PinnedShard, Problem>) -> bool) -> Vec<usize> {
+fn indexes(outcomes: &OpenOutcomes, which: impl Fn(usize, &Result<ShardView, Problem>) -> bool) -> Vec<usize> {
     (0..outcomes.len()).filter(|at| which(*at, &outcomes[*at])).collect()
 }
 
-/// Pins the shards at these indexes again and replaces their outcomes.
-async fn pin_again(
-    query: &Pinning<'_>,
-    indexes: &[usize],
-    wanted: &[(ShardId, PositionVector)],
-    until: Instant,
-    outcomes: &mut PinOutcomes,
-) {
+/// Opens the shards at these indexes again and replaces their outcomes.
+async fn reopen(opened: &mut Opened, indexes: &[usize], wanted: &WantedShards, until: Instant) {
     if indexes.is_empty() {
         return;
     }
-    let again: WantedPositions = indexes.iter().map(|at| wanted[*at].clone()).collect();
-    for (at, outcome) in indexes
-        .iter()
-        .zip(query.leaf.pin_all(query.read_view_id, &again, until).await)
-    {
-        outcomes[*at] = outcome;
+    // It reads the views from before.
+    opened.prefetched = None;
+    let again: Vec<_> = indexes.iter().map(|at| wanted[*at].clone()).collect();
+    let outcomes = opened.views.reopen(&again, until).await;
+    for (at, outcome) in indexes.iter().zip(outcomes) {
+        opened.outcomes[*at] = outcome;
     }
 }
 

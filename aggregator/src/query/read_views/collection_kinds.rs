@@ -1,19 +1,19 @@
 //! The kinds of each collection's paths, merged over its shards. They are merged again only when those of a shard have
-//! changed: a collection may have thousands of paths in each of many shards. What is equal is one value, which all kept
+//! changed: a collection may have thousands of paths in each of many shards. What is equal is one value, which all cached
 //! plans share.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use plan::{PathKinds, scan::PinnedShard};
+use plan::{PathKinds, views::ShardView};
 use proto::{CollectionUid, ingest::ShardId};
 
-/// The number of collections whose merged kinds are kept.
+/// The number of collections whose merged kinds are cached.
 const COLLECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// The merged kinds of the collections that were read most recently.
-pub(super) struct CollectionKinds {
+/// The merged kinds of the collections that were used most recently.
+pub(in crate::query) struct CollectionKinds {
     merged: Mutex<LruCache<CollectionUid, MergedKinds>>,
 }
 
@@ -23,14 +23,14 @@ struct MergedKinds {
 }
 
 impl CollectionKinds {
-    pub(super) fn new() -> Self {
+    pub(in crate::query) fn new() -> Self {
         Self {
             merged: Mutex::new(LruCache::new(COLLECTIONS_MAX)),
         }
     }
 
     /// The kinds of a collection's paths in these shards.
-    pub(super) fn of(&self, collection: CollectionUid, shards: &[(ShardId, PinnedShard)]) -> Arc<PathKinds> {
+    pub(in crate::query) fn of(&self, collection: CollectionUid, shards: &[(ShardId, ShardView)]) -> Arc<PathKinds> {
         let is_same = |merged: &&MergedKinds| {
             merged.shards.len() == shards.len()
                 && (merged.shards.iter().zip(shards)).all(|(paths, (_, shard))| Arc::ptr_eq(paths, &shard.paths))

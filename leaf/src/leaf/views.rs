@@ -1,0 +1,139 @@
+//! Read views of this leaf's shards: opens and scans them for a query of this process, or for a client's lease.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, future::join_all, stream};
+use plan::{
+    scan::{ScanRequest, ScanStream},
+    views::{OpenOutcomes, ReadViews, ShardView, WantedShards},
+};
+use proto::{Code, PositionVector, Problem, ingest::ShardId};
+
+use super::{Leaf, OPEN_WAIT};
+use crate::{
+    scan::{self, SharedRequest},
+    shard::state::FreshView,
+    view::ReadView,
+};
+
+/// Open views of some shards of this leaf.
+pub(crate) struct LeafViews {
+    leaf: Weak<Leaf>,
+    by_shard: HashMap<ShardId, Arc<FreshView>>,
+    /// Counts the views of all queries, see [`Leaf::open_views`].
+    _counted: Arc<()>,
+}
+
+impl Leaf {
+    /// How many queries have read views open here.
+    pub fn open_views(&self) -> usize {
+        Arc::strong_count(&self.views_counter) - 1
+    }
+
+    /// Opens views of shards, and returns what became of each. The views do not keep the leaf alive.
+    pub(crate) async fn open_read_views(&self, wanted: &WantedShards, deadline: Instant) -> (LeafViews, OpenOutcomes) {
+        let mut views = LeafViews {
+            leaf: self.this.clone(),
+            by_shard: HashMap::new(),
+            _counted: Arc::clone(&self.views_counter),
+        };
+        let outcomes = views.add(self, wanted, deadline).await;
+        (views, outcomes)
+    }
+
+    async fn open_shard(
+        &self,
+        shard: ShardId,
+        at_least: &PositionVector,
+        deadline: Instant,
+    ) -> Result<Arc<FreshView>, Problem> {
+        // A client with a longer deadline tries again.
+        let late =
+            || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("raise timeout_ms");
+        let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT)).await;
+        opened
+            .unwrap_or_else(|_| Err(late()))?
+            .fresh_view(at_least, deadline)
+            .await
+    }
+}
+
+impl LeafViews {
+    async fn add(&mut self, leaf: &Leaf, wanted: &WantedShards, deadline: Instant) -> OpenOutcomes {
+        let open = |(shard, at_least): &(ShardId, PositionVector)| {
+            let (shard, at_least) = (*shard, at_least.clone());
+            async move { (shard, leaf.open_shard(shard, &at_least, deadline).await) }
+        };
+        let opened = join_all(wanted.iter().map(open)).await;
+        let outcome = |(shard, opened): (ShardId, Result<Arc<FreshView>, Problem>)| {
+            let fresh = opened?;
+            let outcome = ShardView {
+                positions: fresh.view.positions.clone(),
+                boot: leaf.boot,
+                paths: fresh.view.paths.clone(),
+                documents: fresh.view.documents(),
+                freshness_ms: fresh.freshness_ms,
+            };
+            self.by_shard.insert(shard, fresh);
+            Ok(outcome)
+        };
+        opened.into_iter().map(outcome).collect()
+    }
+
+    /// Adds these views, in place of those of the same shards.
+    pub(super) fn merge(&mut self, newer: Self) {
+        self.by_shard.extend(newer.by_shard);
+    }
+
+    /// Whether no view is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_shard.is_empty()
+    }
+
+    /// The view of a shard.
+    pub(crate) fn of(&self, shard: ShardId) -> Option<&ReadView> {
+        self.by_shard.get(&shard).map(|fresh| &fresh.view)
+    }
+
+    /// Scans the views of these shards; returns an answer for each.
+    pub(super) fn scan_prepared(&self, shards: &[ShardId], request: SharedRequest) -> Vec<ScanStream> {
+        let (leaf, request) = (self.leaf.upgrade(), Arc::new(request));
+        let scan = |shard: &ShardId| match (&leaf, self.of(*shard)) {
+            (Some(leaf), Some(view)) => scan::run(view.clone(), request.clone(), &leaf.scans),
+            _ => stream::iter([Err(not_open(*shard))]).boxed(),
+        };
+        shards.iter().map(scan).collect()
+    }
+}
+
+/// The error of a scan that finds no view of a shard.
+pub(super) fn not_open(shard: ShardId) -> Problem {
+    let detail = format!(
+        "no read view of shard {shard} is open for this query: the query has ended, its aggregator could not renew the \
+         view, or the leaf has restarted"
+    );
+    Problem::new(Code::Unavailable, detail).hint("retry the query")
+}
+
+#[async_trait]
+impl ReadViews for LeafViews {
+    async fn reopen(&mut self, shards: &WantedShards, deadline: Instant) -> OpenOutcomes {
+        match self.leaf.upgrade() {
+            Some(leaf) => self.add(&leaf, shards, deadline).await,
+            None => {
+                let closed = || Err(Problem::new(Code::Unavailable, "the leaf is shutting down"));
+                shards.iter().map(|_| closed()).collect()
+            }
+        }
+    }
+
+    fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
+        let shards = request.shards.clone();
+        self.scan_prepared(&shards, SharedRequest::new(request))
+    }
+}
