@@ -5,7 +5,7 @@
 //! in the background: tail ─ micro-split      (in memory)
 //!                    micro-splits ─ split    (file, then manifest row, then the state)
 //!                    splits ─ larger split   (the same)
-//! pin ─ state: a consistent read view that contains everything acknowledged before
+//! open ─ state: a consistent read view that contains everything acknowledged before
 //! ```
 //!
 //! Only the writer changes rows of documents, keys and positions; once the shard is open, only `build_splits.rs`
