@@ -1,7 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod deep_stack;
 pub mod doors;
+mod failure;
+mod nearest;
 mod query;
 mod render;
 mod sql;

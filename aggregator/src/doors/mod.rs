@@ -33,9 +33,13 @@ use tonic::{
 };
 use tower::ServiceExt as _;
 
-pub use self::{connections::serve, origin::AllowedHosts};
+pub use self::{
+    connections::serve,
+    http::state::{MetricsText, ReadinessCheck},
+    origin::AllowedHosts,
+};
 use self::{
-    http::{AppState, Shared},
+    http::state::{AppState, Shared},
     push::PushPipeline,
 };
 use crate::query::Engine;
@@ -45,12 +49,6 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// All routes of a node, HTTP and gRPC. Pass it to [`serve`].
 pub type NodeServer = Router;
-
-/// Renders the metrics of this process as Prometheus text.
-pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
-
-/// Returns why a node is not ready, if it is not.
-pub type ReadinessCheck = Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>;
 
 /// The routes of an aggregator: HTTP, its gRPC services and those that `grpc` already has. `/metrics` serves `metrics`.
 /// Once `closing` is cancelled, `/readyz` reports that the node is not ready.

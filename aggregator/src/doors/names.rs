@@ -2,8 +2,8 @@
 
 use proto::{Catalog, Code, CollectionName, Problem, SourceName, catalog::Source};
 
+use crate::nearest::nearest;
 pub(super) use crate::query::{find_collection, no_collection};
-use crate::sql::nearest;
 
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
     text.parse()

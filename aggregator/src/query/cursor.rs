@@ -88,7 +88,7 @@ pub(super) fn write_rows(by: &str, after: &RowsPageStart) -> Result<String, Prob
         .iter()
         .map(text)
         .collect::<Result<_, _>>()
-        .map_err(super::failure::problem)?;
+        .map_err(crate::failure::problem)?;
     let cursor = RowsCursor {
         by: by.to_owned(),
         keys,

@@ -12,10 +12,10 @@ use plan::Type;
 use proto::Problem;
 
 use super::{
-    failure,
-    planner::{ExecutablePlan, QueryPlan},
+    query_plan::{ExecutablePlan, QueryPlan},
     system::{Cell, batch},
 };
+use crate::failure;
 
 /// The logical and the physical plan, a row each.
 pub(super) async fn rows(planned: &QueryPlan, analyze: bool) -> Result<RecordBatch, Problem> {

@@ -19,9 +19,7 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::context::QueryContext;
-
-/// Marks a refusal by the node's limit, as opposed to the query's own.
-pub(super) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
+use crate::failure::NODE_LIMIT_MARKER;
 
 /// What every query gets, however much the others have taken. Times the queries that run at once, it is little.
 const SMALL_QUERY_BYTES: usize = 1 << 20;

@@ -16,25 +16,30 @@
 
 mod admission;
 mod aggregate_pushdown;
+mod bound_functions;
 mod context;
 mod cursor;
 mod distinct_groups;
+mod engine;
 mod explain;
-pub(crate) mod failure;
 mod find_collection;
 mod forget_constants;
 mod interruptible_planning;
 mod join_filter;
 mod lookup;
 mod memory;
+mod other_texts;
 mod paced;
 mod plan_cache;
 mod plan_template;
+mod plan_walk;
 mod planner;
+mod query_plan;
 mod quoted_texts;
 mod read_views;
 mod registry;
 mod report;
+mod row_slices;
 mod run;
 mod runtime;
 mod search;
@@ -52,89 +57,19 @@ mod tests;
 
 use std::{sync::Arc, time::Instant};
 
-use proto::{
-    Catalog, Code, Position, PositionVector, Problem,
-    catalog::Change,
-    ingest::ShardId,
-    node::{Queries, QueryId, RunningQuery},
-    status::TailStatus,
-};
+use proto::Problem;
 
+pub use self::engine::Engine;
+pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
 pub(crate) use self::shard_table::ShardTable;
 pub(crate) use self::system::CollectionFields;
-use self::{
-    admission::{Admission, QuerySlot},
-    context::QueryContext,
-    plan_cache::PlanCache,
-    read_views::{CollectionKinds, ReadWatermarks},
-    registry::{RegisteredQuery, Registry},
-    runtime::QueryRuntime,
-    session::Sessions,
-};
-use crate::{
-    AggregatorOptions, Roles,
-    answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery},
-};
-
-/// The query engine: admits, plans and runs queries.
-pub struct Engine {
-    /// The roles that it calls.
-    pub roles: Roles,
-    /// Its limits.
-    pub options: AggregatorOptions,
-    admission: Admission,
-    registry: Arc<Registry>,
-    runtime: QueryRuntime,
-    sessions: Sessions,
-    plans: PlanCache,
-    kinds: Arc<CollectionKinds>,
-    watermarks: Arc<ReadWatermarks>,
-}
-
-/// How far the tailers have read every partition. If no tailer is reachable, that is not an error: the catalog and the
-/// leaves are known without them.
-#[derive(Debug)]
-pub struct TailStatuses {
-    /// The status of each partition.
-    pub rows: Vec<TailStatus>,
-    /// Why no tailer could be asked, if so.
-    pub unavailable: Option<String>,
-}
-
-impl Queries for Engine {
-    fn running(&self) -> Vec<RunningQuery> {
-        self.registry.list()
-    }
-
-    fn cancel(&self, id: QueryId) -> bool {
-        self.registry.cancel(id)
-    }
-}
+use self::{admission::QuerySlot, context::QueryContext, registry::RegisteredQuery};
+use crate::answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery};
 
 impl Engine {
-    /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
-    pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
-        Ok(Arc::new(Self {
-            admission: Admission::new(options.queries_max, options.queue_max),
-            registry: Arc::default(),
-            runtime: QueryRuntime::start()?,
-            sessions: Sessions::new(&options)?,
-            plans: PlanCache::new(),
-            kinds: Arc::new(CollectionKinds::new()),
-            watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
-            roles,
-            options,
-        }))
-    }
-
-    /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.
-    pub async fn close(&self) {
-        self.runtime.close().await;
-    }
-
     /// Runs a SQL statement.
     pub async fn query(self: &Arc<Self>, request: SqlQuery) -> Result<Answer, Problem> {
         let started = Instant::now();
@@ -169,58 +104,6 @@ impl Engine {
         answer.await
     }
 
-    /// Lists the running queries with the names of their nodes: first those of this node, then those of others, each
-    /// oldest first.
-    pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
-        let nodes = &self.roles.nodes;
-        let remote = nodes.remote_queries().await;
-        self.running()
-            .into_iter()
-            .map(|query| (nodes.own().to_owned(), query))
-            .chain(remote)
-            .collect()
-    }
-
-    /// Cancels a query on whichever node it runs. Returns whether it was found.
-    pub async fn cancel_anywhere(&self, id: QueryId) -> bool {
-        self.cancel(id) || self.roles.nodes.cancel_remote(id).await
-    }
-
-    /// The highest positions of a shard in any answer or acknowledged push so far.
-    pub fn watermark_of(&self, shard: ShardId) -> PositionVector {
-        self.watermarks.of(shard)
-    }
-
-    /// Records an acknowledged push, which every later answer must contain.
-    pub fn on_push_acknowledged(&self, shard: ShardId, position: Position) {
-        self.watermarks.advance(shard, &PositionVector::from_iter([position]));
-    }
-
-    /// Asks the tailers how far they have read every partition.
-    pub async fn tails(&self) -> Result<TailStatuses, Problem> {
-        match self.roles.source_admin.status().await {
-            Ok(rows) => Ok(TailStatuses {
-                rows,
-                unavailable: None,
-            }),
-            Err(problem) if problem.code == Code::Unavailable => Ok(TailStatuses {
-                rows: Vec::new(),
-                unavailable: Some(problem.to_string()),
-            }),
-            Err(problem) => Err(problem),
-        }
-    }
-
-    /// The current catalog.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.roles.changes.catalog().borrow().clone()
-    }
-
-    /// Changes the catalog, whichever version the changed entry has. Returns the catalog after the change.
-    pub async fn change_catalog(&self, change: Change) -> Result<Arc<Catalog>, Problem> {
-        self.roles.changes.propose(change, None).await
-    }
-
     /// Creates the context of a query, lists the query under `text`, and waits for a slot among the running queries.
     async fn admit(
         &self,
@@ -235,27 +118,5 @@ impl Engine {
             () = context.cancel.cancelled() => Err(context::cancelled()),
         }?;
         Ok((context, (slot, registered)))
-    }
-
-    fn context(&self, options: &QueryOptions, started: Instant) -> Result<Arc<QueryContext>, Problem> {
-        let timeout = options.timeout.unwrap_or(self.options.timeout);
-        if timeout > self.options.timeout_max {
-            return Err(Problem::new(
-                Code::BadRequest,
-                format!("a timeout of {} ms is too long", timeout.as_millis()),
-            )
-            .hint(format!(
-                "set timeout_ms to at most {}",
-                self.options.timeout_max.as_millis()
-            )));
-        }
-        Ok(QueryContext::new(
-            Arc::clone(&self.roles.leaf),
-            Arc::clone(&self.watermarks),
-            Arc::clone(&self.kinds),
-            options,
-            started,
-            timeout,
-        ))
     }
 }

@@ -14,22 +14,22 @@ use std::{
 };
 
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+    common::tree_node::Transformed,
     config::ConfigOptions,
     datasource::{provider_as_source, source_as_provider},
     error::Result,
-    logical_expr::{Expr, LogicalPlan, TableScan, TableSource, Volatility},
+    logical_expr::{Expr, LogicalPlan, TableScan, TableSource},
 };
 use parking_lot::Mutex;
 use plan::{PathKinds, byte_lru::ByteLru};
 use proto::{Catalog, CollectionName};
-use serde_json::Value;
 
 use super::{
     context::QueryContext,
     plan_template::PlanTemplate,
-    planner::QueryPlan,
-    quoted_texts::{StatementShape, are_replaceable},
+    plan_walk::each_node,
+    query_plan::QueryPlan,
+    quoted_texts::{StatementShape, are_replaceable, may_be_kept},
     read_views::QueryViews,
     shard_table::{ShardTable, UnboundTable},
 };
@@ -41,8 +41,6 @@ const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero")
 pub(super) const PLANS_BYTES_MAX: usize = 32 << 20;
 /// What an operator or an expression of a plan takes, with its share of schemas and properties.
 const NODE_BYTES: usize = 2 << 10;
-/// A statement that is longer, in bytes with its parameters, is not kept.
-const STATEMENT_BYTES_MAX: usize = 8 << 10;
 /// A plan with more operators and expressions is not kept.
 const NODES_MAX: usize = 500;
 /// A plan with more bytes of constants is not kept: the value of `lpad('a', 10000)` is one expression.
@@ -322,17 +320,6 @@ pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, read_view
     replace_sources(logical.clone(), bound)
 }
 
-/// Whether a statement is short enough, with its parameters.
-pub(super) fn may_be_kept(request: &SqlQuery) -> bool {
-    let parameters = request.parameters.iter().map(|value| match value {
-        Value::String(text) => text.len(),
-        // Such a parameter is refused.
-        Value::Array(_) | Value::Object(_) => STATEMENT_BYTES_MAX,
-        _ => size_of::<Value>(),
-    });
-    request.sql.len() + parameters.sum::<usize>() <= STATEMENT_BYTES_MAX
-}
-
 /// The key of a statement that is short enough.
 fn key(request: &SqlQuery) -> Option<StatementKey> {
     if !may_be_kept(request) {
@@ -397,30 +384,4 @@ fn small_size(plan: &LogicalPlan) -> Option<usize> {
     });
     let is_small = walked.is_ok() && nodes <= NODES_MAX && constant_bytes <= CONSTANT_BYTES_MAX;
     is_small.then_some(nodes * NODE_BYTES + constant_bytes)
-}
-
-/// Whether a plan means the same at any time: it calls no function such as `now()` or `random()`.
-pub(super) fn is_repeatable(plan: &LogicalPlan) -> bool {
-    let mut repeatable = true;
-    let walked = each_node(plan, |expr| {
-        if let Some(Expr::ScalarFunction(call)) = expr {
-            repeatable &= call.func.signature().volatility == Volatility::Immutable;
-        }
-        repeatable
-    });
-    repeatable && walked.is_ok()
-}
-
-/// Visits each operator (`None`) and each expression of a plan and of its subqueries, until `visit` returns false.
-pub(super) fn each_node(plan: &LogicalPlan, mut visit: impl FnMut(Option<&Expr>) -> bool) -> Result<TreeNodeRecursion> {
-    let recursion = |goes_on: bool| match goes_on {
-        true => TreeNodeRecursion::Continue,
-        false => TreeNodeRecursion::Stop,
-    };
-    plan.apply_with_subqueries(|node| {
-        if !visit(None) {
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        node.apply_expressions(|expr| expr.apply(|expr| Ok(recursion(visit(Some(expr))))))
-    })
 }

@@ -12,16 +12,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
-    arrow::datatypes::Schema,
     common::{
         internal_err,
-        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+        tree_node::{TreeNode as _, TreeNodeRecursion},
     },
     config::ConfigOptions,
     error::Result,
-    physical_expr::{
-        HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr, expressions::DynamicFilterPhysicalExpr,
-    },
+    physical_expr::{PhysicalExpr, expressions::DynamicFilterPhysicalExpr},
     physical_plan::{
         ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode},
@@ -36,7 +33,11 @@ use datafusion::{
     },
 };
 
-use super::{shard_scan::ShardScan, wide_rows};
+use super::{
+    bound_functions::{contains, is_bound, is_function, with_settings},
+    shard_scan::ShardScan,
+    wide_rows,
+};
 
 /// A physical plan without a query.
 pub(super) struct PlanTemplate {
@@ -126,25 +127,6 @@ fn any_expression(node: &dyn ExecutionPlan, is: fn(&dyn PhysicalExpr) -> bool) -
     Ok(found)
 }
 
-/// Whether an expression contains a scalar function.
-pub(super) fn has_function(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    contains(expr, is_function)
-}
-
-/// Whether any part of an expression is such.
-fn contains(expr: &Arc<dyn PhysicalExpr>, is: fn(&dyn PhysicalExpr) -> bool) -> bool {
-    expr.exists(|part| Ok(is(part.as_ref()))).unwrap_or(true)
-}
-
-fn is_function(expr: &dyn PhysicalExpr) -> bool {
-    expr.is::<ScalarFunctionExpr>() || is_bound(expr)
-}
-
-/// Whether an expression refers to the settings of its query and is not replaced in a copy.
-fn is_bound(expr: &dyn PhysicalExpr) -> bool {
-    expr.is::<HigherOrderFunctionExpr>()
-}
-
 /// A copy of a plan, with other settings for its functions and other texts in its scans.
 fn copy(
     node: &Arc<dyn ExecutionPlan>,
@@ -191,26 +173,4 @@ fn copy(
     } else {
         Ok(copied)
     }
-}
-
-/// The same expression, whose functions find their query in these settings.
-pub(super) fn with_settings(
-    expr: &Arc<dyn PhysicalExpr>,
-    settings: &Arc<ConfigOptions>,
-) -> Result<Arc<dyn PhysicalExpr>> {
-    let replace = |part: Arc<dyn PhysicalExpr>| {
-        let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() else {
-            return Ok(Transformed::no(part));
-        };
-        let replaced = ScalarFunctionExpr::new(
-            call.name(),
-            Arc::new(call.fun().clone()),
-            call.args().to_vec(),
-            // It is fixed, whatever the input.
-            call.return_field(&Schema::empty())?,
-            Arc::clone(settings),
-        );
-        Ok(Transformed::yes(Arc::new(replaced) as Arc<dyn PhysicalExpr>))
-    };
-    Arc::clone(expr).transform_up(replace).data()
 }

@@ -6,9 +6,8 @@ use datafusion::{
     catalog::TableProvider,
     common::{JoinType, ScalarValue, tree_node::TreeNodeRecursion},
     datasource::MemTable,
-    execution::{SessionState, TaskContext},
+    execution::SessionState,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
-    physical_plan::ExecutionPlan,
     sql::sqlparser::ast,
 };
 use plan::scan::ScanStream;
@@ -17,30 +16,18 @@ use proto::{Code, Problem};
 use super::{
     Engine,
     context::QueryContext,
-    failure,
-    plan_cache::is_repeatable,
     plan_template::PlanTemplate,
+    plan_walk::is_repeatable,
+    query_plan::{ExecutablePlan, QueryPlan},
     read_views::QueryViews,
     shard_scan::{Answers, QueryScans},
     shard_table::ShardTable,
     system, wide_rows,
 };
-use crate::sql::{ResolvedQuery, Table, TableUse};
-
-/// A plan that is ready to run.
-pub(super) struct ExecutablePlan {
-    pub physical: Arc<dyn ExecutionPlan>,
-    pub task: Arc<TaskContext>,
-}
-
-/// A new plan of a query.
-pub(super) struct QueryPlan {
-    /// After DataFusion's logical rules.
-    pub logical: LogicalPlan,
-    pub executable: ExecutablePlan,
-    /// Whether the statement means the same at any time.
-    pub repeatable: bool,
-}
+use crate::{
+    failure,
+    sql::{ResolvedQuery, Table, TableUse},
+};
 
 /// An analyzed query, in which every expression has its type. Plans are built on it.
 pub(super) struct TypedQuery {
@@ -237,7 +224,7 @@ async fn provider(
             )))
         }
         Table::System { schema, name } => {
-            let table = system::find(schema, name)
+            let table = system::tables::find(schema, name)
                 .ok_or_else(|| Problem::new(Code::NotFound, format!("table {schema}.{name} does not exist")))?;
             let rows = system::rows(engine, table, context.deadline()).await?;
             let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;

@@ -10,22 +10,18 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use datafusion::{
-    common::{
-        Result, ScalarValue,
-        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
-    },
+    common::tree_node::{TreeNode as _, TreeNodeRecursion},
     logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator},
     physical_plan::ExecutionPlan,
 };
 use plan::{Column, Type};
 use serde_json::Value;
 
-use super::{
-    plan_cache::{each_node, may_be_kept},
-    shard_scan::ShardScan,
-};
+use super::{plan_walk::each_node, shard_scan::ShardScan};
 use crate::{answer::SqlQuery, sql};
 
+/// A statement that is longer, in bytes with its parameters, has no plan in the cache.
+const STATEMENT_BYTES_MAX: usize = 8 << 10;
 /// A statement with more texts has a plan for each list of them.
 const TEXTS_MAX: usize = 16;
 /// Longer texts are not replaced: some rules leave long constants alone.
@@ -127,6 +123,17 @@ impl<'r> StatementShape<'r> {
     }
 }
 
+/// Whether a statement is short enough, with its parameters.
+pub(super) fn may_be_kept(request: &SqlQuery) -> bool {
+    let parameters = request.parameters.iter().map(|value| match value {
+        Value::String(text) => text.len(),
+        // Such a parameter is refused.
+        Value::Array(_) | Value::Object(_) => STATEMENT_BYTES_MAX,
+        _ => size_of::<Value>(),
+    });
+    request.sql.len() + parameters.sum::<usize>() <= STATEMENT_BYTES_MAX
+}
+
 /// Whether a plan for these marks can be used for texts instead.
 pub(super) fn are_replaceable(marks: &[String], logical: &LogicalPlan, physical: &Arc<dyn ExecutionPlan>) -> bool {
     let mut counts: HashMap<&str, Occurrences> = (marks.iter())
@@ -195,24 +202,4 @@ fn text(expr: &Expr) -> Option<&str> {
         Expr::Literal(value, _) => value.try_as_str().flatten(),
         _ => None,
     }
-}
-
-/// The same condition with other texts.
-pub(super) fn with_texts(condition: &Expr, texts: &HashMap<String, String>) -> Result<Expr> {
-    let replace = |expr: Expr| {
-        let Expr::Literal(value, metadata) = &expr else {
-            return Ok(Transformed::no(expr));
-        };
-        let Some(other) = value.try_as_str().flatten().and_then(|text| texts.get(text)) else {
-            return Ok(Transformed::no(expr));
-        };
-        let other = Some(other.clone());
-        let value = match value {
-            ScalarValue::Utf8View(_) => ScalarValue::Utf8View(other),
-            ScalarValue::LargeUtf8(_) => ScalarValue::LargeUtf8(other),
-            _ => ScalarValue::Utf8(other),
-        };
-        Ok(Transformed::yes(Expr::Literal(value, metadata.clone())))
-    };
-    condition.clone().transform_up(replace).data()
 }

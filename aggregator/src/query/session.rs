@@ -24,7 +24,6 @@ use proto::{Code, Problem};
 use super::{
     aggregate_pushdown::AggregatePushdown,
     distinct_groups::DistinctGroups,
-    failure,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
     join_filter::{self, JoinFilterPushdown},
@@ -34,7 +33,7 @@ use super::{
     wide_rows::WatchWideRows,
     yielding::Yielding,
 };
-use crate::{AggregatorOptions, typing};
+use crate::{AggregatorOptions, failure, typing};
 
 /// Least and most target partitions of the operators above the scans: one for each core, between these.
 const PARTITIONS: [usize; 2] = [2, 16];

@@ -45,12 +45,14 @@ use plan::{
 use proto::{Code, CollectionName, Problem, ingest::ShardId};
 
 use super::{
+    bound_functions::{has_function, with_settings},
     context::QueryContext,
-    failure, join_filter,
-    plan_template::{has_function, with_settings},
-    quoted_texts::with_texts,
+    join_filter,
+    other_texts::with_texts,
     read_views::{CollectionViews, row_count},
+    row_slices::row_slices,
 };
+use crate::failure;
 
 const PARTITIONS_MIN: usize = 2;
 
@@ -336,14 +338,6 @@ fn with_schema(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)
         .map_err(DataFusionError::from)
-}
-
-/// Splits a batch into parts of at most `rows_max` rows.
-pub(super) fn row_slices(batch: RecordBatch, rows_max: usize) -> impl Iterator<Item = RecordBatch> {
-    let rows = batch.num_rows();
-    (0..rows)
-        .step_by(rows_max.max(1))
-        .map(move |from| batch.slice(from, rows_max.min(rows - from)))
 }
 
 /// The error of a stream without an end message: its rows may be incomplete.

@@ -14,16 +14,18 @@ use proto::{
 use super::{
     Engine,
     context::QueryContext,
-    explain, failure,
+    explain,
     plan_cache::{self, FoundPlan, KeptPlan},
-    planner::{self, ExecutablePlan, QueryPlan},
+    planner,
+    query_plan::{ExecutablePlan, QueryPlan},
     quoted_texts::StatementShape,
     read_views::QueryViews,
     run::QueryOutput,
-    system::{self, Cell},
+    system::{self, Cell, tables},
 };
 use crate::{
     answer::{SqlQuery, type_name},
+    failure,
     sql::{self, SchemaContext as _, Statement},
 };
 
@@ -299,10 +301,10 @@ fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
         .keys()
         .filter(|id| id.kind == DefinitionKind::View)
         .map(|id| row(id.name.clone(), "view"));
-    let tables = system::TABLES
+    let system_tables = tables::TABLES
         .iter()
         .map(|table| row(format!("{}.{}", table.schema, table.name), "system table"));
-    let rows = collections.chain(views).chain(tables).collect();
+    let rows = collections.chain(views).chain(system_tables).collect();
     let columns = [("name", Type::Text), ("kind", Type::Text)];
     Ok(QueryOutput::of_batch(system::batch(&columns, rows)?))
 }
@@ -315,7 +317,7 @@ async fn describe(
     name: &str,
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
-    let rows = if let Some(table) = system::find_named(name) {
+    let rows = if let Some(table) = tables::find_named(name) {
         table
             .columns
             .iter()

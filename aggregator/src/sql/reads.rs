@@ -1,5 +1,5 @@
-//! Finds the collections that a query reads. This happens before anything is resolved: their shards are pinned first,
-//! and the pinned shards provide the kinds of paths.
+//! Finds the collections that a query reads. This happens before anything is resolved: their shards are opened first,
+//! and the read views provide the kinds of paths.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -7,8 +7,8 @@ use datafusion::sql::sqlparser::ast::{Expr, Query};
 use front::{Node, Root, walk};
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
-use super::{names::nearest, resolve::function_name, statement};
-use crate::typing::is_aggregate;
+use super::{resolve::function_name, statement};
+use crate::{nearest::nearest, typing::is_aggregate};
 
 /// The collections that a query reads, directly or through views. Names that the catalog does not have are skipped.
 pub(super) fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {

@@ -297,7 +297,7 @@ pub(super) fn condition(
         expr.transform(strip)
             .and_then(|transformed| typing::condition_over_columns(transformed.data))
     });
-    let expr = unqualified.map_err(crate::query::failure::problem)?;
+    let expr = unqualified.map_err(crate::failure::problem)?;
     let columns = expr
         .column_refs()
         .into_iter()

@@ -87,7 +87,7 @@ pub(crate) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 fn type_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
-    crate::sql::on_deep_stack(|| type_node(map_inputs(plan, &mut type_plan)?))
+    crate::deep_stack::on_deep_stack(|| type_node(map_inputs(plan, &mut type_plan)?))
 }
 
 /// Assigns types to one node whose inputs have their types.

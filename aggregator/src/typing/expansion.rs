@@ -14,7 +14,7 @@ use datafusion::{
 };
 use proto::{Code, Problem};
 
-use crate::query::failure;
+use crate::failure;
 
 /// Nodes to which an expression may expand. The limit applies only if that is over four times the size of the
 /// expression as written. DataFusion plans this many nodes within a second or two.

@@ -206,8 +206,10 @@ pub(crate) fn check_function(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let problem = Problem::new(Code::BadSql, format!("function {name} does not exist"));
-    Err(match crate::sql::nearest(name, SUPPORTED.iter().map(String::as_str)) {
-        Some(near) => problem.hint(format!("did you mean {near}?")),
-        None => problem,
-    })
+    Err(
+        match crate::nearest::nearest(name, SUPPORTED.iter().map(String::as_str)) {
+            Some(near) => problem.hint(format!("did you mean {near}?")),
+            None => problem,
+        },
+    )
 }

@@ -10,7 +10,7 @@ use datafusion::{
 use proto::{Code, Problem};
 
 use super::expansion::{expanded_size, node_count};
-use crate::query::failure;
+use crate::failure;
 
 /// Nodes to which all conditions of a statement may grow. The limit applies only if that is over four times their size
 /// as written. DataFusion plans this many within a second.
@@ -47,7 +47,7 @@ struct Conditions {
 impl Conditions {
     /// The size of each column of the plan, as an expression over columns of tables. Counts the conditions in it.
     fn sizes_of_columns(&mut self, plan: &LogicalPlan) -> Result<Vec<usize>> {
-        crate::sql::on_deep_stack(|| self.sizes_on_this_stack(plan))
+        crate::deep_stack::on_deep_stack(|| self.sizes_on_this_stack(plan))
     }
 
     fn sizes_on_this_stack(&mut self, plan: &LogicalPlan) -> Result<Vec<usize>> {

@@ -17,7 +17,7 @@ use plan::{
 };
 use proto::{Code, Problem};
 
-use crate::query::failure;
+use crate::failure;
 
 pub(super) use describe::{describe_type, display_name};
 

@@ -18,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    AppState, body,
+    body,
     error::{HttpError, PathText, path_text},
+    state::AppState,
 };
 use crate::{
     doors::{

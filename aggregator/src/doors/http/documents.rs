@@ -13,9 +13,10 @@ use proto::{Code, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
 use tokio::time::Instant;
 
 use super::{
-    AppState, body,
+    body,
     error::{HttpError, PathText, bad_path, path_text, respond},
     items::{self, PushFormat},
+    state::AppState,
 };
 use crate::doors::{
     byte_budget::BUDGET_WAIT_MAX,

@@ -17,46 +17,25 @@ mod skips;
 mod sniff;
 mod sources;
 mod sql;
+pub(super) mod state;
 pub(super) mod status;
-
-use std::sync::Arc;
 
 use axum::{
     Router,
     http::{Extensions, HeaderMap, StatusCode, Version},
     routing::{delete, get, post},
 };
-use tokio_util::sync::CancellationToken;
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, Predicate, predicate::SizeAbove},
 };
 
-use super::{MetricsText, push::PushPipeline};
-use crate::query::Engine;
+use self::state::AppState;
 
 /// Smaller responses are not compressed.
 const COMPRESSED_BYTES_MIN: u16 = 1_024;
 /// The level for both gzip and zstd.
 const COMPRESSION_LEVEL: i32 = 1;
-
-/// State that all handlers share.
-#[derive(Clone)]
-pub(super) struct AppState(pub Arc<Shared>);
-
-pub(super) struct Shared {
-    pub engine: Arc<Engine>,
-    pub metrics: Option<MetricsText>,
-    pub pushes: Arc<PushPipeline>,
-    pub closing: CancellationToken,
-}
-
-impl std::ops::Deref for AppState {
-    type Target = Shared;
-    fn deref(&self) -> &Shared {
-        &self.0
-    }
-}
 
 /// Compresses successful responses for clients that accept it, streamed ones frame by frame. Problems stay
 /// uncompressed, and so do responses to pushes, whose route is outside of this layer.

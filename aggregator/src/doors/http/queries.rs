@@ -13,8 +13,8 @@ use proto::{
 use serde_json::{Value, json};
 
 use super::{
-    AppState,
     error::{HttpError, PathText, path_text},
+    state::AppState,
 };
 
 /// Lists the running queries of all nodes.

@@ -9,9 +9,10 @@ use proto::{Code, PositionVector, Problem};
 use serde::Deserialize;
 
 use super::{
-    AppState, body,
+    body,
     error::{HttpError, PathText, path_text},
     sql::{QueryOptionsBody, ScanSourceBody},
+    state::AppState,
 };
 use crate::{
     answer::{SearchAnswer, SearchQuery},

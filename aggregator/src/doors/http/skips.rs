@@ -18,9 +18,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    AppState, body,
+    body,
     error::{HttpError, PathText, path_text},
     sources::source_json,
+    state::AppState,
 };
 use crate::{
     doors::names::{collection_name, find_collection, find_source, source_name},

@@ -15,8 +15,9 @@ use proto::{
 use serde_json::{Value, json};
 
 use super::{
-    AppState, body,
+    body,
     error::{HttpError, PathText, path_text},
+    state::AppState,
 };
 use crate::{
     doors::{

@@ -13,10 +13,10 @@ use proto::{Code, PositionVector, Problem};
 use serde::Deserialize;
 
 use super::{
-    AppState,
     answer::respond,
     body::{self, invalid_json, media_type},
     error::HttpError,
+    state::AppState,
 };
 use crate::{
     answer::{QueryOptions, SqlQuery},

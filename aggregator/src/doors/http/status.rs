@@ -11,8 +11,10 @@ use proto::{Code, Problem, cluster::Role, node::NodeStatus};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppState, error::HttpError};
-use crate::doors::{MetricsText, ReadinessCheck};
+use super::{
+    error::HttpError,
+    state::{AppState, MetricsText, ReadinessCheck},
+};
 
 /// Liveness: the process runs.
 pub(super) async fn healthz() -> Json<serde_json::Value> {

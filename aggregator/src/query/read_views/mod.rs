@@ -20,7 +20,7 @@ use plan::{
 use proto::{Catalog, Code, CollectionName, PositionVector, Problem, ingest::ShardId};
 
 pub(super) use self::{collection_kinds::CollectionKinds, open::ScanOfShards, watermarks::ReadWatermarks};
-use super::{context::QueryContext, system};
+use super::{context::QueryContext, system::tables};
 use crate::{answer::Stats, sql::SchemaContext};
 
 /// The open shards of one collection.
@@ -181,7 +181,7 @@ impl SchemaContext for QueryViews {
     }
 
     fn system_table(&self, schema: &str, name: &str) -> Option<Vec<(String, Type)>> {
-        let table = system::find(schema, name)?;
+        let table = tables::find(schema, name)?;
         Some(
             table
                 .columns

@@ -35,9 +35,11 @@ use super::{
 };
 use crate::{
     answer::Hit,
+    failure,
     query::{
-        cursor, failure,
-        planner::{self, QueryPlan, TypedQuery},
+        cursor,
+        planner::{self, TypedQuery},
+        query_plan::QueryPlan,
     },
     sql::{self, Statement},
 };

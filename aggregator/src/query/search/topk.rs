@@ -33,10 +33,11 @@ use super::{
 };
 use crate::{
     answer::Hit,
+    failure,
     query::{
         Engine,
         context::QueryContext,
-        cursor, failure,
+        cursor,
         read_views::{CollectionViews, QueryViews},
     },
     sql::{self, SchemaContext as _},

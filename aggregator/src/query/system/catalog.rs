@@ -7,9 +7,9 @@ use proto::catalog::DefinitionKind;
 
 use super::{
     super::Engine,
-    TABLES,
     cell::{Cell, sql_name},
     fields::all_fields,
+    tables::TABLES,
 };
 
 /// The catalog's name in `information_schema`.

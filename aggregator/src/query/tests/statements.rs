@@ -137,7 +137,7 @@ async fn tables_can_be_listed_and_described() {
 #[tokio::test]
 async fn every_system_table_can_be_queried() {
     let bench = bench(orders()).await;
-    for table in super::super::system::TABLES {
+    for table in super::super::system::tables::TABLES {
         bench
             .sql(&format!("SELECT * FROM {}.{} LIMIT 5", table.schema, table.name))
             .await;

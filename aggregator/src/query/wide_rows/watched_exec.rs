@@ -31,7 +31,10 @@ use plan::{arrays, functions::constants};
 use proto::{Code, Problem};
 
 use super::{WatchReason, copied_types};
-use crate::query::{failure, paced::PacedStream, shard_scan::row_slices};
+use crate::{
+    failure,
+    query::{paced::PacedStream, row_slices::row_slices},
+};
 
 /// Bytes that an operator may copy at once.
 const COPIED_BYTES_MAX: u64 = 256 << 20;

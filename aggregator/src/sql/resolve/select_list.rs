@@ -13,9 +13,9 @@ use super::{
     shortened,
     value::{StoredPath, Value, text_literal},
 };
-use crate::sql::{
-    names::{CollectionNames, MatchQuality},
-    nearest,
+use crate::{
+    nearest::nearest,
+    sql::names::{CollectionNames, MatchQuality},
 };
 
 /// An item of the select list, after `*` is expanded.

@@ -148,7 +148,7 @@ impl TestSchema {
             Ok(resolved) => resolved,
             Err(problem) => return Some(problem),
         };
-        self.analyze(&resolved).err().map(crate::query::failure::problem)
+        self.analyze(&resolved).err().map(crate::failure::problem)
     }
 
     /// Plans a resolved query and assigns its types.
@@ -188,7 +188,7 @@ impl TestSchema {
                 .into_iter()
                 .next()
                 .map_or_else(String::new, |expr| expr.unalias_nested().data.to_string()),
-            Err(error) => crate::query::failure::problem(error).to_string(),
+            Err(error) => crate::failure::problem(error).to_string(),
         }
     }
 

@@ -19,7 +19,7 @@ use super::{
     unify,
 };
 use crate::{
-    query::failure,
+    failure,
     typing::{
         compare::lower_comparison,
         function_table::PADDED_CHARS_MAX,

@@ -22,7 +22,8 @@ use proto::{Code, Problem};
 use super::{super::SearchContext, HitKind, collect_rows};
 use crate::{
     answer::type_name,
-    query::{cursor::RowsPageStart, failure, planner::TypedQuery},
+    failure,
+    query::{cursor::RowsPageStart, planner::TypedQuery},
 };
 
 /// Up to this many matching rows, all are read in full to choose a page from them.

@@ -3,7 +3,8 @@
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
-use super::memory::NODE_LIMIT_MARKER;
+/// Marks a refusal by the node's memory limit, as opposed to the query's own.
+pub(crate) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
 
 /// The problem that users see for an error, with its place in the statement if DataFusion knows it.
 pub(crate) fn problem(error: DataFusionError) -> Problem {

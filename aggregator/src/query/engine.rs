@@ -1,0 +1,154 @@
+//! The query engine: what all queries of an aggregator share.
+
+use std::{sync::Arc, time::Instant};
+
+use proto::{
+    Catalog, Code, Position, PositionVector, Problem,
+    catalog::Change,
+    ingest::ShardId,
+    node::{Queries, QueryId, RunningQuery},
+    status::TailStatus,
+};
+
+use super::{
+    admission::Admission,
+    context::QueryContext,
+    plan_cache::PlanCache,
+    read_views::{CollectionKinds, ReadWatermarks},
+    registry::Registry,
+    runtime::QueryRuntime,
+    session::Sessions,
+};
+use crate::{AggregatorOptions, Roles, answer::QueryOptions};
+
+/// The query engine: admits, plans and runs queries.
+pub struct Engine {
+    /// The roles that it calls.
+    pub roles: Roles,
+    /// Its limits.
+    pub options: AggregatorOptions,
+    pub(super) admission: Admission,
+    pub(super) registry: Arc<Registry>,
+    pub(super) runtime: QueryRuntime,
+    pub(super) sessions: Sessions,
+    pub(super) plans: PlanCache,
+    kinds: Arc<CollectionKinds>,
+    watermarks: Arc<ReadWatermarks>,
+}
+
+/// How far the tailers have read every partition. If no tailer is reachable, that is not an error: the catalog and the
+/// leaves are known without them.
+#[derive(Debug)]
+pub struct TailStatuses {
+    /// The status of each partition.
+    pub rows: Vec<TailStatus>,
+    /// Why no tailer could be asked, if so.
+    pub unavailable: Option<String>,
+}
+
+impl Queries for Engine {
+    fn running(&self) -> Vec<RunningQuery> {
+        self.registry.list()
+    }
+
+    fn cancel(&self, id: QueryId) -> bool {
+        self.registry.cancel(id)
+    }
+}
+
+impl Engine {
+    /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
+    pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
+        Ok(Arc::new(Self {
+            admission: Admission::new(options.queries_max, options.queue_max),
+            registry: Arc::default(),
+            runtime: QueryRuntime::start()?,
+            sessions: Sessions::new(&options)?,
+            plans: PlanCache::new(),
+            kinds: Arc::new(CollectionKinds::new()),
+            watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
+            roles,
+            options,
+        }))
+    }
+
+    /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.
+    pub async fn close(&self) {
+        self.runtime.close().await;
+    }
+
+    /// Lists the running queries with the names of their nodes: first those of this node, then those of others, each
+    /// oldest first.
+    pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
+        let nodes = &self.roles.nodes;
+        let remote = nodes.remote_queries().await;
+        self.running()
+            .into_iter()
+            .map(|query| (nodes.own().to_owned(), query))
+            .chain(remote)
+            .collect()
+    }
+
+    /// Cancels a query on whichever node it runs. Returns whether it was found.
+    pub async fn cancel_anywhere(&self, id: QueryId) -> bool {
+        self.cancel(id) || self.roles.nodes.cancel_remote(id).await
+    }
+
+    /// The highest positions of a shard in any answer or acknowledged push so far.
+    pub fn watermark_of(&self, shard: ShardId) -> PositionVector {
+        self.watermarks.of(shard)
+    }
+
+    /// Records an acknowledged push, which every later answer must contain.
+    pub fn on_push_acknowledged(&self, shard: ShardId, position: Position) {
+        self.watermarks.advance(shard, &PositionVector::from_iter([position]));
+    }
+
+    /// Asks the tailers how far they have read every partition.
+    pub async fn tails(&self) -> Result<TailStatuses, Problem> {
+        match self.roles.source_admin.status().await {
+            Ok(rows) => Ok(TailStatuses {
+                rows,
+                unavailable: None,
+            }),
+            Err(problem) if problem.code == Code::Unavailable => Ok(TailStatuses {
+                rows: Vec::new(),
+                unavailable: Some(problem.to_string()),
+            }),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// The current catalog.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.roles.changes.catalog().borrow().clone()
+    }
+
+    /// Changes the catalog, whichever version the changed entry has. Returns the catalog after the change.
+    pub async fn change_catalog(&self, change: Change) -> Result<Arc<Catalog>, Problem> {
+        self.roles.changes.propose(change, None).await
+    }
+
+    /// The context of a query that has just arrived.
+    pub(super) fn context(&self, options: &QueryOptions, started: Instant) -> Result<Arc<QueryContext>, Problem> {
+        let timeout = options.timeout.unwrap_or(self.options.timeout);
+        if timeout > self.options.timeout_max {
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("a timeout of {} ms is too long", timeout.as_millis()),
+            )
+            .hint(format!(
+                "set timeout_ms to at most {}",
+                self.options.timeout_max.as_millis()
+            )));
+        }
+        Ok(QueryContext::new(
+            Arc::clone(&self.roles.leaf),
+            Arc::clone(&self.watermarks),
+            Arc::clone(&self.kinds),
+            options,
+            started,
+            timeout,
+        ))
+    }
+}

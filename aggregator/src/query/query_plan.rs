@@ -1,0 +1,20 @@
+//! The plan of a query: as it is optimized, and as it runs.
+
+use std::sync::Arc;
+
+use datafusion::{execution::TaskContext, logical_expr::LogicalPlan, physical_plan::ExecutionPlan};
+
+/// A plan that is ready to run.
+pub(super) struct ExecutablePlan {
+    pub physical: Arc<dyn ExecutionPlan>,
+    pub task: Arc<TaskContext>,
+}
+
+/// A new plan of a query.
+pub(super) struct QueryPlan {
+    /// After DataFusion's logical rules.
+    pub logical: LogicalPlan,
+    pub executable: ExecutablePlan,
+    /// Whether the statement means the same at any time.
+    pub repeatable: bool,
+}

@@ -1,0 +1,115 @@
+//! What the rest of the aggregator gets of SQL: statements, resolved queries and definitions.
+
+use std::ops::Range;
+
+use datafusion::sql::sqlparser::ast;
+use plan::Column;
+use proto::{
+    CollectionName,
+    catalog::{Change, DefinitionId},
+};
+
+/// A statement of any kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Statement {
+    /// SELECT, WITH, VALUES.
+    Query(Box<ast::Query>),
+    /// EXPLAIN [ANALYZE] of a query.
+    Explain {
+        /// The query to explain.
+        query: Box<ast::Query>,
+        /// Whether the query is also run.
+        analyze: bool,
+    },
+    /// CREATE [OR REPLACE] FIELD | VIEW.
+    Define {
+        /// The field or view.
+        id: DefinitionId,
+        /// The expression or query, verbatim.
+        text: String,
+        /// Where the text begins in the statement: line and column, both from 1.
+        at: (u64, u64),
+        /// OR REPLACE.
+        replace: bool,
+    },
+    /// DROP FIELD | VIEW [IF EXISTS].
+    Undefine {
+        /// The field or view.
+        id: DefinitionId,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+    /// SHOW DEFINITIONS.
+    ShowDefinitions,
+    /// SHOW TABLES.
+    ShowTables,
+    /// DESCRIBE name.
+    Describe {
+        /// A collection, a view or a system table.
+        name: String,
+    },
+}
+
+/// A query in which every name is resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct ResolvedQuery {
+    /// The query, ready for DataFusion to plan. Base tables are named `"rachis_0"`, `"rachis_1"`, …: one for each use,
+    /// aliased to its name in the statement. Every column is a quoted flat name, and top-level items have the names
+    /// that the user sees.
+    pub query: Box<ast::Query>,
+    /// The base tables that the query reads.
+    pub tables: Vec<TableUse>,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+/// A base table of a resolved query.
+#[derive(Debug, Clone)]
+pub(crate) struct TableUse {
+    /// `rachis_0`, …
+    pub name: String,
+    /// The table behind the name.
+    pub table: Table,
+}
+
+/// The kinds of base table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Table {
+    /// A collection, and the columns that the query reads from it.
+    Collection {
+        /// The collection's name.
+        collection: CollectionName,
+        /// Flat columns, each once.
+        columns: Vec<Column>,
+    },
+    /// A system table: `rachis.<name>` or `information_schema.<name>`.
+    System {
+        /// `rachis` or `information_schema`.
+        schema: String,
+        /// The table's name in its schema.
+        name: String,
+    },
+}
+
+/// A quoted text of a statement, or the place of a parameter.
+pub(crate) struct StatementText {
+    /// Where it is in the statement, in bytes.
+    pub span: Range<usize>,
+    /// `$1`, …; none for a quoted text.
+    pub parameter: Option<String>,
+    /// The text without quotes; empty for a parameter.
+    pub text: String,
+    /// Whether it is the right operand of `=` or `<>`, or in a list after IN.
+    pub is_compared: bool,
+}
+
+/// A checked field or view definition.
+#[derive(Debug)]
+pub(crate) struct ResolvedDefinition {
+    /// The change that creates it.
+    pub change: Change,
+    /// The query to plan once as a check: the field over every document, or the view's query.
+    pub query: ResolvedQuery,
+    /// Warnings for the user, for example that the field hides a path in documents.
+    pub warnings: Vec<String>,
+}
