@@ -1,10 +1,10 @@
 //! Parses SQL text and resolves it to a query over flat typed columns. Pure: no I/O and no leaf; the catalog and the
 //! kinds of paths are arguments.
 
+mod compat;
 mod copies;
 mod define;
 mod dialect;
-mod familiar;
 mod names;
 mod reads;
 mod resolve;

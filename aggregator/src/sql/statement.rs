@@ -10,9 +10,8 @@ use plan::Path;
 use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
-    Statement,
+    Statement, compat,
     dialect::RachisDialect,
-    familiar,
     token::{Tokens, tokenize},
 };
 
@@ -69,13 +68,13 @@ pub(super) fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr,
         return Err(Problem::new(Code::BadSql, "the expression is empty"));
     }
     let mut expression = with_parser(tokens, |parser| parser.parse_expr())?;
-    familiar::rewrite_expression(&mut expression)?;
+    compat::rewrite_expression(&mut expression)?;
     Ok(expression)
 }
 
 fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
     let mut query = with_parser(tokens, |parser| parser.parse_query())?;
-    familiar::rewrite_query(&mut query)?;
+    compat::rewrite_query(&mut query)?;
     Ok(query)
 }
 

@@ -18,7 +18,10 @@ use datafusion::{
 };
 use plan::{
     Type, arrays,
-    functions::{constants, extreme},
+    functions::{
+        constants, extreme,
+        registry::{self, Property},
+    },
 };
 use proto::{Code, Problem};
 
@@ -44,10 +47,7 @@ pub(super) fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchem
     let (func, args) = lower_aggregate(&inner, Operand::all(params.args, schema)?, params.distinct)?;
     // The results of these do not depend on the order of rows, and the planner would take the ORDER BY as another
     // argument.
-    let uses_order = !matches!(
-        inner.name(),
-        "min" | "max" | "sum" | "avg" | "count" | "approx_distinct" | "bool_and" | "bool_or"
-    );
+    let uses_order = !registry::function(inner.name()).is_some_and(|function| function.has(Property::IgnoresOrder));
     let params = datafusion::logical_expr::expr::AggregateFunctionParams {
         order_by: if uses_order { params.order_by } else { vec![] },
         args: vec![],

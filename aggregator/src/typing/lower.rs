@@ -25,11 +25,11 @@ use datafusion::{
         type_coercion::functions::fields_with_udf,
     },
 };
+use plan::functions::registry::{self, ArgumentTypes};
 
 use super::{
     aggregates::{lower_aggregate_call, lower_window},
     compare::{equality_operands, lower_comparison, lower_in_list},
-    function_table::{ArgumentTypes, argument_types},
     literals,
     operand::{Operand, TypeClass, bad_sql, describe_type, try_cast},
     untyped::UntypedFunction,
@@ -162,7 +162,9 @@ fn equality_with_subquery(value: &Operand, subquery: Subquery) -> Result<(Expr, 
 
 /// The arguments in the types that the named function takes.
 pub(super) fn coerce_arguments(name: &str, args: &[Operand]) -> Result<Vec<Expr>> {
-    Ok(match argument_types(name) {
+    let types = registry::function(name).map_or(ArgumentTypes::Texts(&[]), |function| function.arguments);
+    Ok(match types {
+        ArgumentTypes::Typed => args.iter().map(|arg| arg.expr.clone()).collect(),
         ArgumentTypes::Numbers => args.iter().map(Operand::number).collect::<Result<_>>()?,
         ArgumentTypes::Integers => args.iter().map(Operand::integer).collect::<Result<_>>()?,
         ArgumentTypes::Doubles => args.iter().map(Operand::double).collect::<Result<_>>()?,

@@ -14,10 +14,10 @@
 
 mod aggregates;
 mod assign_types;
+mod callable;
 mod compare;
 mod correlated;
 mod expansion;
-mod function_table;
 mod inlined;
 mod literals;
 mod lower;
@@ -36,7 +36,7 @@ use datafusion::{
 };
 
 pub(crate) use assign_types::type_expression;
-pub(crate) use function_table::{check_function, is_aggregate};
+pub(crate) use callable::{check_function, is_aggregate};
 pub(crate) use lower::TIME_UNITS;
 pub(crate) use path_columns::condition_over_columns;
 pub(crate) use untyped::type_of;

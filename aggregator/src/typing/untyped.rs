@@ -16,28 +16,16 @@ use datafusion::{
     scalar::ScalarValue,
     sql::sqlparser::ast::{self, BinaryOperator},
 };
-use plan::Type;
+use plan::{
+    Type,
+    functions::registry::{self, ArgumentTypes, FunctionKind},
+};
 
 use super::{
     aggregates::lower_aggregate,
     lower::{lower_call, signature_error},
     operand::Operand,
 };
-
-/// Functions that the resolver writes for operators and other SQL syntax.
-const OPERATOR_FUNCTIONS: [&str; 11] = [
-    "cast",
-    "is_distinct",
-    "is_not_distinct",
-    "as_text",
-    "truth",
-    "negative",
-    "positive",
-    "items",
-    "inside",
-    "json",
-    "at_time_zone",
-];
 
 /// An untyped scalar function or operator.
 #[derive(Debug)]
@@ -167,11 +155,10 @@ impl ScalarUDFImpl for UntypedFunction {
 /// Untyped versions of all functions of the library, under each of their names, of those that other systems define, and
 /// the internal functions. Other functions of Rachis are typed already and stay as they are.
 pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let mut functions: Vec<Arc<ScalarUDF>> = OPERATOR_FUNCTIONS
-        .iter()
-        .map(|name| UntypedFunction::for_operator(name, None))
+    let mut functions: Vec<Arc<ScalarUDF>> = registry::all()
+        .filter(|known| known.kind == FunctionKind::Operator)
+        .map(|known| UntypedFunction::for_operator(known.name(), None))
         .collect();
-    let familiar = plan::functions::familiar::names();
     for function in plan::functions::scalar() {
         functions.extend(
             function
@@ -179,10 +166,8 @@ pub(super) fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
                 .iter()
                 .map(|alias| UntypedFunction::wrap(alias, Arc::clone(&function))),
         );
-        let is_internal = plan::functions::rachis_functions()
-            .iter()
-            .any(|rachis| rachis.name() == function.name() && !familiar.contains(rachis.name()));
-        functions.push(if is_internal {
+        let is_typed = registry::function(function.name()).is_some_and(|known| known.arguments == ArgumentTypes::Typed);
+        functions.push(if is_typed {
             Arc::clone(&function)
         } else {
             UntypedFunction::wrap(function.name(), Arc::clone(&function))

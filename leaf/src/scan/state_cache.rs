@@ -23,7 +23,10 @@ use datafusion::{
 };
 use lru::LruCache;
 use parking_lot::Mutex;
-use plan::scan::{PartialAggregate, ScanRequest, ScanSource, Stage};
+use plan::{
+    functions::registry::{self, Property},
+    scan::{PartialAggregate, ScanRequest, ScanSource, Stage},
+};
 use proto::ingest::ShardId;
 use roaring::RoaringBitmap;
 
@@ -44,10 +47,6 @@ const ENCODING_STACK_BYTES: usize = 16 << 20;
 const SPLIT_DOCUMENTS_MIN: u32 = 1_000;
 /// What an entry takes beside its states.
 const ENTRY_BYTES: usize = 256;
-
-/// The functions whose states are the same however the documents of a split are divided among queries. Sums of doubles
-/// are not: they depend on the order in which they are added.
-const FUNCTIONS: [&str; 7] = ["count", "min", "max", "sum", "avg", "bool_and", "bool_or"];
 
 /// The states of splits that were asked most recently.
 pub(crate) struct StateCache {
@@ -253,6 +252,8 @@ fn is_independent_of_order(aggregate: &PartialAggregate) -> bool {
                 fields.iter().any(|field| *field.data_type() == DataType::Float64)
             })
         };
-        FUNCTIONS.contains(&name) && (!matches!(name, "sum" | "avg") || !adds_doubles())
+        let is_stable = registry::function(name).is_some_and(|function| function.has(Property::HasStableStates));
+        // Sums of doubles depend on the order in which they are added.
+        is_stable && (!matches!(name, "sum" | "avg") || !adds_doubles())
     })
 }

@@ -189,7 +189,7 @@ pub fn decode_request(head: ScanHead, message: wire::ScanRequest) -> Result<Scan
 }
 
 fn decode_condition(bytes: &[u8]) -> Result<Expr, Problem> {
-    let condition = Expr::from_bytes_with_ctx(bytes, functions::registry()).map_err(|e| undecodable(&e))?;
+    let condition = Expr::from_bytes_with_ctx(bytes, functions::task_context()).map_err(|e| undecodable(&e))?;
     match pushdown::is_exact(&condition) {
         true => Ok(condition),
         false => Err(malformed(&format!("a leaf cannot evaluate {condition}"))),
@@ -255,7 +255,7 @@ fn encode_aggregate(aggregate: &PartialAggregate) -> Result<Bytes, DataFusionErr
 }
 
 fn decode_aggregate(bytes: &[u8]) -> Result<PartialAggregate, Problem> {
-    let plan = physical_plan_from_bytes(bytes, functions::registry()).map_err(|e| undecodable(&e))?;
+    let plan = physical_plan_from_bytes(bytes, functions::task_context()).map_err(|e| undecodable(&e))?;
     let aggregate = plan
         .downcast_ref::<AggregateExec>()
         .filter(|aggregate| *aggregate.mode() == AggregateMode::Partial);

@@ -4,6 +4,7 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal, WindowFrameBound,
     WindowType,
 };
+use plan::functions::registry::{self, Property};
 use proto::{Code, Problem};
 
 use super::{
@@ -25,29 +26,13 @@ const WINDOW_KEYS_MAX: usize = 50;
 /// Arguments of one call.
 const ARGUMENTS_MAX: usize = 1_000;
 
-/// Functions that only the resolver generates.
-const GENERATED_CALLS: [&str; 13] = [
-    "cast",
-    "is_distinct",
-    "is_not_distinct",
-    "as_text",
-    "truth",
-    "negative",
-    "positive",
-    "items",
-    "inside",
-    "at_time_zone",
-    "json_get",
-    "to_json",
-    "search_match",
-];
-
 impl Resolver<'_> {
     /// Checks a function call and normalizes its name.
     pub(super) fn function(&mut self, mut function: Function) -> Result<Rewritten, Problem> {
         let name =
             function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
-        if GENERATED_CALLS.contains(&name.as_str()) {
+        let known = registry::function(&name);
+        if known.is_some_and(|known| known.has(Property::IsGenerated)) {
             return Ok(Rewritten::Open(Expr::Function(function)));
         }
         typing::check_function(&name)?;
@@ -99,10 +84,8 @@ impl Resolver<'_> {
             *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
             return Ok(());
         }
-        if matches!(
-            name,
-            "regexp_like" | "regexp_match" | "regexp_replace" | "regexp_count" | "regexp_instr" | "regexp_extract"
-        ) && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
+        if registry::function(name).is_some_and(|known| known.has(Property::TakesRegex))
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
             && let Some(pattern) = text_literal(pattern)
         {
             self.check_pattern(pattern)?;

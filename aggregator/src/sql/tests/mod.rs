@@ -3,8 +3,8 @@
 mod test_schema;
 
 mod answers;
+mod compat;
 mod errors;
-mod familiar;
 mod limits;
 mod regressions;
 mod resolved_sql;

@@ -7,7 +7,10 @@ use datafusion::{
 };
 use plan::{
     Kinds, Type,
-    functions::{extreme, familiar, json},
+    functions::{
+        compat, extreme, json,
+        registry::{self, Property},
+    },
 };
 use proto::{Code, Problem};
 
@@ -22,11 +25,13 @@ use crate::{
     failure,
     typing::{
         compare::lower_comparison,
-        function_table::PADDED_CHARS_MAX,
         operand::{Operand, TypeClass, bad_sql, call, cast, describe_type, literal, null_literal, time_type, try_cast},
         untyped::UntypedFunction,
     },
 };
+
+/// The length in characters to which a padding function may extend a value.
+const PADDED_CHARS_MAX: u64 = 10_000;
 
 /// Lowers a call of an untyped function or operator.
 pub(crate) fn lower_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
@@ -72,7 +77,8 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
 fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
     let name = function.name();
     let typed_call = |args: Vec<Expr>| -> Result<Expr> { Ok(function_call(function.library_function()?, args)) };
-    match (name, args) {
+    let known = registry::function(name);
+    match (known.map_or(name, |known| known.name()), args) {
         ("nullif", [value, other]) => nullif(value, other),
         ("nvl2", [value, some, none]) => nvl2(value, some, none),
         ("greatest" | "least", values) => {
@@ -83,7 +89,7 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
                 _ => typed_call(results),
             }
         }
-        ("now" | "current_timestamp", []) => Ok(cast(typed_call(vec![])?, time_type())),
+        ("now", []) => Ok(cast(typed_call(vec![])?, time_type())),
         ("to_timestamp", [value]) if value.class() != TypeClass::Null => to_time(value),
         ("to_date", [value]) if value.class() != TypeClass::Null => Ok(cast(to_time(value)?, DataType::Date32)),
         ("to_timestamp_seconds" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_nanos", [value])
@@ -103,60 +109,46 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
             })
         }
         ("round" | "trunc", [value, places]) => typed_call(vec![value.number()?, places.integer()?]),
-        (
-            "array_length" | "list_length" | "cardinality" | "empty" | "array_empty" | "list_empty",
-            [list, rest @ ..],
-        ) if list.kinds().is_some() => {
+        ("array_length" | "list_length" | "cardinality" | "empty", [list, rest @ ..]) if list.kinds().is_some() => {
             let items = call(json::ITEMS, vec![list.expr.clone()]);
             let rest = rest.iter().map(Operand::integer);
             typed_call(std::iter::once(Ok(items)).chain(rest).collect::<Result<_>>()?)
         }
-        ("length" | "char_length" | "character_length", [list])
-            if matches!(list.data_type(), DataType::List(_) | DataType::LargeList(_)) =>
+        ("length", [list]) if matches!(list.data_type(), DataType::List(_) | DataType::LargeList(_)) => Ok(
+            function_call(library_function("array_length")?, vec![list.expr.clone()]),
+        ),
+        ("array_has" | "list_contains" | "array_position" | "array_to_string", [list, rest @ ..])
+            if list.kinds().is_some() =>
         {
-            Ok(function_call(
-                library_function("array_length")?,
-                vec![list.expr.clone()],
-            ))
-        }
-        (
-            "array_has" | "list_has" | "array_contains" | "list_contains" | "array_position" | "list_position"
-            | "array_to_string" | "list_to_string" | "array_join" | "list_join",
-            [list, rest @ ..],
-        ) if list.kinds().is_some() => {
             let texts = call(json::TEXTS, vec![list.expr.clone()]);
             typed_call(std::iter::once(texts).chain(rest.iter().map(Operand::text)).collect())
         }
-        ("array_has_all" | "list_has_all" | "array_has_any" | "list_has_any", [list, other])
-            if list.kinds().is_some() && other.kinds().is_none() =>
-        {
+        ("array_has_all" | "array_has_any", [list, other]) if list.kinds().is_some() && other.kinds().is_none() => {
             let texts = DataType::new_list(DataType::Utf8View, true);
             let other = cast(other.native(), texts);
             typed_call(vec![call(json::TEXTS, vec![list.expr.clone()]), other])
         }
-        ("array_distinct" | "list_distinct" | "array_sort" | "list_sort", [list]) if list.kinds().is_some() => {
+        ("array_distinct" | "array_sort", [list]) if list.kinds().is_some() => {
             typed_call(vec![call(json::TEXTS, vec![list.expr.clone()])])
         }
-        ("to_char" | "date_format", [time, pattern]) => {
+        ("to_char", [time, pattern]) => {
             let pattern = pattern
                 .quoted()
                 .map_or_else(|| pattern.text(), |pattern| lit(to_strftime(pattern)));
             typed_call(vec![time.time()?, pattern])
         }
-        (familiar::DATE_DIFF, [unit, _, _]) if let Some(unit) = unit.quoted() => {
-            familiar::check_unit(unit).map_err(failure::error)?;
+        (compat::DATE_DIFF, [unit, _, _]) if let Some(unit) = unit.quoted() => {
+            compat::check_unit(unit).map_err(failure::error)?;
             typed_call(coerce_arguments(name, args)?)
         }
-        (familiar::DAY_OF, [time]) if matches!(time.class(), TypeClass::Time | TypeClass::Date) => {
+        (compat::DAY_OF, [time]) if matches!(time.class(), TypeClass::Time | TypeClass::Date) => {
             Ok(cast(time.time()?, DataType::Date32))
         }
-        (familiar::EPOCH_MILLIS | familiar::EPOCH_MILLIS_TRUNCATED, [time]) if time.class().is_number() => {
-            Err(bad_sql(
-                "the milliseconds of a number".into(),
-                "make_timestamp_ms(x) is the time of so many milliseconds; epoch_ms(x::timestamp) takes a time",
-            ))
-        }
-        (familiar::TEXT_HEX, [text]) => match text.class() {
+        (compat::EPOCH_MILLIS | compat::EPOCH_MILLIS_TRUNCATED, [time]) if time.class().is_number() => Err(bad_sql(
+            "the milliseconds of a number".into(),
+            "make_timestamp_ms(x) is the time of so many milliseconds; epoch_ms(x::timestamp) takes a time",
+        )),
+        (compat::TEXT_HEX, [text]) => match text.class() {
             TypeClass::Text | TypeClass::Null => typed_call(vec![text.expr.clone()]),
             TypeClass::Json(_) => typed_call(vec![text.read_as(Type::Text, false)]),
             _ => Err(bad_sql(
@@ -164,10 +156,10 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
                 "to_hex(x) spells a number in base 16; hex(x::text) spells the bytes of its digits",
             )),
         },
-        (familiar::WRAPPED_INT, [value, kind]) if value.class() == TypeClass::Int && kind.quoted() == Some("int64") => {
+        (compat::WRAPPED_INT, [value, kind]) if value.class() == TypeClass::Int && kind.quoted() == Some("int64") => {
             value.number()
         }
-        (familiar::JSON_DEFAULT, [value, kind])
+        (compat::JSON_DEFAULT, [value, kind])
             if value.kinds().is_some_and(|kinds| kinds == Kinds::TEXT) && kind.quoted() == Some("text") =>
         {
             // A column of texts.
@@ -180,11 +172,11 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
                 ],
             ))
         }
-        ("date_trunc" | "datetrunc", [unit, _]) => {
+        ("date_trunc", [unit, _]) => {
             check_time_unit(unit)?;
             typed_call(coerce_arguments(name, args)?)
         }
-        ("lpad" | "rpad", [_, length, ..]) => {
+        (_, [_, length, ..]) if known.is_some_and(|known| known.has(Property::PadsText)) => {
             check_padding(name, length)?;
             typed_call(coerce_arguments(name, args)?)
         }

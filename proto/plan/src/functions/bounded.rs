@@ -3,6 +3,7 @@
 //! steps that its rows may take. A heavy batch is computed in parts, and between two parts the query may end at its
 //! deadline or memory limit.
 
+pub(super) mod growth;
 mod pattern;
 mod weight;
 
@@ -19,8 +20,9 @@ use datafusion::{
 };
 
 pub use self::pattern::compiled_states;
+pub(super) use self::weight::Growth;
 use self::weight::WeighedCall;
-use super::{constants, context::FunctionContext, function::limit_reached, text};
+use super::{constants, context::FunctionContext, function::limit_reached, registry};
 use crate::arrays::{compact, size, value_size};
 
 /// Maximum bytes of one call's result for a batch.
@@ -119,12 +121,9 @@ impl ResultLimit<'_> {
 
 /// A function as spelled in statements.
 fn spelling(name: &str) -> &str {
-    match name {
-        text::JOIN => "||",
-        text::LIKE => "LIKE",
-        text::ILIKE => "ILIKE",
-        name => name,
-    }
+    registry::function(name)
+        .and_then(|entry| entry.operator)
+        .unwrap_or(name)
 }
 
 fn computed_size(value: &ColumnarValue) -> u64 {

@@ -12,6 +12,8 @@ use datafusion::{
     physical_expr::{PhysicalExpr, ScalarFunctionExpr, expressions::Literal, scalar_subquery::ScalarSubqueryExpr},
 };
 
+use super::registry::{self, Property};
+
 /// Rows of a batch by default.
 pub const BATCH_ROWS: usize = 8_192;
 /// Bytes that the constants of an expression may take when repeated for all rows of a batch.
@@ -54,11 +56,11 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
     Ok(bytes)
 }
 
-/// The length to which `lpad` or `rpad` pads.
+/// The length to which a function pads a text.
 fn padded_length(part: &Arc<dyn PhysicalExpr>) -> Option<usize> {
     let call = part
         .downcast_ref::<ScalarFunctionExpr>()
-        .filter(|call| matches!(call.name(), "lpad" | "rpad"))?;
+        .filter(|call| registry::function(call.name()).is_some_and(|entry| entry.has(Property::PadsText)))?;
     let length = call
         .args()
         .get(1)?

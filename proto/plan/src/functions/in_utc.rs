@@ -18,13 +18,13 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF},
 };
 
-/// These functions never look at the zone's name, only at its offset.
-const FUNCTIONS: [&str; 3] = ["date_bin", "date_part", "date_trunc"];
+use super::registry::{self, Property};
 
 /// The result of DataFusion's function.
 pub(super) fn invoke(function: &ScalarUDF, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
     let is_utc = |field: &FieldRef| in_zone(field.data_type(), None).is_some();
-    if !FUNCTIONS.contains(&function.name()) || !args.arg_fields.iter().any(is_utc) {
+    let ignores_name = || registry::function(function.name()).is_some_and(|entry| entry.has(Property::IgnoresZoneName));
+    if !args.arg_fields.iter().any(is_utc) || !ignores_name() {
         return function.inner().invoke_with_args(args);
     }
     let returns_time = is_utc(&args.return_field);

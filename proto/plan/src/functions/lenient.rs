@@ -25,6 +25,7 @@ use super::{
     context::FunctionContext,
     function::{schema_name, unbounded_result},
     in_utc,
+    registry::{self, Property},
 };
 
 /// Makes a function lenient: if it has no result for some values, the result is NULL and counted.
@@ -75,9 +76,8 @@ impl ScalarUDFImpl for Lenient {
     }
 
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        match self.name() {
-            // DataFusion would rewrite it to `~`, which fails the whole query on one invalid pattern in the data.
-            "regexp_like" => Ok(ExprSimplifyResult::Original(args)),
+        match registry::function(self.name()) {
+            Some(entry) if entry.has(Property::IsNotSimplified) => Ok(ExprSimplifyResult::Original(args)),
             _ => self.function.inner().simplify(args, info),
         }
     }

@@ -1,29 +1,33 @@
 //! The functions that both aggregator and leaf know: those of DataFusion, which return NULL for values without a
-//! result, and those of Rachis, which are inserted where the types of the operands require them. A statement cannot
-//! name a function of Rachis, except those that the resolver itself writes into statements (`GENERATED_CALLS` in the
-//! aggregator's `sql/resolve/function.rs`: `json_get`, `to_json` and `search_match`): it cannot tell its own calls from
-//! those of the user.
+//! result, and those of Rachis. [`registry`] has an entry for each: its name, its arguments, what it does. A statement
+//! cannot name the functions that are inserted where the types of operands require them, except those that the resolver
+//! itself writes into statements ([`registry::Property::IsGenerated`]): it cannot tell its own calls from those of the
+//! user.
 
 pub mod arithmetic;
 pub mod bounded;
 mod bounded_collect;
 pub mod checked;
+pub mod compat;
 pub mod constants;
 mod context;
 pub mod convert;
 mod distinct_count;
 pub mod extreme;
-pub mod familiar;
 mod function;
 mod in_utc;
 pub mod interval;
 pub mod json;
 pub mod lenient;
+pub mod registry;
 pub mod sliding;
 pub mod text;
 pub mod warnings;
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
 use datafusion::{
     common::ScalarValue,
@@ -63,30 +67,29 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         json::functions(),
         arithmetic::functions(),
         checked::functions(),
+        compat::functions(),
         convert::functions(),
         extreme::functions(),
-        familiar::functions(),
         interval::functions(),
         text::functions(),
     ];
     all.into_iter().flatten().collect()
 }
 
-static RACHIS_FUNCTIONS: LazyLock<Vec<Arc<ScalarUDF>>> = LazyLock::new(rachis_functions);
+static RACHIS_FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
+    let named = |function: Arc<ScalarUDF>| (function.name().to_owned(), function);
+    rachis_functions().into_iter().map(named).collect()
+});
 
 /// A function of Rachis by its name.
 pub fn rachis_function(name: &str) -> Arc<ScalarUDF> {
-    Arc::clone(
-        RACHIS_FUNCTIONS
-            .iter()
-            .find(|function| function.name() == name)
-            .expect("callers use the constant of a Rachis function"),
-    )
+    let found = RACHIS_FUNCTIONS.get(name);
+    Arc::clone(found.expect("callers use the constant of a Rachis function"))
 }
 
 /// Whether a function is one of Rachis.
 pub fn is_rachis_function(name: &str) -> bool {
-    RACHIS_FUNCTIONS.iter().any(|function| function.name() == name)
+    RACHIS_FUNCTIONS.contains_key(name)
 }
 
 /// Settings that determine the meaning of expressions and which plans are accepted.
@@ -98,7 +101,7 @@ pub fn settings() -> SessionConfig {
 }
 
 /// All functions by name, for decoding expressions from another process.
-pub fn registry() -> &'static TaskContext {
+pub fn task_context() -> &'static TaskContext {
     static ALL: LazyLock<TaskContext> = LazyLock::new(|| {
         let (scalar, aggregates) = (scalar(), aggregates());
         let scalar = scalar

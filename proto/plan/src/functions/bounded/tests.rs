@@ -11,7 +11,11 @@ use datafusion::{
 };
 use proto::{Code, Problem};
 
-use super::{super::warnings::WarningCounts, pattern::states, *};
+use super::{
+    super::{text, warnings::WarningCounts},
+    pattern::states,
+    *,
+};
 
 fn args(columns: &[ColumnarValue], rows: usize, context: &FunctionContext) -> ScalarFunctionArgs {
     let mut options = ConfigOptions::new();

@@ -16,7 +16,11 @@ use datafusion::{
 };
 
 use super::{
-    super::{function::limit_reached, text},
+    super::{
+        function::limit_reached,
+        registry::{self, Property},
+        text,
+    },
     pattern::{check_pattern, states},
     spelling,
 };
@@ -33,8 +37,6 @@ const STATES_PER_STEP_AT_WORST: u64 = 2;
 /// States of a regular expression that are usually visited in one step. Parts are sized by this: with the worst case
 /// they would be so small that compiling the pattern for each takes longer than its rows.
 const STATES_PER_STEP_USUALLY: u64 = 16;
-/// Steps to compile one byte of a LIKE pattern.
-const PATTERN_BYTE_WEIGHT: u64 = 500;
 /// Bytes that a row takes by itself: a view, an offset, a validity bit.
 const ROW_BYTES: u64 = 24;
 
@@ -148,35 +150,54 @@ pub(super) struct WeighedCall<'a> {
     args: Vec<Argument>,
     rows: usize,
     growth: Option<Growth>,
+    /// Whether the second argument is a regular expression.
+    takes_regex: bool,
     /// States of the pattern, if it is the same for all rows.
     states: u64,
 }
 
 /// The bytes that a call produces, or the steps it takes, for a row in addition to the size of its arguments.
-type Growth = fn(&ArgumentRow<'_>) -> u64;
+pub(in crate::functions) type Growth = fn(&ArgumentRow<'_>) -> u64;
 
-struct ArgumentRow<'a> {
+/// The arguments of a call in one row.
+pub(in crate::functions) struct ArgumentRow<'a> {
     args: &'a [Argument],
     row: usize,
 }
 
 impl ArgumentRow<'_> {
-    fn bytes(&self, index: usize) -> u64 {
+    /// The number of arguments.
+    pub(super) fn count(&self) -> u64 {
+        self.args.len() as u64
+    }
+
+    pub(super) fn bytes(&self, index: usize) -> u64 {
         self.args.get(index).map_or(0, |arg| arg.bytes(self.row))
     }
 
-    fn items(&self, index: usize) -> u64 {
+    /// The number of items of a list, with those of inner lists.
+    pub(super) fn items(&self, index: usize) -> u64 {
         self.args.get(index).map_or(0, |arg| arg.items(self.row))
     }
 
-    fn text(&self, index: usize) -> &str {
+    pub(super) fn text(&self, index: usize) -> &str {
         self.args
             .get(index)
             .and_then(|arg| arg.text(self.row))
             .unwrap_or_default()
     }
 
-    fn total_bytes(&self) -> u64 {
+    /// An argument that is a constant number; otherwise 0.
+    pub(super) fn int(&self, index: usize) -> u64 {
+        self.args.get(index).map_or(0, Argument::int)
+    }
+
+    /// Whether an argument is a text that differs by row.
+    pub(super) fn is_text_column(&self, index: usize) -> bool {
+        matches!(self.args.get(index), Some(Argument::Texts(_)))
+    }
+
+    pub(super) fn total_bytes(&self) -> u64 {
         self.args
             .iter()
             .map(|arg| arg.bytes(self.row))
@@ -192,8 +213,10 @@ impl ArgumentRow<'_> {
 
 impl<'a> WeighedCall<'a> {
     pub(super) fn new(name: &'a str, args: &ScalarFunctionArgs, rows: usize) -> Result<Self> {
-        let growth = growth(name);
-        let per_value = growth.is_some() || name.starts_with("regexp_");
+        let entry = registry::function(name);
+        let growth = entry.and_then(|entry| entry.growth);
+        let takes_regex = entry.is_some_and(|entry| entry.has(Property::TakesRegex));
+        let per_value = growth.is_some() || takes_regex;
         let args: Vec<_> = args
             .args
             .iter()
@@ -204,7 +227,7 @@ impl<'a> WeighedCall<'a> {
             .filter(|pattern| matches!(pattern, Argument::Constant { .. }))
             .and_then(|pattern| pattern.text(0))
         {
-            Some(pattern) if name.starts_with("regexp_") => {
+            Some(pattern) if takes_regex => {
                 check_pattern(name, pattern)?;
                 states(pattern)
             }
@@ -218,6 +241,7 @@ impl<'a> WeighedCall<'a> {
             args,
             rows,
             growth,
+            takes_regex,
             states,
         })
     }
@@ -257,10 +281,9 @@ impl<'a> WeighedCall<'a> {
 
     /// The argument that is a regular expression, if it differs by row.
     fn regex_column(&self) -> Option<&Argument> {
-        let is_regex = self.name.starts_with("regexp_");
         self.args
             .get(1)
-            .filter(|pattern| is_regex && !matches!(pattern, Argument::Constant { .. }))
+            .filter(|pattern| self.takes_regex && !matches!(pattern, Argument::Constant { .. }))
     }
 
     /// The end of the part that begins at row `from`. Fails if one row is too heavy.
@@ -298,68 +321,5 @@ impl<'a> WeighedCall<'a> {
             }
         }
         Ok(self.rows)
-    }
-}
-
-/// How the results or the work of a function grow beyond its arguments. None for functions whose results are no larger
-/// than their arguments.
-fn growth(name: &str) -> Option<Growth> {
-    Some(match name {
-        "lpad" | "rpad" => |row| {
-            row.args
-                .get(1)
-                .map_or(0, Argument::int)
-                .saturating_mul(row.bytes(2).max(4))
-        },
-        "replace" => |row| replacement_bytes(row.text(0), row.text(1), row.text(2)),
-        "translate" => |row| {
-            if row.text(2).is_ascii() {
-                row.bytes(0)
-            } else {
-                row.bytes(0).saturating_mul(row.text(2).len() as u64)
-            }
-        },
-        "regexp_replace" => |row| {
-            let references = row.text(2).matches(['$', '\\']).count() as u64;
-            // Without `g`, only one match is replaced.
-            let matches = if row.text(3).contains('g') { row.bytes(0) + 1 } else { 1 };
-            matches
-                .saturating_mul(row.text(2).len() as u64)
-                .saturating_add(references.saturating_mul(row.bytes(0)))
-        },
-        "regexp_match" => |row| row.bytes(0).saturating_mul(row.text(1).matches('(').count() as u64 + 1),
-        "to_char" => |row| row.bytes(1).saturating_mul(40),
-        "upper" | "lower" | "initcap" | "encode" | "text_hex" => |row| row.bytes(0).saturating_mul(2),
-        "string_to_array" | "text_split" => |row| row.bytes(0).saturating_mul(20),
-        "array_to_string" => |row| row.items(0).saturating_mul(row.bytes(1) + row.bytes(2) + 32),
-        "array_replace" | "array_replace_n" | "array_replace_all" => |row| row.items(0).saturating_mul(row.bytes(2)),
-        "concat_ws" => |row| row.bytes(0).saturating_mul(row.args.len() as u64),
-        "array_has_all" | "array_has_any" => |row| row.items(0).saturating_mul(row.items(1)),
-        // A pattern with inner wildcards is compiled, once for each row unless it is the same for all.
-        text::LIKE | text::ILIKE => |row| match row.args.get(1) {
-            Some(Argument::Texts(_)) if text::is_compiled(row.text(1)) => {
-                row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT)
-            }
-            _ => 0,
-        },
-        // Each item and member is looked for among all others.
-        "jsonb_contains" => |row| {
-            row.bytes(0)
-                .saturating_mul(row.text(1).matches([',', ':']).count() as u64)
-        },
-        "levenshtein" => |row| row.bytes(0).saturating_mul(row.bytes(1)),
-        "to_json" | "json_get" | "json_items" => |row| row.total_bytes().saturating_mul(6),
-        _ => return None,
-    })
-}
-
-/// The bytes that replacements add to a text. Occurrences are counted only if the estimate is large.
-fn replacement_bytes(text: &str, from: &str, to: &str) -> u64 {
-    const ESTIMATE_BYTES_MAX: usize = 64 << 10;
-    let (length, to) = (text.len() as u64, to.len() as u64);
-    let most = length / (from.len().max(1) as u64) + 1;
-    match most.saturating_mul(to) {
-        small if small <= ESTIMATE_BYTES_MAX as u64 => small,
-        _ => (text.matches(from).count() as u64).saturating_mul(to),
     }
 }

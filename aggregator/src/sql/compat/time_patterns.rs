@@ -1,12 +1,14 @@
 //! Patterns of times: the letters of DuckDB, ClickHouse and MySQL in those of `strftime` as `to_char` knows them.
 
 use datafusion::sql::sqlparser::ast::Expr;
+use plan::functions::registry::TimeLetters;
 use proto::{Code, Problem};
 
+use super::not_supported;
 use crate::sql::resolve::value::{call, number, text, text_literal};
 
 /// What to write if the pattern is not a literal.
-pub(super) const HINT: &str = "write the time and a pattern as a literal, for example '%Y-%m-%d'";
+const HINT: &str = "write the time and a pattern as a literal, for example '%Y-%m-%d'";
 
 /// The letters of a system, each with what it becomes. Letters that are missing are refused.
 type Letters = &'static [(&'static str, &'static str)];
@@ -122,39 +124,41 @@ const MYSQL: Letters = &[
     ("%", "%%"),
 ];
 
-/// A call that formats a time or reads one from a text, with a literal pattern; None for any other call.
-pub(super) fn rewrite(name: &str, arguments: &[Expr]) -> Result<Option<Expr>, Problem> {
-    let [subject, pattern] = arguments else { return Ok(None) };
-    let (letters, year) = match name {
-        "strftime" => (DUCKDB, None),
-        "strptime" => (DUCKDB, Some("1900")),
-        "formatdatetime" => (CLICKHOUSE, None),
-        "parsedatetime" => (CLICKHOUSE, Some("1970")),
-        "date_format" => (MYSQL, None),
-        "str_to_date" => (MYSQL, Some("1970")),
-        _ => return Ok(None),
+fn table(letters: TimeLetters) -> Letters {
+    match letters {
+        TimeLetters::DuckDb => DUCKDB,
+        TimeLetters::ClickHouse => CLICKHOUSE,
+        TimeLetters::MySql => MYSQL,
+    }
+}
+
+/// A call that formats a time in a literal pattern.
+pub(super) fn time_to_text(name: &str, letters: TimeLetters, arguments: &[Expr]) -> Result<Expr, Problem> {
+    let [time, pattern] = arguments else {
+        return Err(not_supported(name, HINT));
     };
     // DuckDB takes both orders.
-    let (subject, pattern) = match (text_literal(subject), text_literal(pattern)) {
-        (Some(first), None) if name == "strftime" && first.contains('%') => (pattern, subject),
-        _ => (subject, pattern),
+    let (time, pattern) = match (text_literal(time), text_literal(pattern)) {
+        (Some(first), None) if letters == TimeLetters::DuckDb && first.contains('%') => (pattern, time),
+        _ => (time, pattern),
     };
-    let Some(spelled) = text_literal(pattern) else {
-        return Ok(None);
+    let spelled = converted(name, pattern, letters)?;
+    Ok(call("to_char", vec![time.clone(), text(&spelled)]))
+}
+
+/// A call that reads a time from a text in a literal pattern. The year is that of patterns without one.
+pub(super) fn text_to_time(name: &str, letters: TimeLetters, year: &str, arguments: &[Expr]) -> Result<Expr, Problem> {
+    let [subject, pattern] = arguments else {
+        return Err(not_supported(name, HINT));
     };
-    let spelled = converted(name, spelled, letters)?;
-    Ok(Some(match year {
-        None => call("to_char", vec![subject.clone(), text(&spelled)]),
-        // The digits after the point of a second are a fraction, however many there are.
-        Some(year) => {
-            let spelled = spelled.replace(".%6f", "%.f");
-            call("parse_time", vec![subject.clone(), text(&spelled), number(year)])
-        }
-    }))
+    // The digits after the point of a second are a fraction, however many there are.
+    let spelled = converted(name, pattern, letters)?.replace(".%6f", "%.f");
+    Ok(call("parse_time", vec![subject.clone(), text(&spelled), number(year)]))
 }
 
 /// A pattern in the letters of `to_char`.
-fn converted(name: &str, pattern: &str, letters: Letters) -> Result<String, Problem> {
+fn converted(name: &str, pattern: &Expr, letters: TimeLetters) -> Result<String, Problem> {
+    let pattern = text_literal(pattern).ok_or_else(|| not_supported(name, HINT))?;
     let refused = |detail: String, hint: &str| Err(Problem::new(Code::NotSupported, detail).hint(hint));
     if !pattern.contains('%') {
         return refused(
@@ -168,7 +172,7 @@ fn converted(name: &str, pattern: &str, letters: Letters) -> Result<String, Prob
         let letter = after.len().min(if after.starts_with('-') { 2 } else { 1 });
         let found = after
             .get(..letter)
-            .and_then(|letter| letters.iter().find(|(own, _)| *own == letter));
+            .and_then(|letter| table(letters).iter().find(|(own, _)| *own == letter));
         let Some((own, ours)) = found else {
             let letter: String = after.chars().take(1).collect();
             return refused(

@@ -1,8 +1,7 @@
 //! Functions of other systems that DataFusion cannot express. Each returns what the original returns, NULLs included;
 //! where the original reports an error, the row is NULL and counted.
 //!
-//! Names here are ours. The aggregator's table of familiar names (`sql/familiar/names.rs`) says which name of which
-//! system is which of these.
+//! Names here are ours. The [registry](super::registry) says which name of which system is which of these.
 
 mod calendar;
 mod containment;
@@ -11,10 +10,7 @@ mod numbers;
 mod texts;
 mod time_text;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
 use datafusion::{
     arrow::array::{Array, ArrayRef},
@@ -39,14 +35,6 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         time_text::functions(),
     ];
     all.into_iter().flatten().collect()
-}
-
-static NAMES: LazyLock<BTreeSet<String>> =
-    LazyLock::new(|| functions().iter().map(|function| function.name().to_owned()).collect());
-
-/// The names of all these functions.
-pub fn names() -> &'static BTreeSet<String> {
-    &NAMES
 }
 
 /// Computes a value for each row in which every one of these columns has one. Rows without a result are counted.

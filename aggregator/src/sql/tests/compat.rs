@@ -143,7 +143,7 @@ fn nested_functions_of_other_systems_do_not_grow_without_bound() {
 }
 
 #[test]
-fn a_familiar_name_without_a_meaning_says_what_to_write() {
+fn a_name_of_another_system_without_a_meaning_says_what_to_write() {
     let schema = test_schema();
     for (sql, detail, hint) in [
         (

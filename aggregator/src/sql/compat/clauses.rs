@@ -1,4 +1,4 @@
-//! Familiar clauses: `FROM events` without SELECT, and QUALIFY.
+//! Clauses of other systems: `FROM events` without SELECT, and QUALIFY.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,9 +1,9 @@
-//! Familiar ways into JSON: `json_extract(doc, '$.user.name')`, `JSONExtractString(doc, 'user', 'name')`,
+//! Ways of other systems into JSON: `json_extract(doc, '$.user.name')`, `JSONExtractString(doc, 'user', 'name')`,
 //! become paths, which columns answer. `doc @> '{"kind":"click"}'` and `doc ? 'user'` become functions that mean what
 //! they mean in PostgreSQL, beside comparisons that an index answers.
 
 use datafusion::sql::sqlparser::ast::{BinaryOperator, CastKind, DataType, Expr};
-use plan::path::Step;
+use plan::{functions::registry::PathResult, path::Step};
 use proto::{Code, Problem};
 use serde_json::Value;
 
@@ -18,51 +18,18 @@ use crate::sql::{
 /// At most so many comparisons are added to a containment, for the index. Each copies the operand.
 const CONDITIONS_MAX: usize = 8;
 
-/// Functions that read a path as JSON and as text.
-const AS_JSON: &str = "json_extract jsonb_extract_path json_extract_path";
-const AS_TEXT: &str = "json_extract_string get_json_object jsonb_extract_path_text json_extract_path_text";
-/// Functions that read a number, a text or a boolean at a path as text.
-const AS_SCALAR: &str = "json_value json_extract_scalar";
-/// ClickHouse's JSONExtract functions and the type that each returns: an empty text, 0 or false where the path is missing.
-const WITH_DEFAULT: [(&str, &str); 5] = [
-    ("jsonextractstring", "text"),
-    ("jsonextractint", "int"),
-    ("jsonextractuint", "uint"),
-    ("jsonextractfloat", "double"),
-    ("jsonextractbool", "bool"),
-];
-/// Functions that tell whether something is at a path.
-const EXISTS: &str = "jsonhas json_exists";
-
-/// All functions that read a path.
-pub(super) fn path_functions() -> impl Iterator<Item = &'static str> {
-    let with_default = WITH_DEFAULT.iter().map(|(name, _)| *name);
-    [AS_JSON, AS_TEXT, AS_SCALAR, EXISTS]
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .chain(with_default)
+/// Whether the arguments of a call are a document and a path in literals.
+pub(super) fn reads_path(arguments: &[Expr]) -> bool {
+    arguments
+        .split_first()
+        .is_some_and(|(_, keys)| !keys.is_empty() && keys.iter().all(|key| matches!(key, Expr::Value(_))))
 }
 
-fn is_one_of(name: &str, names: &str) -> bool {
-    names.split_whitespace().any(|one| one == name)
-}
-
-/// Whether a call reads a path.
-pub(super) fn reads_path(name: &str, arguments: Option<&[Expr]>) -> bool {
-    path_functions().any(|function| function == name)
-        && arguments
-            .and_then(<[Expr]>::split_first)
-            .is_some_and(|(_, keys)| !keys.is_empty() && keys.iter().all(|key| matches!(key, Expr::Value(_))))
-}
-
-/// The path that a call reads. None if it is no such call.
-pub(super) fn path_of_call(name: &str, arguments: Option<Vec<Expr>>) -> Result<Option<Expr>, Problem> {
-    let Some((document, keys)) = arguments.as_deref().and_then(<[Expr]>::split_first) else {
+/// The path that a call reads. None if its arguments are no path.
+pub(super) fn path_of_call(name: &str, result: PathResult, arguments: &[Expr]) -> Result<Option<Expr>, Problem> {
+    let Some((document, keys)) = arguments.split_first().filter(|_| reads_path(arguments)) else {
         return Ok(None);
     };
-    if !reads_path(name, arguments.as_deref()) {
-        return Ok(None);
-    }
     let keys = keys
         .iter()
         .map(|key| key_of_call(name, key))
@@ -72,14 +39,12 @@ pub(super) fn path_of_call(name: &str, arguments: Option<Vec<Expr>>) -> Result<O
             arrow(path, BinaryOperator::Arrow, key.clone())
         })
     };
-    if let Some((_, kind)) = WITH_DEFAULT.iter().find(|(function, _)| *function == name) {
-        return Ok(Some(call("json_default", vec![json(), text(kind)])));
-    }
-    Ok(match () {
-        () if is_one_of(name, AS_JSON) => Some(json()),
-        () if is_one_of(name, AS_SCALAR) => Some(call("json_scalar", vec![json()])),
-        () if is_one_of(name, EXISTS) => Some(call("json_has", vec![json_of(document), text(&steps(&keys)?)])),
-        () => keys.split_last().map(|(last, before)| {
+    Ok(match result {
+        PathResult::Json => Some(json()),
+        PathResult::Scalar => Some(call("json_scalar", vec![json()])),
+        PathResult::OrDefault(kind) => Some(call("json_default", vec![json(), text(kind)])),
+        PathResult::Exists => Some(call("json_has", vec![json_of(document), text(&steps(&keys)?)])),
+        PathResult::Text => keys.split_last().map(|(last, before)| {
             let path = before.iter().fold(document.clone(), |path, key| {
                 arrow(path, BinaryOperator::Arrow, key.clone())
             });

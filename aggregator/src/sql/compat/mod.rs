@@ -1,9 +1,8 @@
-//! Familiar names and clauses: what people write out of habit in other systems becomes what Rachis calls it, before
-//! names are resolved. [`names`] has the table.
+//! Compatibility: functions and clauses that people write out of habit in other systems become what Rachis calls them,
+//! before names are resolved. [`registry`] says what each name becomes.
 
 mod clauses;
 mod json;
-mod names;
 mod time_patterns;
 
 use std::{collections::HashMap, ops::ControlFlow, sync::LazyLock};
@@ -18,9 +17,12 @@ use datafusion::sql::sqlparser::{
     parser::Parser,
 };
 use front::Part;
+use plan::functions::{
+    is_rachis_function,
+    registry::{self, ArgumentTypes, Meaning},
+};
 use proto::{Code, Problem};
 
-use self::names::{Meaning, NAMES};
 use super::copies::{Copies, expressions};
 use super::resolve::{
     default_name, function_name,
@@ -28,14 +30,14 @@ use super::resolve::{
 };
 use crate::typing;
 
-/// Rewrites the familiar names of a query.
+/// Rewrites the calls and clauses of other systems in a query.
 pub(super) fn rewrite_query(query: &mut Query) -> Result<(), Problem> {
     let (mut failed, mut copies) = (None, Copies::of_query(query));
     let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
-/// Rewrites the familiar names of an expression.
+/// Rewrites the calls and clauses of other systems in an expression.
 pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
     let (mut failed, mut copies) = (None, Copies::of_expression(expr));
     let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
@@ -70,7 +72,7 @@ fn keep_names(select: &mut Select) {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(expr) = item
             && let Expr::Function(function) = &*expr
-            && function_name(&function.name).is_some_and(|name| is_familiar(&name, function))
+            && function_name(&function.name).is_some_and(|name| is_rewritten(&name, function))
         {
             *item = SelectItem::ExprWithAlias {
                 alias: Ident::with_quote('"', default_name(expr)),
@@ -80,30 +82,23 @@ fn keep_names(select: &mut Select) {
     }
 }
 
-/// Whether a call is rewritten.
-fn is_familiar(name: &str, function: &Function) -> bool {
-    MEANINGS.contains_key(name) || json::reads_path(name, plain_arguments(function).as_deref())
+/// Whether a call is rewritten, and not into a constant.
+fn is_rewritten(name: &str, function: &Function) -> bool {
+    match registry::compat(name).map(|known| known.meaning) {
+        None | Some(Meaning::Constant(_)) => false,
+        Some(Meaning::Path(_)) => plain_arguments(function).is_some_and(|arguments| json::reads_path(&arguments)),
+        Some(_) => true,
+    }
 }
 
-/// The meanings of each name.
-static MEANINGS: LazyLock<HashMap<&str, Vec<&Meaning>>> = LazyLock::new(|| {
-    let mut meanings: HashMap<&str, Vec<&Meaning>> = HashMap::new();
-    for (names, meaning) in NAMES {
-        for name in names.split_whitespace() {
-            meanings.entry(name).or_default().push(meaning);
-        }
-    }
-    meanings
-});
-
-/// The expressions of the table by their text, and how many arguments each takes.
+/// The expressions of the registry by their text, and how many arguments each takes.
 static EXPRESSIONS: LazyLock<HashMap<&str, (usize, Expr)>> = LazyLock::new(|| {
-    let texts = NAMES.iter().filter_map(|(_, meaning)| match meaning {
-        Meaning::As(text) => Some(*text),
-        _ => None,
+    let texts = registry::all().flat_map(|known| match known.meaning {
+        Meaning::Expressions(texts) => texts,
+        _ => &[],
     });
     texts
-        .filter_map(|text| Some((text, (arguments_of(text), parsed(text)?))))
+        .filter_map(|text| Some((*text, (arguments_of(text), parsed(text)?))))
         .collect()
 });
 
@@ -117,92 +112,104 @@ fn arguments_of(text: &str) -> usize {
     (1..10).rev().find(|n| text.contains(&format!("${n}"))).unwrap_or(0)
 }
 
-/// Rewrites a call of a familiar function.
+/// Rewrites a call of a function of another system.
 fn rewrite_call(expr: &mut Expr, copies: &mut Copies) -> Result<(), Problem> {
     let Expr::Function(function) = expr else { return Ok(()) };
     let Some(name) = function_name(&function.name) else {
         return Ok(());
     };
-    if let Some(constant) = constant_of_system(&name, function) {
-        *expr = constant;
-        return Ok(());
-    }
-    if let Some(path) = json::path_of_call(&name, plain_arguments(function))? {
-        *expr = path;
-        return Ok(());
-    }
-    if rewrite_specially(&name, expr)? {
-        return Ok(());
-    }
-    let (Expr::Function(function), Some(meanings)) = (&mut *expr, MEANINGS.get(name.as_str())) else {
+    let Some(known) = registry::compat(&name) else {
         return Ok(());
     };
     let Some(arguments) = plain_arguments(function) else {
         return Ok(());
     };
-    let mut known = Vec::new();
-    for meaning in meanings {
-        match meaning {
-            Meaning::Same(other) => {
-                rename(function, other);
-                return Ok(());
-            }
-            Meaning::SameWith(other, second) => {
-                rename(function, other);
-                if arguments.len() == 1 {
-                    push_argument(function, text(second));
-                }
-                return Ok(());
-            }
-            Meaning::Hint(hint) => {
-                let detail = format!("the function {name} is not supported");
-                return Err(Problem::new(Code::NotSupported, detail).hint(*hint));
-            }
-            Meaning::As(template) => match EXPRESSIONS.get(template) {
-                Some((count, expression)) if *count == arguments.len() => {
-                    for (number, argument) in arguments.iter().enumerate() {
-                        let uses = template.matches(&format!("${}", number + 1)).count();
-                        copies.charge(uses.saturating_sub(1), expressions(argument))?;
-                    }
-                    *expr = with_clauses(&name, filled(expression.clone(), &arguments), function)?;
-                    return Ok(());
-                }
-                Some((count, _)) => known.push(count.to_string()),
-                None => {}
-            },
-        }
-    }
-    if typing::check_function(&name).is_ok() && !plan::functions::familiar::names().contains(&name) {
+    if rewrite_specially(&name, &arguments, expr)? {
         return Ok(());
     }
-    let detail = format!("{name} takes {} arguments, not {}", known.join(" or "), arguments.len());
-    Err(Problem::new(Code::BadSql, detail))
-}
-
-/// What drivers and people ask a server about itself.
-fn constant_of_system(name: &str, function: &Function) -> Option<Expr> {
-    let value = match name {
-        "version" => concat!("Rachis ", env!("CARGO_PKG_VERSION")),
-        "current_database" | "database" => "rachis",
-        "current_schema" => "public",
-        _ => return None,
+    let Expr::Function(function) = &mut *expr else {
+        return Ok(());
     };
-    plain_arguments(function)?.is_empty().then(|| text(value))
+    match known.meaning {
+        Meaning::Itself => rename(function, known.name()),
+        Meaning::Call(other, second) => {
+            rename(function, other);
+            if arguments.len() == 1 {
+                push_argument(function, text(second));
+            }
+        }
+        Meaning::Constant(value) if arguments.is_empty() => *expr = text(value),
+        Meaning::Constant(_) => {}
+        Meaning::Path(result) => {
+            if let Some(path) = json::path_of_call(&name, result, &arguments)? {
+                *expr = path;
+            }
+        }
+        Meaning::Expressions(templates) => {
+            if let Some(expression) = expanded(&name, templates, &arguments, copies)? {
+                *expr = with_clauses(&name, expression, function)?;
+            }
+        }
+        Meaning::TimeToText(letters) => {
+            let formatted = time_patterns::time_to_text(&name, letters, &arguments)?;
+            *expr = with_clauses(&name, formatted, function)?;
+        }
+        Meaning::TextToTime(letters, year) => {
+            let parsed = time_patterns::text_to_time(&name, letters, year, &arguments)?;
+            *expr = with_clauses(&name, parsed, function)?;
+        }
+        Meaning::Hint(hint) => return Err(not_supported(&name, hint)),
+    }
+    Ok(())
 }
 
-/// Rewrites calls that the table of names cannot express. Returns whether this was one of them.
-fn rewrite_specially(name: &str, expr: &mut Expr) -> Result<bool, Problem> {
+/// The error of a call that has no meaning here.
+fn not_supported(name: &str, hint: &str) -> Problem {
+    Problem::new(Code::NotSupported, format!("the function {name} is not supported")).hint(hint)
+}
+
+/// The expression of a call with so many arguments. None if it is to be resolved as it is.
+fn expanded(
+    name: &str,
+    templates: &'static [&'static str],
+    arguments: &[Expr],
+    copies: &mut Copies,
+) -> Result<Option<Expr>, Problem> {
+    let mut counts = Vec::new();
+    for template in templates {
+        match EXPRESSIONS.get(template) {
+            Some((count, expression)) if *count == arguments.len() => {
+                for (number, argument) in arguments.iter().enumerate() {
+                    let uses = template.matches(&format!("${}", number + 1)).count();
+                    copies.charge(uses.saturating_sub(1), expressions(argument))?;
+                }
+                return Ok(Some(filled(expression.clone(), arguments)));
+            }
+            Some((count, _)) => counts.push(count.to_string()),
+            None => {}
+        }
+    }
+    // A function of DataFusion may take other arguments as well.
+    let is_complete = |function: &registry::SqlFunction| {
+        !function.is_callable() || (function.arguments != ArgumentTypes::Typed && is_rachis_function(name))
+    };
+    if registry::function(name).is_none_or(is_complete) {
+        let detail = format!(
+            "{name} takes {} arguments, not {}",
+            counts.join(" or "),
+            arguments.len()
+        );
+        return Err(Problem::new(Code::BadSql, detail));
+    }
+    Ok(None)
+}
+
+/// Rewrites calls that an expression of the registry cannot express. Returns whether this was one of them.
+fn rewrite_specially(name: &str, arguments: &[Expr], expr: &mut Expr) -> Result<bool, Problem> {
     let Expr::Function(function) = expr else {
         return Ok(false);
     };
-    let Some(arguments) = plain_arguments(function) else {
-        return Ok(false);
-    };
-    if let Some(formatted) = time_patterns::rewrite(name, &arguments)? {
-        *expr = with_clauses(name, formatted, function)?;
-        return Ok(true);
-    }
-    match (name, arguments.as_slice()) {
+    match (name, arguments) {
         ("multiif", [whens @ .., otherwise]) if whens.len() >= 2 && whens.len().is_multiple_of(2) => {
             let when = |pair: &[Expr]| CaseWhen {
                 condition: pair[0].clone(),
@@ -296,7 +303,7 @@ fn rename(function: &mut Function, name: &str) {
     function.name = ObjectName::from(vec![Ident::new(name)]);
 }
 
-/// An expression of the table with these arguments in their places.
+/// An expression of the registry with these arguments in their places.
 fn filled(mut expression: Expr, arguments: &[Expr]) -> Expr {
     let _ = front::revise_expression(&mut expression, &mut |part| {
         if let Part::Expr(expr) = part
@@ -356,14 +363,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_expression_of_the_table_is_parsed_and_every_other_name_exists() {
-        for (names, meaning) in NAMES {
-            match meaning {
-                Meaning::As(text) => assert!(EXPRESSIONS.contains_key(text), "{names}: {text}"),
-                Meaning::Same(name) | Meaning::SameWith(name, _) => {
-                    assert!(typing::check_function(name).is_ok(), "{names}: {name}");
-                }
-                Meaning::Hint(hint) => assert!(!hint.is_empty()),
+    fn every_expression_of_the_registry_calls_functions_that_exist() {
+        for function in registry::all() {
+            let Meaning::Expressions(texts) = function.meaning else {
+                continue;
+            };
+            for text in texts {
+                let (_, mut expression) = EXPRESSIONS.get(text).expect("an expression").clone();
+                let _ = front::revise_expression(&mut expression, &mut |part| {
+                    if let Part::Expr(Expr::Function(call)) = part {
+                        let name = function_name(&call.name).expect("a name");
+                        assert!(registry::function(&name).is_some(), "{}: {name}", function.signature);
+                    }
+                    ControlFlow::Continue(())
+                });
             }
         }
     }
@@ -378,9 +391,14 @@ mod tests {
             .flat_map(|(names, _)| names.split_whitespace().map(str::to_lowercase))
             .filter(|name| name.starts_with(char::is_alphabetic))
             .collect();
-        let names = NAMES.iter().flat_map(|(names, _)| names.split_whitespace());
-        let all: BTreeSet<String> = names.chain(json::path_functions()).map(str::to_owned).collect();
+        let all: BTreeSet<String> = registry::compat_names()
+            .filter(|(_, function)| !matches!(function.meaning, Meaning::Constant(_)))
+            .map(|(name, _)| name.to_owned())
+            .collect();
         let missing: Vec<&String> = all.symmetric_difference(&compared).collect();
-        assert!(missing.is_empty(), "only in one of names.rs and calls.txt: {missing:?}");
+        assert!(
+            missing.is_empty(),
+            "only in one of the registry and calls.txt: {missing:?}"
+        );
     }
 }

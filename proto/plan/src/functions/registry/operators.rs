@@ -1,0 +1,53 @@
+//! Functions that stand for operators and other syntax. Statements cannot call them.
+
+use super::entry::{Property::IsGenerated, SqlFunction, internal, operator};
+use crate::functions::bounded::growth;
+
+/// One function a line.
+#[rustfmt::skip]
+pub(super) const FUNCTIONS: &[SqlFunction] = &[
+    // Written by the resolver.
+    operator("cast(value, type)", "CAST(value AS type).").with(&[IsGenerated]),
+    operator("is_distinct(a, b)", "a IS DISTINCT FROM b.").with(&[IsGenerated]),
+    operator("is_not_distinct(a, b)", "a IS NOT DISTINCT FROM b.").with(&[IsGenerated]),
+    operator("as_text(value)", "The text of a value, as ->> returns it.").with(&[IsGenerated]),
+    operator("truth(value)", "A value as a condition.").with(&[IsGenerated]),
+    operator("negative(value)", "-value.").with(&[IsGenerated]),
+    operator("positive(value)", "+value.").with(&[IsGenerated]),
+    operator("items(value)", "The items of a list, or of a list in JSON.").with(&[IsGenerated]),
+    operator("inside(value, path[, kinds])", "The value at a path.").with(&[IsGenerated]),
+    operator("at_time_zone(time, zone)", "time AT TIME ZONE zone.").with(&[IsGenerated]),
+    operator("json(value)", "A value as JSON."),
+    internal("json_get(json, path, type[, kinds])", "The value at a path of JSON, as a type.")
+        .with(&[IsGenerated]).grows(growth::json),
+    internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
+        .with(&[IsGenerated]),
+    // Inserted when types are known.
+    internal("json_items(json)", "The items of a list in JSON.").grows(growth::json),
+    internal("json_texts(json)", "The items of a list in JSON, as texts."),
+    internal("json_compare(a, b, …)", "The order of two values of JSON."),
+    internal("json_least(value, …)", "The least value of JSON."),
+    internal("json_greatest(value, …)", "The greatest value of JSON."),
+    internal("json_min(value)", "The least value of JSON of a group."),
+    internal("json_max(value)", "The greatest value of JSON of a group."),
+    internal("text_join(text, …)", "a || b.").spelled("||"),
+    internal("text_like(text, pattern)", "text LIKE pattern.").spelled("LIKE").grows(growth::compiled_pattern),
+    internal("text_ilike(text, pattern)", "text ILIKE pattern.").spelled("ILIKE").grows(growth::compiled_pattern),
+    internal("lenient_cast(value, type, name)", "A value as a type, or NULL."),
+    internal("add(a, b)", "a + b."),
+    internal("subtract(a, b)", "a - b."),
+    internal("multiply(a, b)", "a * b."),
+    internal("divide(a, b)", "a / b."),
+    internal("modulo(a, b)", "a % b."),
+    internal("checked_sum(signs, a, …)", "a + b - c of integers."),
+    internal("checked_mul(a, …)", "a * b of integers."),
+    internal("checked_div(a, b)", "a / b of doubles."),
+    internal("checked_mod(a, b)", "a % b of integers."),
+    internal("double_sum(signs, a, …)", "a + b - c of doubles."),
+    internal("double_mul(a, …)", "a * b of doubles."),
+    internal("interval_micros(interval)", "The length of an interval."),
+    internal("interval_scale(interval, factor)", "An interval times a factor."),
+    internal("time_shift(sign, time, interval)", "A time, moved by an interval."),
+    internal("sliding_sum(number)", "The sum of the doubles of a sliding frame."),
+    internal("sliding_avg(number)", "The average of the doubles of a sliding frame."),
+];
