@@ -26,7 +26,7 @@ use plan::{
 use proto::{Code, Problem};
 
 use super::{
-    lower::{coerce_arguments, condition},
+    lower::{arguments::coerce_arguments, condition},
     operand::{Operand, TypeClass, cast, reads_as_integer},
     untyped::library_aggregate,
 };

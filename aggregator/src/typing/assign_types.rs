@@ -26,7 +26,7 @@ use super::{
     correlated::{compare_by_columns, map_inputs},
     expansion::{check_expansion, node_count},
     inlined::check_inlined_conditions,
-    lower::{coerce_to_signature, condition, lower, unify},
+    lower::{arguments::coerce_to_signature, condition, lower, unify},
     operand::{Operand, TypeClass, bad_sql, describe_type},
     path_columns::read_paths_as_columns,
 };

@@ -23,7 +23,7 @@ use plan::{
 
 use super::{
     aggregates::lower_aggregate,
-    lower::{lower_call, signature_error},
+    lower::{arguments::signature_error, lower_call},
     operand::Operand,
 };
 

@@ -8,7 +8,8 @@ use plan::path::Step;
 use proto::Problem;
 
 use super::{
-    Resolver, bad, not_offered,
+    problem::{bad, not_offered},
+    resolver::Resolver,
     scope::{SpelledName, steps},
     value::{Value, call, text_literal},
 };

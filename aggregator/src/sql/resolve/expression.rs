@@ -10,12 +10,11 @@ use datafusion::sql::sqlparser::{
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, at, bad,
     function::special_call,
-    not_offered,
     operator::{balanced, matched_pattern, nested, operands, rewrite_binary, rewrite_unary, truth},
+    problem::{at, bad, not_offered, shortened},
+    resolver::Resolver,
     scope::{SpelledName, steps},
-    shortened,
     value::{Value, call, literal, text, text_literal},
 };
 use crate::typing;

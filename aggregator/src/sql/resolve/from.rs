@@ -8,10 +8,10 @@ use plan::path::Step;
 use proto::Problem;
 
 use super::{
-    Resolver, at, bad,
     build::derived,
-    not_offered,
+    problem::{at, bad, not_offered, shortened},
     query::rename,
+    resolver::Resolver,
     scope::{Input, InputKind, MergedColumn, Scope, SpelledName},
     unnest::add_unnest,
     value::{Value, call, quoted},
@@ -203,7 +203,7 @@ impl Resolver<'_> {
             }),
             TableFactor::NestedJoin { .. } => Err(not_offered("an alias for a join in parentheses")),
             TableFactor::Function { name, .. } => Err(not_offered(format!("the table function {name}"))),
-            other => Err(not_offered(super::shortened(&other.to_string()))
+            other => Err(not_offered(shortened(&other.to_string()))
                 .hint("FROM accepts collections, views, subqueries and the system tables of the schema rachis")),
         }
     }

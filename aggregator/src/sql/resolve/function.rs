@@ -8,11 +8,10 @@ use plan::functions::registry::{self, Property};
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad,
     expression::Rewritten,
-    not_offered,
     operator::truth,
-    shortened,
+    problem::{bad, not_offered, shortened},
+    resolver::Resolver,
     value::{call, literal, number, quoted, text, text_literal},
 };
 use crate::typing;

@@ -9,7 +9,8 @@ use front::{Node, Root, walk};
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad, not_offered,
+    problem::{bad, not_offered},
+    resolver::Resolver,
     scope::OutputColumn,
     select::is_aggregated,
     select_list::{ItemSource, SelectedItem},

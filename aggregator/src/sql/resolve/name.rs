@@ -10,8 +10,9 @@ use proto::{
 };
 
 use super::{
-    EXPANSIONS_MAX, Resolver, at, bad,
     operator::nested,
+    problem::{at, bad},
+    resolver::{EXPANSIONS_MAX, Resolver},
     scope::{Input, InputKind, MergedColumn, OutputColumn, Scope, SpelledName},
     value::{Base, PathRef, Value, check_steps, column},
 };

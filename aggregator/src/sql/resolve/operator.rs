@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, Expr, UnaryOperator}
 use proto::Problem;
 
 use super::{
-    bad, not_offered,
+    problem::{bad, not_offered},
     value::{call, text_literal},
 };
 

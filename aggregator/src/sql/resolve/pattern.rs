@@ -4,7 +4,8 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator as Op, Expr};
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad, not_offered,
+    problem::{bad, not_offered},
+    resolver::Resolver,
     value::{text, text_literal},
 };
 

@@ -7,10 +7,10 @@ use datafusion::sql::sqlparser::ast::{
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad,
     build::{empty_query, select_columns},
     grouping::output_index,
-    not_offered,
+    problem::{bad, not_offered},
+    resolver::Resolver,
     scope::OutputColumn,
     value::number,
 };

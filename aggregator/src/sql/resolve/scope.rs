@@ -37,6 +37,23 @@ pub(crate) struct UnnestedList {
     pub column: String,
 }
 
+/// A WITH query in scope.
+#[derive(Debug, Clone)]
+pub(super) struct CteInScope {
+    /// The name in the statement.
+    pub name: String,
+    /// The name in the resolved query, which no base table can have.
+    pub internal: String,
+    /// The columns that the WITH query returns.
+    pub columns: Vec<OutputColumn>,
+    /// The number of relations that it reads.
+    pub relations: usize,
+    /// The number of expressions in it, with those of the WITH queries that it reads.
+    pub expressions: usize,
+    /// Whether it has been read.
+    pub used: bool,
+}
+
 /// A column named in USING.
 #[derive(Debug, Clone)]
 pub(crate) struct MergedColumn {

@@ -9,10 +9,10 @@ use front::{Node, Root, walk};
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad,
     build::empty_select,
     function::function_name,
-    not_offered,
+    problem::{bad, not_offered},
+    resolver::Resolver,
     scope::OutputColumn,
     select_list::{ItemSource, OutputNames, SelectedItem, origin},
     value::quoted,

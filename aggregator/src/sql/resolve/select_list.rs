@@ -8,9 +8,9 @@ use plan::{Path, path::Step};
 use proto::Problem;
 
 use super::{
-    Resolver, STAR_KEYS_MAX, bad, not_offered,
+    problem::{bad, not_offered, shortened},
+    resolver::{Resolver, STAR_KEYS_MAX},
     scope::{Input, InputKind, OutputColumn, SpelledName},
-    shortened,
     value::{StoredPath, Value, text_literal},
 };
 use crate::{

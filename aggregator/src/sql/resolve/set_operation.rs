@@ -7,12 +7,11 @@ use datafusion::sql::sqlparser::ast::{
 use proto::Problem;
 
 use super::{
-    Resolver, bad,
     build::{derived, empty_query, empty_select, select_columns},
-    not_offered,
+    problem::{bad, not_offered, shortened},
+    resolver::Resolver,
     scope::OutputColumn,
     select::check_column_count,
-    shortened,
     value::{call, column, quoted},
 };
 

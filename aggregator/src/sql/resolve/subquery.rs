@@ -8,11 +8,11 @@ use datafusion::sql::sqlparser::ast::{
 use proto::{Code, Problem};
 
 use super::{
-    Resolver, bad,
     build::{select_from, select_where},
     expression::Rewritten,
-    not_offered,
     operator::{binary, nested},
+    problem::{bad, not_offered},
+    resolver::Resolver,
     scope::OutputColumn,
     select::{is_one_row, keeps_rows},
     value::{call, column, literal, number, quoted, text_literal},

@@ -4,30 +4,13 @@ use datafusion::sql::sqlparser::ast::{Ident, ObjectName, TableAlias, TableFactor
 use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
 
 use super::{
-    Resolver, TABLES_MAX, at, bad,
     build::{derived, table_factor, untyped_column},
-    not_offered,
+    problem::{at, bad, not_offered},
     query::rename,
-    scope::{InputKind, OutputColumn},
+    resolver::{Resolver, TABLES_MAX},
+    scope::{CteInScope, InputKind, OutputColumn},
 };
 use crate::sql::{Table, TableUse, reads::no_such_table, statement};
-
-/// A WITH query in scope.
-#[derive(Debug, Clone)]
-pub(super) struct CteInScope {
-    /// The name in the statement.
-    pub name: String,
-    /// The name in the resolved query, which no base table can have.
-    pub internal: String,
-    /// The columns that the WITH query returns.
-    pub columns: Vec<OutputColumn>,
-    /// The number of relations that it reads.
-    pub relations: usize,
-    /// The number of expressions in it, with those of the WITH queries that it reads.
-    pub expressions: usize,
-    /// Whether it has been read.
-    pub used: bool,
-}
 
 impl Resolver<'_> {
     /// Resolves a table name and adds the table as an input.

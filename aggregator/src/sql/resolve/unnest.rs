@@ -10,9 +10,9 @@ use front::{Node, Root, walk};
 use proto::Problem;
 
 use super::{
-    Resolver,
     build::{derived, empty_query, empty_select},
-    not_offered,
+    problem::not_offered,
+    resolver::Resolver,
     scope::{InputKind, OutputColumn, UnnestedList},
     value::{call, column, quoted},
 };

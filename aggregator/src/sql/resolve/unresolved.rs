@@ -5,7 +5,8 @@ use plan::{Kinds, Path, path::Step};
 use proto::Problem;
 
 use super::{
-    Resolver, at, bad,
+    problem::{at, bad},
+    resolver::Resolver,
     scope::{Input, InputKind, SpelledName},
     value::{Base, PathRef, Value, literal},
 };

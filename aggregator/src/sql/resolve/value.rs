@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::{
 use plan::{Column, Kinds, Path, Type, path::Step};
 use proto::{Code, CollectionName, Problem};
 
-use super::Resolver;
+use super::resolver::Resolver;
 
 /// The start of a path.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@ use datafusion::sql::sqlparser::ast::{
 use proto::{Code, Problem};
 
 use super::{
-    Resolver,
     build::{empty_query, untyped_column},
     query::rename,
+    resolver::Resolver,
+    scope::CteInScope,
     scope::OutputColumn,
-    table::CteInScope,
     value::quoted,
 };
 

@@ -7,7 +7,7 @@ use datafusion::{
 };
 use plan::{Type, functions::json};
 
-use super::function_call;
+use super::arguments::function_call;
 use crate::typing::operand::{
     Operand, TypeClass, bad_sql, call, describe_type, display_name, has_path_type, json_get, literal, null_literal,
 };

@@ -16,10 +16,10 @@ use proto::{Code, Problem};
 
 use super::{
     access::lower_access,
-    coerce_arguments, function_call, library_function,
+    arguments::{coerce_arguments, function_call, library_function},
     operator::{lower_operator, negate},
     time_format::{at_time_zone, to_strftime},
-    unify,
+    unify::unify,
 };
 use crate::{
     failure,

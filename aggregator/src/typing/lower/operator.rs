@@ -7,7 +7,11 @@ use datafusion::{
 };
 use plan::functions::{self, checked, interval, text};
 
-use super::{function_call, library_function, pattern::is_slow_regex, temporal::temporal_arithmetic};
+use super::{
+    arguments::{function_call, library_function},
+    pattern::is_slow_regex,
+    temporal::temporal_arithmetic,
+};
 use crate::typing::{
     compare::lower_comparison,
     operand::{Operand, TypeClass, bad_sql, call, literal, reads_as_integer},

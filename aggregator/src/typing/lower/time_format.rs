@@ -11,7 +11,7 @@ use datafusion::{
     logical_expr::Expr,
 };
 
-use super::function_call;
+use super::arguments::function_call;
 use crate::typing::operand::{Operand, bad_sql, cast, time_type};
 
 /// `time AT TIME ZONE zone`: the local time in the zone. A time without a zone is taken as local time in that zone, and
