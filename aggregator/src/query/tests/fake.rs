@@ -37,10 +37,12 @@ use self::compute::{compute, kinds_of};
 pub(super) struct FakeLeaf {
     this: Weak<Self>,
     shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
-    /// All scans so far.
+    /// All scans so far, also those that began when their views were opened.
     pub requests: Mutex<Vec<ScanRequest>>,
     /// The current read views, by numbers that tell their queries apart.
     pub open: Mutex<BTreeSet<(u64, ShardId)>>,
+    /// How many scans began when their views were opened.
+    pub prefetched: AtomicUsize,
     /// How often read views were opened.
     pub opened: AtomicU64,
     /// The positions that each view so far had to cover.
@@ -94,6 +96,18 @@ impl FakeLeaf {
 
     fn documents(&self, shard: ShardId) -> Vec<(Address, Value)> {
         self.shards.lock().get(&shard).cloned().unwrap_or_default()
+    }
+
+    /// Records a scan. It runs when its answers are read.
+    fn scan_all(self: &Arc<Self>, query: u64, request: &ScanRequest) -> Vec<ScanStream> {
+        self.requests.lock().push(request.clone());
+        let scan = |shard: &ShardId| {
+            let (leaf, request, shard) = (Arc::clone(self), request.clone(), *shard);
+            stream::once(async move { leaf.scan_shard(query, &request, shard) })
+                .flatten()
+                .boxed()
+        };
+        request.shards.iter().map(scan).collect()
     }
 
     fn scan_shard(&self, query: u64, request: &ScanRequest, shard: ShardId) -> ScanStream {
@@ -169,22 +183,25 @@ impl ReadViews for FakeViews {
     }
 
     fn scan(&self, request: ScanRequest) -> Vec<ScanStream> {
-        self.leaf.requests.lock().push(request.clone());
-        let scan = |shard: &ShardId| self.leaf.scan_shard(self.query, &request, *shard);
-        request.shards.iter().map(scan).collect()
+        self.leaf.scan_all(self.query, &request)
     }
 }
 
 #[async_trait]
 impl Scan for FakeLeaf {
     async fn open(&self, request: OpenRequest<'_>) -> Opened {
-        let mut views = FakeViews {
-            leaf: self.this.upgrade().expect("a leaf"),
-            query: self.opened.fetch_add(1, Ordering::SeqCst),
-        };
+        let (leaf, query) = (
+            self.this.upgrade().expect("a leaf"),
+            self.opened.fetch_add(1, Ordering::SeqCst),
+        );
+        let prefetched = request.expected.map(|expected| {
+            self.prefetched.fetch_add(1, Ordering::SeqCst);
+            leaf.scan_all(query, &expected)
+        });
+        let mut views = FakeViews { leaf, query };
         Opened {
             outcomes: views.reopen(request.shards, request.deadline).await,
-            prefetched: None,
+            prefetched,
             views: Box::new(views),
         }
     }

@@ -1,6 +1,6 @@
 //! A statement that is asked again uses the plan of the first time, and has the answer that a new plan would give.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use proto::{Code, ingest::ShardId};
 use serde_json::json;
@@ -61,6 +61,42 @@ async fn a_statement_that_is_asked_again_has_the_answer_that_a_new_plan_would_gi
     bench.check_repetition("with another definition").await;
     bench.add(json!({ "n": "seven", "type": 7, "new": true }));
     bench.check_repetition("with other kinds of values").await;
+}
+
+#[tokio::test]
+async fn a_repeated_statement_with_one_scan_reads_the_scan_that_began_with_its_views() {
+    let document = |n: i64| json!({ "n": n, "type": if n % 3 == 0 { "push" } else { "fork" } });
+    let bench = bench((0..6).map(document)).await;
+    for sql in KEPT_PHYSICALLY {
+        let first = bench.sql(sql).await.0;
+        let (scans, prefetched) = (bench.leaf.requests.lock().len(), &bench.leaf.prefetched);
+        let before = prefetched.swap(0, Ordering::SeqCst);
+        assert_eq!(before, 0, "{sql}: nobody could expect its scan");
+        assert_eq!(bench.sql(sql).await.0, first);
+        assert_eq!(prefetched.swap(0, Ordering::SeqCst), 1, "{sql}");
+        assert_eq!(
+            bench.leaf.requests.lock().len(),
+            scans + 1,
+            "{sql}: it was read, so no other scan began"
+        );
+    }
+    let sql = "SELECT count(*) FROM events WHERE type = 'push'";
+    assert_eq!(bench.sql(sql).await.0, ["2"]);
+    assert_eq!(
+        bench.sql(&sql.replace("push", "fork")).await.0,
+        ["4"],
+        "also with another text"
+    );
+    assert_eq!(bench.leaf.prefetched.swap(0, Ordering::SeqCst), 1);
+    bench.add(json!({ "n": "six", "type": "push" }));
+    let scans = bench.leaf.requests.lock().len();
+    assert_eq!(bench.sql("SELECT count(*) FROM events WHERE n > 0").await.0, ["5"]);
+    assert_eq!(bench.leaf.prefetched.swap(0, Ordering::SeqCst), 1);
+    assert_eq!(
+        bench.leaf.requests.lock().len(),
+        scans + 2,
+        "a plan for other kinds of values cannot use the scan that was expected"
+    );
 }
 
 #[tokio::test]

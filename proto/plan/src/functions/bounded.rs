@@ -3,7 +3,6 @@
 //! steps that its rows may take. A heavy batch is computed in parts, and between two parts the query may end at its
 //! deadline or memory limit.
 
-pub(super) mod growth;
 mod pattern;
 mod weight;
 
@@ -20,7 +19,6 @@ use datafusion::{
 };
 
 pub use self::pattern::compiled_states;
-pub(super) use self::weight::Growth;
 use self::weight::WeighedCall;
 use super::{constants, context::FunctionContext, function::limit_reached, registry};
 use crate::arrays::{compact, size, value_size};

@@ -15,6 +15,7 @@ pub mod convert;
 mod distinct_count;
 pub mod extreme;
 mod function;
+mod growth;
 mod in_utc;
 pub mod interval;
 pub mod json;

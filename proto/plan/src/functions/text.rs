@@ -14,7 +14,10 @@ use datafusion::{
     logical_expr::{ColumnarValue, Expr, Like, ScalarUDF},
 };
 
-use super::function::{Call, Function, Returns, limit_reached};
+use super::{
+    function::{Call, Function, Returns, limit_reached},
+    growth::is_compiled,
+};
 
 /// `text_join(a, b, c)` is `a || b || c`: NULL if one of them is.
 pub const JOIN: &str = "text_join";
@@ -42,11 +45,6 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 
 /// Maximum length of a pattern with inner wildcards that matches texts of any length quickly.
 const QUICK_PATTERN_BYTES_MAX: usize = 64;
-
-/// Whether a pattern has inner wildcards, so it is compiled to a regular expression.
-pub(super) fn is_compiled(pattern: &str) -> bool {
-    pattern.trim_matches('%').contains(['%', '_'])
-}
 
 /// Whether matching a long text against a pattern may take long.
 pub fn is_slow_pattern(pattern: &str) -> bool {

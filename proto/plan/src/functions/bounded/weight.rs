@@ -1,30 +1,19 @@
 //! Weighs the rows of a call: the bytes or steps that each may take, by the sizes of its arguments.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
-use datafusion::{
-    arrow::{
-        array::{Array as _, ArrayRef, AsArray as _},
-        compute::cast,
-        datatypes::DataType,
-    },
-    common::{Result, ScalarValue},
-    logical_expr::{ColumnarValue, ScalarFunctionArgs},
-};
+use datafusion::{common::Result, logical_expr::ScalarFunctionArgs};
 
 use super::{
     super::{
         function::limit_reached,
+        growth::{Argument, ArgumentRow, Growth, is_compiled},
         registry::{self, Property},
         text,
     },
     pattern::{check_pattern, states},
     spelling,
 };
-use crate::arrays::{count_items, size, value_size};
 
 /// Maximum weight of the rows of one part: bytes produced, or steps of work.
 const PART_WEIGHT_MAX: u64 = 16 << 20;
@@ -37,112 +26,6 @@ const STATES_PER_STEP_AT_WORST: u64 = 2;
 /// States of a regular expression that are usually visited in one step. Parts are sized by this: with the worst case
 /// they would be so small that compiling the pattern for each takes longer than its rows.
 const STATES_PER_STEP_USUALLY: u64 = 16;
-/// Bytes that a row takes by itself: a view, an offset, a validity bit.
-const ROW_BYTES: u64 = 24;
-
-/// The size of an argument's values.
-enum Argument {
-    /// The same for all rows.
-    Constant {
-        bytes: u64,
-        items: u64,
-        int: u64,
-        value: ScalarValue,
-    },
-    /// Texts, each with its own length.
-    Texts(ArrayRef),
-    /// The bytes and items of each list.
-    Lists(Vec<(u64, u64)>),
-    /// Values of the same length, or values for which the average length suffices.
-    Fixed { bytes: u64 },
-}
-
-impl Argument {
-    /// `per_value`: whether the size of each value matters, not only their sum.
-    fn new(arg: &ColumnarValue, per_value: bool) -> Result<Self> {
-        let array = match arg {
-            ColumnarValue::Scalar(value) => {
-                let items = if value.data_type().is_nested() {
-                    value.to_array().map_or(1, |array| count_items(&array))
-                } else {
-                    1
-                };
-                let int = match value.cast_to(&DataType::Int64) {
-                    Ok(ScalarValue::Int64(Some(int))) => u64::try_from(int).unwrap_or_default(),
-                    _ => 0,
-                };
-                return Ok(Self::Constant {
-                    bytes: value_size(value),
-                    items,
-                    int,
-                    value: value.clone(),
-                });
-            }
-            ColumnarValue::Array(array) => array,
-        };
-        let total = size(array);
-        Ok(match array.data_type() {
-            DataType::Utf8View => Self::Texts(Arc::clone(array)),
-            DataType::Utf8 | DataType::LargeUtf8 if per_value || total > PART_WEIGHT_MAX => {
-                Self::Texts(cast(array, &DataType::Utf8View)?)
-            }
-            data_type if data_type.is_nested() && (per_value || total > PART_WEIGHT_MAX) => Self::Lists(
-                (0..array.len())
-                    .map(|row| {
-                        let list = array.slice(row, 1);
-                        (size(&list), count_items(&list))
-                    })
-                    .collect(),
-            ),
-            _ => Self::Fixed {
-                bytes: total.div_ceil(array.len().max(1) as u64),
-            },
-        })
-    }
-
-    fn bytes(&self, row: usize) -> u64 {
-        match self {
-            Self::Constant { bytes, .. } | Self::Fixed { bytes } => *bytes,
-            Self::Texts(texts) => texts
-                .as_string_view()
-                .views()
-                .get(row)
-                .map_or(0, |view| u64::from(*view as u32)),
-            Self::Lists(lists) => lists.get(row).map_or(0, |(bytes, _)| *bytes),
-        }
-    }
-
-    fn total_bytes(&self, rows: usize) -> u64 {
-        match self {
-            Self::Constant { bytes, .. } | Self::Fixed { bytes } => bytes.saturating_mul(rows as u64),
-            Self::Texts(texts) => size(texts),
-            Self::Lists(lists) => lists.iter().map(|(bytes, _)| bytes).sum(),
-        }
-    }
-
-    fn items(&self, row: usize) -> u64 {
-        match self {
-            Self::Constant { items, .. } => *items,
-            Self::Lists(lists) => lists.get(row).map_or(0, |(_, items)| *items),
-            Self::Texts(_) | Self::Fixed { .. } => 1,
-        }
-    }
-
-    fn text(&self, row: usize) -> Option<&str> {
-        match self {
-            Self::Constant { value, .. } => value.try_as_str().flatten(),
-            Self::Texts(texts) => texts.is_valid(row).then(|| texts.as_string_view().value(row)),
-            _ => None,
-        }
-    }
-
-    fn int(&self) -> u64 {
-        match self {
-            Self::Constant { int, .. } => *int,
-            _ => 0,
-        }
-    }
-}
 
 /// A call and the weights of its rows.
 pub(super) struct WeighedCall<'a> {
@@ -154,61 +37,6 @@ pub(super) struct WeighedCall<'a> {
     takes_regex: bool,
     /// States of the pattern, if it is the same for all rows.
     states: u64,
-}
-
-/// The bytes that a call produces, or the steps it takes, for a row in addition to the size of its arguments.
-pub(in crate::functions) type Growth = fn(&ArgumentRow<'_>) -> u64;
-
-/// The arguments of a call in one row.
-pub(in crate::functions) struct ArgumentRow<'a> {
-    args: &'a [Argument],
-    row: usize,
-}
-
-impl ArgumentRow<'_> {
-    /// The number of arguments.
-    pub(super) fn count(&self) -> u64 {
-        self.args.len() as u64
-    }
-
-    pub(super) fn bytes(&self, index: usize) -> u64 {
-        self.args.get(index).map_or(0, |arg| arg.bytes(self.row))
-    }
-
-    /// The number of items of a list, with those of inner lists.
-    pub(super) fn items(&self, index: usize) -> u64 {
-        self.args.get(index).map_or(0, |arg| arg.items(self.row))
-    }
-
-    pub(super) fn text(&self, index: usize) -> &str {
-        self.args
-            .get(index)
-            .and_then(|arg| arg.text(self.row))
-            .unwrap_or_default()
-    }
-
-    /// An argument that is a constant number; otherwise 0.
-    pub(super) fn int(&self, index: usize) -> u64 {
-        self.args.get(index).map_or(0, Argument::int)
-    }
-
-    /// Whether an argument is a text that differs by row.
-    pub(super) fn is_text_column(&self, index: usize) -> bool {
-        matches!(self.args.get(index), Some(Argument::Texts(_)))
-    }
-
-    pub(super) fn total_bytes(&self) -> u64 {
-        self.args
-            .iter()
-            .map(|arg| arg.bytes(self.row))
-            .fold(ROW_BYTES, u64::saturating_add)
-    }
-
-    /// The weight of the row: a copy of its arguments, because the library may make one, plus the growth.
-    fn weight(&self, growth: Option<Growth>) -> u64 {
-        self.total_bytes()
-            .saturating_add(growth.map_or(0, |growth| growth(self)))
-    }
 }
 
 impl<'a> WeighedCall<'a> {
@@ -224,16 +52,14 @@ impl<'a> WeighedCall<'a> {
             .collect::<Result<_>>()?;
         let states = match args
             .get(1)
-            .filter(|pattern| matches!(pattern, Argument::Constant { .. }))
+            .filter(|pattern| pattern.is_constant())
             .and_then(|pattern| pattern.text(0))
         {
             Some(pattern) if takes_regex => {
                 check_pattern(name, pattern)?;
                 states(pattern)
             }
-            Some(pattern) if matches!(name, text::LIKE | text::ILIKE) && text::is_compiled(pattern) => {
-                pattern.len() as u64
-            }
+            Some(pattern) if matches!(name, text::LIKE | text::ILIKE) && is_compiled(pattern) => pattern.len() as u64,
             _ => 0,
         };
         Ok(Self {
@@ -255,7 +81,7 @@ impl<'a> WeighedCall<'a> {
     fn visited_states(&self, row: usize) -> u64 {
         let row = ArgumentRow { args: &self.args, row };
         let states = match (self.name, row.args.get(1)) {
-            (text::LIKE | text::ILIKE, Some(Argument::Texts(_))) if text::is_compiled(row.text(1)) => row.bytes(1),
+            (text::LIKE | text::ILIKE, Some(Argument::Texts(_))) if is_compiled(row.text(1)) => row.bytes(1),
             _ => self.states,
         };
         row.bytes(0).saturating_mul(states)
@@ -283,7 +109,7 @@ impl<'a> WeighedCall<'a> {
     fn regex_column(&self) -> Option<&Argument> {
         self.args
             .get(1)
-            .filter(|pattern| self.takes_regex && !matches!(pattern, Argument::Constant { .. }))
+            .filter(|pattern| self.takes_regex && !pattern.is_constant())
     }
 
     /// The end of the part that begins at row `from`. Fails if one row is too heavy.

@@ -21,7 +21,7 @@ use super::{
         function::{Call, Function, Returns},
         json::text_views,
     },
-    each_row,
+    each_row::each_row,
 };
 use crate::{Type, value::time_of_text};
 

@@ -17,7 +17,7 @@ use super::{
         function::{Call, Function, Returns},
         json::text_views,
     },
-    each_row,
+    each_row::each_row,
 };
 use crate::value::canonical_double;
 

@@ -5,6 +5,7 @@
 
 mod calendar;
 mod containment;
+mod each_row;
 mod json_values;
 mod numbers;
 mod texts;
@@ -12,12 +13,7 @@ mod time_text;
 
 use std::sync::Arc;
 
-use datafusion::{
-    arrow::array::{Array, ArrayRef},
-    logical_expr::ScalarUDF,
-};
-
-use super::function::Call;
+use datafusion::logical_expr::ScalarUDF;
 
 pub use calendar::{DAY_OF, DIFF as DATE_DIFF, EPOCH_MILLIS, EPOCH_MILLIS_TRUNCATED, check_unit};
 pub use json_values::DEFAULT as JSON_DEFAULT;
@@ -35,21 +31,4 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         time_text::functions(),
     ];
     all.into_iter().flatten().collect()
-}
-
-/// Computes a value for each row in which every one of these columns has one. Rows without a result are counted.
-fn each_row<T>(call: &Call, columns: &[&ArrayRef], mut result: impl FnMut(usize) -> Option<T>) -> Vec<Option<T>> {
-    let (mut complete, mut failed) = (0, 0);
-    let rows = (0..call.rows).map(|row| {
-        if columns.iter().any(|column| column.is_null(row)) {
-            return None;
-        }
-        let value = result(row);
-        complete += 1;
-        failed += usize::from(value.is_none());
-        value
-    });
-    let results = rows.collect();
-    call.count(call.name, failed, complete);
-    results
 }

@@ -18,7 +18,7 @@ use super::{
         function::{Call, Function, Returns},
         json::text_views,
     },
-    each_row,
+    each_row::each_row,
 };
 
 /// `int_div(a, b)`: the quotient without its fraction; of integers it is exact.

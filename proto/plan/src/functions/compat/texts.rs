@@ -18,7 +18,7 @@ use super::{
         function::{Call, Function, Returns},
         json::text_views,
     },
-    each_row,
+    each_row::each_row,
 };
 
 /// `regexp_extract(text, pattern[, group])` of DuckDB: an empty text if nothing matches.

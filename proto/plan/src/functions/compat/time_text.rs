@@ -18,7 +18,7 @@ use super::{
         function::{Call, Function, Returns},
         json::text_views,
     },
-    each_row,
+    each_row::each_row,
 };
 use crate::Type;
 

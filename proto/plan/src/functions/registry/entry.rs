@@ -1,6 +1,6 @@
 //! An entry of the registry: what the rest of the code knows about a function by its name.
 
-use crate::functions::bounded::Growth;
+use crate::functions::growth::Growth;
 
 /// A function that a statement may name, an operator, or a function that is inserted for one.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use super::entry::{
     Property::IsGenerated,
     SqlFunction, compat, expression, internal, refused, scalar, syntax,
 };
-use crate::functions::bounded::growth;
+use crate::functions::growth;
 
 /// One function a line.
 #[rustfmt::skip]

@@ -1,7 +1,7 @@
 //! Functions of lists, and what other systems call them. Positions count from 1.
 
 use super::entry::{ArgumentTypes::*, Meaning::Call, SqlFunction, compat, expression, refused, scalar, syntax};
-use crate::functions::bounded::growth;
+use crate::functions::growth;
 
 /// One function a line.
 #[rustfmt::skip]

@@ -26,6 +26,8 @@ use std::{
     sync::LazyLock,
 };
 
+use datafusion::execution::SessionStateDefaults;
+
 pub use entry::{ArgumentTypes, FunctionKind, Meaning, PathResult, Property, SqlFunction, TimeLetters};
 
 /// All entries.
@@ -104,7 +106,7 @@ pub fn is_refused(name: &str) -> bool {
 static FUNCTIONS: LazyLock<BTreeMap<String, &'static SqlFunction>> = LazyLock::new(|| {
     let own = all().filter(|function| function.kind != FunctionKind::Compat);
     let mut functions: BTreeMap<String, _> = own.map(|function| (function.name().to_owned(), function)).collect();
-    for names in session_names() {
+    for names in library_names() {
         let Some(function) = names.iter().find_map(|name| functions.get(name).copied()) else {
             continue;
         };
@@ -126,20 +128,20 @@ static COMPAT: LazyLock<HashMap<String, &'static SqlFunction>> = LazyLock::new(|
     all().flat_map(names).collect()
 });
 
-/// The names of each function of a session. The first one is its own.
-fn session_names() -> Vec<Vec<String>> {
+/// The names of each function of DataFusion. The first one is its own.
+fn library_names() -> Vec<Vec<String>> {
     fn names(name: &str, aliases: &[String]) -> Vec<String> {
         std::iter::once(name.to_owned())
             .chain(aliases.iter().cloned())
             .collect()
     }
-    let windows = datafusion::functions_window::all_default_window_functions();
-    let scalar = super::scalar();
+    let scalar = SessionStateDefaults::default_scalar_functions();
     let scalar = scalar.iter().map(|function| names(function.name(), function.aliases()));
-    let aggregates = super::aggregates();
+    let aggregates = SessionStateDefaults::default_aggregate_functions();
     let aggregates = aggregates
         .iter()
         .map(|function| names(function.name(), function.aliases()));
+    let windows = SessionStateDefaults::default_window_functions();
     let windows = windows
         .iter()
         .map(|function| names(function.name(), function.aliases()));

@@ -1,7 +1,7 @@
 //! Functions that stand for operators and other syntax. Statements cannot call them.
 
 use super::entry::{Property::IsGenerated, SqlFunction, internal, operator};
-use crate::functions::bounded::growth;
+use crate::functions::growth;
 
 /// One function a line.
 #[rustfmt::skip]

@@ -4,6 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+/// The names of each function of a session: those of DataFusion and ours.
+fn session_names() -> Vec<Vec<String>> {
+    fn names(name: &str, aliases: &[String]) -> Vec<String> {
+        std::iter::once(name.to_owned())
+            .chain(aliases.iter().cloned())
+            .collect()
+    }
+    let scalar = crate::functions::scalar().into_iter();
+    let aggregates = crate::functions::aggregates().into_iter();
+    scalar
+        .map(|function| names(function.name(), function.aliases()))
+        .chain(aggregates.map(|function| names(function.name(), function.aliases())))
+        .chain(library_names())
+        .collect()
+}
+
 /// The names under which a session has functions.
 fn names_in_session() -> BTreeSet<String> {
     session_names().into_iter().flatten().collect()

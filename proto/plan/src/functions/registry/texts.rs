@@ -6,7 +6,7 @@ use super::entry::{
     Property::{IsNotSimplified, PadsText, TakesRegex},
     SqlFunction, expression, refused, scalar,
 };
-use crate::functions::bounded::growth;
+use crate::functions::growth;
 
 /// One function a line.
 #[rustfmt::skip]

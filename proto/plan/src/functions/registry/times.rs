@@ -1,7 +1,7 @@
 //! Functions of times. What other systems call them is in `calendar`.
 
 use super::entry::{ArgumentTypes::*, Meaning::Expressions, Property::IgnoresZoneName, SqlFunction, scalar};
-use crate::functions::bounded::growth;
+use crate::functions::growth;
 
 /// One function a line.
 #[rustfmt::skip]

@@ -1,7 +1,9 @@
 //! How the results of functions, or their work, grow beyond their arguments: the bytes or steps of a row. The registry
 //! says which function grows how.
 
-use super::{super::text, weight::ArgumentRow};
+mod argument;
+
+pub(in crate::functions) use argument::{Argument, ArgumentRow, Growth};
 
 /// Steps to compile one byte of a LIKE pattern.
 const PATTERN_BYTE_WEIGHT: u64 = 500;
@@ -83,7 +85,7 @@ pub(in crate::functions) fn item_pairs(row: &ArgumentRow<'_>) -> u64 {
 
 /// A pattern with inner wildcards is compiled, once for each row unless it is the same for all.
 pub(in crate::functions) fn compiled_pattern(row: &ArgumentRow<'_>) -> u64 {
-    if row.is_text_column(1) && text::is_compiled(row.text(1)) {
+    if row.is_text_column(1) && is_compiled(row.text(1)) {
         row.bytes(1).saturating_mul(PATTERN_BYTE_WEIGHT)
     } else {
         0
@@ -104,4 +106,9 @@ pub(in crate::functions) fn edit_distance(row: &ArgumentRow<'_>) -> u64 {
 /// A value written as JSON, in which a byte may take six.
 pub(in crate::functions) fn json(row: &ArgumentRow<'_>) -> u64 {
     row.total_bytes().saturating_mul(6)
+}
+
+/// Whether a pattern of LIKE has inner wildcards, so it is compiled to a regular expression.
+pub(in crate::functions) fn is_compiled(pattern: &str) -> bool {
+    pattern.trim_matches('%').contains(['%', '_'])
 }
