@@ -26,17 +26,6 @@ pub struct Groups {
     pub columns: Vec<GroupColumn>,
 }
 
-impl Groups {
-    /// No documents, in one group without columns.
-    pub(crate) fn empty() -> Self {
-        Self {
-            values: Vec::new(),
-            documents: vec![0],
-            columns: Vec::new(),
-        }
-    }
-}
-
 /// What one column has counted in the requested documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupColumn {
