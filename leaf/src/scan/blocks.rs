@@ -126,7 +126,7 @@ impl Blocks {
 
     /// Counts the next documents by their values of the wanted columns, and makes rows of the groups; `accept` also gets
     /// the number of documents. None if the next documents must be read one by one, by [`next`](Self::next): then some
-    /// condition is open, the segment does not store these values as texts, or `accept` returns none.
+    /// condition is open, the segment does not count these values, or `accept` returns none.
     pub(super) fn next_groups<T>(
         &mut self,
         accept: impl FnOnce(Vec<Groups>, usize) -> Result<Option<T>, Error>,

@@ -1,6 +1,6 @@
 //! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
 //!
-//! Where a segment can count documents by their texts, the operator gets one row for many documents (`weighted.rs`).
+//! Where a segment can count documents by their values, the operator gets one row for many documents (`weighted.rs`).
 
 use std::{
     fmt,

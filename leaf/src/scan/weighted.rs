@@ -1,8 +1,8 @@
 //! Weighted rows: an aggregate over rows that stand for several documents each.
 //!
-//! Where a segment counts documents by the ordinals of their texts (`split/groups.rs`), the aggregate gets a row for each
-//! combination of texts, and the number of its documents as a further column. So its keys, arguments and filters are
-//! computed once for each combination, whatever they are:
+//! Where a segment counts documents by their values (`split/groups.rs`), the aggregate gets a row for each combination of
+//! values, and the number of its documents as a further column. So its keys, arguments and filters are computed once for
+//! each combination, whatever they are:
 //!
 //! ```text
 //! count(x) FILTER (WHERE f)  ->  sum(documents) FILTER (WHERE f AND x IS NOT NULL), and 0 for NULL
@@ -40,6 +40,9 @@ const DOCUMENTS: &str = "rachis_documents";
 /// Functions whose results do not change if a value occurs more than once.
 const IDEMPOTENT: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
 
+/// The types of columns by whose values a segment may count documents.
+const COUNTED: [DataType; 3] = [DataType::Utf8View, DataType::Int64, DataType::Boolean];
+
 /// A filter of an aggregate function.
 type Filter = Option<Arc<dyn PhysicalExpr>>;
 
@@ -52,14 +55,11 @@ pub(super) struct WeightedAggregate {
 }
 
 impl WeightedAggregate {
-    /// The weighted form of an aggregate over texts. None if it has none.
+    /// The weighted form of an aggregate. None if it has none, or segments do not count documents by its columns.
     pub(super) fn of(aggregate: &PartialAggregate) -> Result<Option<Self>> {
-        let are_texts = aggregate
-            .input
-            .fields()
-            .iter()
-            .all(|field| *field.data_type() == DataType::Utf8View);
-        if !are_texts || !aggregate.group_by.is_single() || expressions(aggregate).any(calls_lambda) {
+        let mut fields = aggregate.input.fields().iter();
+        let are_counted = fields.all(|field| COUNTED.contains(field.data_type()));
+        if !are_counted || !aggregate.group_by.is_single() || expressions(aggregate).any(calls_lambda) {
             return Ok(None);
         }
         let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));

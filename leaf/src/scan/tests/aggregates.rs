@@ -77,7 +77,12 @@ fn aggregates_of_texts_equal_datafusions_over_the_rows() {
     let at = |name: &str| expressions::col(name, &schema).expect("a column");
     let key = |key: Arc<dyn PhysicalExpr>| (key, "key".to_owned());
     let upper = call("upper", vec![at("t:text")], &schema, &FunctionContext::default());
-    let length = call("length", vec![at("s:text")], &schema, &FunctionContext::default());
+    let length = call(
+        "character_length",
+        vec![at("s:text")],
+        &schema,
+        &FunctionContext::default(),
+    );
     let is_x: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(at("s:text"), Operator::Eq, text("x")));
     let count = |argument: Arc<dyn PhysicalExpr>| aggregate(function("count"), vec![argument], "n", &schema);
     let calls = vec![
