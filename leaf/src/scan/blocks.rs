@@ -124,9 +124,13 @@ impl Blocks {
         }
     }
 
-    /// Counts the next documents by their values of the wanted columns. None if the next documents must be read one by
-    /// one, by [`next`](Self::next): then some condition is open, or the segment does not store these values as texts.
-    pub(super) fn next_groups(&mut self) -> Result<Option<Vec<Groups>>, Problem> {
+    /// Counts the next documents by their values of the wanted columns, and makes rows of the groups; `accept` also gets
+    /// the number of documents. None if the next documents must be read one by one, by [`next`](Self::next): then some
+    /// condition is open, the segment does not count these values, or `accept` returns none.
+    pub(super) fn next_groups<T>(
+        &mut self,
+        accept: impl FnOnce(Vec<Groups>, usize) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Problem> {
         let scan = self.scan.clone();
         scan.check()?;
         if !self.remainders.is_empty() || scan.prepared.request.read != ScanSource::Auto {
@@ -141,34 +145,33 @@ impl Blocks {
         if !candidates.may_count_groups || !candidates.open_conjuncts.is_empty() {
             return Ok(None);
         }
-        let columns: Vec<&Column> = scan
-            .prepared
-            .wanted
-            .iter()
-            .map(|column| &scan.prepared.columns[*column])
-            .collect();
-        let documents = std::mem::take(&mut candidates.documents);
-        let segment = &scan.view.segments[number].segment;
-        let Some(groups) = segment
-            .count_groups(&columns, documents.as_slice())
-            .map_err(Problem::from)?
-        else {
-            candidates.documents = documents;
+        let wanted = &scan.prepared.wanted;
+        let columns: Vec<&Column> = wanted.iter().map(|column| &scan.prepared.columns[*column]).collect();
+        let documents = candidates.documents.as_slice();
+        let groups = scan.view.segments[number].segment.count_groups(&columns, documents)?;
+        let accepted = match groups {
+            None => None,
+            Some(groups) => {
+                let counted: Vec<_> = groups
+                    .iter()
+                    .flat_map(|groups| wanted.iter().zip(groups.columns.clone()))
+                    .collect();
+                accept(groups, documents.len())?.map(|rows| (rows, counted))
+            }
+        };
+        let Some((rows, counted)) = accepted else {
             candidates.may_count_groups = false;
             return Ok(None);
         };
+        let documents = std::mem::take(&mut candidates.documents).len() as u64;
         let mut stats = scan.stats.lock();
-        let counted = documents.len() as u64;
-        stats.documents += counted;
-        stats.matched += counted;
-        stats.counts.columns += counted * columns.len() as u64;
-        for column in groups
-            .iter()
-            .flat_map(|groups| scan.prepared.wanted.iter().zip(&groups.columns))
-        {
-            stats.count_values(*column.0, column.1.present, column.1.cast_failures);
+        stats.documents += documents;
+        stats.matched += documents;
+        stats.counts.columns += documents * columns.len() as u64;
+        for (column, counted) in counted {
+            stats.count_values(*column, counted.present, counted.cast_failures);
         }
-        Ok(Some(groups))
+        Ok(Some(rows))
     }
 
     fn next_block(&mut self) -> Result<Option<Block>, Problem> {

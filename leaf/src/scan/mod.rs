@@ -18,6 +18,7 @@ mod state_cache;
 mod stats;
 mod task;
 mod top_k;
+mod weighted;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,6 @@
 //! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
 //!
-//! An aggregate that only counts, all rows or groups by columns, gets one row for many documents where a segment can
-//! count them by ordinals. A further column says how many documents a row stands for, and the counts are sums of it:
-//! both have the same state.
+//! Where a segment can count documents by their values, the operator gets one row for many documents (`weighted.rs`).
 
 use std::{
     fmt,
@@ -16,16 +14,10 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions},
         compute::concat_batches,
-        datatypes::{DataType, Field, Schema, SchemaRef},
+        datatypes::SchemaRef,
     },
     error::{DataFusionError, Result as DataFusionResult},
     execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext, runtime_env::RuntimeEnv},
-    functions_aggregate::sum::sum_udaf,
-    physical_expr::{
-        PhysicalExpr,
-        aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions::{Column as PhysicalColumn, Literal, col},
-    },
     physical_plan::{
         EmptyRecordBatchStream, ExecutionPlan,
         streaming::{PartitionStream, StreamingTableExec},
@@ -34,20 +26,21 @@ use datafusion::{
 };
 use futures::{Stream, StreamExt, task::noop_waker_ref};
 use parking_lot::Mutex;
-use plan::scan::{PartialAggregate, Stage};
+use plan::{
+    functions::WarningCounts,
+    scan::{PartialAggregate, Stage},
+};
 use proto::{Code, Problem};
 
 use super::{
-    BATCH_ROWS, TIME_SLICE,
+    BATCH_ROWS, TIME_SLICE, batch_of,
     blocks::{Blocks, Next},
     pool::StepOutcome,
     state_cache::{RequestKey, SPLIT_STATES_BYTES_MAX, SplitStates, StateCache},
     task::ScanTask,
+    weighted::{FunctionTrial, WeightedAggregate, with_zero_counts},
 };
 use crate::{error::Error, split::Groups, view::SegmentView};
-
-/// The column with the number of documents that a row stands for.
-const DOCUMENTS: &str = "rachis_documents";
 
 /// A worker's share of a partial aggregate: states that are known, splits that are aggregated one by one, and the rest.
 pub(super) struct Shares {
@@ -172,26 +165,31 @@ impl SplitShare {
 /// An aggregate over the blocks of one scan.
 pub(super) struct Partial {
     states: SendableRecordBatchStream,
+    /// Which columns of the states are counts that are computed as sums.
+    counts: Vec<usize>,
     output: SchemaRef,
 }
 
 impl Partial {
     /// Over a worker's blocks.
     pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
-        let counting = counting(aggregate)?;
-        let (counts_groups, aggregate) = (counting.is_some(), counting.as_ref().unwrap_or(aggregate));
-        let schema = aggregate.input.clone();
+        let weighted = WeightedAggregate::of(aggregate)?;
+        let running = weighted.as_ref().map_or(aggregate, |weighted| &weighted.aggregate);
+        let trial = match &weighted {
+            Some(weighted) => {
+                let warnings = WarningCounts::default();
+                let context = blocks.scan.function_context(warnings.clone());
+                Some(FunctionTrial::new(&weighted.aggregate, warnings, &context)?)
+            }
+            None => None,
+        };
+        let schema = running.input.clone();
         let rows = WorkerRows {
             schema: schema.clone(),
             stream: Mutex::new(Some(RowStream {
                 schema: schema.clone(),
                 blocks,
-                counts_groups,
-                // Without any row, a count is 0 and a sum is NULL.
-                groups: match counts_groups && aggregate.group_by.is_true_no_grouping() {
-                    true => vec![Groups::empty()],
-                    false => Vec::new(),
-                },
+                trial,
                 slice_end: None,
             })),
         };
@@ -200,7 +198,8 @@ impl Partial {
             .with_session_config(SessionConfig::new())
             .with_runtime(runtime);
         Ok(Self {
-            states: aggregate.over(Arc::new(input))?.execute(0, Arc::new(context))?,
+            states: running.over(Arc::new(input))?.execute(0, Arc::new(context))?,
+            counts: weighted.map_or(Vec::new(), |weighted| weighted.counts),
             output: aggregate.output.clone(),
         })
     }
@@ -211,54 +210,20 @@ impl Partial {
         match self.states.poll_next_unpin(&mut Context::from_waker(noop_waker_ref())) {
             Poll::Pending => Ok(StepOutcome::Again),
             Poll::Ready(None) => Ok(StepOutcome::Done(None)),
-            Poll::Ready(Some(states)) => Ok(StepOutcome::Done(Some(with_schema(&states?, &self.output)?))),
+            Poll::Ready(Some(states)) => {
+                let states = states?;
+                let columns = with_zero_counts(&states, &self.counts);
+                let states = with_schema(columns, states.num_rows(), &self.output)?;
+                Ok(StepOutcome::Done(Some(states)))
+            }
         }
     }
 }
 
-/// The same aggregate over rows that stand for several documents each. None if it does more than count
-/// documents, grouped by columns or not.
-pub(super) fn counting(aggregate: &PartialAggregate) -> DataFusionResult<Option<PartialAggregate>> {
-    let keys = aggregate.group_by.expr();
-    let groups_by_columns = aggregate.group_by.is_single() && keys.iter().all(|(key, _)| key.is::<PhysicalColumn>());
-    let only_counts =
-        aggregate.aggregates.iter().all(|call| counts_documents(call)) && aggregate.filters.iter().all(Option::is_none);
-    // One group of all rows is counted without their values.
-    let has_values = keys.is_empty() && !aggregate.input.fields().is_empty();
-    if !groups_by_columns || !only_counts || has_values {
-        return Ok(None);
-    }
-    let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));
-    let fields = aggregate.input.fields().iter().cloned().chain([documents]);
-    let input = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let sum = AggregateExprBuilder::new(sum_udaf(), vec![col(DOCUMENTS, &input)?])
-        .schema(input.clone())
-        .alias(DOCUMENTS)
-        .build()?;
-    let sum = Arc::new(sum);
-    Ok(Some(PartialAggregate {
-        group_by: aggregate.group_by.clone(),
-        aggregates: aggregate.aggregates.iter().map(|_| sum.clone()).collect(),
-        filters: aggregate.filters.clone(),
-        input,
-        output: aggregate.output.clone(),
-    }))
-}
-
-/// Whether this is `count(*)` or the count of a constant.
-fn counts_documents(call: &AggregateFunctionExpr) -> bool {
-    let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
-        argument
-            .downcast_ref::<Literal>()
-            .is_some_and(|constant| !constant.value().is_null())
-    };
-    call.fun().name() == "count" && !call.is_distinct() && call.expressions().iter().all(is_constant)
-}
-
-/// The same columns with the planned schema. Different types mean that leaf and planner disagree.
-fn with_schema(states: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
-    let options = RecordBatchOptions::new().with_row_count(Some(states.num_rows()));
-    RecordBatch::try_new_with_options(schema.clone(), states.columns().to_vec(), &options).map_err(|error| {
+/// States with the planned schema. Different types mean that leaf and planner disagree.
+fn with_schema(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result<RecordBatch, Error> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|error| {
         Problem::new(
             Code::Internal,
             format!("the states of an aggregate do not match its plan: {error}"),
@@ -297,25 +262,25 @@ impl PartitionStream for WorkerRows {
 struct RowStream {
     schema: SchemaRef,
     blocks: Blocks,
-    /// Whether rows may stand for several documents: the last column says how many.
-    counts_groups: bool,
-    /// Groups that were counted before the next ones.
-    groups: Vec<Groups>,
+    /// The functions of the aggregate, if rows may stand for several documents: the last column says how many.
+    trial: Option<FunctionTrial>,
     slice_end: Option<Instant>,
 }
 
 impl RowStream {
     /// The next rows; pending at the end of the time slice.
     fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
-        if self.counts_groups
-            && let Some(batch) = self.next_groups(slice_end)?
-        {
+        if let Some(batch) = self.next_groups(slice_end)? {
             return Ok(Poll::Ready(Some(batch)));
         }
         Ok(match self.blocks.next(slice_end)? {
             Next::Block(block) => {
-                let documents = block.documents.len();
-                Poll::Ready(Some(self.batch(block.arrays, documents, None)?))
+                let rows = block.documents.len();
+                let mut columns = block.arrays;
+                if self.trial.is_some() {
+                    columns.push(Arc::new(Int64Array::from(vec![1; rows])));
+                }
+                Poll::Ready(Some(batch_of(&self.schema, columns, rows)?))
             }
             Next::End => Poll::Ready(None),
             Next::Pause => Poll::Pending,
@@ -324,37 +289,37 @@ impl RowStream {
 
     /// The next groups. Those of several parts are one batch, which is aggregated faster than many small ones.
     fn next_groups(&mut self, slice_end: Instant) -> Result<Option<RecordBatch>, Error> {
-        let mut rows = 0;
+        let Some(trial) = &self.trial else { return Ok(None) };
+        let (mut batches, mut rows) = (Vec::new(), 0);
         while rows < BATCH_ROWS && (rows == 0 || Instant::now() < slice_end) {
-            let Some(groups) = self.blocks.next_groups()? else {
+            let accept = |groups: Vec<Groups>, documents: usize| {
+                let groups = batch_of_groups(&self.schema, groups)?;
+                Ok(trial.accepts(&groups, documents).then_some(groups))
+            };
+            let Some(groups) = self.blocks.next_groups(accept)? else {
                 break;
             };
-            rows += groups.iter().map(|groups| groups.documents.len()).sum::<usize>();
-            self.groups.extend(groups);
+            rows += groups.num_rows();
+            batches.push(groups);
         }
-        let batches = std::mem::take(&mut self.groups).into_iter().map(|groups| {
-            let Groups { values, documents, .. } = groups;
-            self.batch(values, documents.len(), Some(documents))
-        });
-        let batches = batches.collect::<Result<Vec<_>, _>>()?;
         Ok(match batches.is_empty() {
             true => None,
             false => Some(concat_batches(&self.schema, &batches)?),
         })
     }
+}
 
-    fn batch(&self, mut values: Vec<ArrayRef>, rows: usize, documents: Option<Vec<i64>>) -> Result<RecordBatch, Error> {
-        if self.counts_groups {
-            let documents = documents.unwrap_or_else(|| vec![1; rows]);
-            values.push(Arc::new(Int64Array::from(documents)));
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        Ok(RecordBatch::try_new_with_options(
-            self.schema.clone(),
-            values,
-            &options,
-        )?)
-    }
+/// Groups as rows, with the number of documents of each as the last column.
+fn batch_of_groups(schema: &SchemaRef, groups: Vec<Groups>) -> Result<RecordBatch, Error> {
+    let batches = groups.into_iter().map(|groups| {
+        let Groups {
+            mut values, documents, ..
+        } = groups;
+        let rows = documents.len();
+        values.push(Arc::new(Int64Array::from(documents)));
+        batch_of(schema, values, rows)
+    });
+    Ok(concat_batches(schema, &batches.collect::<Result<Vec<_>, _>>()?)?)
 }
 
 impl Stream for RowStream {

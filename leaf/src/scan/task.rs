@@ -205,6 +205,12 @@ impl ScanTask {
         interrupted(&self.cancelled, self.deadline).map_or(Ok(()), Err)
     }
 
+    /// A context for functions that count these warnings and stop with the scan.
+    pub(super) fn function_context(&self, warnings: WarningCounts) -> FunctionContext {
+        let (stop, deadline) = (self.cancelled.clone(), self.deadline);
+        FunctionContext::new(warnings, move || interrupted(&stop, deadline))
+    }
+
     /// What an index decides about the filter. Computed once, by the first worker that needs it.
     pub(super) fn filter_outcome(&self, index: usize) -> Result<&FilterOutcome, Problem> {
         let index = &self.index_parts[index];
@@ -304,8 +310,7 @@ impl ScanTask {
         // A text may be of no document of the answer. So failures must not count, and if there are any, the condition
         // is evaluated for documents.
         let warnings = WarningCounts::default();
-        let (stop, deadline) = (self.cancelled.clone(), self.deadline);
-        let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
+        let context = self.function_context(warnings.clone());
         let mut own = None;
         let passes = |texts: ArrayRef| {
             let rows = texts.len();

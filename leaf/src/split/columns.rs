@@ -288,17 +288,6 @@ impl TextColumn {
         Ok(())
     }
 
-    /// The ordinals of the first values of these documents (ascending); [`distinct`](Self::distinct) for NULL.
-    pub(super) fn ordinals_of(&self, documents: &[u32]) -> Vec<u64> {
-        let null = self.distinct() as u64;
-        let DocumentValues { mut values, present } = self.ordinals.values_of(documents);
-        if let Some(present) = present {
-            let missing = !present.inner();
-            missing.set_indices().for_each(|document| values[document] = null);
-        }
-        values
-    }
-
     /// The first value of each of these documents (ascending).
     pub(super) fn values_of(&self, documents: &[u32]) -> Result<ArrayRef, Error> {
         if !self.decodes_all(documents.len()) {

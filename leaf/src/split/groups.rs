@@ -1,22 +1,24 @@
-//! Groups: documents counted by the values of their text columns.
+//! Groups: documents counted by their values of columns that have few.
 //!
-//! A query that groups by texts and counts needs each distinct value once, not the value of every document. Ordinals of
-//! the dictionaries are counted, and only the groups that occur become texts.
+//! A query that groups and counts needs each distinct value once, not the value of every document. Each value has a code:
+//! a text its ordinal in the dictionary, an integer its distance from the least one. Codes are counted, and only those of
+//! the groups that occur become values.
 
-use std::sync::Arc;
+mod codes;
 
 use datafusion::arrow::array::ArrayRef;
-use plan::{Column, ColumnSource, Type, arrays};
+use plan::{Column, ColumnSource, PathType, arrays};
 
-use super::{columns::TextColumn, part::Part, values::RequestedDocuments};
+use self::codes::Codes;
+use super::{part::Part, path_tree::PathNode, values::RequestedDocuments};
 use crate::error::Error;
 
 /// Groups are counted in an array of this many slots for each document, and by sorting if there may be more groups.
 const SLOTS_PER_DOCUMENT: u64 = 4;
-/// Documents whose ordinals are read at once: they stay in the processor's first cache.
+/// Documents whose codes are read at once: they stay in the processor's first cache.
 const BLOCK_DOCUMENTS: usize = 1_024;
 
-/// Documents counted by their values of some text columns.
+/// Documents counted by their values of some columns.
 pub(crate) struct Groups {
     /// The columns, in the requested order, with a row for each group.
     pub values: Vec<ArrayRef>,
@@ -24,17 +26,6 @@ pub(crate) struct Groups {
     pub documents: Vec<i64>,
     /// What each column has counted.
     pub columns: Vec<GroupColumn>,
-}
-
-impl Groups {
-    /// No documents, in one group without columns.
-    pub(crate) fn empty() -> Self {
-        Self {
-            values: Vec::new(),
-            documents: vec![0],
-            columns: Vec::new(),
-        }
-    }
 }
 
 /// What one column has counted in the requested documents.
@@ -48,16 +39,13 @@ pub(crate) struct GroupColumn {
 
 /// A column to group by.
 struct GroupKey {
-    texts: Arc<TextColumn>,
-    /// The number of its ordinals, with the last one for NULL.
-    ordinals: u64,
+    codes: Codes,
     counted: GroupColumn,
 }
 
 impl Part {
     /// Counts these documents (ascending) by their values of the columns; without columns, all are one group. None if a
-    /// column is no text column that the part stores exactly, or if its values are so different that grouping would save
-    /// nothing.
+    /// column has no codes, or not for all documents, or if its values are so different that grouping would save nothing.
     pub(super) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Groups>, Error> {
         if columns.is_empty() {
             return Ok(Some(Groups {
@@ -67,26 +55,35 @@ impl Part {
             }));
         }
         let requested = RequestedDocuments::of(documents, self.paths.documents);
-        let mut keys = Vec::with_capacity(columns.len());
+        let mut codes = Vec::with_capacity(columns.len());
         for column in columns {
-            match self.group_key(column, requested)? {
-                Some(key) => keys.push(key),
+            match self.group_codes(column, requested)? {
+                Some(of_column) => codes.push(of_column),
                 None => return Ok(None),
             }
         }
-        let slots = keys.iter().try_fold(1u64, |slots, key| slots.checked_mul(key.ordinals));
+        let mut keys = Vec::with_capacity(columns.len());
+        for (id, read_as, codes) in codes {
+            match self.counted_column(id, read_as, requested)? {
+                Some(counted) => keys.push(GroupKey { codes, counted }),
+                None => return Ok(None),
+            }
+        }
+        let slots = keys
+            .iter()
+            .try_fold(1u64, |slots, key| slots.checked_mul(key.codes.count()));
         let Some(slots) = slots else { return Ok(None) };
         let mut counter = GroupCounter::new(slots, documents.len());
         for block in documents.chunks(BLOCK_DOCUMENTS) {
             let mut groups = Vec::new();
             for key in &keys {
-                let ordinals = key.texts.ordinals_of(block);
+                let codes = key.codes.of(block);
                 if groups.is_empty() {
-                    groups = ordinals;
+                    groups = codes;
                     continue;
                 }
-                for (group, ordinal) in groups.iter_mut().zip(ordinals) {
-                    *group = *group * key.ordinals + ordinal;
+                for (group, code) in groups.iter_mut().zip(codes) {
+                    *group = *group * key.codes.count() + code;
                 }
             }
             counter.add(groups);
@@ -95,17 +92,17 @@ impl Part {
         // The last key is the least significant digit of a group.
         let mut values = Vec::with_capacity(keys.len());
         for key in keys.iter().rev() {
-            let null = key.ordinals - 1;
-            let ordinals: Vec<Option<u64>> = groups
+            let null = key.codes.null();
+            let codes: Vec<Option<u64>> = groups
                 .iter_mut()
                 .map(|group| {
-                    let ordinal = *group % key.ordinals;
-                    *group /= key.ordinals;
-                    (ordinal != null).then_some(ordinal)
+                    let code = *group % key.codes.count();
+                    *group /= key.codes.count();
+                    (code != null).then_some(code)
                 })
                 .collect();
             // Without its own buffer, a state that is passed on would carry the whole dictionary along.
-            values.push(arrays::compact(&key.texts.values(&ordinals)?));
+            values.push(arrays::compact(&key.codes.values(&codes)?));
         }
         values.reverse();
         Ok(Some(Groups {
@@ -115,33 +112,44 @@ impl Part {
         }))
     }
 
-    fn group_key(&self, column: &Column, requested: RequestedDocuments) -> Result<Option<GroupKey>, Error> {
-        let (ColumnSource::Path(path), Type::Text) = (&column.source, column.read_as.to) else {
+    /// The path of a column and the codes of its values, if the column is likely to have few.
+    fn group_codes(
+        &self,
+        column: &Column,
+        requested: RequestedDocuments,
+    ) -> Result<Option<(u32, PathType, Codes)>, Error> {
+        let ColumnSource::Path(path) = &column.source else {
             return Ok(None);
         };
         let Some(id) = path.keys().and_then(|keys| self.paths.find(keys)) else {
             return Ok(None);
         };
-        let Some(texts) = self.exact_texts(id, requested)? else {
-            return Ok(None);
-        };
-        let distinct = texts.distinct();
-        if distinct > requested.documents.len() / 2 {
+        let PathNode {
+            outside,
+            column: stored,
+            ..
+        } = self.node(id);
+        if !stored || requested.count_in(&self.paths.header_only) > 0 {
             return Ok(None);
         }
+        let codes = Codes::open(&self.columns, id, outside, column.read_as.to)?;
+        let few = codes.filter(|codes| codes.null() <= requested.documents.len() as u64 / 2);
+        Ok(few.map(|codes| (id, column.read_as, codes)))
+    }
+
+    /// What a column counts. None if some requested document has a value that has no code.
+    fn counted_column(
+        &self,
+        id: u32,
+        read_as: PathType,
+        requested: RequestedDocuments,
+    ) -> Result<Option<GroupColumn>, Error> {
         let kinds = self.count_kinds(id, requested)?;
-        let cast_failures = kinds.present() - kinds.texts;
-        if kinds.long_texts > 0 || (column.read_as.cast && cast_failures > 0) {
-            return Ok(None);
-        }
-        Ok(Some(GroupKey {
-            texts,
-            ordinals: distinct as u64 + 1,
-            counted: GroupColumn {
-                cast_failures,
-                present: kinds.present(),
-            },
-        }))
+        let counted = kinds.of_type(read_as).map(|with_code| GroupColumn {
+            cast_failures: kinds.present() - with_code,
+            present: kinds.present(),
+        });
+        Ok(counted)
     }
 }
 

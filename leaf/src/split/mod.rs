@@ -28,7 +28,7 @@
 //! 4. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
 //! 5. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
-//!    counts documents by the values of text columns. `bounds.rs` says between which values a column lies.
+//!    counts documents by their values of columns that have few. `bounds.rs` says between which values a column lies.
 //! 6. `mod.rs` joins the results of the parts.
 
 mod bounds;
@@ -482,7 +482,7 @@ impl Segment {
         }
     }
 
-    /// Counts these documents (ascending) by their values of text columns, part by part. None if the values of some
+    /// Counts these documents (ascending) by their values of some columns, part by part. None if the values of some
     /// documents must be read one by one.
     pub(crate) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Vec<Groups>>, Error> {
         let groups = self

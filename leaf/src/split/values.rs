@@ -14,7 +14,6 @@ use roaring::RoaringBitmap;
 use self::convert::times;
 use super::{
     ColumnValues,
-    columns::TextColumn,
     header::{Headers, PartitionRun},
     part::{Part, index_error},
     path_tree::{ArrayScope, PathNode},
@@ -43,7 +42,7 @@ impl<'a> RequestedDocuments<'a> {
     }
 
     /// How many of them are in a set.
-    fn count_in(&self, set: &RoaringBitmap) -> u64 {
+    pub(super) fn count_in(&self, set: &RoaringBitmap) -> u64 {
         match (set.is_empty(), self.all) {
             (true, _) => 0,
             (false, true) => set.len(),
@@ -62,8 +61,8 @@ pub(super) struct KindCounts {
     bools: u64,
     ints: u64,
     floats: u64,
-    pub texts: u64,
-    pub long_texts: u64,
+    texts: u64,
+    long_texts: u64,
     big_numbers: u64,
     nested: u64,
 }
@@ -71,6 +70,20 @@ pub(super) struct KindCounts {
 impl KindCounts {
     pub(super) fn present(&self) -> u64 {
         self.bools + self.ints + self.floats + self.texts + self.long_texts + self.big_numbers + self.nested
+    }
+
+    /// How many documents have a value in the column of a type. None if others have one, too: converted to this type, or
+    /// because a text is too long for the dictionary.
+    pub(super) fn of_type(&self, read_as: PathType) -> Option<u64> {
+        let PathType { to, cast } = read_as;
+        let (stored, convertible, long_texts) = match to {
+            // Every value has a text.
+            Type::Text => (self.texts, self.present() - self.texts, self.long_texts),
+            Type::Int => (self.ints, self.floats + self.bools + self.texts + self.long_texts, 0),
+            Type::Bool => (self.bools, self.ints + self.texts + self.long_texts, 0),
+            _ => return None,
+        };
+        (long_texts == 0 && !(cast && convertible > 0)).then_some(stored)
     }
 }
 
@@ -195,15 +208,6 @@ impl Part {
     fn nulls_if_absent(&self, target: PathType, requested: RequestedDocuments) -> Option<ColumnValues> {
         let unknown = requested.count_in(&self.paths.header_only) + requested.count_in(&self.paths.untracked);
         (unknown == 0).then(|| nulls(target, requested))
-    }
-
-    /// The column of the texts at a path, if it has one and all requested documents are indexed.
-    pub(super) fn exact_texts(&self, id: u32, requested: RequestedDocuments) -> Result<Option<Arc<TextColumn>>, Error> {
-        let PathNode { outside, column, .. } = self.node(id);
-        if !column || outside.texts == 0 || requested.count_in(&self.paths.header_only) > 0 {
-            return Ok(None);
-        }
-        self.columns.texts(id, false).map(Some).map_err(index_error)
     }
 
     pub(super) fn count_kinds(&self, id: u32, requested: RequestedDocuments) -> Result<KindCounts, Error> {

@@ -54,7 +54,7 @@ fn a_segment_answers_what_the_documents_say() {
 }
 
 #[test]
-fn documents_are_counted_by_texts_as_their_bytes_say() {
+fn documents_are_counted_by_values_as_their_bytes_say() {
     let first = made_up::seed();
     let (mut counted, mut declined) = (0, 0);
     for (seed, count) in (first..).zip([1, 30, 200, 2_000]) {

@@ -3,28 +3,31 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{
-        array::RecordBatch,
-        compute::concat_batches,
-        datatypes::{Schema, SchemaRef},
-    },
+    arrow::{array::RecordBatch, compute::concat_batches, datatypes::Schema},
     datasource::MemTable,
     execution::TaskContext,
-    functions_aggregate::{average::avg_udaf, min_max::min_udaf, sum::sum_udaf},
+    functions_aggregate::{
+        average::avg_udaf,
+        min_max::{max_udaf, min_udaf},
+        sum::sum_udaf,
+    },
+    logical_expr::{AggregateUDF, Operator},
     physical_expr::{
+        PhysicalExpr, ScalarFunctionExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions,
+        expressions::{self, BinaryExpr},
     },
-    physical_plan::{
-        ExecutionPlan,
-        aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
-        collect,
-    },
+    physical_plan::{ExecutionPlan, aggregates::PhysicalGroupBy, collect, empty::EmptyExec},
     prelude::SessionContext,
+    scalar::ScalarValue,
 };
-use plan::scan::{PartialAggregate, ScanSource, Stage};
+use plan::{
+    functions::{FunctionContext, WarningCounts},
+    scan::{PartialAggregate, ScanSource, ScanTrailer, Stage},
+};
 
-use super::{super::partial::counting, document, lines, random::SeededRng, request, scan, table, tail, view};
+use super::{super::weighted::WeightedAggregate, document, lines, random::SeededRng, request, scan, table, tail, view};
+use crate::{document::Document, view::ReadView};
 
 #[test]
 fn partial_aggregates_equal_datafusions_over_the_rows() {
@@ -44,15 +47,8 @@ fn partial_aggregates_equal_datafusions_over_the_rows() {
     let aggregates = aggregates(&schema);
     let by_text = expressions::col("s:text", &schema).expect("a column");
     for groups in [vec![], vec![(by_text, "s".to_owned())]] {
-        let group_by = PhysicalGroupBy::new_single(groups);
-        let (expected, output) = model_states(&batch, &group_by, &aggregates);
-        let partial = Arc::new(PartialAggregate {
-            group_by,
-            aggregates: aggregates.clone(),
-            filters: vec![None; aggregates.len()],
-            input: schema.clone(),
-            output: output.clone(),
-        });
+        let partial = partial_of(&batch, groups, aggregates.clone(), vec![None; aggregates.len()]);
+        let (expected, output) = (model_states(&batch, &partial), partial.output.clone());
         for (read, view) in [
             (ScanSource::Auto, tail(&documents)),
             (ScanSource::Auto, view(&documents, &[1_500, 300], &[])),
@@ -72,94 +68,199 @@ fn partial_aggregates_equal_datafusions_over_the_rows() {
 }
 
 #[test]
-fn counts_by_texts_equal_datafusions_over_the_rows() {
-    let mut rng = SeededRng::new("counts_by_texts_equal_datafusions_over_the_rows");
-    let text = |rng: &mut SeededRng| {
-        format!(
-            r#"{{"s":{},"t":{}}}"#,
-            rng.pick(&["\"x\"", "\"y z\"", "1", "null", "[\"x\"]"]),
-            rng.pick(&["\"x\"", "\"ß\"", "\"\""])
-        )
-    };
-    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
-    let deleted: Vec<u32> = (0..1_800).filter(|_| rng.below(10) == 0).collect();
-    let live: Vec<_> = (0..)
-        .zip(&documents)
-        .filter(|(number, _)| !deleted.contains(number))
-        .map(|(_, document)| document.clone())
-        .collect();
+fn aggregates_of_texts_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("aggregates_of_texts_equal_datafusions_over_the_rows");
+    let (documents, deleted, live) = documents_with_texts(&mut rng);
     let names = ["s:text", "t:text"];
     let batch = table(&live, &names.map(ToString::to_string));
     let schema = batch.schema();
-    let key = |name: &str| (expressions::col(name, &schema).expect("a column"), name.to_owned());
-    let count = vec![count_of_documents(&schema)];
-    for keys in [vec![key("s:text")], vec![key("t:text"), key("s:text")]] {
-        for aggregates in [vec![], count.clone()] {
-            let group_by = PhysicalGroupBy::new_single(keys.clone());
-            let (expected, output) = model_states(&batch, &group_by, &aggregates);
-            let partial = Arc::new(PartialAggregate {
-                group_by,
-                filters: vec![None; aggregates.len()],
-                aggregates,
-                input: schema.clone(),
-                output: output.clone(),
-            });
-            let by_groups = counting(&partial).expect("a plan");
-            assert!(by_groups.is_some(), "segments may count its documents");
+    let at = |name: &str| expressions::col(name, &schema).expect("a column");
+    let key = |key: Arc<dyn PhysicalExpr>| (key, "key".to_owned());
+    let upper = call("upper", vec![at("t:text")], &schema, &FunctionContext::default());
+    let length = call(
+        "character_length",
+        vec![at("s:text")],
+        &schema,
+        &FunctionContext::default(),
+    );
+    let is_x: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(at("s:text"), Operator::Eq, text("x")));
+    let count = |argument: Arc<dyn PhysicalExpr>| aggregate(function("count"), vec![argument], "n", &schema);
+    let calls = vec![
+        (count(expressions::lit(1i64)), None),
+        (count(at("s:text")), None),
+        (count(at("s:text")), Some(is_x.clone())),
+        (count(expressions::lit(ScalarValue::Int64(None))), None),
+        (
+            aggregate(min_udaf(), vec![upper.clone()], "min", &schema),
+            Some(is_x.clone()),
+        ),
+        (aggregate(max_udaf(), vec![length.clone()], "max", &schema), None),
+    ];
+    let all_keys = [
+        vec![],
+        vec![key(at("s:text"))],
+        vec![key(at("t:text")), key(at("s:text"))],
+        vec![key(upper)],
+        vec![key(length), key(is_x)],
+    ];
+    for keys in all_keys {
+        for calls in [&calls[..0], &calls[..1], &calls] {
+            if keys.is_empty() && calls.is_empty() {
+                continue;
+            }
+            let (aggregates, filters): (Vec<_>, Vec<_>) = calls.iter().cloned().unzip();
+            let partial = partial_of(&batch, keys.clone(), aggregates, filters);
+            let weighted = WeightedAggregate::of(&partial).expect("a plan");
+            assert!(weighted.is_some(), "segments may count its documents");
             let view = view(&documents, &[1_500, 300], &deleted);
-            let mut failures = Vec::new();
-            for read in [ScanSource::Auto, ScanSource::Raw] {
-                let request = request(read, &names, vec![], Stage::Partial(partial.clone()));
-                let (states, trailer) = scan(&view, request).expect("an answer");
-                let states = concat_batches(&output, &states).expect("one batch");
-                assert_eq!(lines(&[states]), lines(&expected));
+            let [auto, raw] = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+                let (states, trailer) = check_states(&view, read, &names, &partial, &batch);
                 let counted = (trailer.matched, trailer.documents);
                 assert_eq!(counted, (live.len() as u64, live.len() as u64));
-                failures.push(trailer.cast_failures);
-            }
-            assert_eq!(failures[0], failures[1], "values that are no texts are counted alike");
+                (states, trailer.cast_failures, trailer.counts.raw)
+            });
+            assert_eq!(auto.1, raw.1, "values that are no texts are counted alike");
+            assert!(auto.2 < raw.2, "segments count most documents");
         }
     }
 }
 
-/// `count(*)` as queries have it.
-fn count_of_documents(schema: &Arc<Schema>) -> Arc<AggregateFunctionExpr> {
+#[test]
+fn a_function_without_a_result_is_counted_for_each_document() {
+    let mut rng = SeededRng::new("a_function_without_a_result_is_counted_for_each_document");
+    let (documents, deleted, live) = documents_with_texts(&mut rng);
+    let names = ["t:text"];
+    let batch = table(&live, &names.map(ToString::to_string));
+    let schema = batch.schema();
+    let view = view(&documents, &[1_500, 300], &deleted);
+    let [auto, raw] = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+        let warnings = WarningCounts::default();
+        let context = FunctionContext::new(warnings.clone(), || None);
+        let argument = expressions::col("t:text", &schema).expect("a column");
+        let time = call("to_timestamp", vec![argument], &schema, &context);
+        let count = aggregate(function("count"), vec![expressions::lit(1i64)], "n", &schema);
+        let partial = partial_of(&batch, vec![(time, "key".to_owned())], vec![count], vec![None]);
+        let request = request(read, &names, vec![], Stage::Partial(partial.clone()));
+        let (states, _) = scan(&view, request).expect("an answer");
+        (lines(&states), warnings.messages())
+    });
+    assert_eq!(auto, raw);
+    assert!(!raw.1.is_empty(), "some texts are no times");
+}
+
+/// Documents with few distinct texts, some of which are deleted; and those that are not.
+fn documents_with_texts(rng: &mut SeededRng) -> (Vec<Arc<Document>>, Vec<u32>, Vec<Arc<Document>>) {
+    let text = |rng: &mut SeededRng| {
+        format!(
+            r#"{{"s":{},"t":{}}}"#,
+            rng.pick(&["\"x\"", "\"y z\"", "1", "null", "[\"x\"]"]),
+            rng.pick(&["\"x\"", "\"ß\"", "\"\"", "\"2015-01-01T00:00:00Z\""])
+        )
+    };
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(rng))).collect();
+    let deleted: Vec<u32> = (0..1_800).filter(|_| rng.below(10) == 0).collect();
+    let live = (0..)
+        .zip(&documents)
+        .filter(|(number, _)| !deleted.contains(number))
+        .map(|(_, document)| document.clone())
+        .collect();
+    (documents, deleted, live)
+}
+
+/// A partial aggregate over a table.
+fn partial_of(
+    batch: &RecordBatch,
+    keys: Vec<(Arc<dyn PhysicalExpr>, String)>,
+    aggregates: Vec<Arc<AggregateFunctionExpr>>,
+    filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
+) -> Arc<PartialAggregate> {
+    let mut partial = PartialAggregate {
+        group_by: PhysicalGroupBy::new_single(keys),
+        aggregates,
+        filters,
+        input: batch.schema(),
+        output: batch.schema(),
+    };
+    let over = partial.over(Arc::new(EmptyExec::new(batch.schema())));
+    partial.output = over.expect("an aggregate").schema();
+    Arc::new(partial)
+}
+
+/// The states of a scan, which must be those of DataFusion over the rows.
+fn check_states(
+    view: &ReadView,
+    read: ScanSource,
+    names: &[&str],
+    partial: &Arc<PartialAggregate>,
+    batch: &RecordBatch,
+) -> (Vec<String>, ScanTrailer) {
+    let request = request(read, names, vec![], Stage::Partial(partial.clone()));
+    let (states, trailer) = scan(view, request).expect("an answer");
+    let states = lines(&[concat_batches(&partial.output, &states).expect("one batch")]);
+    assert_eq!(states, lines(&model_states(batch, partial)));
+    (states, trailer)
+}
+
+/// A call of a function in a context.
+fn call(
+    name: &str,
+    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    schema: &Arc<Schema>,
+    context: &FunctionContext,
+) -> Arc<dyn PhysicalExpr> {
+    let functions = plan::functions::scalar();
+    let function = functions.iter().find(|function| function.name() == name);
+    let mut settings = plan::functions::settings().options().as_ref().clone();
+    settings.extensions.insert(context.clone());
+    let call = ScalarFunctionExpr::try_new(
+        function.expect("a function").clone(),
+        arguments,
+        schema,
+        Arc::new(settings),
+    );
+    Arc::new(call.expect("a call"))
+}
+
+fn text(text: &str) -> Arc<dyn PhysicalExpr> {
+    expressions::lit(ScalarValue::Utf8View(Some(text.to_owned())))
+}
+
+/// An aggregate function as queries have it.
+fn function(name: &str) -> Arc<AggregateUDF> {
     let functions = plan::functions::aggregates();
-    let count = functions
-        .iter()
-        .find(|function| function.name() == "count")
-        .expect("a function");
-    let count = AggregateExprBuilder::new(count.clone(), vec![expressions::lit(1i64)]);
-    Arc::new(count.schema(schema.clone()).alias("n").build().expect("an aggregate"))
+    let function = functions.iter().find(|function| function.name() == name);
+    function.expect("a function").clone()
+}
+
+fn aggregate(
+    function: Arc<AggregateUDF>,
+    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    alias: &str,
+    schema: &Arc<Schema>,
+) -> Arc<AggregateFunctionExpr> {
+    let aggregate = AggregateExprBuilder::new(function, arguments);
+    Arc::new(
+        aggregate
+            .schema(schema.clone())
+            .alias(alias)
+            .build()
+            .expect("an aggregate"),
+    )
 }
 
 fn aggregates(schema: &Arc<Schema>) -> Vec<Arc<AggregateFunctionExpr>> {
     let at = |name: &str| expressions::col(name, schema).expect("a column");
-    let aggregate = |udaf, arguments, alias: &str| {
-        Arc::new(
-            AggregateExprBuilder::new(udaf, arguments)
-                .schema(schema.clone())
-                .alias(alias)
-                .build()
-                .expect("an aggregate"),
-        )
-    };
     vec![
-        count_of_documents(schema),
-        aggregate(sum_udaf(), vec![at("a:int")], "sum"),
-        aggregate(avg_udaf(), vec![at("a:double")], "avg"),
-        aggregate(min_udaf(), vec![at("s:text")], "min"),
+        aggregate(function("count"), vec![expressions::lit(1i64)], "n", schema),
+        aggregate(sum_udaf(), vec![at("a:int")], "sum", schema),
+        aggregate(avg_udaf(), vec![at("a:double")], "avg", schema),
+        aggregate(min_udaf(), vec![at("s:text")], "min", schema),
     ]
 }
 
-/// DataFusion's partial aggregate over a plain table: its states and their schema.
-fn model_states(
-    batch: &RecordBatch,
-    group_by: &PhysicalGroupBy,
-    aggregates: &[Arc<AggregateFunctionExpr>],
-) -> (Vec<RecordBatch>, SchemaRef) {
-    let schema = batch.schema();
-    let source = MemTable::try_new(schema.clone(), vec![vec![batch.clone()]]).expect("a table");
+/// The states of DataFusion's partial aggregate over a plain table.
+fn model_states(batch: &RecordBatch, partial: &PartialAggregate) -> Vec<RecordBatch> {
+    let source = MemTable::try_new(batch.schema(), vec![vec![batch.clone()]]).expect("a table");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
@@ -170,18 +271,7 @@ fn model_states(
             .create_physical_plan()
             .await
             .expect("a plan");
-        let plan = AggregateExec::try_new(
-            AggregateMode::Partial,
-            group_by.clone(),
-            aggregates.to_vec(),
-            vec![None; aggregates.len()],
-            input,
-            schema,
-        );
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(plan.expect("an aggregate"));
-        let states = collect(plan.clone(), Arc::new(TaskContext::default()))
-            .await
-            .expect("states");
-        (states, plan.schema())
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(partial.over(input).expect("an aggregate"));
+        collect(plan, Arc::new(TaskContext::default())).await.expect("states")
     })
 }

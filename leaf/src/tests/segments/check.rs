@@ -124,46 +124,43 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
     coverage
 }
 
-/// Checks the groups of random paths, one or two at a time, for all documents and for some.
+/// Checks the groups of random columns, one or two at a time, for all documents and for some.
 pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
     let mut coverage = Coverage::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     let paths = paths(segment);
     for _ in 0..100 {
-        let cast = dice.one_in(2);
-        let keys: Vec<&Path> = (0..1 + dice.below(2)).map(|_| dice.pick(&paths)).collect();
+        let key = |dice: &mut Dice| Column {
+            source: ColumnSource::Path(dice.pick(&paths).clone()),
+            read_as: PathType {
+                to: *dice.pick(&[Type::Text, Type::Text, Type::Int, Type::Bool]),
+                cast: dice.one_in(2),
+            },
+        };
+        let keys: Vec<Column> = (0..1 + dice.below(2)).map(|_| key(dice)).collect();
         let some: Vec<u32> = all.iter().copied().filter(|_| !dice.one_in(4)).collect();
         let first = dice.below(documents.len());
         for requested in [&all[..], &some, &all[first..]] {
-            coverage.count(check_groups_of(segment, documents, &keys, cast, requested));
+            coverage.count(check_groups_of(segment, documents, &keys, requested));
         }
     }
     coverage
 }
 
 /// Checks the groups of some documents; returns whether the segment counts them.
-fn check_groups_of(
-    segment: &Segment,
-    documents: &[Arc<Document>],
-    keys: &[&Path],
-    cast: bool,
-    requested: &[u32],
-) -> bool {
-    let read_as = PathType { to: Type::Text, cast };
-    let column = |path: &&Path| Column {
-        source: ColumnSource::Path((*path).clone()),
-        read_as,
-    };
-    let columns: Vec<Column> = keys.iter().map(column).collect();
-    let columns: Vec<&Column> = columns.iter().collect();
+fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Column], requested: &[u32]) -> bool {
+    let columns: Vec<&Column> = keys.iter().collect();
     let Some(groups) = segment.count_groups(&columns, requested).expect("groups") else {
         return false;
     };
     let mut expected: BTreeMap<Vec<Option<String>>, i64> = BTreeMap::new();
     let mut counted = vec![GroupColumn::default(); keys.len()];
     for document in requested {
-        let values = keys.iter().zip(&mut counted).map(|(path, counted)| {
-            let (value, failed) = from_bytes(&documents[*document as usize], path, read_as);
+        let values = keys.iter().zip(&mut counted).map(|(key, counted)| {
+            let ColumnSource::Path(path) = &key.source else {
+                panic!("{key} is at a path");
+            };
+            let (value, failed) = from_bytes(&documents[*document as usize], path, key.read_as);
             counted.cast_failures += u64::from(failed);
             counted.present += u64::from(failed || value.is_some());
             value
@@ -174,7 +171,8 @@ fn check_groups_of(
     let mut found_counted = vec![GroupColumn::default(); keys.len()];
     for groups in groups {
         for (row, documents) in groups.documents.iter().enumerate() {
-            let values = groups.values.iter().map(|values| spelled_at(values, Type::Text, row));
+            let values = groups.values.iter().zip(keys);
+            let values = values.map(|(values, key)| spelled_at(values, key.read_as.to, row));
             *found.entry(values.collect()).or_default() += documents;
         }
         for (sum, of_part) in found_counted.iter_mut().zip(&groups.columns) {
@@ -182,11 +180,7 @@ fn check_groups_of(
             sum.present += of_part.present;
         }
     }
-    assert_eq!(
-        (found, found_counted),
-        (expected, counted),
-        "groups by {keys:?}, cast: {cast}"
-    );
+    assert_eq!((found, found_counted), (expected, counted), "groups by {keys:?}");
     true
 }
 

@@ -1,0 +1,205 @@
+//! Weighted rows: an aggregate over rows that stand for several documents each.
+//!
+//! Where a segment counts documents by their values (`split/groups.rs`), the aggregate gets a row for each combination of
+//! values, and the number of its documents as a further column. So its keys, arguments and filters are computed once for
+//! each combination, whatever they are:
+//!
+//! ```text
+//! count(x) FILTER (WHERE f)  ->  sum(documents) FILTER (WHERE f AND x IS NOT NULL), and 0 for NULL
+//! min(x), max(x), …          ->  the same: equal values do not change them
+//! ```
+//!
+//! A function counts the rows for which it has no result. Of a row that stands for many documents the count would be
+//! wrong, so functions are tried on the rows first, and where one has no result, documents are read one by one.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Int64Type, Schema},
+    },
+    common::tree_node::{Transformed, TreeNode as _},
+    error::Result,
+    functions_aggregate::sum::sum_udaf,
+    logical_expr::Operator,
+    physical_expr::{
+        HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr,
+        aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
+        expressions::{BinaryExpr, Column as PhysicalColumn, IsNotNullExpr, Literal, col},
+    },
+};
+use plan::{
+    functions::{FunctionContext, WarningCounts},
+    scan::PartialAggregate,
+};
+
+/// The column with the number of documents that a row stands for.
+const DOCUMENTS: &str = "rachis_documents";
+
+/// Functions whose results do not change if a value occurs more than once.
+const IDEMPOTENT: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
+
+/// The types of columns by whose values a segment may count documents.
+const COUNTED: [DataType; 3] = [DataType::Utf8View, DataType::Int64, DataType::Boolean];
+
+/// A filter of an aggregate function.
+type Filter = Option<Arc<dyn PhysicalExpr>>;
+
+/// An aggregate over the same columns and the number of documents that each row stands for.
+pub(super) struct WeightedAggregate {
+    /// The aggregate.
+    pub aggregate: PartialAggregate,
+    /// Which columns of its states are counts.
+    pub counts: Vec<usize>,
+}
+
+impl WeightedAggregate {
+    /// The weighted form of an aggregate. None if it has none, or segments do not count documents by its columns.
+    pub(super) fn of(aggregate: &PartialAggregate) -> Result<Option<Self>> {
+        let mut fields = aggregate.input.fields().iter();
+        let are_counted = fields.all(|field| COUNTED.contains(field.data_type()));
+        if !are_counted || !aggregate.group_by.is_single() || expressions(aggregate).any(calls_lambda) {
+            return Ok(None);
+        }
+        let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));
+        let fields = aggregate.input.fields().iter().cloned().chain([documents]);
+        let input = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let sum = AggregateExprBuilder::new(sum_udaf(), vec![col(DOCUMENTS, &input)?])
+            .schema(input.clone())
+            .alias(DOCUMENTS)
+            .build()?;
+        let sum = Arc::new(sum);
+        let (mut aggregates, mut filters, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut states = aggregate.group_by.expr().len();
+        for (call, filter) in aggregate.aggregates.iter().zip(&aggregate.filters) {
+            let name = call.fun().name();
+            if name == "count" && !call.is_distinct() {
+                counts.push(states);
+                aggregates.push(sum.clone());
+                filters.push(where_not_null(call, filter));
+            } else if IDEMPOTENT.contains(&name) {
+                aggregates.push(call.clone());
+                filters.push(filter.clone());
+            } else {
+                return Ok(None);
+            }
+            states += call.state_fields()?.len();
+        }
+        let aggregate = PartialAggregate {
+            group_by: aggregate.group_by.clone(),
+            aggregates,
+            filters,
+            input,
+            output: aggregate.output.clone(),
+        };
+        Ok(Some(Self { aggregate, counts }))
+    }
+}
+
+/// The columns of states, with 0 instead of NULL in those that are counts: without any row, a sum is NULL.
+pub(super) fn with_zero_counts(states: &RecordBatch, counts: &[usize]) -> Vec<ArrayRef> {
+    let mut columns = states.columns().to_vec();
+    for count in counts {
+        let sums = columns[*count].as_primitive::<Int64Type>();
+        if sums.null_count() > 0 {
+            let counts: Int64Array = sums.iter().map(|sum| Some(sum.unwrap_or(0))).collect();
+            columns[*count] = Arc::new(counts);
+        }
+    }
+    columns
+}
+
+/// The filter of a count, and that its arguments are not NULL.
+fn where_not_null(count: &AggregateFunctionExpr, filter: &Filter) -> Filter {
+    let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
+        argument
+            .downcast_ref::<Literal>()
+            .is_some_and(|constant| !constant.value().is_null())
+    };
+    let arguments = count
+        .expressions()
+        .into_iter()
+        .filter(|argument| !is_constant(argument));
+    let are_present = arguments.map(|argument| Arc::new(IsNotNullExpr::new(argument)) as Arc<dyn PhysicalExpr>);
+    let conditions = filter.iter().cloned().chain(are_present);
+    conditions.reduce(|all, condition| Arc::new(BinaryExpr::new(all, Operator::And, condition)))
+}
+
+/// The keys, arguments and filters of an aggregate.
+fn expressions(aggregate: &PartialAggregate) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
+    let keys = aggregate.group_by.expr().iter().map(|(key, _)| key.clone());
+    let arguments = aggregate.aggregates.iter().flat_map(|call| call.expressions());
+    keys.chain(arguments).chain(aggregate.filters.iter().flatten().cloned())
+}
+
+/// Whether an expression calls a function that takes a lambda: in it, nothing can be replaced.
+fn calls_lambda(expression: Arc<dyn PhysicalExpr>) -> bool {
+    expression
+        .exists(|part| Ok(part.is::<HigherOrderFunctionExpr>()))
+        .unwrap_or(true)
+}
+
+/// The functions of an aggregate, to be tried on weighted rows.
+pub(super) struct FunctionTrial {
+    /// The expressions that call functions. What these count is not part of the answer.
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    warnings: WarningCounts,
+}
+
+impl FunctionTrial {
+    /// The functions of an aggregate, in a context that counts these warnings.
+    pub(super) fn new(
+        aggregate: &PartialAggregate,
+        warnings: WarningCounts,
+        context: &FunctionContext,
+    ) -> Result<Self> {
+        let mut tried = Vec::new();
+        for expression in expressions(aggregate).filter(|expression| !expression.is::<PhysicalColumn>()) {
+            let in_context = expression.transform_up(|part| in_context(part, context))?;
+            if in_context.transformed {
+                tried.push(in_context.data);
+            }
+        }
+        Ok(Self {
+            expressions: tried,
+            warnings,
+        })
+    }
+
+    /// Whether the functions may be computed from these rows, which stand for so many documents: they are fewer, and
+    /// the functions have results for all.
+    pub(super) fn accepts(&self, rows: &RecordBatch, documents: usize) -> bool {
+        /// Documents per row that make it worth while to compute functions twice.
+        const DOCUMENTS_PER_ROW: usize = 4;
+        if self.expressions.is_empty() {
+            return true;
+        }
+        let is_small = rows.num_rows().saturating_mul(DOCUMENTS_PER_ROW) <= documents;
+        is_small && self.has_results(rows)
+    }
+
+    fn has_results(&self, rows: &RecordBatch) -> bool {
+        let mut expressions = self.expressions.iter();
+        self.warnings.is_empty()
+            && expressions.all(|expression| expression.evaluate(rows).is_ok())
+            && self.warnings.is_empty()
+    }
+}
+
+/// A call in another context; any other expression as it is.
+fn in_context(part: Arc<dyn PhysicalExpr>, context: &FunctionContext) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
+    let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() else {
+        return Ok(Transformed::no(part));
+    };
+    let mut settings = call.config_options().clone();
+    settings.extensions.insert(context.clone());
+    Ok(Transformed::yes(Arc::new(ScalarFunctionExpr::new(
+        call.name(),
+        Arc::new(call.fun().clone()),
+        call.args().to_vec(),
+        // It is fixed, whatever the input.
+        call.return_field(&Schema::empty())?,
+        Arc::new(settings),
+    ))))
+}
