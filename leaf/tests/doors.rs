@@ -61,7 +61,8 @@ impl ServedLeaf {
         let request = OpenRequest {
             shards: wanted,
             deadline,
-            released_at: Instant::now() + Duration::from_secs(3_600),
+            renewed_until: Instant::now() + Duration::from_secs(3_600),
+            cancelled: CancellationToken::new(),
             expected: None,
         };
         let opened = self.scan.open(request).await;

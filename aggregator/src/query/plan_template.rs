@@ -67,18 +67,6 @@ impl PlanTemplate {
         })
     }
 
-    /// Its scan, if it has only one.
-    pub(super) fn only_scan(&self) -> Option<&ShardScan> {
-        let mut node = &self.root;
-        loop {
-            if let Some(scan) = node.downcast_ref() {
-                return Some(scan);
-            }
-            let [input] = node.children()[..] else { return None };
-            node = input;
-        }
-    }
-
     /// A plan for one run. Its functions find their query in these settings, and its scans have other texts instead of
     /// those of the first run.
     pub(super) fn plan(
@@ -87,6 +75,18 @@ impl PlanTemplate {
         texts: &HashMap<String, String>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         copy(&self.root, settings, texts)
+    }
+}
+
+/// The scan of a plan, if it has only one.
+pub(super) fn only_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&ShardScan> {
+    let mut node = plan;
+    loop {
+        if let Some(scan) = node.downcast_ref() {
+            return Some(scan);
+        }
+        let [input] = node.children()[..] else { return None };
+        node = input;
     }
 }
 

@@ -8,15 +8,20 @@ use datafusion::{
     datasource::MemTable,
     execution::SessionState,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    physical_plan::ExecutionPlan,
+    prelude::SessionConfig,
     sql::sqlparser::ast,
 };
-use plan::scan::ScanStream;
-use proto::{Code, Problem};
+use plan::{
+    Path,
+    scan::{ScanRequest, ScanStream},
+};
+use proto::{Code, Problem, ingest::ShardId};
 
 use super::{
     Engine,
     context::QueryContext,
-    plan_template::PlanTemplate,
+    plan_template::{PlanTemplate, only_scan},
     plan_walk::is_repeatable,
     query_plan::{ExecutablePlan, QueryPlan},
     read_views::QueryViews,
@@ -159,26 +164,59 @@ async fn physical_plan(
     })
 }
 
-/// Makes a plan from a template, with other texts in its conditions. The answers of its only scan may have been
-/// prefetched.
-pub(super) fn plan_from_template(
-    engine: &Engine,
-    context: &Arc<QueryContext>,
-    read_views: &QueryViews,
-    template: &PlanTemplate,
-    texts: &HashMap<String, String>,
-    prefetched: Option<Vec<ScanStream>>,
-) -> Result<ExecutablePlan, Problem> {
-    let functions = context.for_functions(engine.options.query_bytes_max);
-    let config = engine.sessions.config(functions);
-    let answers = template.only_scan().zip(prefetched);
-    let answers = answers.map_or_else(Answers::default, |(scan, prefetched)| {
-        Answers::prefetched(scan, prefetched)
-    });
-    Ok(ExecutablePlan {
-        physical: template.plan(config.options(), texts).map_err(failure::problem)?,
-        task: (engine.sessions).task(config, template.batch_rows, query_scans(context, read_views, answers)),
-    })
+/// A plan that was copied from a template for one run. It has no read views yet.
+pub(super) struct CopiedPlan {
+    physical: Arc<dyn ExecutionPlan>,
+    config: SessionConfig,
+    batch_rows: usize,
+}
+
+impl CopiedPlan {
+    /// Copies a plan, with other texts in its conditions.
+    pub(super) fn new(
+        engine: &Engine,
+        context: &QueryContext,
+        template: &PlanTemplate,
+        texts: &HashMap<String, String>,
+    ) -> Result<Self, Problem> {
+        let config = engine
+            .sessions
+            .config(context.for_functions(engine.options.query_bytes_max));
+        Ok(Self {
+            physical: template.plan(config.options(), texts).map_err(failure::problem)?,
+            config,
+            batch_rows: template.batch_rows,
+        })
+    }
+
+    /// What it will ask for over all these shards, if it has a single scan.
+    pub(super) fn expected_scan(
+        &self,
+        context: &QueryContext,
+        time_path: Option<Path>,
+        shards: Vec<ShardId>,
+    ) -> Option<ScanRequest> {
+        Some(only_scan(&self.physical)?.request(context, time_path, shards))
+    }
+
+    /// The plan over read views. The answers of its only scan may have been prefetched.
+    pub(super) fn over(
+        self,
+        engine: &Engine,
+        context: &Arc<QueryContext>,
+        read_views: &QueryViews,
+        prefetched: Option<Vec<ScanStream>>,
+    ) -> ExecutablePlan {
+        let answers = only_scan(&self.physical).zip(prefetched);
+        let answers = answers.map_or_else(Answers::default, |(scan, prefetched)| {
+            Answers::prefetched(scan, prefetched)
+        });
+        let scans = query_scans(context, read_views, answers);
+        ExecutablePlan {
+            task: engine.sessions.task(self.config, self.batch_rows, scans),
+            physical: self.physical,
+        }
+    }
 }
 
 fn query_scans(context: &Arc<QueryContext>, read_views: &QueryViews, answers: Answers) -> QueryScans {

@@ -173,21 +173,6 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    /// The request of a run with these texts in its conditions, before its views are open.
-    pub(super) fn expected(
-        &self,
-        context: &QueryContext,
-        time_path: Option<Path>,
-        shards: Vec<ShardId>,
-        texts: &HashMap<String, String>,
-    ) -> Result<ScanRequest> {
-        let scan = Self {
-            filter: self.filter_with(texts)?,
-            ..self.clone()
-        };
-        Ok(scan.request(context, time_path, shards))
-    }
-
     /// Its conditions with other texts.
     fn filter_with(&self, texts: &HashMap<String, String>) -> Result<Vec<Expr>> {
         match texts.is_empty() {
@@ -198,7 +183,8 @@ impl ShardScan {
         }
     }
 
-    fn request(&self, context: &QueryContext, time_path: Option<Path>, shards: Vec<ShardId>) -> ScanRequest {
+    /// What it asks the leaves for.
+    pub(super) fn request(&self, context: &QueryContext, time_path: Option<Path>, shards: Vec<ShardId>) -> ScanRequest {
         let joinable = (self.join_filters.iter())
             .flat_map(|filter| join_filter::known_conditions(filter, &self.columns))
             .collect::<Vec<_>>();

@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
+use datafusion::{logical_expr::LogicalPlan, physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
-use plan::{Path, Type};
+use plan::Type;
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{Change, DefinitionId, DefinitionKind},
-    ingest::ShardId,
 };
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     context::QueryContext,
     explain,
     plan_cache::{self, FoundPlan, KeptPlan},
-    planner,
+    planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
     quoted_texts::StatementShape,
     read_views::QueryViews,
@@ -29,6 +28,12 @@ use crate::{
     sql::{self, SchemaContext as _, Statement},
 };
 
+/// A plan from the cache, for one run.
+enum ReusedPlan<'c> {
+    Physical(CopiedPlan),
+    Logical(&'c LogicalPlan),
+}
+
 /// Starts a statement of any kind.
 pub(super) async fn run(
     engine: &Engine,
@@ -38,25 +43,24 @@ pub(super) async fn run(
     let catalog = engine.catalog();
     let mut read_views = None;
     if let Some(FoundPlan { cached, texts }) = engine.plans.get(request, &catalog) {
-        let expected = |time_path: Option<Path>, shards: Vec<ShardId>| match &cached.plan {
-            KeptPlan::Physical(template) => {
-                let scan = template.only_scan()?;
-                scan.expected(context, time_path, shards, &texts).ok()
-            }
-            KeptPlan::Logical(_) => None,
+        let plan = match &cached.plan {
+            KeptPlan::Physical(template) => ReusedPlan::Physical(CopiedPlan::new(engine, context, template, &texts)?),
+            KeptPlan::Logical(plan) => ReusedPlan::Logical(plan),
+        };
+        let expected = |time_path, shards| match &plan {
+            ReusedPlan::Physical(plan) => plan.expected_scan(context, time_path, shards),
+            ReusedPlan::Logical(_) => None,
         };
         let (names, at_least) = (cached.collections(), &request.options.at_least);
         let opened = QueryViews::open_to_scan(context, &catalog, &names, at_least, &expected).await?;
         let (opened, prefetched) = opened;
         opened.require_complete(request.options.allow_partial)?;
         if cached.fits(&opened) {
-            let planned = match &cached.plan {
-                KeptPlan::Physical(template) => {
-                    planner::plan_from_template(engine, context, &opened, template, &texts, prefetched)?
-                }
-                KeptPlan::Logical(logical) => {
-                    let logical = plan_cache::bind(logical, context, &opened).map_err(failure::problem)?;
-                    planner::plan_optimized(engine, context, &opened, &logical).await?
+            let planned = match plan {
+                ReusedPlan::Physical(plan) => plan.over(engine, context, &opened, prefetched),
+                ReusedPlan::Logical(plan) => {
+                    let plan = plan_cache::bind(plan, context, &opened).map_err(failure::problem)?;
+                    planner::plan_optimized(engine, context, &opened, &plan).await?
                 }
             };
             return execute(opened, planned, cached.rows_max);

@@ -29,11 +29,13 @@ impl ViewLeases {
             return;
         }
         let until = deadline + VIEW_LEASE;
+        // Dropped outside the lock: dropping a view may take time.
+        let _replaced;
         let mut leases = self.0.lock();
         match leases.get_mut(&id) {
             Some(lease) => {
                 lease.until = lease.until.max(until);
-                lease.views.merge(opened);
+                _replaced = lease.views.merge(opened);
             }
             None => {
                 let lease = Lease {

@@ -85,9 +85,11 @@ impl LeafViews {
         opened.into_iter().map(outcome).collect()
     }
 
-    /// Adds these views, in place of those of the same shards.
-    pub(super) fn merge(&mut self, newer: Self) {
-        self.by_shard.extend(newer.by_shard);
+    /// Adds these views, in place of those of the same shards, which it returns.
+    #[must_use = "dropping a view may take time"]
+    pub(super) fn merge(&mut self, newer: Self) -> Vec<Arc<FreshView>> {
+        let add = |(shard, view)| self.by_shard.insert(shard, view);
+        newer.by_shard.into_iter().filter_map(add).collect()
     }
 
     /// Whether no view is open.

@@ -190,6 +190,7 @@ impl Partial {
                 schema: schema.clone(),
                 blocks,
                 trial,
+                groups: Vec::new(),
                 slice_end: None,
             })),
         };
@@ -264,6 +265,8 @@ struct RowStream {
     blocks: Blocks,
     /// The functions of the aggregate, if rows may stand for several documents: the last column says how many.
     trial: Option<FunctionTrial>,
+    /// Groups that come next, last first.
+    groups: Vec<RecordBatch>,
     slice_end: Option<Instant>,
 }
 
@@ -287,26 +290,42 @@ impl RowStream {
         })
     }
 
-    /// The next groups. Those of several parts are one batch, which is aggregated faster than many small ones.
+    /// The next groups. Those of several parts are one batch, which is aggregated faster than many small ones, unless
+    /// functions were tried: they are computed from just the batches for which they had results.
     fn next_groups(&mut self, slice_end: Instant) -> Result<Option<RecordBatch>, Error> {
-        let Some(trial) = &self.trial else { return Ok(None) };
+        let Some(trial) = &mut self.trial else { return Ok(None) };
+        if let Some(groups) = self.groups.pop() {
+            return Ok(Some(groups));
+        }
         let (mut batches, mut rows) = (Vec::new(), 0);
-        while rows < BATCH_ROWS && (rows == 0 || Instant::now() < slice_end) {
+        while rows < BATCH_ROWS && (rows == 0 || Instant::now() < slice_end) && !trial.has_failed() {
             let accept = |groups: Vec<Groups>, documents: usize| {
-                let groups = batch_of_groups(&self.schema, groups)?;
+                let groups = slices(&batch_of_groups(&self.schema, groups)?);
                 Ok(trial.accepts(&groups, documents).then_some(groups))
             };
             let Some(groups) = self.blocks.next_groups(accept)? else {
                 break;
             };
-            rows += groups.num_rows();
-            batches.push(groups);
+            rows += groups.iter().map(RecordBatch::num_rows).sum::<usize>();
+            batches.extend(groups);
+            if !trial.is_trivial() {
+                break;
+            }
         }
-        Ok(match batches.is_empty() {
-            true => None,
-            false => Some(concat_batches(&self.schema, &batches)?),
-        })
+        if trial.is_trivial() && !batches.is_empty() {
+            return Ok(Some(concat_batches(&self.schema, &batches)?));
+        }
+        batches.reverse();
+        self.groups = batches;
+        Ok(self.groups.pop())
     }
+}
+
+/// Parts of a batch that have no more rows than a batch of documents.
+fn slices(groups: &RecordBatch) -> Vec<RecordBatch> {
+    let rows = groups.num_rows();
+    let slice = |from: usize| groups.slice(from, BATCH_ROWS.min(rows - from));
+    (0..rows).step_by(BATCH_ROWS).map(slice).collect()
 }
 
 /// Groups as rows, with the number of documents of each as the last column.

@@ -5,12 +5,13 @@
 //! each combination, whatever they are:
 //!
 //! ```text
-//! count(x) FILTER (WHERE f)  ->  sum(documents) FILTER (WHERE f AND x IS NOT NULL), and 0 for NULL
+//! count(x) FILTER (WHERE f)  ->  sum(CASE WHEN x IS NOT NULL THEN documents END) FILTER (WHERE f), and 0 for NULL
 //! min(x), max(x), …          ->  the same: equal values do not change them
 //! ```
 //!
 //! A function counts the rows for which it has no result. Of a row that stands for many documents the count would be
-//! wrong, so functions are tried on the rows first, and where one has no result, documents are read one by one.
+//! wrong, so functions are tried on the rows first, and where one has no result, documents are read one by one. The
+//! aggregate gets just the batches that were tried: AND, OR and CASE evaluate a part of them that depends on the others.
 
 use std::sync::Arc;
 
@@ -22,11 +23,10 @@ use datafusion::{
     common::tree_node::{Transformed, TreeNode as _},
     error::Result,
     functions_aggregate::sum::sum_udaf,
-    logical_expr::Operator,
     physical_expr::{
         HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions::{BinaryExpr, Column as PhysicalColumn, IsNotNullExpr, Literal, col},
+        expressions::{Column as PhysicalColumn, IsNotNullExpr, Literal, case, col},
     },
 };
 use plan::{
@@ -42,9 +42,6 @@ const IDEMPOTENT: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
 
 /// The types of columns by whose values a segment may count documents.
 const COUNTED: [DataType; 3] = [DataType::Utf8View, DataType::Int64, DataType::Boolean];
-
-/// A filter of an aggregate function.
-type Filter = Option<Arc<dyn PhysicalExpr>>;
 
 /// An aggregate over the same columns and the number of documents that each row stands for.
 pub(super) struct WeightedAggregate {
@@ -62,25 +59,30 @@ impl WeightedAggregate {
         if !are_counted || !aggregate.group_by.is_single() || expressions(aggregate).any(calls_lambda) {
             return Ok(None);
         }
+        // Without groups, arguments are evaluated for the rows that pass the filter: other ones than were tried.
+        let has_filter = aggregate.filters.iter().any(Option::is_some);
+        if has_filter && aggregate.group_by.is_true_no_grouping() && expressions(aggregate).any(calls_function) {
+            return Ok(None);
+        }
         let documents = Arc::new(Field::new(DOCUMENTS, DataType::Int64, false));
         let fields = aggregate.input.fields().iter().cloned().chain([documents]);
         let input = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let sum = AggregateExprBuilder::new(sum_udaf(), vec![col(DOCUMENTS, &input)?])
-            .schema(input.clone())
-            .alias(DOCUMENTS)
-            .build()?;
-        let sum = Arc::new(sum);
-        let (mut aggregates, mut filters, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut aggregates, mut counts) = (Vec::new(), Vec::new());
         let mut states = aggregate.group_by.expr().len();
-        for (call, filter) in aggregate.aggregates.iter().zip(&aggregate.filters) {
+        for call in &aggregate.aggregates {
             let name = call.fun().name();
             if name == "count" && !call.is_distinct() {
+                let Some(documents) = counted_documents(call, &input)? else {
+                    return Ok(None);
+                };
+                let sum = AggregateExprBuilder::new(sum_udaf(), vec![documents])
+                    .schema(input.clone())
+                    .alias(DOCUMENTS)
+                    .build()?;
                 counts.push(states);
-                aggregates.push(sum.clone());
-                filters.push(where_not_null(call, filter));
+                aggregates.push(Arc::new(sum));
             } else if IDEMPOTENT.contains(&name) {
                 aggregates.push(call.clone());
-                filters.push(filter.clone());
             } else {
                 return Ok(None);
             }
@@ -89,7 +91,7 @@ impl WeightedAggregate {
         let aggregate = PartialAggregate {
             group_by: aggregate.group_by.clone(),
             aggregates,
-            filters,
+            filters: aggregate.filters.clone(),
             input,
             output: aggregate.output.clone(),
         };
@@ -110,20 +112,25 @@ pub(super) fn with_zero_counts(states: &RecordBatch, counts: &[usize]) -> Vec<Ar
     columns
 }
 
-/// The filter of a count, and that its arguments are not NULL.
-fn where_not_null(count: &AggregateFunctionExpr, filter: &Filter) -> Filter {
+/// The documents of a row that a count counts: all of them, or none if its argument is NULL. None if it has several
+/// arguments.
+fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+    let documents = col(DOCUMENTS, input)?;
     let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
         argument
             .downcast_ref::<Literal>()
             .is_some_and(|constant| !constant.value().is_null())
     };
-    let arguments = count
-        .expressions()
-        .into_iter()
-        .filter(|argument| !is_constant(argument));
-    let are_present = arguments.map(|argument| Arc::new(IsNotNullExpr::new(argument)) as Arc<dyn PhysicalExpr>);
-    let conditions = filter.iter().cloned().chain(are_present);
-    conditions.reduce(|all, condition| Arc::new(BinaryExpr::new(all, Operator::And, condition)))
+    let mut arguments = count.expressions();
+    arguments.retain(|argument| !is_constant(argument));
+    Ok(match arguments.as_slice() {
+        [] => Some(documents),
+        [argument] => {
+            let is_present: Arc<dyn PhysicalExpr> = Arc::new(IsNotNullExpr::new(argument.clone()));
+            Some(case(None, vec![(is_present, documents)], None)?)
+        }
+        _ => None,
+    })
 }
 
 /// The keys, arguments and filters of an aggregate.
@@ -131,6 +138,12 @@ fn expressions(aggregate: &PartialAggregate) -> impl Iterator<Item = Arc<dyn Phy
     let keys = aggregate.group_by.expr().iter().map(|(key, _)| key.clone());
     let arguments = aggregate.aggregates.iter().flat_map(|call| call.expressions());
     keys.chain(arguments).chain(aggregate.filters.iter().flatten().cloned())
+}
+
+fn calls_function(expression: Arc<dyn PhysicalExpr>) -> bool {
+    expression
+        .exists(|part| Ok(part.is::<ScalarFunctionExpr>()))
+        .unwrap_or(true)
 }
 
 /// Whether an expression calls a function that takes a lambda: in it, nothing can be replaced.
@@ -145,6 +158,7 @@ pub(super) struct FunctionTrial {
     /// The expressions that call functions. What these count is not part of the answer.
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     warnings: WarningCounts,
+    has_failed: bool,
 }
 
 impl FunctionTrial {
@@ -164,26 +178,39 @@ impl FunctionTrial {
         Ok(Self {
             expressions: tried,
             warnings,
+            has_failed: false,
         })
     }
 
-    /// Whether the functions may be computed from these rows, which stand for so many documents: they are fewer, and
-    /// the functions have results for all.
-    pub(super) fn accepts(&self, rows: &RecordBatch, documents: usize) -> bool {
-        /// Documents per row that make it worth while to compute functions twice.
-        const DOCUMENTS_PER_ROW: usize = 4;
-        if self.expressions.is_empty() {
-            return true;
-        }
-        let is_small = rows.num_rows().saturating_mul(DOCUMENTS_PER_ROW) <= documents;
-        is_small && self.has_results(rows)
+    /// Whether there is nothing to try.
+    pub(super) fn is_trivial(&self) -> bool {
+        self.expressions.is_empty()
     }
 
-    fn has_results(&self, rows: &RecordBatch) -> bool {
-        let mut expressions = self.expressions.iter();
-        self.warnings.is_empty()
-            && expressions.all(|expression| expression.evaluate(rows).is_ok())
-            && self.warnings.is_empty()
+    /// Whether a function had no result for some row, or counts all its results. Then it is not tried again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    /// Whether the functions may be computed from these batches, which stand for so many documents: their rows are
+    /// fewer, and the functions have results for all.
+    pub(super) fn accepts(&mut self, batches: &[RecordBatch], documents: usize) -> bool {
+        /// Documents per row that make it worth while to compute functions twice.
+        const DOCUMENTS_PER_ROW: usize = 4;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if self.is_trivial() {
+            return true;
+        }
+        if rows.saturating_mul(DOCUMENTS_PER_ROW) > documents {
+            return false;
+        }
+        let has_results = |rows: &RecordBatch| {
+            self.expressions
+                .iter()
+                .all(|expression| expression.evaluate(rows).is_ok())
+        };
+        self.has_failed |= !batches.iter().all(has_results) || !self.warnings.is_empty();
+        !self.has_failed
     }
 }
 

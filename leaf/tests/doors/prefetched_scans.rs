@@ -8,6 +8,7 @@ use plan::{
     views::{OpenRequest, Opened, ReadViews},
 };
 use proto::{Code, Position, PositionVector, Problem, ingest::ShardId};
+use tokio_util::sync::CancellationToken;
 
 use super::{ServedLeaf, batch, clicks, filled, scans::request, soon};
 
@@ -41,7 +42,8 @@ async fn open_to_scan(served: &ServedLeaf, expected: ScanRequest) -> Opened {
         .open(OpenRequest {
             shards: &wanted,
             deadline: soon(),
-            released_at: soon(),
+            renewed_until: soon(),
+            cancelled: CancellationToken::new(),
             expected: Some(expected),
         })
         .await;

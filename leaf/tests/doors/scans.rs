@@ -28,6 +28,7 @@ use plan::{
     views::{OpenRequest, ReadViews, VIEW_LEASE},
 };
 use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
+use tokio_util::sync::CancellationToken;
 
 use super::{ServedLeaf, batch, clicks, filled, serve_both, soon};
 
@@ -122,7 +123,8 @@ async fn check_open(served: &ServedLeaf) -> Box<dyn ReadViews> {
             .open(OpenRequest {
                 shards: &wanted,
                 deadline: soon(),
-                released_at: soon(),
+                renewed_until: soon(),
+                cancelled: CancellationToken::new(),
                 expected: None,
             })
             .await;
@@ -244,7 +246,8 @@ async fn open_on_a_client_that_dies(served: &ServedLeaf, deadline: Instant) {
             .open(OpenRequest {
                 shards: &[(shard, PositionVector::default())],
                 deadline,
-                released_at: soon(),
+                renewed_until: soon(),
+                cancelled: CancellationToken::new(),
                 expected: None,
             })
             .await;

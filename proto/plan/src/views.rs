@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use proto::{PositionVector, Problem, ingest::ShardId};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     kinds::PathKinds,
@@ -33,8 +34,10 @@ pub struct OpenRequest<'a> {
     pub shards: &'a WantedShards,
     /// Until when to wait for a shard to reach its positions; then its outcome is `Code::Timeout`.
     pub deadline: Instant,
-    /// Views of a query that does not end by itself are released at this time.
-    pub released_at: Instant,
+    /// Views on other nodes are not renewed after this time, because a query that is stuck must not keep them.
+    pub renewed_until: Instant,
+    /// Nor are they renewed once the query is cancelled.
+    pub cancelled: CancellationToken,
     /// A scan of all these shards for which the query will probably ask. A leaf on another node may begin it in the
     /// same call.
     pub expected: Option<ScanRequest>,

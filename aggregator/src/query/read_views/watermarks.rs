@@ -123,7 +123,8 @@ impl ReadWatermarks {
         let request = OpenRequest {
             shards: &requested,
             deadline: catch_up_until,
-            released_at: deadline + ANSWER_READ_MAX,
+            renewed_until: deadline + ANSWER_READ_MAX,
+            cancelled: query.cancel.clone(),
             expected,
         };
         let mut opened = query.leaf.open(request).await;

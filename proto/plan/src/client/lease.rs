@@ -16,7 +16,7 @@ use proto::{
     wire::leaf as wire,
 };
 use tokio::{runtime::Handle, sync::mpsc};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use super::control;
@@ -40,12 +40,15 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// A lease without views. It ends by itself at `released_at`.
-    pub(super) fn new(releases: ReleaseQueue, released_at: Instant) -> Self {
+    /// A lease without views. It is renewed until then, unless this token is cancelled before.
+    pub(super) fn new(releases: ReleaseQueue, renewed_until: Instant, cancelled: CancellationToken) -> Self {
         let (id, leaves) = (Uuid::now_v7(), LeasedOn::default());
         let renewal = renew(id, Arc::clone(&leaves));
-        let until = async move { drop(tokio::time::timeout_at(released_at.into(), renewal).await) };
-        let renewal = AbortOnDropHandle::new(releases.runtime.spawn(until));
+        let renewal = async move {
+            let renewal = tokio::time::timeout_at(renewed_until.into(), renewal);
+            let _why_it_ended = cancelled.run_until_cancelled(renewal).await;
+        };
+        let renewal = AbortOnDropHandle::new(releases.runtime.spawn(renewal));
         Self {
             id,
             leaves,

@@ -44,7 +44,7 @@ type LeafAnswer = Result<(OpenOutcomes, Option<PartStream>), Problem>;
 impl RemoteViews {
     /// Opens views, and begins the expected scan if every leaf can.
     pub(super) async fn open(client: RemoteLeaves, request: OpenRequest<'_>) -> Opened {
-        let lease = Lease::new(client.releases.clone(), request.released_at);
+        let lease = Lease::new(client.releases.clone(), request.renewed_until, request.cancelled);
         let views = Self { client, lease };
         let OpenRequest {
             shards,
