@@ -6,13 +6,14 @@ mod copies;
 mod define;
 mod dialect;
 mod names;
+mod parsed_statement;
 mod reads;
 mod resolve;
+mod resolved_query;
 mod schema_context;
 mod search;
 mod statement;
 mod token;
-mod types;
 
 use std::collections::BTreeSet;
 
@@ -21,8 +22,9 @@ use plan::Column;
 use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
 pub(crate) use self::{
+    parsed_statement::{Statement, StatementText},
+    resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
-    types::{ResolvedDefinition, ResolvedQuery, Statement, StatementText, Table, TableUse},
 };
 use crate::deep_stack::on_deep_stack;
 

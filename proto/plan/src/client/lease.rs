@@ -26,6 +26,8 @@ use crate::views::VIEW_LEASE;
 const RENEW_EVERY: Duration = VIEW_LEASE.checked_div(3).expect("three is not zero");
 /// Releases are collected for this long; then each leaf gets one call for all of them.
 const RELEASE_AFTER: Duration = Duration::from_millis(20);
+/// Releases that wait to be sent. Further ones are left to the leases.
+const RELEASES_MAX: usize = 16_384;
 
 /// The leaves on which the views of a lease may be open.
 type LeasedOn = Arc<Mutex<BTreeMap<NodeName, Peer>>>;
@@ -93,7 +95,7 @@ async fn renew(views: Uuid, leaves: LeasedOn) {
 /// Collects the views to release, and tells their leaves. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct ReleaseQueue {
-    released: mpsc::UnboundedSender<(Peer, Uuid)>,
+    released: mpsc::Sender<(Peer, Uuid)>,
     /// Where views are renewed and released.
     runtime: Handle,
 }
@@ -101,7 +103,7 @@ pub(super) struct ReleaseQueue {
 impl ReleaseQueue {
     /// Starts to release on the current runtime, until every clone of the queue is dropped.
     pub(super) fn start() -> Self {
-        let (released, queue) = mpsc::unbounded_channel();
+        let (released, queue) = mpsc::channel(RELEASES_MAX);
         let runtime = Handle::current();
         runtime.spawn(send_releases(queue));
         Self { released, runtime }
@@ -109,11 +111,11 @@ impl ReleaseQueue {
 
     fn push(&self, leaf: Peer, views: Uuid) {
         // Nobody receives it if the runtime has been shut down.
-        let _the_lease_expires = self.released.send((leaf, views));
+        let _the_lease_expires = self.released.try_send((leaf, views));
     }
 }
 
-async fn send_releases(mut queue: mpsc::UnboundedReceiver<(Peer, Uuid)>) {
+async fn send_releases(mut queue: mpsc::Receiver<(Peer, Uuid)>) {
     while let Some(first) = queue.recv().await {
         tokio::time::sleep(RELEASE_AFTER).await;
         let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<Bytes>)> = BTreeMap::new();

@@ -1,54 +1,8 @@
-//! What the rest of the aggregator gets of SQL: statements, resolved queries and definitions.
-
-use std::ops::Range;
+//! Resolved queries and definitions, as they are planned.
 
 use datafusion::sql::sqlparser::ast;
 use plan::Column;
-use proto::{
-    CollectionName,
-    catalog::{Change, DefinitionId},
-};
-
-/// A statement of any kind.
-#[derive(Debug, Clone)]
-pub(crate) enum Statement {
-    /// SELECT, WITH, VALUES.
-    Query(Box<ast::Query>),
-    /// EXPLAIN [ANALYZE] of a query.
-    Explain {
-        /// The query to explain.
-        query: Box<ast::Query>,
-        /// Whether the query is also run.
-        analyze: bool,
-    },
-    /// CREATE [OR REPLACE] FIELD | VIEW.
-    Define {
-        /// The field or view.
-        id: DefinitionId,
-        /// The expression or query, verbatim.
-        text: String,
-        /// Where the text begins in the statement: line and column, both from 1.
-        at: (u64, u64),
-        /// OR REPLACE.
-        replace: bool,
-    },
-    /// DROP FIELD | VIEW [IF EXISTS].
-    Undefine {
-        /// The field or view.
-        id: DefinitionId,
-        /// IF EXISTS.
-        if_exists: bool,
-    },
-    /// SHOW DEFINITIONS.
-    ShowDefinitions,
-    /// SHOW TABLES.
-    ShowTables,
-    /// DESCRIBE name.
-    Describe {
-        /// A collection, a view or a system table.
-        name: String,
-    },
-}
+use proto::{CollectionName, catalog::Change};
 
 /// A query in which every name is resolved.
 #[derive(Debug, Clone)]
@@ -89,18 +43,6 @@ pub(crate) enum Table {
         /// The table's name in its schema.
         name: String,
     },
-}
-
-/// A quoted text of a statement, or the place of a parameter.
-pub(crate) struct StatementText {
-    /// Where it is in the statement, in bytes.
-    pub span: Range<usize>,
-    /// `$1`, …; none for a quoted text.
-    pub parameter: Option<String>,
-    /// The text without quotes; empty for a parameter.
-    pub text: String,
-    /// Whether it is the right operand of `=` or `<>`, or in a list after IN.
-    pub is_compared: bool,
 }
 
 /// A checked field or view definition.
