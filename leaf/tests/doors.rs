@@ -58,14 +58,7 @@ impl ServedLeaf {
 
     /// Opens views, which must be there by the deadline.
     async fn open_until(&self, wanted: &WantedShards, deadline: Instant) -> Result<Box<dyn ReadViews>, Problem> {
-        let request = OpenRequest {
-            shards: wanted,
-            deadline,
-            renewed_until: Instant::now() + Duration::from_secs(3_600),
-            cancelled: CancellationToken::new(),
-            expected: None,
-        };
-        let opened = self.scan.open(request).await;
+        let opened = self.scan.open(open_request(wanted, deadline)).await;
         opened.outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(opened.views)
     }
@@ -84,6 +77,17 @@ impl ServedLeaf {
             }
         });
         released.await.expect("the views are released");
+    }
+}
+
+/// A request for views that are renewed for an hour, without an expected scan.
+fn open_request(shards: &WantedShards, deadline: Instant) -> OpenRequest<'_> {
+    OpenRequest {
+        shards,
+        deadline,
+        renewed_until: Instant::now() + Duration::from_secs(3_600),
+        cancelled: CancellationToken::new(),
+        expected: None,
     }
 }
 

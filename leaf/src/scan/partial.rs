@@ -28,7 +28,7 @@ use futures::{Stream, StreamExt, task::noop_waker_ref};
 use parking_lot::Mutex;
 use plan::{
     functions::WarningCounts,
-    scan::{PartialAggregate, Stage},
+    scan::{PartialAggregate, ScanSource, Stage},
 };
 use proto::{Code, Problem};
 
@@ -173,7 +173,11 @@ pub(super) struct Partial {
 impl Partial {
     /// Over a worker's blocks.
     pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
-        let weighted = WeightedAggregate::of(aggregate)?;
+        // A scan of raw documents is the oracle, so it computes what it was asked for.
+        let weighted = match blocks.scan.prepared.request.read {
+            ScanSource::Auto => WeightedAggregate::of(aggregate)?,
+            ScanSource::Raw => None,
+        };
         let running = weighted.as_ref().map_or(aggregate, |weighted| &weighted.aggregate);
         let trial = match &weighted {
             Some(weighted) => {

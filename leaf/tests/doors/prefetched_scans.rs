@@ -8,9 +8,8 @@ use plan::{
     views::{OpenRequest, Opened, ReadViews},
 };
 use proto::{Code, Position, PositionVector, Problem, ingest::ShardId};
-use tokio_util::sync::CancellationToken;
 
-use super::{ServedLeaf, batch, clicks, filled, scans::request, soon};
+use super::{ServedLeaf, batch, clicks, filled, open_request, scans::request, soon};
 
 const ALL: Stage = Stage::Rows { limit: None };
 /// Documents in the shards of [`filled`].
@@ -40,11 +39,8 @@ async fn open_to_scan(served: &ServedLeaf, expected: ScanRequest) -> Opened {
     let opened = served
         .scan
         .open(OpenRequest {
-            shards: &wanted,
-            deadline: soon(),
-            renewed_until: soon(),
-            cancelled: CancellationToken::new(),
             expected: Some(expected),
+            ..open_request(&wanted, soon())
         })
         .await;
     assert_eq!(opened.outcomes.len(), wanted.len());

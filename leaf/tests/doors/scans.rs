@@ -30,7 +30,7 @@ use plan::{
 use proto::{Code, Position, PositionVector, Problem, ingest::BatchOutcome};
 use tokio_util::sync::CancellationToken;
 
-use super::{ServedLeaf, batch, clicks, filled, serve_both, soon};
+use super::{ServedLeaf, batch, clicks, filled, open_request, serve_both, soon};
 
 pub(super) fn request(served: &ServedLeaf, columns: &[&str], filter: Vec<Expr>, stage: Stage) -> ScanRequest {
     let columns = columns
@@ -118,16 +118,7 @@ async fn check_open(served: &ServedLeaf) -> Box<dyn ReadViews> {
     };
     let (wanted, mut views) = (through(5), Vec::new());
     for _ in 0..2 {
-        let opened = served
-            .scan
-            .open(OpenRequest {
-                shards: &wanted,
-                deadline: soon(),
-                renewed_until: soon(),
-                cancelled: CancellationToken::new(),
-                expected: None,
-            })
-            .await;
+        let opened = served.scan.open(open_request(&wanted, soon())).await;
         let [Ok(view)] = &opened.outcomes[..] else {
             panic!("{:?}", opened.outcomes);
         };
@@ -208,7 +199,7 @@ fn scans(served: &ServedLeaf) -> Vec<(&'static str, ScanRequest)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_view_outlives_its_lease_and_that_of_a_dead_client_expires() {
+async fn an_open_view_outlives_its_lease_and_that_of_a_dead_client_or_a_cancelled_query_expires() {
     let leaves = filled().await;
     let opened_until = Instant::now() + Duration::from_millis(500);
     let mut open = Vec::new();
@@ -218,7 +209,17 @@ async fn an_open_view_outlives_its_lease_and_that_of_a_dead_client_expires() {
     }
     let [_, remote] = &leaves;
     open_on_a_client_that_dies(remote, opened_until).await;
-    assert_eq!(remote.leaf.open_views(), 2);
+    // A query that is cancelled and does not end holds its views.
+    let cancelled = CancellationToken::new();
+    let _stuck = remote
+        .scan
+        .open(OpenRequest {
+            cancelled: cancelled.clone(),
+            ..open_request(&[(remote.shard, PositionVector::default())], opened_until)
+        })
+        .await;
+    cancelled.cancel();
+    assert_eq!(remote.leaf.open_views(), 3);
     let mut look_again = tokio::time::interval(Duration::from_millis(100));
     let until_expired = async {
         while remote.leaf.open_views() > 1 {
@@ -243,13 +244,7 @@ async fn open_on_a_client_that_dies(served: &ServedLeaf, deadline: Instant) {
     let (scan, shard) = (served.client(&client), served.shard);
     let open = client.spawn(async move {
         let opened = scan
-            .open(OpenRequest {
-                shards: &[(shard, PositionVector::default())],
-                deadline,
-                renewed_until: soon(),
-                cancelled: CancellationToken::new(),
-                expected: None,
-            })
+            .open(open_request(&[(shard, PositionVector::default())], deadline))
             .await;
         opened
             .outcomes

@@ -71,7 +71,10 @@ async fn a_repeated_statement_with_one_scan_reads_the_scan_that_began_with_its_v
         let first = bench.sql(sql).await.0;
         let (scans, prefetched) = (bench.leaf.requests.lock().len(), &bench.leaf.prefetched);
         let before = prefetched.swap(0, Ordering::SeqCst);
-        assert_eq!(before, 0, "{sql}: nobody could expect its scan");
+        assert_eq!(
+            before, 0,
+            "{sql}: the first run has no plan whose scan could be sent along"
+        );
         assert_eq!(bench.sql(sql).await.0, first);
         assert_eq!(prefetched.swap(0, Ordering::SeqCst), 1, "{sql}");
         assert_eq!(

@@ -65,10 +65,6 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
             _ => list.expr.clone(),
         },
         ("inside", [value, path, kinds @ ..]) => lower_access(value, path, kinds.first())?,
-        ("json", [value]) => match value.kinds() {
-            Some(_) => value.expr.clone(),
-            None => call(json::TO_JSON, vec![value.expr.clone()]),
-        },
         ("at_time_zone", [time, zone]) => at_time_zone(time, zone)?,
         _ => return Ok(None),
     }))

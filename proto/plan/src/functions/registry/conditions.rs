@@ -21,7 +21,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Texts(&[]), "get_field(struct, name)", "A field of a struct; of a document, write document->'name'."),
     scalar(Texts(&[]), "row(value, …)", "A struct; of documents, use to_json."),
     scalar(Texts(&[]), "cast_to_type(value, other)", "The value in the type of the other one; write CAST."),
-    scalar(Texts(&[]), "try_cast_to_type(value, other)", "The same, or NULL; write TRY_CAST."),
+    scalar(Texts(&[]), "try_cast_to_type(value, other)", "The value in the type of another one, or NULL; write TRY_CAST."),
     scalar(Texts(&[]), "file_row_index()", "The number of a row in its file; documents are in no file."),
     // Of other systems.
     expression("if(condition, value, otherwise)", &["CASE WHEN $1 THEN $2 ELSE $3 END"],

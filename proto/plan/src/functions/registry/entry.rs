@@ -90,7 +90,7 @@ pub enum Meaning {
     Hint(&'static str),
 }
 
-/// As what a function returns the value at a path.
+/// The type in which a function returns the value at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathResult {
     /// JSON.

@@ -25,7 +25,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Json(&[0]), "json_scalar(json)", "The text of a text, a number or a boolean."),
     scalar(Json(&[0]), "json_size(json, system)", "The number of items, as a system such as 'duckdb' counts."),
     scalar(Json(&[0]), "json_default(json, type)",
-        "A value of a type, such as 'int'; 0, false or an empty text if it is none."),
+        "The value as a type such as 'int'; 0, false or an empty text if it has another type."),
     // Of other systems.
     compat("json_extract(json, path)", Path(AsJson), "The JSON at a path such as '$.user.name'."),
     compat("jsonb_extract_path(json, key, …)", Path(AsJson), "The JSON at a path of keys.").also("json_extract_path"),

@@ -17,7 +17,6 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     operator("items(value)", "The items of a list, or of a list in JSON.").with(&[IsGenerated]),
     operator("inside(value, path[, kinds])", "The value at a path.").with(&[IsGenerated]),
     operator("at_time_zone(time, zone)", "time AT TIME ZONE zone.").with(&[IsGenerated]),
-    operator("json(value)", "A value as JSON."),
     internal("json_get(json, path, type[, kinds])", "The value at a path of JSON, as a type.")
         .with(&[IsGenerated]).grows(growth::json),
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")

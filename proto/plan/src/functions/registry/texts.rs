@@ -61,7 +61,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Texts(&[2, 3]), "regexp_instr(text, pattern[, from[, n[, flags]]])", "The position of the n-th match, or 0.")
         .with(&[TakesRegex]),
     scalar(Texts(&[2]), "regexp_extract(text, pattern[, group])",
-        "The first match, or a group of it; an empty text if there is none.")
+        "The first match, or one of its groups; an empty text if nothing matches.")
         .becomes(Expressions(&["regexp_extract($1, $2)", "regexp_extract($1, $2, $3)"]))
         .with(&[TakesRegex]),
     scalar(Texts(&[]), "text_split(text, separator)",
@@ -83,7 +83,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     // Of other systems.
     expression("position(text, part)", &["strpos($1, $2)"], "The position of the first occurrence, or 0."),
     expression("positionCaseInsensitive(text, part)", &["strpos(lower($1), lower($2))"],
-        "The same, regardless of case."),
+        "The position of the first occurrence regardless of case, or 0."),
     expression("locate(part, text)", &["strpos($2, $1)"], "The position of the first occurrence, or 0.")
         .also("charindex"),
     expression("regexp_matches(text, pattern)", &["regexp_like($1, $2)"], "Whether a regular expression matches.")
