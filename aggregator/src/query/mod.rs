@@ -6,7 +6,7 @@
 //!        ├ statement ┬ sql: parse, and the collections that it reads
 //!        │           ├ read_views ══open══> leaf: one read view of every shard
 //!        │           ├ sql: resolve
-//!        │           └ planner ─ typing ─ rules of session ─ shard_table, shard_scan
+//!        │           └ planner ─ typing ─ rules of session ─ path_columns ─ shard_table, shard_scan
 //!        └ run ══scan══> leaf: a stream for all its shards ─> columns, rows, statistics (report)
 //! ```
 //!
@@ -30,6 +30,7 @@ mod lookup;
 mod memory;
 mod other_texts;
 mod paced;
+mod path_columns;
 mod plan_cache;
 mod plan_template;
 mod plan_walk;
@@ -64,7 +65,6 @@ pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
 #[cfg(test)]
 pub(crate) use self::planner::parameter;
-pub(crate) use self::shard_table::ShardTable;
 pub(crate) use self::system::CollectionFields;
 use self::{admission::QuerySlot, context::QueryContext, registry::RegisteredQuery};
 use crate::answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery};

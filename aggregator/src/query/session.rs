@@ -28,6 +28,7 @@ use super::{
     interruptible_planning::InterruptiblePlanning,
     join_filter::{self, JoinFilterPushdown},
     memory::{NodeMemoryPool, QueryPool},
+    path_columns::ReadPathsAsColumns,
     shard_scan::QueryScans,
     topk_pushdown::TopKPushdown,
     wide_rows::WatchWideRows,
@@ -71,9 +72,12 @@ impl Sessions {
             .with_config(config())
             .with_physical_optimizer_rules(interleave(rules(), || Arc::new(InterruptiblePlanning)));
         if let Some(analyzer) = builder.analyzer() {
+            // Once the types are assigned.
+            analyzer.rules.insert(1, Arc::new(ReadPathsAsColumns));
             analyzer.rules = interleave(std::mem::take(&mut analyzer.rules), || Arc::new(InterruptiblePlanning));
         }
         if let Some(optimizer) = builder.optimizer() {
+            optimizer.rules.push(Arc::new(ReadPathsAsColumns));
             optimizer.rules.push(Arc::new(DistinctGroups));
             optimizer.rules = interleave(std::mem::take(&mut optimizer.rules), || Arc::new(InterruptiblePlanning));
         }

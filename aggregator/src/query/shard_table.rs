@@ -24,7 +24,7 @@ use crate::typing;
 
 /// The read views of a collection as a DataFusion table.
 #[derive(Debug)]
-pub(crate) struct ShardTable {
+pub(super) struct ShardTable {
     context: Arc<QueryContext>,
     collection: Arc<CollectionViews>,
     /// Columns in schema order.
@@ -54,7 +54,7 @@ impl ShardTable {
     }
 
     /// Adds columns that are missing. Returns the index of each wanted column.
-    pub(crate) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
+    pub(super) fn with_columns(&self, wanted: impl Iterator<Item = Column>) -> (Self, Vec<usize>) {
         let mut columns = self.columns.clone();
         let mut index_of: HashMap<Column, usize> = columns.iter().cloned().zip(0..).collect();
         let add = |column: Column| {

@@ -28,7 +28,6 @@ use super::{
     inlined::check_inlined_conditions,
     lower::{arguments::coerce_to_signature, condition, lower, unify},
     operand::{Operand, TypeClass, bad_sql, describe_type},
-    path_columns::read_paths_as_columns,
 };
 
 /// The analyzer rule.
@@ -46,13 +45,13 @@ impl AnalyzerRule for AssignTypes {
         check_inlined_conditions(&typed)?;
         match reads_one_table(&typed) {
             true => Ok(typed),
-            false => read_paths_as_columns(compare_by_columns(typed)?),
+            false => compare_by_columns(typed),
         }
     }
 }
 
 /// Whether the plan reads at most one table. Its filters then reach the scan before a path has to be a column.
-fn reads_one_table(plan: &LogicalPlan) -> bool {
+pub(crate) fn reads_one_table(plan: &LogicalPlan) -> bool {
     let mut tables = 0;
     let visited = plan.apply_with_subqueries(|node| {
         tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));

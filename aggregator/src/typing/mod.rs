@@ -5,7 +5,6 @@
 //! resolved statement ─ DataFusion's planner with untyped functions (`untyped`)
 //!                    ─ `assign_types`: lowers each node by the types of its inputs (`lower`, `compare`)
 //!                    ─ DataFusion's rules
-//!                    ─ `path_columns`: typed reads of JSON become columns of scans
 //! ```
 //!
 //! In a resolved statement every path is a JSON column. An operator or a function reads it as a number, a text or a
@@ -22,7 +21,7 @@ mod inlined;
 mod literals;
 mod lower;
 mod operand;
-mod path_columns;
+mod path_read;
 mod untyped;
 
 use std::sync::Arc;
@@ -35,10 +34,10 @@ use datafusion::{
     },
 };
 
-pub(crate) use assign_types::type_expression;
+pub(crate) use assign_types::{reads_one_table, type_expression};
 pub(crate) use callable::{check_function, is_aggregate};
 pub(crate) use lower::TIME_UNITS;
-pub(crate) use path_columns::condition_over_columns;
+pub(crate) use path_read::{PathRead, condition_over_columns, joined};
 pub(crate) use untyped::type_of;
 
 /// A session that plans statements with untyped functions and then assigns their types.
@@ -78,6 +77,5 @@ fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         .iter_mut()
         .filter(|rule| rule.name() == simplify.name())
         .for_each(|rule| *rule = Arc::clone(&simplify));
-    rules.push(Arc::new(path_columns::ReadPathsAsColumns));
     rules
 }

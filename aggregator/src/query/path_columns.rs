@@ -1,4 +1,4 @@
-//! The optimizer rule that reads paths as columns: `json_get(user, 'id', 'int')` over a scan of `user` becomes the
+//! The planning rule that reads paths as columns: `json_get(user, 'id', 'int')` over a scan of `user` becomes the
 //! column `user.id:int` of the scan, also through subqueries, views and WITH queries. A path read through a view
 //! thereby keeps its column and its index.
 //!
@@ -10,8 +10,7 @@
 //!         TableScan: e                                  TableScan: e
 //! ```
 //!
-//! The result is the same either way, because both return what [`plan::value::read_value`] returns. A search in the
-//! value of a path is also sent to the index, which leaves few documents to check.
+//! The result is the same either way (see [`PathRead`]).
 
 mod extend;
 
@@ -25,17 +24,31 @@ use datafusion::{
         Column, Result,
         tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
     },
-    logical_expr::{Expr, LogicalPlan, Projection, expr::ScalarFunction, expr_rewriter::NamePreserver},
-    optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
+    config::ConfigOptions,
+    logical_expr::{Expr, LogicalPlan, Projection, expr_rewriter::NamePreserver},
+    optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
 };
-use plan::{ColumnSource, Path, PathType, Type, functions::json, path::Step, search::Clause};
 
 use self::extend::add_columns;
-use super::operand::literal;
+use crate::typing::{PathRead, reads_one_table};
 
-/// The optimizer rule.
+/// The rule, for both phases of planning.
 #[derive(Debug)]
 pub(super) struct ReadPathsAsColumns;
+
+/// Before optimization: a path that a correlated subquery compares must be a column before the subquery becomes a join.
+impl AnalyzerRule for ReadPathsAsColumns {
+    fn name(&self) -> &str {
+        "read_paths_as_columns"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        match reads_one_table(&plan) {
+            true => Ok(plan),
+            false => Ok(plan.transform_up_with_subqueries(rewrite_node)?.data),
+        }
+    }
+}
 
 impl OptimizerRule for ReadPathsAsColumns {
     fn name(&self) -> &str {
@@ -60,110 +73,6 @@ impl OptimizerRule for ReadPathsAsColumns {
             false => Ok(rewritten),
         }
     }
-}
-
-/// Applies the rule before optimization: a path that a correlated subquery compares must be a column before the
-/// subquery becomes a join.
-pub(super) fn read_paths_as_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
-    Ok(plan.transform_up_with_subqueries(rewrite_node)?.data)
-}
-
-/// `json_get(column, path, path_type)`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct PathRead {
-    column: Column,
-    path: Path,
-    path_type: PathType,
-}
-
-impl PathRead {
-    fn of(expr: &Expr) -> Option<Self> {
-        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
-            return None;
-        };
-        let [Expr::Column(column), path, path_type, ..] = args.as_slice() else {
-            return None;
-        };
-        if func.name() != json::GET {
-            return None;
-        }
-        let text = |expr: &Expr| {
-            literal(expr)
-                .and_then(|value| value.try_as_str().flatten())
-                .map(str::to_owned)
-        };
-        Some(Self {
-            column: column.clone(),
-            path: Path::try_from(text(path)?).ok()?,
-            path_type: json::parse_path_type(&text(path_type)?)?,
-        })
-    }
-
-    /// The column of a scan with the same values, if the read is over a column of a scan.
-    fn scan_column(&self) -> Option<plan::Column> {
-        let read = plan::Column::parse(&self.column.name)?;
-        match read.source {
-            ColumnSource::Path(path) if read.read_as.to == Type::Json => Some(plan::Column {
-                source: ColumnSource::Path(joined(&path, &self.path)),
-                read_as: self.path_type,
-            }),
-            // The paths of the whole document are columns.
-            ColumnSource::Doc if !self.path.steps().is_empty() => Some(plan::Column {
-                source: ColumnSource::Path(self.path.clone()),
-                read_as: self.path_type,
-            }),
-            _ => None,
-        }
-    }
-}
-
-/// One path followed by another.
-fn joined(path: &Path, further: &Path) -> Path {
-    Path::new(
-        path.steps()
-            .iter()
-            .chain(further.steps())
-            .cloned()
-            .collect::<Vec<Step>>(),
-    )
-}
-
-/// Replaces every read of a path in a condition with the column that a leaf reads for it, and combines every search of
-/// a path with the result of the index.
-pub(crate) fn condition_over_columns(condition: Expr) -> Result<Expr> {
-    let to_expr = |column: plan::Column| Expr::Column(Column::new_unqualified(column.name()));
-    let replace = |node: Expr| match PathRead::of(&node).and_then(|read| read.scan_column()) {
-        Some(column) => Ok(Transformed::yes(to_expr(column))),
-        None => Ok(match search_column(&node) {
-            Some(search) => Transformed::yes(to_expr(search).and(node)),
-            None => Transformed::no(node),
-        }),
-    };
-    Ok(condition.transform(replace)?.data)
-}
-
-/// For a search in the value of a stored path, the search of documents that finds at least all documents in which it
-/// matches. It may find more: it also looks inside lists on the way to the path, where the value is NULL, and without a
-/// path it looks everywhere.
-fn search_column(node: &Expr) -> Option<plan::Column> {
-    let arguments = |expr: &Expr, name: &str| match expr {
-        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == name => Some(args.clone()),
-        _ => None,
-    };
-    let [value, clause] = arguments(node, json::SEARCH_MATCH)?.try_into().ok()?;
-    let value = arguments(&value, json::TO_JSON)
-        .and_then(|arguments| arguments.into_iter().next())
-        .unwrap_or(value);
-    let (Expr::Column(column), Some(clause)) = (value, literal(&clause)) else {
-        return None;
-    };
-    let mut clause: Clause = serde_json::from_str(clause.try_as_str().flatten()?).ok()?;
-    let read = plan::Column::parse(&column.name)?;
-    let ColumnSource::Path(path) = read.source else {
-        return None;
-    };
-    clause.path = clause.path.map(|further| joined(&path, &further));
-    (read.read_as.to == Type::Json).then(|| plan::Column::search(clause))
 }
 
 /// Replaces the reads of paths in one node with columns, as far as the inputs can provide these.

@@ -12,8 +12,10 @@ use datafusion::{
 };
 use plan::{ColumnSource, PathType, Type};
 
-use super::{PathRead, joined};
-use crate::query::ShardTable;
+use crate::{
+    query::shard_table::ShardTable,
+    typing::{PathRead, joined},
+};
 
 /// A plan with added columns, and for each read the column with the same values, if the plan can provide one.
 type ExtendedPlan = (LogicalPlan, Vec<Option<Column>>);
