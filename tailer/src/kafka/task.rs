@@ -14,7 +14,7 @@ use proto::{
     routing::shard_of,
 };
 
-use super::TailerOptions;
+use super::options::TailerOptions;
 
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 
