@@ -20,7 +20,11 @@ use datafusion::{
 
 pub use self::pattern::compiled_states;
 use self::weight::WeighedCall;
-use super::{constants, context::FunctionContext, function::limit_reached, registry};
+use super::{
+    constants,
+    context::{FunctionContext, limit_reached},
+    registry,
+};
 use crate::arrays::{compact, size, value_size};
 
 /// Maximum bytes of one call's result for a batch.

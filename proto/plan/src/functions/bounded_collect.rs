@@ -17,7 +17,7 @@ use datafusion::{
     },
 };
 
-use super::{constants, function::limit_reached};
+use super::{constants, context::limit_reached};
 use crate::arrays;
 
 /// Bytes that may be collected into one value.

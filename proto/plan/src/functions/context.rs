@@ -15,7 +15,7 @@ use datafusion::{
     config::ConfigOptions,
 };
 use parking_lot::Mutex;
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::warnings::WarningCounts;
 
@@ -99,6 +99,11 @@ impl FunctionContext {
             self.results.lock().push((Arc::downgrade(array), bytes));
         }
     }
+}
+
+/// The error of a query that reached a limit.
+pub(super) fn limit_reached(detail: String, hint: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Problem::new(Code::LimitReached, detail).hint(hint)))
 }
 
 impl fmt::Debug for FunctionContext {

@@ -11,7 +11,7 @@ use datafusion::{
         datatypes::{DataType, Field, FieldRef},
     },
     common::{
-        DataFusionError, Result, ScalarValue, exec_err, internal_err,
+        Result, ScalarValue, exec_err, internal_err,
         tree_node::{TreeNode as _, TreeNodeRecursion},
     },
     logical_expr::{
@@ -20,8 +20,6 @@ use datafusion::{
         simplify::{ExprSimplifyResult, SimplifyContext},
     },
 };
-
-use proto::{Code, Problem};
 
 use super::{bounded, context::FunctionContext};
 use crate::{Kinds, column::json_field};
@@ -207,11 +205,6 @@ pub(super) fn unbounded_result(function: &dyn ScalarUDFImpl, inputs: &[&Interval
         scalar_arguments: &scalars,
     });
     Interval::make_unbounded(field.as_ref().map_or(&DataType::Null, |field| field.data_type()))
-}
-
-/// The error of a query that reached a limit.
-pub(super) fn limit_reached(detail: String, hint: &str) -> DataFusionError {
-    DataFusionError::External(Box::new(Problem::new(Code::LimitReached, detail).hint(hint)))
 }
 
 /// One call: the arguments of a batch of rows, or of one row if all are constants.

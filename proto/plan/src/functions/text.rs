@@ -15,7 +15,8 @@ use datafusion::{
 };
 
 use super::{
-    function::{Call, Function, Returns, limit_reached},
+    context::limit_reached,
+    function::{Call, Function, Returns},
     growth::is_compiled,
 };
 

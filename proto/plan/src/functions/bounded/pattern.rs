@@ -3,7 +3,7 @@
 use datafusion::common::Result;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-use super::super::function::limit_reached;
+use super::super::context::limit_reached;
 
 /// Maximum size of a compiled regular expression.
 const PATTERN_BYTES_MAX: usize = 1 << 20;

@@ -6,7 +6,7 @@ use datafusion::{common::Result, logical_expr::ScalarFunctionArgs};
 
 use super::{
     super::{
-        function::limit_reached,
+        context::limit_reached,
         growth::{Argument, ArgumentRow, Growth, is_compiled},
         registry::{self, Property},
         text,
