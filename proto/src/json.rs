@@ -137,13 +137,13 @@ fn count_brackets(bytes: &[u8]) -> usize {
 
 /// The verbatim text of the value at a path of keys and indexes, if the document has it; the last of equal keys wins.
 /// The document must have been parsed before.
-pub fn raw_at<'a>(document: &'a str, path: &[Step<'_>]) -> Option<&'a str> {
+pub fn raw_at<'a>(document: &'a str, path: &[Step<impl AsRef<str>>]) -> Option<&'a str> {
     path.iter().try_fold(document.trim_ascii(), |at, step| match step {
         Step::Key(key) if at.starts_with('{') => raw_entries(at)
             .ok()?
             .into_iter()
             .rev()
-            .find(|(name, _)| name == key)
+            .find(|(name, _)| **name == *key.as_ref())
             .map(|(_, value)| value),
         Step::Index(index) if at.starts_with('[') => raw_items(at).ok()?.get(*index as usize).copied(),
         _ => None,
@@ -151,12 +151,22 @@ pub fn raw_at<'a>(document: &'a str, path: &[Step<'_>]) -> Option<&'a str> {
 }
 
 /// One step of a path into a document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Step<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step<K> {
     /// The value of a key of an object.
-    Key(&'a str),
-    /// An element of an array, from 0.
+    Key(K),
+    /// An element of an array, counted from 0.
     Index(u32),
+}
+
+impl<K: AsRef<str>> Step<K> {
+    /// The key, if the step is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Key(key) => Some(key.as_ref()),
+            Self::Index(_) => None,
+        }
+    }
 }
 
 /// The elements of an array, verbatim.

@@ -56,7 +56,6 @@ impl<'a> RawRows<'a> {
     }
 
     fn path(&self, path: &Path, column: &Column, indexes: &[u32]) -> ColumnValues {
-        let steps = path.json_steps();
         let roots = self.roots();
         let mut builder = Builder::new(column.read_as.to, indexes.len());
         for index in indexes {
@@ -64,7 +63,7 @@ impl<'a> RawRows<'a> {
             let document = self.documents[index];
             let verbatim = || {
                 if document.header.json {
-                    json::raw_at(document.text(), &steps)
+                    json::raw_at(document.text(), path.steps())
                 } else {
                     Some(document.text())
                 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: the same bytes and rules produce the same event on every replica.
 
-use plan::{Path, path::Step};
+use plan::{Path, value::at};
 use proto::{
     Address,
     json::{self, Value},
@@ -119,7 +119,7 @@ fn check_text(bytes: &[u8]) -> Result<(), (&'static str, String)> {
 
 /// The key at a path: a string, or an integer as text. None if the value is missing or null.
 fn id_at(value: &Value, path: &Path) -> Result<Option<Box<str>>, String> {
-    match value_at(value, path) {
+    match at(value, path) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Text(text)) => checked_id(text.as_bytes()).map(Some),
         Some(Value::Int(number)) => Ok(Some(number.to_string().into())),
@@ -128,14 +128,6 @@ fn id_at(value: &Value, path: &Path) -> Result<Option<Box<str>>, String> {
             plan::Kinds::of(other)
         )),
     }
-}
-
-fn value_at<'v, 'a>(value: &'v Value<'a>, path: &Path) -> Option<&'v Value<'a>> {
-    path.steps().iter().try_fold(value, |at, step| match (step, at) {
-        (Step::Key(key), at) => at.get(key),
-        (Step::Index(index), Value::Array(items)) => items.get(*index as usize),
-        _ => None,
-    })
 }
 
 fn checked_id(bytes: &[u8]) -> Result<Box<str>, String> {

@@ -9,23 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const STEPS_MAX: usize = 200;
 
 /// One step of a path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
-    /// The value of a key of an object.
-    Key(Box<str>),
-    /// An element of an array, counted from 0.
-    Index(u32),
-}
-
-impl Step {
-    /// The key, if the step is one.
-    pub fn key(&self) -> Option<&str> {
-        match self {
-            Self::Key(key) => Some(key),
-            Self::Index(_) => None,
-        }
-    }
-}
+pub type Step = json::Step<Box<str>>;
 
 /// The steps to a value. The empty path is the document itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,17 +40,6 @@ impl Path {
     /// The steps of the path.
     pub fn steps(&self) -> &[Step] {
         &self.0
-    }
-
-    /// The steps in the form that `proto::json` takes.
-    pub fn json_steps(&self) -> Vec<json::Step<'_>> {
-        fn json_step(step: &Step) -> json::Step<'_> {
-            match step {
-                Step::Key(key) => json::Step::Key(key),
-                Step::Index(index) => json::Step::Index(*index),
-            }
-        }
-        self.0.iter().map(json_step).collect()
     }
 
     /// Its keys, if no step is an index.

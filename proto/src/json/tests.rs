@@ -77,7 +77,7 @@ fn invalid_json_is_refused() {
 #[test]
 fn raw_at_returns_verbatim_text() {
     let document = r#" {"a": {"b": [1.50, {"c" : "x\u0041"}]}, "n":1e2, "a.b":3, "n": -0 }"#;
-    let at = |path: &[Step]| raw_at(document, path);
+    let at = |path: &[Step<&str>]| raw_at(document, path);
     assert_eq!(at(&[Step::Key("a"), Step::Key("b"), Step::Index(0)]), Some("1.50"));
     assert_eq!(
         at(&[Step::Key("a"), Step::Key("b"), Step::Index(1), Step::Key("c")]),

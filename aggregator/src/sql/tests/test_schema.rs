@@ -336,7 +336,7 @@ fn array(column: &Column, documents: &[String]) -> ArrayRef {
     for (i, document) in documents.iter().enumerate() {
         let root = json::parse(document.as_bytes()).expect("JSON");
         let text = |text: String| CastResult::Fits(Scalar::Text(text.into()));
-        let verbatim = |path: &Path| json::raw_at(document, &path.json_steps());
+        let verbatim = |path: &Path| json::raw_at(document, path.steps());
         built.push(match &column.source {
             ColumnSource::Id => text(format!("push/0@{i}")),
             ColumnSource::Time | ColumnSource::Ingested => {

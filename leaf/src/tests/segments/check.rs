@@ -72,7 +72,7 @@ pub(super) fn from_bytes(document: &Document, path: &Path, read_as: PathType) ->
     };
     let verbatim = || {
         if document.header.json {
-            proto::json::raw_at(document.text(), &path.json_steps())
+            proto::json::raw_at(document.text(), path.steps())
         } else {
             Some(document.text())
         }
@@ -332,7 +332,7 @@ fn compare(a: &Literal, b: &Literal) -> std::cmp::Ordering {
 /// The value at a path, read strictly as a type.
 fn strict(document: &Document, path: &Path, to: Type) -> Option<Literal> {
     let root = raw::root(document);
-    let verbatim = || proto::json::raw_at(document.text(), &path.json_steps());
+    let verbatim = || proto::json::raw_at(document.text(), path.steps());
     match raw::read_value(raw::at(&root, path)?, verbatim, PathType { to, cast: false }) {
         CastResult::Fits(scalar) => Some(literal(&scalar)),
         _ => None,

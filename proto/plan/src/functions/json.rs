@@ -143,7 +143,7 @@ fn get(call: &Call) -> Result<ArrayRef> {
 }
 
 fn push_value(values: &mut Builder, text: Option<&str>, path: &Path, to: PathType) {
-    let verbatim = text.and_then(|text| json::raw_at(text, &path.json_steps()));
+    let verbatim = text.and_then(|text| json::raw_at(text, path.steps()));
     let value = verbatim.and_then(|text| json::parse(text.as_bytes()).ok());
     values.push(
         value

@@ -109,7 +109,7 @@ fn have(call: &Call) -> Result<ArrayRef> {
     let documents = text_views(&call.column(0)?)?;
     let path: Vec<serde_json::Value> =
         serde_json::from_str(call.text(1)?).map_err(|e| DataFusionError::Execution(e.to_string()))?;
-    let steps: Vec<json::Step> = path
+    let steps: Vec<json::Step<_>> = path
         .iter()
         .filter_map(|step| match step {
             serde_json::Value::String(key) => Some(json::Step::Key(key)),
