@@ -33,7 +33,7 @@ use crate::{
         ShardServices, budget::MemoryBudget, scheduler::BuildScheduler, summary::Summary, sweep,
         writer_pool::WriterPool,
     },
-    threads,
+    threads::{self, blocking},
 };
 use leases::ViewLeases;
 use shards::Shards;
@@ -292,17 +292,6 @@ impl Leaf {
 impl Drop for Leaf {
     fn drop(&mut self) {
         self.close_now();
-    }
-}
-
-/// Runs work that may wait for a disk on the runtime's blocking threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Problem> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(Problem::from),
-        Err(failure) => Err(Problem::new(
-            Code::Internal,
-            format!("a task of the leaf did not finish: {failure}"),
-        )),
     }
 }
 

@@ -1,10 +1,13 @@
-//! The threads of a component: how they end, and which of them can wait.
+//! The threads of a component: how they end, which of them can wait, and where work waits for a disk.
 
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use proto::{Code, Problem};
 use thread_priority::{ThreadPriority, set_current_thread_priority};
 use tracing::warn;
+
+use crate::error::Error;
 
 /// The priority of background threads, from 0 to 99: a nice value of 5, which is a third of the time of another thread
 /// that competes for the same core.
@@ -28,5 +31,18 @@ pub(crate) fn run_in_background() {
         .and_then(|priority| set_current_thread_priority(priority).map_err(|e| format!("{e:?}")));
     if let Err(error) = lowered {
         warn!(error, "a background thread keeps its priority: queries may wait for it");
+    }
+}
+
+/// Runs work that may wait for a disk on the runtime's blocking threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Problem::from),
+        Err(failure) => Err(Problem::new(
+            Code::Internal,
+            format!("a task of the leaf did not finish: {failure}"),
+        )),
     }
 }

@@ -14,10 +14,11 @@ use proto::{
     routing::shard_of,
 };
 
-use super::{Leaf, ShardInfo, blocking};
+use super::{Leaf, ShardInfo};
 use crate::{
     shard::{summary::Summary, writer::key_reused},
     store::{Partition, PartitionRow},
+    threads::blocking,
 };
 
 /// How long one request clears dead letters; the next request continues.

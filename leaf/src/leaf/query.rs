@@ -9,12 +9,13 @@ use plan::{
 };
 use proto::{Address, Problem, ingest::ShardId};
 
-use super::{Leaf, ShardInfo, blocking};
+use super::{Leaf, ShardInfo};
 use crate::{
     error::Error,
     shard::summary::{self, fields, split_status},
     split::Segment,
     store::{Partition, Store},
+    threads::blocking,
 };
 
 /// Dead letters in one response.

@@ -39,6 +39,7 @@ use super::open_limits::{OpenReservation, OpenShardLimits, files_of, tables_in};
 use crate::{
     error::Error,
     shard::{STORE_FOLDER, Shard, ShardServices, summary::Summary},
+    threads::blocking,
 };
 
 /// Shards that open at the same time, and summaries that are read at the same time.
@@ -179,7 +180,7 @@ impl Shards {
             // Bounds the threads that wait for a disk, however many shards are requested.
             let permit = self.open_permits.clone().acquire_owned().await.ok();
             let (shards, slot) = (self.clone(), slot.clone());
-            let opened = super::blocking(move || {
+            let opened = blocking(move || {
                 let _until_it_is_open = permit;
                 let (mut room_turn, mut waiter) = (room_turn, waiter);
                 while let Some(reserved) = shards.reserve_room(id, &slot) {

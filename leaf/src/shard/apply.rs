@@ -21,8 +21,8 @@ pub(crate) use quarantine::QuarantinedItems;
 
 use super::{
     batch_check::{self, BatchCheck},
-    dead_letters::DeadLetterRemoval,
     event::KeyRule,
+    job::DeadLetterRemoval,
     state::StateChange,
     trie::Trie,
 };

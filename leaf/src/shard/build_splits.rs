@@ -17,10 +17,11 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
-    Shard,
+    obsolete::ObsoleteSegments,
+    replica::Shard,
     scheduler::Task,
     state::{LiveSegment, extend},
-    sweep::{ObsoleteSegments, remove_file, sweep},
+    sweep::{remove_file, sweep},
 };
 use crate::{
     document::Document,
@@ -222,7 +223,7 @@ fn replace(shard: &Shard, old: &[LiveSegment], new: Option<LiveSegment>, ranges:
         // Under the lock, a sweep finds each segment either among the live or among the obsolete ones.
         let mut obsolete = shard.obsolete.lock();
         let replaced = shard.with_state(|state| state.replace(old, new));
-        obsolete.push(ObsoleteSegments::of(shard, replaced, ranges));
+        obsolete.push(ObsoleteSegments::of(&shard.splits, replaced, ranges));
     }
     shard.notify_waiters();
     if let Err(error) = sweep(shard) {

@@ -6,10 +6,14 @@
 
 use std::{sync::Arc, time::Instant};
 
+use chrono::Utc;
 use proto::ingest::ClearedDeadLetters;
 use tokio::sync::oneshot;
 
-use super::{Shard, now_ms, writer::Job};
+use super::{
+    job::{DeadLetterRemoval, Job},
+    replica::Shard,
+};
 use crate::{error::Error, options::LeafOptions, store::Partition};
 
 /// Rows that are removed in one write.
@@ -24,24 +28,10 @@ const NONE_CLEARED: ClearedDeadLetters = ClearedDeadLetters {
     complete: true,
 };
 
-/// Dead letters of one partition to be removed in one write.
-pub(crate) struct DeadLetterRemoval {
-    /// Their partition.
-    pub partition: Partition,
-    /// The keys of their rows.
-    pub keys: Vec<Vec<u8>>,
-    /// Their untruncated bytes.
-    pub bytes: u64,
-    /// The offset of the last of them; -1 without any.
-    pub through: i64,
-    /// Whether a client requested the removal; otherwise the letters have expired.
-    pub on_request: bool,
-}
-
 /// Dead letters ingested before this time have exceeded their retention.
 pub(crate) fn dead_letter_cutoff_ms(options: &LeafOptions) -> i64 {
     let retention_ms = i64::try_from(options.dead_letters_kept.as_millis()).unwrap_or(i64::MAX);
-    now_ms().saturating_sub(retention_ms)
+    Utc::now().timestamp_millis().saturating_sub(retention_ms)
 }
 
 impl Shard {
@@ -49,7 +39,7 @@ impl Shard {
     /// letter of each partition and skips letters stamped by a clock that ran ahead. If it skips too many, it returns
     /// 0, which stands for any age.
     pub(super) fn oldest_dead_letter_ms(&self) -> Result<Option<i64>, Error> {
-        let (now, mut oldest) = (now_ms(), None::<i64>);
+        let (now, mut oldest) = (Utc::now().timestamp_millis(), None::<i64>);
         for partition in self.with_state(|state| state.rows.keys().cloned().collect::<Vec<_>>()) {
             let (mut first, mut skipped) = (None, 0);
             for row in self.store.dead_letter_rows(&partition, None) {
@@ -101,7 +91,7 @@ impl Shard {
         until: Instant,
     ) -> Result<ClearedDeadLetters, Error> {
         let _one_at_a_time = self.dead_letter_removal.lock();
-        let now = now_ms();
+        let now = Utc::now().timestamp_millis();
         let mut cleared = NONE_CLEARED;
         // On request, a stopped partition resumes even if it has no dead letters left.
         let mut resumes = before_ms.is_none()

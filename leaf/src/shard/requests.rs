@@ -12,10 +12,10 @@ use proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Shard,
+    job::{Job, QUEUE_JOBS_MAX, busy},
+    replica::Shard,
     scheduler::Task,
     state::FreshView,
-    writer::{self, Job, QUEUE_JOBS_MAX},
 };
 
 /// How long a push waits for room before it fails as busy.
@@ -47,7 +47,7 @@ impl Shard {
             match sent {
                 Ok(Ok(())) => self.services.writers.enqueue(self),
                 Ok(Err(_)) => return Err(self.closed()),
-                Err(_) => return Err(writer::busy(queue_full())),
+                Err(_) => return Err(busy(queue_full())),
             }
             let result = result.await.map_err(|_| self.outcome_unknown())?;
             match result {

@@ -21,7 +21,7 @@ use proto::{
     ingest::{Loss, Outcomes, ShardId, StoredRange},
 };
 
-use super::{Shard, state::LiveSegment};
+use super::{replica::Shard, state::LiveSegment};
 use crate::{
     codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error},
     error::Error,

@@ -5,11 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use proto::Address;
 use tracing::warn;
 
-use super::{Shard, state::LiveSegment};
+use super::{replica::Shard, state::LiveSegment};
 use crate::{
     error::Error,
-    split::Segment,
-    store::{Family, Partition, Ranges, RowKey, RowKind, Store, WriteBatch, manifest::file_name},
+    store::{Family, Partition, Ranges, RowKey, RowKind, Store, WriteBatch},
 };
 
 /// The interval between two sweeps.
@@ -17,30 +16,6 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// The maximum number of deletions in one write.
 pub(super) const SWEPT_ROWS_MAX: usize = 10_000;
-
-/// Replaced segments, kept until no read view holds them.
-pub(crate) struct ObsoleteSegments {
-    segments: Vec<Arc<Segment>>,
-    files: Vec<PathBuf>,
-    ranges: Ranges,
-    unreferenced: bool,
-}
-
-impl ObsoleteSegments {
-    pub(super) fn of(shard: &Shard, replaced: Vec<LiveSegment>, ranges: Ranges) -> Self {
-        let files = replaced
-            .iter()
-            .filter(|entry| entry.on_disk)
-            .map(|entry| shard.splits.join(file_name(entry.id)))
-            .collect();
-        Self {
-            segments: replaced.into_iter().map(|entry| entry.segment).collect(),
-            files,
-            ranges,
-            unreferenced: false,
-        }
-    }
-}
 
 /// Removes what no read view needs: files of replaced segments at once, rows of deleted documents once no replaced
 /// segment in their ranges is referenced. Called periodically.

@@ -13,19 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use metrics::{counter, histogram};
 use proto::{
     Code, Problem,
     ingest::{Batch, BatchOutcome, Push, PushResult},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
-    Shard,
     apply::{FinishedGroup, Group, KindsCache, PushOutcome, QuarantinedItems},
-    dead_letters::DeadLetterRemoval,
-    now_ms,
+    job::{DeadLetterRemoval, Job, busy},
+    replica::Shard,
 };
 use crate::{
     error::{Error, panic_text},
@@ -33,8 +33,6 @@ use crate::{
     store::{Partition, WriteError},
 };
 
-/// The capacity of the queue of a writer.
-pub(crate) const QUEUE_JOBS_MAX: usize = 256;
 /// The maximum number of jobs in a group.
 const GROUP_JOBS_MAX: usize = 128;
 /// A group of this size takes no more jobs.
@@ -43,15 +41,6 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const SYNC_AFTER: Duration = Duration::from_millis(100);
 /// … or after this many bytes.
 const SYNC_BYTES: usize = 8 << 20;
-
-/// A job of the writer, with the channel for its outcome.
-pub(crate) enum Job {
-    /// Apply a batch.
-    Write(Batch, oneshot::Sender<BatchOutcome>),
-    /// Apply a push.
-    Push(Push, oneshot::Sender<Result<PushResult, Problem>>),
-    Remove(DeadLetterRemoval, oneshot::Sender<Result<(), Problem>>),
-}
 
 impl Job {
     fn input(&self) -> JobInput<'_> {
@@ -374,6 +363,7 @@ fn build(
     let mut outcomes = Vec::with_capacity(inputs.len());
     for input in inputs {
         let busy_reason = shard.busy_reason(group.load());
+        let now_ms = Utc::now().timestamp_millis();
         outcomes.push(match (input, busy_reason) {
             (JobInput::Removal(_), Some(reason)) if shard.store.is_read_only() => {
                 JobOutcome::Removal(Err(busy(reason)))
@@ -384,9 +374,9 @@ fn build(
                 JobOutcome::Removal(Ok(()))
             }
             (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),
-            (JobInput::Batch(batch), None) => JobOutcome::Batch(group.write(batch, now_ms())?),
+            (JobInput::Batch(batch), None) => JobOutcome::Batch(group.write(batch, now_ms)?),
             (JobInput::Push(_), Some(reason)) => JobOutcome::Push(Err(busy(reason))),
-            (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.push(push, now_ms())?)),
+            (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.push(push, now_ms)?)),
         });
     }
     let sync = inputs.iter().any(|input| !matches!(input, JobInput::Batch(_)));
@@ -419,8 +409,4 @@ pub(crate) fn key_reused(key: &str) -> Problem {
         format!("the Idempotency-Key {key} was already used with a different body"),
     )
     .hint("use a new key for each body")
-}
-
-pub(super) fn busy(reason: String) -> Problem {
-    Problem::new(Code::Busy, reason).hint("retry in a moment")
 }

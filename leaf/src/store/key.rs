@@ -3,7 +3,7 @@
 //! A source name never contains a zero byte, so a zero byte terminates it. Numbers are big-endian with the sign
 //! flipped. A document without an item has a shorter key and so sorts before all items of its record.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use proto::{Address, SourceName};
 
@@ -17,6 +17,9 @@ pub(crate) struct Partition {
     /// Its number, from 0.
     pub number: i32,
 }
+
+/// An offset range for each partition: after the first offset (exclusive), through the second (inclusive).
+pub(crate) type Ranges = BTreeMap<Partition, (i64, i64)>;
 
 impl Partition {
     /// The partition of an address.

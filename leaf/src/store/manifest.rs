@@ -3,20 +3,17 @@
 //!
 //! The row is written after the file of the split is on disk under its final name, so it never names a missing file.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use uuid::Uuid;
 
-use super::key::Partition;
+use super::key::{Partition, Ranges};
 use crate::{
     codec::{DecodeResult, ValueReader, ValueWriter},
     split::{Segment, TimeBounds},
 };
 
 const VERSION: u8 = 1;
-
-/// An offset range for each partition: after the first offset (exclusive), through the second (inclusive).
-pub(crate) type Ranges = BTreeMap<Partition, (i64, i64)>;
 
 /// A live split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -37,9 +37,9 @@ mod rows;
 mod shared;
 mod wal;
 
-pub(crate) use key::{Partition, RowKey, RowKind};
+pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
 pub(crate) use key_index::KeyIndexRow;
-pub(crate) use manifest::{ManifestRow, Ranges};
+pub(crate) use manifest::ManifestRow;
 pub(crate) use partition::PartitionRow;
 use proto::{
     Code, Problem,

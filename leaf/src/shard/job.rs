@@ -1,0 +1,41 @@
+//! The jobs of a shard's writer, each with the channel for its outcome.
+
+use proto::{
+    Code, Problem,
+    ingest::{Batch, BatchOutcome, Push, PushResult},
+};
+use tokio::sync::oneshot;
+
+use crate::store::Partition;
+
+/// The capacity of the queue of a writer.
+pub(crate) const QUEUE_JOBS_MAX: usize = 256;
+
+/// A job of the writer, with the channel for its outcome.
+pub(crate) enum Job {
+    /// Apply a batch.
+    Write(Batch, oneshot::Sender<BatchOutcome>),
+    /// Apply a push.
+    Push(Push, oneshot::Sender<Result<PushResult, Problem>>),
+    /// Remove dead letters.
+    Remove(DeadLetterRemoval, oneshot::Sender<Result<(), Problem>>),
+}
+
+/// Dead letters of one partition to be removed in one write.
+pub(crate) struct DeadLetterRemoval {
+    /// Their partition.
+    pub partition: Partition,
+    /// The keys of their rows.
+    pub keys: Vec<Vec<u8>>,
+    /// Their untruncated bytes.
+    pub bytes: u64,
+    /// The offset of the last of them; -1 without any.
+    pub through: i64,
+    /// Whether a client requested the removal; otherwise the letters have expired.
+    pub on_request: bool,
+}
+
+/// The error of a job for which there is no room now.
+pub(super) fn busy(reason: String) -> Problem {
+    Problem::new(Code::Busy, reason).hint("retry in a moment")
+}
