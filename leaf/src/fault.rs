@@ -12,6 +12,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::store::WriteBatch;
+
 /// True if this bug is switched on.
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
@@ -23,6 +25,20 @@ pub(crate) fn on(_fault: &str) -> bool {
 #[cfg(not(feature = "seeded-bugs"))]
 #[inline(always)]
 pub(crate) fn crash_point(_point: &str) {}
+
+/// Adds rows to a batch or, if this bug is switched on, to those that are written after it.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub(crate) fn late(_fault: &str, batch: &mut WriteBatch, add: impl FnOnce(&mut WriteBatch)) {
+    add(batch);
+}
+
+/// The rows that a bug writes after the batch to which they belong.
+#[cfg(not(feature = "seeded-bugs"))]
+#[inline(always)]
+pub(crate) fn late_rows() -> Option<WriteBatch> {
+    None
+}
 
 /// True if a fault affects a document with these bytes.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
@@ -61,6 +77,27 @@ pub(crate) fn on(fault: &str) -> bool {
     static CONFIGURED: std::sync::LazyLock<Option<String>> =
         std::sync::LazyLock::new(|| std::env::var("RACHIS_FAULT").ok());
     CONFIGURED.as_deref() == Some(fault)
+}
+
+#[cfg(feature = "seeded-bugs")]
+thread_local! {
+    /// A writer builds a batch and writes it on one thread.
+    static LATE: std::cell::RefCell<Option<WriteBatch>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Adds rows to a batch or, if this bug is switched on, to those that are written after it.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn late(fault: &str, batch: &mut WriteBatch, add: impl FnOnce(&mut WriteBatch)) {
+    match on(fault) {
+        true => LATE.with_borrow_mut(|late| add(late.get_or_insert_default())),
+        false => add(batch),
+    }
+}
+
+/// The rows that a bug writes after the batch to which they belong.
+#[cfg(feature = "seeded-bugs")]
+pub(crate) fn late_rows() -> Option<WriteBatch> {
+    LATE.take()
 }
 
 /// Aborts the process here if `RACHIS_CRASH_AT` names this point.

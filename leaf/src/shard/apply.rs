@@ -97,8 +97,6 @@ impl IngestContext {
 pub(crate) struct FinishedGroup {
     /// All of its rows.
     pub batch: WriteBatch,
-    /// Empty, unless a seeded bug tears the batch in two.
-    pub torn: WriteBatch,
     /// What becomes visible once the group is written.
     pub change: StateChange,
 }
@@ -114,8 +112,6 @@ pub(crate) struct Group<'a> {
     options: &'a LeafOptions,
     quarantine: &'a QuarantinedItems,
     batch: WriteBatch,
-    /// Always empty, unless a seeded bug tears the batch in two.
-    torn: WriteBatch,
     rows: BTreeMap<Partition, PartitionRow>,
     key_index: HashMap<Box<str>, KeyIndexRow>,
     digests: BTreeMap<(Partition, i64), u128>,
@@ -141,7 +137,6 @@ impl<'a> Group<'a> {
             options,
             quarantine,
             batch: WriteBatch::default(),
-            torn: WriteBatch::default(),
             rows: BTreeMap::new(),
             key_index: HashMap::new(),
             digests: BTreeMap::new(),

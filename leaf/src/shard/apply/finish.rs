@@ -27,7 +27,6 @@ impl Group<'_> {
         change.rows = self.rows;
         Ok(Some(FinishedGroup {
             batch: self.batch,
-            torn: self.torn,
             change,
         }))
     }
@@ -39,13 +38,10 @@ impl Group<'_> {
                 "{partition}: {:?}",
                 row.outcomes
             );
-            let batch = if fault::on("position-in-second-batch") {
-                &mut self.torn
-            } else {
-                &mut self.batch
-            };
             let key = RowKey::new(RowKind::Partition).partition(partition).bytes();
-            self.store.put(batch, Family::Meta, &key, &row.encode());
+            fault::late("position-in-second-batch", &mut self.batch, |batch| {
+                self.store.put(batch, Family::Meta, &key, &row.encode());
+            });
         }
     }
 
@@ -74,13 +70,10 @@ impl Group<'_> {
         for ((partition, key), row) in &requests {
             let time = newest.entry(partition.clone()).or_insert(row.time_ms);
             *time = (*time).max(row.time_ms);
-            let batch = if fault::on("request-row-outside") {
-                &mut self.torn
-            } else {
-                &mut self.batch
-            };
-            self.store
-                .put(batch, Family::Meta, &request_key(partition, key), &row.encode());
+            fault::late("request-row-outside", &mut self.batch, |batch| {
+                self.store
+                    .put(batch, Family::Meta, &request_key(partition, key), &row.encode());
+            });
             self.store.put(
                 &mut self.batch,
                 Family::Meta,
