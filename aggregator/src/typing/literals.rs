@@ -13,7 +13,7 @@ use datafusion::{
 };
 use plan::{
     Type,
-    functions::{self, FunctionContext, checked, interval, json},
+    functions::{self, FunctionContext, checked, convert, interval, json},
 };
 
 use super::operand::{Operand, bad_sql, literal};
@@ -87,16 +87,8 @@ fn is_foldable(func: &ScalarUDF, literals: &[&ScalarValue]) -> bool {
 
 /// Casts a literal as the same value in a document would be cast. None if it cannot be cast.
 pub(super) fn cast_literal(literal: &ScalarValue, to: Type) -> Option<ScalarValue> {
-    let texts = json::to_json(&literal.to_array().ok()?).ok()?;
-    let text = ScalarValue::try_from_array(&texts, 0).ok()?;
-    let value = proto::json::parse(text.try_as_str()??.as_bytes()).ok()?;
-    let mut built = plan::builder::Builder::new(to, 1);
-    built.push(plan::value::read_value(
-        &value,
-        || None,
-        plan::PathType { to, cast: true },
-    ));
-    ScalarValue::try_from_array(&built.finish(), 0)
+    let cast = convert::cast_as_json(&literal.to_array().ok()?, to).ok()?;
+    ScalarValue::try_from_array(&cast.finish(), 0)
         .ok()
         .filter(|cast| !cast.is_null())
 }
@@ -113,9 +105,6 @@ fn call_sql(name: &str, literals: &[&ScalarValue]) -> String {
         }
         (interval::SHIFT, [sign, ..], [_, time, interval]) => {
             format!("{time} {} {interval}", sign.try_as_str().flatten().unwrap_or_default())
-        }
-        (functions::convert::CAST, [_, _, to], [value, ..]) => {
-            format!("{value}::{}", to.try_as_str().flatten().unwrap_or_default())
         }
         (checked::PRODUCT | checked::DOUBLE_PRODUCT | interval::SCALE, ..) => args.join(" * "),
         (checked::QUOTIENT, ..) => args.join(" / "),

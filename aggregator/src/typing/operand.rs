@@ -289,10 +289,7 @@ impl Operand {
             (_, Some(json)) if json.kinds().is_some_and(|kinds| casts_like_its_text(kinds, to)) => {
                 json.read_as(to, true)
             }
-            _ => json_get(
-                call(json::TO_JSON, vec![self.expr.clone()]),
-                PathType { to, cast: true },
-            ),
+            _ => cast_by(convert::JSON_CAST, self.expr.clone(), &to.arrow()),
         }
     }
 }
@@ -387,10 +384,13 @@ pub(super) fn cast(expr: Expr, to: DataType) -> Expr {
 
 /// A cast that returns NULL where it fails; failures are counted in a warning.
 pub(super) fn counted_cast(expr: Expr, to: &DataType) -> Expr {
-    call(
-        convert::CAST,
-        vec![expr, null_literal(to.clone()), lit(crate::answer::type_name(to))],
-    )
+    cast_by(convert::CAST, expr, to)
+}
+
+/// A call of one of the functions of [`convert`].
+fn cast_by(function: &str, expr: Expr, to: &DataType) -> Expr {
+    let name = lit(crate::answer::type_name(to));
+    call(function, vec![expr, null_literal(to.clone()), name])
 }
 
 /// A cast that returns NULL where it fails.

@@ -271,10 +271,24 @@ fn write_canonical(out: &mut String, value: &Value<'_>) {
 /// The canonical text of a number: an integer if it is one within int64, otherwise the shortest text that parses back
 /// to the same double.
 pub fn canonical_double(double: f64) -> String {
-    match double {
-        double if double.fract() == 0.0 && (-INT64_END..INT64_END).contains(&double) => (double as i64).to_string(),
-        double => serde_json::Value::from(double).to_string(),
+    match int_within(double) {
+        Some(int) => int.to_string(),
+        None => serde_json::Value::from(double).to_string(),
     }
+}
+
+/// The integer within int64 that a double is, if it is one.
+fn int_within(double: f64) -> Option<i64> {
+    // From 2^63 on, this is the greatest integer, which is no double.
+    let int = double as i64;
+    (int as f64 == double && int != i64::MAX).then_some(int)
+}
+
+/// A computed double as a value of a document: what its canonical text is parsed to. None unless it is finite.
+pub fn number(double: f64) -> Option<Value<'static>> {
+    double
+        .is_finite()
+        .then(|| int_within(double).map_or(Value::Float(double), Value::Int))
 }
 
 /// A sort key whose bytes compare as ORDER BY does: numbers first, by exact value, then texts by their bytes, then

@@ -45,7 +45,7 @@ pub(super) fn lower_cast(value: &Operand, to: &DataType, lenient: bool, schema: 
             return cast_number(value, to, of, lenient);
         }
         // A number is in seconds since 1970, as it is at a path.
-        (TypeClass::Int | TypeClass::Double, None, DataType::Date32) => {
+        (TypeClass::Json(_) | TypeClass::Text | TypeClass::Int | TypeClass::Double, None, DataType::Date32) => {
             try_cast(value.cast_like_json(Type::Time), DataType::Date32)
         }
         (TypeClass::Decimal, Some(Type::Time), _) | (TypeClass::Decimal, None, DataType::Date32) => {
@@ -56,9 +56,6 @@ pub(super) fn lower_cast(value: &Operand, to: &DataType, lenient: bool, schema: 
         (TypeClass::Decimal, Some(Type::Int), _) if !matches!(value.data_type(), DataType::Decimal128(_, 0)) => {
             let whole = cast(value.expr.clone(), DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0));
             return lower_cast(&Operand::of(whole, schema)?, to, lenient, schema);
-        }
-        (TypeClass::Json(_) | TypeClass::Text, None, DataType::Date32) => {
-            try_cast(value.cast_like_json(Type::Time), DataType::Date32)
         }
         (TypeClass::Json(_) | TypeClass::Text, None, _) => counted_cast(value.cast_like_json(Type::Text), to),
         (TypeClass::Time | TypeClass::Date, Some(Type::Time), _) => value.time()?,

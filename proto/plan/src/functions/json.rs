@@ -10,7 +10,7 @@ use datafusion::{
             StringViewBuilder,
         },
         compute::cast,
-        datatypes::{DataType, Field, Float32Type, Float64Type},
+        datatypes::{DataType, Field, Float64Type},
         json::{LineDelimitedWriter, writer::LineDelimited},
     },
     common::{DataFusionError, Result, ScalarValue, exec_err, plan_err},
@@ -241,18 +241,11 @@ pub fn to_json(array: &ArrayRef) -> Result<ArrayRef> {
                 .iter()
                 .for_each(|text| spelled.append_option(text.map(|text| serde_json::Value::from(text).to_string())));
         }
-        DataType::Float64 => {
-            array
+        DataType::Float64 | DataType::Float32 => {
+            cast(array, &DataType::Float64)?
                 .as_primitive::<Float64Type>()
                 .iter()
                 .for_each(|double| spelled.append_option(double.filter(|d| d.is_finite()).map(canonical_double)));
-        }
-        DataType::Float32 => {
-            let doubles = array
-                .as_primitive::<Float32Type>()
-                .iter()
-                .map(|float| float.map(f64::from));
-            doubles.for_each(|double| spelled.append_option(double.filter(|d| d.is_finite()).map(canonical_double)));
         }
         _ => append_by_writer(array, &mut spelled)?,
     }

@@ -33,6 +33,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     internal("text_like(text, pattern)", "text LIKE pattern.").spelled("LIKE").grows(growth::compiled_pattern),
     internal("text_ilike(text, pattern)", "text ILIKE pattern.").spelled("ILIKE").grows(growth::compiled_pattern),
     internal("lenient_cast(value, type, name)", "A value as a type, or NULL."),
+    internal("json_cast(value, type, name)", "A value as a type, as values of documents are cast, or NULL."),
     internal("add(a, b)", "a + b."),
     internal("subtract(a, b)", "a - b."),
     internal("multiply(a, b)", "a * b."),
