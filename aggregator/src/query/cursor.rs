@@ -114,12 +114,12 @@ pub(super) fn read_rows(text: &str, by: &str, types: &[DataType]) -> Result<Rows
         )
         .hint("count them with GROUP BY in SQL, or sort by a field that differs between them"));
     }
-    let value = |(text, of): (Option<String>, &DataType)| {
-        let is_present = text.is_some();
-        ScalarValue::Utf8(text)
-            .cast_to(of)
-            .ok()
-            .filter(|value| value.is_null() != is_present)
+    let value = |(text, of): (Option<String>, &DataType)| match text {
+        None => ScalarValue::try_from(of).ok(),
+        text => {
+            let value = ScalarValue::Utf8(text).cast_to(of).ok();
+            value.filter(|value| !value.is_null())
+        }
     };
     let values = cursor
         .keys

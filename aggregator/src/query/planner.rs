@@ -14,6 +14,7 @@ use datafusion::{
 };
 use plan::{
     Path,
+    functions::constants::BATCH_ROWS,
     scan::{ScanRequest, ScanStream},
 };
 use proto::{Code, Problem, ingest::ShardId};
@@ -216,6 +217,23 @@ impl CopiedPlan {
             task: engine.sessions.task(self.config, self.batch_rows, scans),
             physical: self.physical,
         }
+    }
+}
+
+/// A physical plan that was made without a logical one.
+pub(super) fn executable(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    read_views: &QueryViews,
+    physical: Arc<dyn ExecutionPlan>,
+) -> ExecutablePlan {
+    let functions = context.for_functions(engine.options.query_bytes_max);
+    let scans = query_scans(context, read_views, Answers::default());
+    ExecutablePlan {
+        task: engine
+            .sessions
+            .task(engine.sessions.config(functions), BATCH_ROWS, scans),
+        physical,
     }
 }
 

@@ -42,6 +42,13 @@ impl QueryReport {
         push_distinct(&mut self.sums.lock().warnings, warning.into());
     }
 
+    /// How many documents have passed the filter of a scan.
+    pub(super) fn matched(&self, scan: usize) -> u64 {
+        let sums = self.sums.lock();
+        let of_scan = sums.trailers.iter().filter(|((number, _), _)| *number == scan);
+        of_scan.map(|(_, trailer)| trailer.matched).sum()
+    }
+
     /// Whether there is no warning so far.
     pub(super) fn is_silent(&self) -> bool {
         self.sums.lock().warnings.is_empty() && self.warning_counts.is_empty()

@@ -47,6 +47,7 @@ fn a_row_cursor_reads_back_in_every_type() {
         ScalarValue::Float64(Some(0.1 + 0.2)),
         ScalarValue::Float64(Some(-0.0)),
         ScalarValue::Float64(None),
+        ScalarValue::Null,
         ScalarValue::Decimal128(Some(-123_456), 38, 4),
         ScalarValue::Utf8View(Some("a\"\0😀".into())),
         ScalarValue::TimestampMicrosecond(Some(-5), Some("UTC".into())),

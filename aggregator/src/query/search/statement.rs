@@ -35,11 +35,11 @@ use super::{
 };
 use crate::{
     answer::Hit,
-    failure,
+    failure::{self, NODE_LIMIT_MARKER},
     query::{
         cursor,
         planner::{self, TypedQuery},
-        query_plan::QueryPlan,
+        query_plan::ExecutablePlan,
     },
     sql::{self, Statement},
 };
@@ -174,7 +174,8 @@ async fn page(
 async fn count_rows(search: &SearchContext<'_>, typed: &TypedQuery) -> Result<u64, Problem> {
     let counted = LogicalPlanBuilder::from(typed.logical.clone()).aggregate(Vec::<Expr>::new(), [count(lit(1_i64))]);
     let counted = counted.and_then(LogicalPlanBuilder::build).map_err(failure::problem)?;
-    let rows = collect_rows(search, typed.plan(search.engine, search.read_views, counted).await?).await?;
+    let plan = typed.plan(search.engine, search.read_views, counted).await?;
+    let rows = collect_rows(search, plan.executable).await?;
     let total = rows
         .column(0)
         .as_primitive_opt::<Int64Type>()
@@ -200,10 +201,10 @@ fn hits(rows: &RecordBatch, kind: HitKind, order: &RowOrder, catalog: &Catalog) 
 }
 
 /// Runs a plan that returns few rows.
-async fn collect_rows(search: &SearchContext<'_>, plan: QueryPlan) -> Result<RecordBatch, Problem> {
-    let mut stream = execute_stream(plan.executable.physical, plan.executable.task).map_err(failure::problem)?;
+pub(super) async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
+    let mut stream = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
     let (schema, mut batches, mut bytes) = (stream.schema(), Vec::new(), 0_usize);
-    while let Some(batch) = stream.try_next().await.map_err(failure::problem)? {
+    while let Some(batch) = stream.try_next().await.map_err(page_problem)? {
         bytes = bytes.saturating_add(batch.get_array_memory_size());
         if bytes > search.engine.options.query_bytes_max {
             return Err(page_too_large());
@@ -211,4 +212,11 @@ async fn collect_rows(search: &SearchContext<'_>, plan: QueryPlan) -> Result<Rec
         batches.push(batch);
     }
     concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))
+}
+
+fn page_problem(error: DataFusionError) -> Problem {
+    match error.find_root() {
+        DataFusionError::ResourcesExhausted(message) if !message.contains(NODE_LIMIT_MARKER) => page_too_large(),
+        _ => failure::problem(error),
+    }
 }

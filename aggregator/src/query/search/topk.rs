@@ -1,50 +1,37 @@
-//! Searches a collection in the order of a column: every shard sends its first documents, which are merged.
+//! Searches a collection in the order of a column, by the operators of SQL's top-k: every shard sends its first documents,
+//! which are merged. The plan is made directly, because planning a statement takes longer than most searches.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use datafusion::{
-    arrow::{
-        array::{ArrayRef, RecordBatch},
-        compute::concat_batches,
-        error::ArrowError,
-        row::RowConverter,
-    },
+    arrow::{array::RecordBatch, compute::SortOptions},
     common::DFSchema,
     error::DataFusionError,
     logical_expr::{Expr, col, lit, simplify::SimplifyContext, utils::split_conjunction_owned},
     optimizer::simplify_expressions::ExprSimplifier,
+    physical_expr::{LexOrdering, PhysicalSortExpr, expressions::col as column_expr},
+    physical_plan::{ExecutionPlan, sorts::sort_preserving_merge::SortPreservingMergeExec},
     scalar::ScalarValue,
 };
-use futures::{TryStreamExt as _, future::try_join_all};
 use plan::{
     Column, Kinds, Path, Type,
     pushdown::is_exact,
-    scan::{PageStart, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
+    scan::{PageStart, SortKey, Stage},
 };
-use proto::{Address, Catalog, Code, CollectionName, Problem, ingest::ShardId};
+use proto::{Catalog, CollectionName, Problem};
 
 use super::{
     HitPage, SearchContext, TimeRange,
-    hit::{DocumentRows, HIT_COLUMNS, column},
-    page_too_large, sort_path,
+    hit::{ADDRESS_COLUMNS, DocumentRows, HIT_COLUMNS, column},
+    sort_path,
+    statement::collect_rows,
 };
 use crate::{
     answer::Hit,
     failure,
-    query::{
-        Engine,
-        context::QueryContext,
-        cursor,
-        read_views::{CollectionViews, QueryViews},
-    },
+    query::{Engine, context::QueryContext, cursor, planner, read_views::QueryViews, shard_scan::ShardScan},
     sql::{self, SchemaContext as _},
 };
-
-/// Limit on the shards that are scanned at once.
-const SHARDS_AT_ONCE_MAX: usize = 64;
 
 /// Searches a collection. Returns None if leaves cannot evaluate the filter exactly or cannot sort by the key.
 pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Result<Option<HitPage>, Problem> {
@@ -77,19 +64,73 @@ pub(super) async fn run(search: &SearchContext<'_>, name: &CollectionName) -> Re
         .as_deref()
         .map(|text| cursor::read(text, &keys))
         .transpose()?;
-    let page = TopKPage {
-        keys,
+    let scan_number = context.next_scan();
+    let stage = Stage::Top {
+        keys: keys.clone(),
         after,
         limit: *limit,
+        counts_all: true,
     };
-    let (rows, total) = page
-        .collect(context, collection, filter, engine.options.query_bytes_max)
-        .await?;
-    let (hits, last) = page.merge(&rows, read_views.catalog())?;
+    let columns = page_columns(&keys);
+    let schema = plan::column::schema(&columns);
+    let scan = ShardScan::new(scan_number, collection, columns, filter, stage, schema);
+    let physical = merged(scan, &keys).map_err(failure::problem)?;
+    let rows = collect_rows(search, planner::executable(engine, context, read_views, physical)).await?;
+    let rows = rows.slice(0, rows.num_rows().min(*limit));
+    let (hits, last) = hits(&rows, &keys, read_views.catalog())?;
     let after = last
         .filter(|_| hits.len() == *limit && *limit > 0)
-        .map(|last| cursor::write(&page.keys, &last));
+        .map(|last| cursor::write(&keys, &last));
+    let total = context.report.matched(scan_number);
     Ok(Some(HitPage { hits, total, after }))
+}
+
+/// The columns to read: those of the hits and the sort keys.
+fn page_columns(keys: &[SortKey]) -> Vec<Column> {
+    let mut columns: Vec<Column> = HIT_COLUMNS.iter().filter_map(|name| Column::system(name)).collect();
+    for key in keys {
+        if !columns.contains(&key.column) {
+            columns.push(key.column.clone());
+        }
+    }
+    columns
+}
+
+/// Merges the rows of all shards as SQL does. Each shard returns its own in this order, with ties ordered by address.
+/// All are read, because the last message of a shard says how many match.
+fn merged(scan: ShardScan, keys: &[SortKey]) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let schema = scan.schema();
+    let ties = ADDRESS_COLUMNS
+        .iter()
+        .map(|name| ((*name).to_owned(), SortOptions::new(false, false)));
+    let by = keys
+        .iter()
+        .map(|key| (key.column.name(), SortOptions::new(key.descending, key.nulls_first)))
+        .chain(ties)
+        .map(|(name, options)| Ok(PhysicalSortExpr::new(column_expr(&name, &schema)?, options)))
+        .collect::<Result<Vec<_>, DataFusionError>>()?;
+    let by = LexOrdering::new(by).ok_or_else(|| DataFusionError::Internal("a search without sort keys".into()))?;
+    Ok(Arc::new(SortPreservingMergeExec::new(by, Arc::new(scan))))
+}
+
+/// The hits of a page. Also returns the position of the last one.
+fn hits(rows: &RecordBatch, keys: &[SortKey], catalog: &Catalog) -> Result<(Vec<Hit>, Option<PageStart>), Problem> {
+    let documents = DocumentRows::new(rows)?;
+    let (mut hits, mut last) = (Vec::with_capacity(rows.num_rows()), None);
+    for row in 0..rows.num_rows() {
+        let address = documents.address(row)?;
+        hits.push(documents.hit(row, &address, catalog));
+        last = Some((row, address));
+    }
+    let Some((row, address)) = last else {
+        return Ok((hits, None));
+    };
+    let value = |key: &SortKey| {
+        let values = column(rows, &key.column)?;
+        ScalarValue::try_from_array(&values, row).map_err(failure::problem)
+    };
+    let values = keys.iter().map(value).collect::<Result<_, _>>()?;
+    Ok((hits, Some(PageStart { values, address })))
 }
 
 /// The column to sort by; None if it is a field or lies inside one, because a leaf cannot compute fields.
@@ -181,147 +222,4 @@ fn path_column(path: Path, collection: &CollectionName, read_views: &QueryViews,
         Some(Type::Json) | None => Column::path(path, Type::Rank),
         Some(native) => Column::path(path, native),
     }
-}
-
-/// The requested page.
-struct TopKPage {
-    keys: Vec<SortKey>,
-    after: Option<PageStart>,
-    limit: usize,
-}
-
-impl TopKPage {
-    /// The columns to read: those of the hits and the sort keys.
-    fn columns(&self) -> Vec<Column> {
-        let mut columns: Vec<Column> = HIT_COLUMNS.iter().filter_map(|name| Column::system(name)).collect();
-        for key in &self.keys {
-            if !columns.contains(&key.column) {
-                columns.push(key.column.clone());
-            }
-        }
-        columns
-    }
-
-    /// Reads the first documents of every shard, and counts all matches.
-    async fn collect(
-        &self,
-        context: &Arc<QueryContext>,
-        collection: &CollectionViews,
-        filter: Vec<Expr>,
-        bytes_max: usize,
-    ) -> Result<(RecordBatch, u64), Problem> {
-        let (columns, scan, bytes) = (self.columns(), context.next_scan(), AtomicUsize::new(0));
-        let schema = plan::column::schema(&columns);
-        let request = |shards: Vec<ShardId>| ScanRequest {
-            shards,
-            read: context.read,
-            time_path: collection.time_path.clone(),
-            columns: columns.clone(),
-            filter: filter.clone(),
-            stage: Stage::Top {
-                keys: self.keys.clone(),
-                after: self.after.clone(),
-                limit: self.limit,
-                counts_all: true,
-            },
-            deadline: context.deadline(),
-        };
-        let (mut batches, mut total) = (Vec::new(), 0);
-        for at_once in collection.shards.chunks(SHARDS_AT_ONCE_MAX) {
-            let shards: Vec<ShardId> = at_once.iter().map(|(shard, _)| *shard).collect();
-            let answers = collection.views.scan(request(shards.clone()));
-            let answers = shards.into_iter().zip(answers);
-            let answers = answers.map(|(shard, chunks)| read_shard(context, shard, chunks, scan, &bytes, bytes_max));
-            for (rows, matched) in try_join_all(answers).await? {
-                batches.extend(rows);
-                total += matched;
-            }
-        }
-        Ok((
-            concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))?,
-            total,
-        ))
-    }
-
-    /// Merges the documents of all shards into the page's hits. Also returns the position of the last hit.
-    fn merge(&self, rows: &RecordBatch, catalog: &Catalog) -> Result<(Vec<Hit>, Option<PageStart>), Problem> {
-        let documents = DocumentRows::new(rows)?;
-        let keys = self
-            .keys
-            .iter()
-            .map(|key| column(rows, &key.column))
-            .collect::<Result<Vec<ArrayRef>, _>>()?;
-        let addresses = (0..rows.num_rows())
-            .map(|row| documents.address(row))
-            .collect::<Result<Vec<Address>, _>>()?;
-        let order = self.first_rows(&keys, &addresses)?;
-        let hits = order
-            .iter()
-            .map(|row| documents.hit(*row, &addresses[*row], catalog))
-            .collect();
-        let Some(last) = order.last() else {
-            return Ok((hits, None));
-        };
-        let values = keys
-            .iter()
-            .map(|key| ScalarValue::try_from_array(key, *last))
-            .collect::<Result<_, _>>()
-            .map_err(failure::problem)?;
-        let end = PageStart {
-            values,
-            address: addresses[*last].clone(),
-        };
-        Ok((hits, Some(end)))
-    }
-
-    /// The rows of the page, sorted by the keys and then by address.
-    fn first_rows(&self, keys: &[ArrayRef], addresses: &[Address]) -> Result<Vec<usize>, Problem> {
-        let arrow_error = |e: ArrowError| failure::problem(DataFusionError::from(e));
-        let sort_fields = self.keys.iter().map(SortKey::sort_field).collect();
-        let converter = RowConverter::new(sort_fields).map_err(arrow_error)?;
-        let sort_rows = converter.convert_columns(keys).map_err(arrow_error)?;
-        let mut order: Vec<usize> = (0..addresses.len()).collect();
-        order.sort_unstable_by(|a, b| {
-            sort_rows
-                .row(*a)
-                .cmp(&sort_rows.row(*b))
-                .then_with(|| addresses[*a].cmp(&addresses[*b]))
-        });
-        order.truncate(self.limit);
-        Ok(order)
-    }
-}
-
-/// Reads the first documents of one shard. Also returns how many match in it.
-async fn read_shard(
-    context: &QueryContext,
-    shard: ShardId,
-    mut chunks: ScanStream,
-    scan: usize,
-    bytes: &AtomicUsize,
-    bytes_max: usize,
-) -> Result<(Vec<RecordBatch>, u64), Problem> {
-    let mut batches = Vec::new();
-    while let Some(chunk) = chunks.try_next().await? {
-        match chunk {
-            ScanChunk::Rows(batch) => {
-                let size = batch.get_array_memory_size();
-                if bytes.fetch_add(size, Ordering::Relaxed) + size > bytes_max {
-                    return Err(page_too_large());
-                }
-                batches.push(batch);
-            }
-            ScanChunk::Progress(trailer) => context.report.record(scan, shard, trailer),
-            ScanChunk::End(trailer) => {
-                let matched = trailer.matched;
-                context.report.record(scan, shard, trailer);
-                return Ok((batches, matched));
-            }
-        }
-    }
-    Err(Problem::new(
-        Code::Incomplete,
-        format!("the answer of shard {} ended early", shard.number),
-    )
-    .hint("retry"))
 }

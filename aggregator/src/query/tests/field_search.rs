@@ -51,6 +51,8 @@ async fn pages_sorted_by_a_field_contain_every_match_once() {
         "label as cents",
         "bought as to_timestamp_seconds(n / 10)",
         "name as upper(user.name)",
+        "one as 1",
+        "none as null",
     ] {
         bench.sql(&format!("create field events.{field}")).await;
     }
@@ -62,6 +64,8 @@ async fn pages_sorted_by_a_field_contain_every_match_once() {
         ("bought:desc", 10),
         ("name", 101),
         ("name:desc", 1),
+        ("one", 8),
+        ("none:desc", 30),
     ] {
         let documents = bench
             .all_pages(SearchQuery {

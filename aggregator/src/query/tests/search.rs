@@ -83,6 +83,9 @@ async fn pages_contain_every_match_once() {
         (Some("n:desc"), 100),
         (Some("level"), 101),
         (Some("nowhere"), 13),
+        (Some("_offset:desc"), 8),
+        (Some("_source:desc"), 20),
+        (Some("_id"), 30),
     ] {
         let ids = bench
             .pages(SearchQuery {

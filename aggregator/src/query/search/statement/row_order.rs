@@ -126,7 +126,11 @@ impl RowOrder {
             .and_then(|page| page.limit(0, Some(limit)))
             .and_then(LogicalPlanBuilder::build)
             .map_err(failure::problem)?;
-        let rows = collect_rows(search, typed.plan(search.engine, search.read_views, page).await?).await?;
+        let rows = collect_rows(
+            search,
+            typed.plan(search.engine, search.read_views, page).await?.executable,
+        )
+        .await?;
         // Earlier pages have shown this many of the rows that are equal to their last one.
         let last_keys = after.map(|after| &after.values);
         let mut skipped = 0;
@@ -151,7 +155,11 @@ impl RowOrder {
             .and_then(|keys| keys.limit(0, Some(limit)))
             .and_then(LogicalPlanBuilder::build)
             .map_err(failure::problem)?;
-        let rows = collect_rows(search, typed.plan(search.engine, search.read_views, keys).await?).await?;
+        let rows = collect_rows(
+            search,
+            typed.plan(search.engine, search.read_views, keys).await?.executable,
+        )
+        .await?;
         if rows.num_rows() < limit || rows.column(0).is_null(limit - 1) {
             return Ok(None);
         }
