@@ -1,17 +1,13 @@
 //! Keeps the plans of statements, for statements that are asked again.
 //!
 //! A plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the paths in the
-//! read views. It is used again while these are the same, also for a statement with other texts if these are only
-//! [compared with columns](super::quoted_texts). If it can have a [`PlanTemplate`], that is kept, as long as
+//! read views. It is used again while these are the same, also for a statement with other texts if it has
+//! [`placeholders`](super::placeholders) for them. If it can have a [`PlanTemplate`], that is kept, as long as
 //! the number of documents is about the same. Otherwise the optimized logical plan is kept: its tables are
 //! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not kept are plans whose statement
 //! calls a function such as `now()`, that read system tables, or whose planning has warned.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    num::NonZeroUsize,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
 use datafusion::{
     common::tree_node::Transformed,
@@ -26,12 +22,13 @@ use proto::{Catalog, CollectionName};
 
 use super::{
     context::QueryContext,
+    placeholders::Texts,
     plan_template::PlanTemplate,
     plan_walk::each_node,
     query_plan::QueryPlan,
-    quoted_texts::{StatementShape, are_replaceable, may_be_kept},
     read_views::QueryViews,
     shard_table::{ShardTable, UnboundTable},
+    statement_shape::{StatementKey, StatementShape, key},
 };
 use crate::answer::SqlQuery;
 
@@ -53,24 +50,16 @@ const DOCUMENTS_FEW: u64 = 1_000;
 
 /// The plans of the statements that were asked most recently.
 pub(super) struct PlanCache {
-    kept: Mutex<KeptPlans>,
+    cached: Mutex<CachedPlans>,
 }
 
 /// Plans that were made under one catalog.
-struct KeptPlans {
+struct CachedPlans {
     catalog: Arc<Catalog>,
-    by_statement: ByteLru<StatementKey, KeptStatement>,
+    by_statement: ByteLru<StatementKey, Arc<CachedPlan>>,
 }
 
-/// What is known of a statement or of a shape of statements.
-#[derive(Clone)]
-enum KeptStatement {
-    Plan(Arc<CachedPlan>),
-    /// Statements of this shape cannot share a plan.
-    NotShared,
-}
-
-impl KeptPlans {
+impl CachedPlans {
     fn new(catalog: Arc<Catalog>) -> Self {
         Self {
             catalog,
@@ -78,8 +67,8 @@ impl KeptPlans {
         }
     }
 
-    /// What is kept under this catalog. Drops what is kept under another one.
-    fn under(&mut self, catalog: &Arc<Catalog>) -> &mut ByteLru<StatementKey, KeptStatement> {
+    /// The plans under this catalog. Drops those under another one.
+    fn under(&mut self, catalog: &Arc<Catalog>) -> &mut ByteLru<StatementKey, Arc<CachedPlan>> {
         if !Arc::ptr_eq(&self.catalog, catalog) {
             *self = Self::new(Arc::clone(catalog));
         }
@@ -87,31 +76,19 @@ impl KeptPlans {
     }
 }
 
-/// A statement with its parameters as JSON.
-type StatementKey = (String, String);
-
 /// A plan, and what it was made for.
 pub(super) struct CachedPlan {
     /// The collections that it reads, by name, with the kinds of their paths.
     collections: Vec<(CollectionName, Arc<PathKinds>)>,
     /// The documents in these collections. The shape of a physical plan depends on their number.
     documents: u64,
-    pub plan: KeptPlan,
+    pub plan: ReusablePlan,
     /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
-    /// The marks in its conditions, if it is kept for all statements of a shape.
-    marks: Vec<String>,
 }
 
-/// A plan that was kept, for a statement with other texts.
-pub(super) struct FoundPlan {
-    pub cached: Arc<CachedPlan>,
-    /// The text of the statement for each mark in the plan.
-    pub texts: HashMap<String, String>,
-}
-
-/// What is kept of a plan.
-pub(super) enum KeptPlan {
+/// A plan as it is kept.
+pub(super) enum ReusablePlan {
     Physical(PlanTemplate),
     /// An optimized plan. Its tables are [`UnboundTable`]s.
     Logical(LogicalPlan),
@@ -120,117 +97,65 @@ pub(super) enum KeptPlan {
 impl PlanCache {
     pub(super) fn new() -> Self {
         Self {
-            kept: Mutex::new(KeptPlans::new(Arc::default())),
+            cached: Mutex::new(CachedPlans::new(Arc::default())),
         }
     }
 
-    /// The plan of a statement that was kept under this catalog.
-    pub(super) fn get(&self, request: &SqlQuery, catalog: &Arc<Catalog>) -> Option<FoundPlan> {
-        let find = |key: &StatementKey| match self.kept.lock().under(catalog).get(key)? {
-            KeptStatement::Plan(plan) => Some(Arc::clone(plan)),
-            KeptStatement::NotShared => None,
-        };
-        if let Some(cached) = find(&key(request)?) {
-            let texts = HashMap::new();
-            return Some(FoundPlan { cached, texts });
+    /// The plan of a statement that was kept under this catalog, and the texts for its placeholders.
+    pub(super) fn get(
+        &self,
+        request: &SqlQuery,
+        shape: Option<&StatementShape>,
+        catalog: &Arc<Catalog>,
+    ) -> Option<(Arc<CachedPlan>, Texts)> {
+        let key = key(request)?;
+        let mut cached = self.cached.lock();
+        let plans = cached.under(catalog);
+        if let Some(plan) = plans.get(&key) {
+            return Some((Arc::clone(plan), Texts::default()));
         }
-        let shape = StatementShape::of(request)?;
-        let cached = find(&shape.key())?;
-        let texts = cached.marks.iter().cloned().zip(shape.texts).collect();
-        Some(FoundPlan { cached, texts })
+        let shape = shape?;
+        let plan = Arc::clone(plans.get(&shape.key)?);
+        Some((plan, Arc::clone(&shape.texts)))
     }
 
-    /// Keeps the plan of a statement if it can be used again.
+    /// Keeps the plan of a statement if it can be used again: for all statements of its shape if it has placeholders.
+    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
     pub(super) fn put(
         &self,
         request: &SqlQuery,
+        shape: Option<StatementShape>,
         context: &QueryContext,
         read_views: &QueryViews,
         planned: &QueryPlan,
         rows_max: Option<usize>,
         settings: &Arc<ConfigOptions>,
     ) {
-        if let Some(key) = key(request) {
-            self.keep(key, Vec::new(), context, read_views, planned, rows_max, settings);
-        }
-    }
-
-    /// Whether it is not known that statements of this shape cannot share a plan.
-    pub(super) fn may_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) -> bool {
-        let mut kept = self.kept.lock();
-        !matches!(kept.under(catalog).get(&shape.key()), Some(KeptStatement::NotShared))
-    }
-
-    /// Keeps a plan that was made for these marks for all statements of a shape. Returns false if it cannot be shared.
-    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
-    pub(super) fn put_shared(
-        &self,
-        shape: &StatementShape<'_>,
-        marks: Vec<String>,
-        context: &QueryContext,
-        read_views: &QueryViews,
-        planned: &QueryPlan,
-        rows_max: Option<usize>,
-        settings: &Arc<ConfigOptions>,
-    ) -> bool {
-        are_replaceable(&marks, &planned.logical, &planned.executable.physical)
-            && self.keep(shape.key(), marks, context, read_views, planned, rows_max, settings)
-    }
-
-    /// From now on, statements of this shape are not tried again.
-    pub(super) fn never_share(&self, shape: &StatementShape<'_>, catalog: &Arc<Catalog>) {
-        let key = shape.key();
-        let bytes = bytes_of(&key);
-        // Dropped after the lock is released.
-        let _displaced = self
-            .kept
-            .lock()
-            .under(catalog)
-            .put(key, KeptStatement::NotShared, bytes);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
-    fn keep(
-        &self,
-        key: StatementKey,
-        marks: Vec<String>,
-        context: &QueryContext,
-        read_views: &QueryViews,
-        planned: &QueryPlan,
-        rows_max: Option<usize>,
-        settings: &Arc<ConfigOptions>,
-    ) -> bool {
         if !(planned.repeatable && read_views.first_missing().is_none() && context.report.is_silent()) {
-            return false;
+            return;
         }
-        let Some((logical, plan_bytes)) = unbind(&planned.logical) else {
-            return false;
+        let key = match shape {
+            Some(shape) if planned.has_placeholders => Some(shape.key),
+            _ => key(request),
         };
-        let plan = match PlanTemplate::of(&planned.executable.physical, settings) {
-            Some(template) => KeptPlan::Physical(template),
-            None if marks.is_empty() => KeptPlan::Logical(logical),
-            // Only a template has other texts for each run.
-            None => return false,
+        let (Some(key), Some((logical, plan_bytes))) = (key, unbind(&planned.logical)) else {
+            return;
         };
+        let template = PlanTemplate::of(&planned.executable.physical, settings);
         let plan = CachedPlan {
             collections: read_views.kinds(),
             documents: documents(read_views),
-            plan,
+            plan: template.map_or(ReusablePlan::Logical(logical), ReusablePlan::Physical),
             rows_max,
-            marks,
         };
         let bytes = bytes_of(&key) + plan_bytes;
         // Dropped after the lock is released.
         let (_outdated, _displaced);
-        let mut kept = self.kept.lock();
-        let plans = kept.under(read_views.catalog());
+        let mut cached = self.cached.lock();
+        let plans = cached.under(read_views.catalog());
         // Plans for other kinds of the same paths would only keep those kinds in memory.
-        _outdated = plans.retain(|_, other| match other {
-            KeptStatement::Plan(other) => plan.agrees_with(other),
-            KeptStatement::NotShared => true,
-        });
-        _displaced = plans.put(key, KeptStatement::Plan(Arc::new(plan)), bytes);
-        true
+        _outdated = plans.retain(|_, other| plan.agrees_with(other));
+        _displaced = plans.put(key, Arc::new(plan), bytes);
     }
 }
 
@@ -242,35 +167,30 @@ impl PlanCache {
     }
 
     fn plan_of(&self, sql: &str) -> Option<Arc<CachedPlan>> {
-        match self.kept.lock().by_statement.get(&(sql.to_owned(), String::new()))? {
-            KeptStatement::Plan(plan) => Some(Arc::clone(plan)),
-            KeptStatement::NotShared => None,
-        }
+        let key = (sql.to_owned(), String::new());
+        self.cached.lock().by_statement.get(&key).map(Arc::clone)
     }
 
     /// Whether a physical plan is kept for it, and for how many documents.
     pub(super) fn documents_of_template(&self, sql: &str) -> Option<u64> {
         let plan = self.plan_of(sql)?;
-        matches!(plan.plan, KeptPlan::Physical(_)).then_some(plan.documents)
+        matches!(plan.plan, ReusablePlan::Physical(_)).then_some(plan.documents)
     }
 
-    /// How many plans and other statements are kept, and their bytes.
-    pub(super) fn size(&self) -> (usize, usize, usize) {
-        let kept = self.kept.lock();
-        let is_plan = |statement: &&KeptStatement| matches!(statement, KeptStatement::Plan(_));
-        let plans = kept.by_statement.values().filter(is_plan).count();
-        let all = kept.by_statement.values().count();
-        (plans, all - plans, kept.by_statement.bytes())
+    /// How many plans are kept, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let cached = self.cached.lock();
+        (cached.by_statement.values().count(), cached.by_statement.bytes())
     }
 
     /// Removes all plans.
     pub(super) fn clear(&self) {
-        *self.kept.lock() = KeptPlans::new(Arc::default());
+        *self.cached.lock() = CachedPlans::new(Arc::default());
     }
 
     /// Removes that plan.
     pub(super) fn forget(&self, sql: &str) {
-        drop(self.kept.lock().by_statement.remove(&(sql.to_owned(), String::new())));
+        drop(self.cached.lock().by_statement.remove(&(sql.to_owned(), String::new())));
     }
 }
 
@@ -293,7 +213,7 @@ impl CachedPlan {
         let documents = documents(read_views);
         let (fewer, more) = (self.documents.min(documents), self.documents.max(documents));
         let is_alike = more <= fewer.max(DOCUMENTS_FEW).saturating_mul(DOCUMENTS_FACTOR_MAX);
-        (is_alike || matches!(self.plan, KeptPlan::Logical(_)))
+        (is_alike || matches!(self.plan, ReusablePlan::Logical(_)))
             && read_views.first_missing().is_none()
             && read_views.kinds() == self.collections
     }
@@ -318,18 +238,6 @@ pub(super) fn bind(logical: &LogicalPlan, context: &Arc<QueryContext>, read_view
     };
     let bound = |scan: &TableScan| scan.source.downcast_ref::<UnboundTable>().and_then(bind);
     replace_sources(logical.clone(), bound)
-}
-
-/// The key of a statement that is short enough.
-fn key(request: &SqlQuery) -> Option<StatementKey> {
-    if !may_be_kept(request) {
-        return None;
-    }
-    let parameters = match request.parameters.as_slice() {
-        [] => String::new(),
-        parameters => serde_json::to_string(parameters).ok()?,
-    };
-    Some((request.sql.clone(), parameters))
 }
 
 /// What a key takes in memory.

@@ -9,7 +9,7 @@
 //!
 //! [`QueryScans`]: super::shard_scan::QueryScans
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::{
     common::{
@@ -62,19 +62,14 @@ impl PlanTemplate {
             return None;
         }
         Some(Self {
-            root: copy(plan, settings, &HashMap::new()).ok()?,
+            root: copy(plan, settings).ok()?,
             batch_rows: wide_rows::batch_rows(plan).ok()?,
         })
     }
 
-    /// A plan for one run. Its functions find their query in these settings, and its scans have other texts instead of
-    /// those of the first run.
-    pub(super) fn plan(
-        &self,
-        settings: &Arc<ConfigOptions>,
-        texts: &HashMap<String, String>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        copy(&self.root, settings, texts)
+    /// A plan for one run. Its functions find their query in these settings.
+    pub(super) fn plan(&self, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
+        copy(&self.root, settings)
     }
 }
 
@@ -127,19 +122,15 @@ fn any_expression(node: &dyn ExecutionPlan, is: fn(&dyn PhysicalExpr) -> bool) -
     Ok(found)
 }
 
-/// A copy of a plan, with other settings for its functions and other texts in its scans.
-fn copy(
-    node: &Arc<dyn ExecutionPlan>,
-    settings: &Arc<ConfigOptions>,
-    texts: &HashMap<String, String>,
-) -> Result<Arc<dyn ExecutionPlan>> {
+/// A copy of a plan, with other settings for its functions.
+fn copy(node: &Arc<dyn ExecutionPlan>, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
     let inputs = node
         .children()
         .into_iter()
-        .map(|input| copy(input, settings, texts))
+        .map(|input| copy(input, settings))
         .collect::<Result<Vec<_>>>()?;
     if let Some(scan) = node.downcast_ref::<ShardScan>() {
-        return Ok(Arc::new(scan.for_run(settings, texts)?));
+        return Ok(Arc::new(scan.for_run(settings)?));
     }
     let with_functions = any_expression(node.as_ref(), is_function)?;
     if let (true, Some(projection), [input]) =

@@ -1,10 +1,10 @@
 //! Plans a resolved query over its read views.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use datafusion::{
     catalog::TableProvider,
-    common::{JoinType, ScalarValue, tree_node::TreeNodeRecursion},
+    common::{JoinType, tree_node::TreeNodeRecursion},
     datasource::MemTable,
     execution::SessionState,
     logical_expr::{LogicalPlan, LogicalPlanBuilder},
@@ -22,12 +22,14 @@ use proto::{Code, Problem, ingest::ShardId};
 use super::{
     Engine,
     context::QueryContext,
+    placeholders::{Texts, are_only_in_scans, plan_with_texts, with_placeholders},
     plan_template::{PlanTemplate, only_scan},
     plan_walk::is_repeatable,
     query_plan::{ExecutablePlan, QueryPlan},
     read_views::QueryViews,
     shard_scan::{Answers, QueryScans},
     shard_table::ShardTable,
+    statement_shape::StatementValues,
     system, wide_rows,
 };
 use crate::{
@@ -39,17 +41,19 @@ use crate::{
 pub(super) struct TypedQuery {
     context: Arc<QueryContext>,
     session: SessionState,
+    texts: Texts,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
 }
 
-/// Analyzes a query: registers its tables, inserts its parameters and types its expressions.
+/// Analyzes a query: registers its tables, inserts its parameters, types its expressions and then replaces its texts by
+/// placeholders.
 pub(super) async fn type_query(
     engine: &Engine,
     context: &Arc<QueryContext>,
     read_views: &QueryViews,
     resolved: ResolvedQuery,
-    parameters: &[serde_json::Value],
+    values: StatementValues,
 ) -> Result<TypedQuery, Problem> {
     resolved
         .warnings
@@ -65,19 +69,20 @@ pub(super) async fn type_query(
     let logical = front::logical_plan(&session, resolved.query)
         .await
         .map_err(failure::problem)?;
-    let logical = match parameters {
-        [] => logical,
-        values => logical
-            .with_param_values(values.iter().map(parameter).collect::<Result<Vec<_>, _>>()?)
-            .map_err(failure::problem)?,
+    let texts = Arc::clone(&values.texts);
+    let logical = match values.into_parameters() {
+        Some(parameters) => logical.with_param_values(parameters).map_err(failure::problem)?,
+        None => logical,
     };
     let logical = session
         .analyzer()
         .execute_and_check(logical, session.config_options(), |_, _| {})
+        .and_then(|logical| with_placeholders(logical, &texts))
         .map_err(failure::problem)?;
     Ok(TypedQuery {
         context: Arc::clone(context),
         session,
+        texts,
         logical,
     })
 }
@@ -88,10 +93,10 @@ pub(super) async fn plan(
     context: &Arc<QueryContext>,
     read_views: &QueryViews,
     resolved: ResolvedQuery,
-    parameters: &[serde_json::Value],
+    values: StatementValues,
     rows_max: Option<usize>,
 ) -> Result<QueryPlan, Problem> {
-    let typed = type_query(engine, context, read_views, resolved, parameters).await?;
+    let typed = type_query(engine, context, read_views, resolved, values).await?;
     let logical = match rows_max {
         // The extra row shows that the answer was cut.
         Some(rows_max) => LogicalPlanBuilder::from(typed.logical.clone())
@@ -117,6 +122,11 @@ impl TypedQuery {
             .optimizer()
             .optimize(logical, session, |_, _| {})
             .map_err(failure::problem)?;
+        let has_placeholders = are_only_in_scans(&logical).map_err(failure::problem)?;
+        let logical = match has_placeholders {
+            true => logical,
+            false => plan_with_texts(logical, &self.texts).map_err(failure::problem)?,
+        };
         if read_views.first_missing().is_some() && has_rows_by_absence(&logical) {
             return Err(Problem::new(
                 Code::Incomplete,
@@ -125,25 +135,27 @@ impl TypedQuery {
             )
             .hint("retry; a partial answer would contain wrong rows"));
         }
-        let executable = physical_plan(engine, &self.context, read_views, session, &logical).await?;
+        let executable = physical_plan(engine, &self.context, read_views, session, &logical, &self.texts).await?;
         Ok(QueryPlan {
             logical,
             executable,
             repeatable,
+            has_placeholders,
         })
     }
 }
 
-/// Plans a query whose logical plan is optimized already.
+/// Plans a query whose logical plan is optimized already, with these texts for its placeholders.
 pub(super) async fn plan_optimized(
     engine: &Engine,
     context: &Arc<QueryContext>,
     read_views: &QueryViews,
     logical: &LogicalPlan,
+    texts: &Texts,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let session = engine.sessions.session(Vec::new(), functions)?;
-    physical_plan(engine, context, read_views, &session, logical).await
+    physical_plan(engine, context, read_views, &session, logical, texts).await
 }
 
 async fn physical_plan(
@@ -152,12 +164,13 @@ async fn physical_plan(
     read_views: &QueryViews,
     session: &SessionState,
     logical: &LogicalPlan,
+    texts: &Texts,
 ) -> Result<ExecutablePlan, Problem> {
     let physical = front::physical_plan(session, logical).await.map_err(failure::problem)?;
     let batch_rows = wide_rows::batch_rows(&physical).map_err(failure::problem)?;
     let (config, scans) = (
         session.config().clone(),
-        query_scans(context, read_views, Answers::default()),
+        query_scans(context, read_views, texts, Answers::default()),
     );
     Ok(ExecutablePlan {
         physical,
@@ -170,23 +183,25 @@ pub(super) struct CopiedPlan {
     physical: Arc<dyn ExecutionPlan>,
     config: SessionConfig,
     batch_rows: usize,
+    texts: Texts,
 }
 
 impl CopiedPlan {
-    /// Copies a plan, with other texts in its conditions.
+    /// Copies a plan, with these texts for its placeholders.
     pub(super) fn new(
         engine: &Engine,
         context: &QueryContext,
         template: &PlanTemplate,
-        texts: &HashMap<String, String>,
+        texts: Texts,
     ) -> Result<Self, Problem> {
         let config = engine
             .sessions
             .config(context.for_functions(engine.options.query_bytes_max));
         Ok(Self {
-            physical: template.plan(config.options(), texts).map_err(failure::problem)?,
+            physical: template.plan(config.options()).map_err(failure::problem)?,
             config,
             batch_rows: template.batch_rows,
+            texts,
         })
     }
 
@@ -197,7 +212,8 @@ impl CopiedPlan {
         time_path: Option<Path>,
         shards: Vec<ShardId>,
     ) -> Option<ScanRequest> {
-        Some(only_scan(&self.physical)?.request(context, time_path, shards))
+        let scan = only_scan(&self.physical)?.with_texts(&self.texts).ok()?;
+        Some(scan.request(context, time_path, shards))
     }
 
     /// The plan over read views. The answers of its only scan may have been prefetched.
@@ -212,7 +228,7 @@ impl CopiedPlan {
         let answers = answers.map_or_else(Answers::default, |(scan, prefetched)| {
             Answers::prefetched(scan, prefetched)
         });
-        let scans = query_scans(context, read_views, answers);
+        let scans = query_scans(context, read_views, &self.texts, answers);
         ExecutablePlan {
             task: engine.sessions.task(self.config, self.batch_rows, scans),
             physical: self.physical,
@@ -228,7 +244,7 @@ pub(super) fn executable(
     physical: Arc<dyn ExecutionPlan>,
 ) -> ExecutablePlan {
     let functions = context.for_functions(engine.options.query_bytes_max);
-    let scans = query_scans(context, read_views, Answers::default());
+    let scans = query_scans(context, read_views, &Texts::default(), Answers::default());
     ExecutablePlan {
         task: engine
             .sessions
@@ -237,29 +253,13 @@ pub(super) fn executable(
     }
 }
 
-fn query_scans(context: &Arc<QueryContext>, read_views: &QueryViews, answers: Answers) -> QueryScans {
+fn query_scans(context: &Arc<QueryContext>, read_views: &QueryViews, texts: &Texts, answers: Answers) -> QueryScans {
     QueryScans {
         context: Arc::clone(context),
         collections: read_views.collections().to_vec(),
+        texts: Arc::clone(texts),
         answers,
     }
-}
-
-/// Converts a parameter from JSON; its type follows from its value.
-pub(crate) fn parameter(value: &serde_json::Value) -> Result<ScalarValue, Problem> {
-    Ok(match value {
-        serde_json::Value::Null => ScalarValue::Null,
-        serde_json::Value::Bool(bool) => ScalarValue::from(*bool),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(int) => ScalarValue::from(int),
-            None => ScalarValue::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => ScalarValue::from(text.as_str()),
-        _ => {
-            return Err(Problem::new(Code::BadSql, "a parameter cannot be a list or an object")
-                .hint("pass a string, a number, a boolean or null"));
-        }
-    })
 }
 
 async fn provider(

@@ -17,4 +17,6 @@ pub(super) struct QueryPlan {
     pub executable: ExecutablePlan,
     /// Whether the statement means the same at any time.
     pub repeatable: bool,
+    /// Whether it serves other texts than those of the statement: its scans have placeholders for all of them.
+    pub has_placeholders: bool,
 }

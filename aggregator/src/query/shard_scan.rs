@@ -48,7 +48,7 @@ use super::{
     bound_functions::{has_function, with_settings},
     context::QueryContext,
     join_filter,
-    other_texts::with_texts,
+    placeholders::{Texts, condition_with_texts},
     read_views::{CollectionViews, row_count},
     row_slices::row_slices,
 };
@@ -62,6 +62,8 @@ const PARTITIONS_MIN: usize = 2;
 pub(super) struct QueryScans {
     pub context: Arc<QueryContext>,
     pub collections: Vec<Arc<CollectionViews>>,
+    /// For the placeholders in the conditions of scans.
+    pub texts: Texts,
     /// The answers that no partition has read yet, by the number of their scan: one for each shard.
     pub answers: Answers,
 }
@@ -94,7 +96,7 @@ pub(super) struct ShardScan {
     documents: u64,
     /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
-    /// Conditions over flat column names, combined by AND.
+    /// Conditions over flat column names, combined by AND. They may have placeholders for texts.
     pub filter: Vec<Expr>,
     /// What hash joins above know about the rows that can join. It changes while the plan runs.
     join_filters: Vec<Arc<dyn PhysicalExpr>>,
@@ -149,15 +151,14 @@ impl ShardScan {
         }
     }
 
-    /// A copy whose functions find their query in these settings, and whose conditions have other texts.
-    pub(super) fn for_run(&self, settings: &Arc<ConfigOptions>, texts: &HashMap<String, String>) -> Result<Self> {
+    /// A copy whose functions find their query in these settings.
+    pub(super) fn for_run(&self, settings: &Arc<ConfigOptions>) -> Result<Self> {
         let stage = match &self.stage {
             Stage::Partial(aggregate) => Stage::Partial(partial_with_settings(aggregate, settings)?),
             stage => stage.clone(),
         };
         Ok(Self {
             stage,
-            filter: self.filter_with(texts)?,
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         })
@@ -173,14 +174,16 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    /// Its conditions with other texts.
-    fn filter_with(&self, texts: &HashMap<String, String>) -> Result<Vec<Expr>> {
-        match texts.is_empty() {
-            true => Ok(self.filter.clone()),
-            false => (self.filter.iter())
-                .map(|condition| with_texts(condition, texts))
-                .collect(),
-        }
+    /// The same scan with these texts for the placeholders in its conditions.
+    pub(super) fn with_texts(&self, texts: &Texts) -> Result<Self> {
+        let filter = self
+            .filter
+            .iter()
+            .map(|condition| condition_with_texts(condition, texts));
+        Ok(Self {
+            filter: filter.collect::<Result<_>>()?,
+            ..self.clone()
+        })
     }
 
     /// What it asks the leaves for.
@@ -457,6 +460,7 @@ impl ExecutionPlan for ShardScan {
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
         let rows = self
+            .with_texts(&scans.texts)?
             .rows(&scans, views, partition)
             .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();

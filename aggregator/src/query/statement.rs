@@ -1,6 +1,6 @@
 //! Dispatches a statement by its kind and starts it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{logical_expr::LogicalPlan, physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -14,12 +14,12 @@ use super::{
     Engine,
     context::QueryContext,
     explain,
-    plan_cache::{self, FoundPlan, KeptPlan},
+    plan_cache::{self, ReusablePlan},
     planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
-    quoted_texts::StatementShape,
     read_views::QueryViews,
     run::QueryOutput,
+    statement_shape::{StatementShape, StatementValues},
     system::{self, Cell, tables},
 };
 use crate::{
@@ -41,11 +41,14 @@ pub(super) async fn run(
     request: &SqlQuery,
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
+    let shape = StatementShape::of(request);
     let mut read_views = None;
-    if let Some(FoundPlan { cached, texts }) = engine.plans.get(request, &catalog) {
+    if let Some((cached, texts)) = engine.plans.get(request, shape.as_ref(), &catalog) {
         let plan = match &cached.plan {
-            KeptPlan::Physical(template) => ReusedPlan::Physical(CopiedPlan::new(engine, context, template, &texts)?),
-            KeptPlan::Logical(plan) => ReusedPlan::Logical(plan),
+            ReusablePlan::Physical(template) => {
+                ReusedPlan::Physical(CopiedPlan::new(engine, context, template, Arc::clone(&texts))?)
+            }
+            ReusablePlan::Logical(plan) => ReusedPlan::Logical(plan),
         };
         let expected = |time_path, shards| match &plan {
             ReusedPlan::Physical(plan) => plan.expected_scan(context, time_path, shards),
@@ -60,7 +63,7 @@ pub(super) async fn run(
                 ReusedPlan::Physical(plan) => plan.over(engine, context, &opened, prefetched),
                 ReusedPlan::Logical(plan) => {
                     let plan = plan_cache::bind(plan, context, &opened).map_err(failure::problem)?;
-                    planner::plan_optimized(engine, context, &opened, &plan).await?
+                    planner::plan_optimized(engine, context, &opened, &plan, &texts).await?
                 }
             };
             return execute(opened, planned, cached.rows_max);
@@ -69,8 +72,10 @@ pub(super) async fn run(
     }
     match sql::parse(&request.sql, engine.options.statement_bytes_max)? {
         Statement::Query(query) => {
-            let (read_views, planned, rows_max) = prepare(engine, context, request, &query, read_views).await?;
-            keep_plan(engine, context, request, &read_views, &planned, rows_max).await;
+            let (read_views, planned, rows_max) =
+                prepare(engine, context, request, shape.as_ref(), &query, read_views).await?;
+            let settings = engine.sessions.settings();
+            (engine.plans).put(request, shape, context, &read_views, &planned, rows_max, settings);
             execute(read_views, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
@@ -82,47 +87,6 @@ pub(super) async fn run(
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,
     }
-}
-
-/// Keeps the plan of a statement: if statements of its shape can share one, that one, else its own.
-async fn keep_plan(
-    engine: &Engine,
-    context: &Arc<QueryContext>,
-    request: &SqlQuery,
-    read_views: &QueryViews,
-    planned: &QueryPlan,
-    rows_max: Option<usize>,
-) {
-    let (plans, settings) = (&engine.plans, engine.sessions.settings());
-    let shape = StatementShape::of(request).filter(|shape| plans.may_share(shape, read_views.catalog()));
-    if let Some(shape) = shape {
-        let (marked, marks) = shape.marked();
-        let shared = plan_again(engine, &marked, read_views, rows_max).await;
-        let is_kept = shared.is_ok_and(|(own, planned)| {
-            plans.put_shared(&shape, marks, &own, read_views, &planned, rows_max, settings)
-        });
-        if is_kept {
-            return;
-        }
-        plans.never_share(&shape, read_views.catalog());
-    }
-    plans.put(request, context, read_views, planned, rows_max, settings);
-}
-
-/// Plans a statement over the same read views, in a context of its own: it does not run, and nobody reads its warnings.
-async fn plan_again(
-    engine: &Engine,
-    request: &SqlQuery,
-    read_views: &QueryViews,
-    rows_max: Option<usize>,
-) -> Result<(Arc<QueryContext>, QueryPlan), Problem> {
-    let Statement::Query(query) = sql::parse(&request.sql, engine.options.statement_bytes_max)? else {
-        return Err(Problem::new(Code::Internal, "the statement is not a query"));
-    };
-    let context = engine.context(&request.options, Instant::now())?;
-    let resolved = sql::resolve(&query, read_views, &request.parameters)?;
-    let planned = planner::plan(engine, &context, read_views, resolved, &request.parameters, rows_max).await?;
-    Ok((context, planned))
 }
 
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
@@ -140,12 +104,13 @@ async fn open(
     Ok(read_views)
 }
 
-/// Opens the shards of a query unless that was done, resolves its names and plans it. Also returns how many rows its
-/// answer may have, unless it has a LIMIT.
+/// Opens the shards of a query unless that was done, resolves its names and plans it. The plan may have placeholders for
+/// the texts of the shape. Also returns how many rows its answer may have, unless it has a LIMIT.
 async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
+    shape: Option<&StatementShape>,
     query: &ast::Query,
     read_views: Option<QueryViews>,
 ) -> Result<(QueryViews, QueryPlan, Option<usize>), Problem> {
@@ -156,9 +121,11 @@ async fn prepare(
             open(context, &catalog, &sql::collections(query, &catalog)?, request).await?
         }
     };
-    let resolved = sql::resolve(query, &read_views, &request.parameters)?;
+    let quoted = shape.map_or(&[][..], |shape| &shape.quoted);
+    let resolved = sql::resolve(query, &read_views, &request.parameters, quoted)?;
+    let values = StatementValues::of(request, shape)?;
     let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
-    let planned = planner::plan(engine, context, &read_views, resolved, &request.parameters, rows_max).await?;
+    let planned = planner::plan(engine, context, &read_views, resolved, values, rows_max).await?;
     Ok((read_views, planned, rows_max))
 }
 
@@ -168,7 +135,7 @@ async fn select(
     request: &SqlQuery,
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
-    let (read_views, planned, rows_max) = prepare(engine, context, request, query, None).await?;
+    let (read_views, planned, rows_max) = prepare(engine, context, request, None, query, None).await?;
     execute(read_views, planned.executable, rows_max)
 }
 
@@ -207,7 +174,7 @@ async fn explain(
     query: &ast::Query,
     analyze: bool,
 ) -> Result<QueryOutput, Problem> {
-    let (read_views, planned, _) = prepare(engine, context, request, query, None).await?;
+    let (read_views, planned, _) = prepare(engine, context, request, None, query, None).await?;
     let rows = explain::rows(&planned, analyze).await?;
     Ok(QueryOutput {
         read_views: Some(read_views),
@@ -229,7 +196,16 @@ async fn define(
     let mut defined = sql::define(id, text, replace, &read_views)?;
     // Planning checks its types. Its warnings are reported below, so planning must not repeat them.
     defined.query.warnings.clear();
-    match planner::plan(engine, context, &read_views, defined.query, &[], None).await {
+    match planner::plan(
+        engine,
+        context,
+        &read_views,
+        defined.query,
+        StatementValues::default(),
+        None,
+    )
+    .await
+    {
         // This error comes after the type check: a missing shard makes answers incomplete, not the definition invalid.
         Err(problem) if problem.code == Code::Incomplete => {}
         planned => drop(planned?),

@@ -77,7 +77,7 @@ fn define_field(
     let path = check_field_name(id, &collection, catalog)?;
     let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
     super::reads::check_field_expression(&expression)?;
-    let query = resolve::resolve(&select_from_collection(&expression, &collection)?, context, &[]);
+    let query = resolve::resolve(&select_from_collection(&expression, &collection)?, context, &[], &[]);
     let mut resolver = Resolver::new(context, catalog, &[]);
     let names = resolver.collection_names(&collection);
     let table = resolver.document_table(&collection)?;
@@ -190,7 +190,7 @@ fn define_view(
         );
     }
     let query = statement::parse_query(text, proto::limits::DEFINITION_BYTES_MAX)?;
-    let checked = resolve::resolve(&query, context, &[]);
+    let checked = resolve::resolve(&query, context, &[], &[]);
     let mut resolver = Resolver::new(context, catalog, &[]);
     let resolved = resolver.expand(id, |resolver| resolver.query(&query));
     let checked = clearest_result(resolved, checked)?;

@@ -17,7 +17,7 @@ mod token;
 
 use std::collections::BTreeSet;
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use plan::Column;
 use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
@@ -43,13 +43,15 @@ pub(crate) fn collections(query: &ast::Query, catalog: &Catalog) -> Result<BTree
     on_deep_stack(|| reads::collections(query, catalog))
 }
 
-/// Resolves a query; `parameters` replace `$1`, `$2`, …
+/// Resolves a query; `parameters` replace `$1`, `$2`, … The quoted texts that begin at `quoted` become the parameters
+/// behind them, in this order.
 pub(crate) fn resolve(
     query: &ast::Query,
     context: &dyn SchemaContext,
     parameters: &[serde_json::Value],
+    quoted: &[Location],
 ) -> Result<ResolvedQuery, Problem> {
-    on_deep_stack(|| resolve::resolve(query, context, parameters))
+    on_deep_stack(|| resolve::resolve(query, context, parameters, quoted))
 }
 
 /// The names of the columns that a query returns.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::catalog::DefinitionId;
 
 /// A statement of any kind.
@@ -50,6 +50,8 @@ pub(crate) enum Statement {
 pub(crate) struct StatementText {
     /// Where it is in the statement, in bytes.
     pub span: Range<usize>,
+    /// Where it begins, as the parser counts.
+    pub start: Location,
     /// `$1`, …; none for a quoted text.
     pub parameter: Option<String>,
     /// The text without quotes; empty for a parameter.

@@ -117,6 +117,7 @@ pub(super) fn texts(sql: &str) -> Option<Vec<StatementText>> {
         texts.push(StatementText {
             is_compared: begins_operand && ends_operand(next.map(|token| &token.token)),
             span: offsets.of(token.span.start)..offsets.of(token.span.end),
+            start: token.span.start,
             parameter: match &token.token {
                 Token::Placeholder(name) => Some(name.clone()),
                 _ => None,

@@ -16,6 +16,7 @@ pub fn is_exact(condition: &Expr) -> bool {
         exact = match node {
             Expr::Column(_)
             | Expr::Literal(..)
+            | Expr::Placeholder(_)
             | Expr::Alias(_)
             | Expr::BinaryExpr(_)
             | Expr::Not(_)

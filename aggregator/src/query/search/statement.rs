@@ -40,6 +40,7 @@ use crate::{
         cursor,
         planner::{self, TypedQuery},
         query_plan::ExecutablePlan,
+        statement_shape::StatementValues,
     },
     sql::{self, Statement},
 };
@@ -141,8 +142,16 @@ async fn page(
         &parse_query(&search_sql(search, name, columns, key))?,
         search.read_views,
         &[],
+        &[],
     )?;
-    let typed = planner::type_query(search.engine, search.context, search.read_views, resolved, &[]).await?;
+    let typed = planner::type_query(
+        search.engine,
+        search.context,
+        search.read_views,
+        resolved,
+        StatementValues::default(),
+    )
+    .await?;
     let total = count_rows(search, &typed).await?;
     let order = RowOrder::new(&typed.logical, kind, search.sort.descending)?;
     let by = format!("{key} {}", order.type_and_direction());

@@ -120,7 +120,7 @@ async fn planning_ends_at_cancellation_or_deadline() {
             &context,
             &read_views,
             resolved(sql, &[&["n:int"]]),
-            &[],
+            StatementValues::default(),
             None,
         )
         .await;
@@ -130,7 +130,7 @@ async fn planning_ends_at_cancellation_or_deadline() {
             &opening,
             &read_views,
             resolved(sql, &[&["n:int"]]),
-            &[],
+            StatementValues::default(),
             None,
         )
         .await;

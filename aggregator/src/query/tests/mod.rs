@@ -30,7 +30,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use self::fake::{FakeChanges, FakeLeaf, FakeTailer};
-use super::{Engine, planner, read_views::QueryViews, run, statement};
+use super::{Engine, planner, read_views::QueryViews, run, statement, statement_shape::StatementValues};
 use crate::{
     AggregatorOptions, Roles,
     answer::{Answer, Part, QueryOptions, SqlQuery, Stats},
@@ -148,7 +148,15 @@ impl Bench {
                 let read_views =
                     QueryViews::open(&context, &engine.catalog(), &names, &request.options.at_least).await?;
                 read_views.require_complete(request.options.allow_partial)?;
-                let planned = planner::plan(&engine, &context, &read_views, resolved, &[], rows_max).await?;
+                let planned = planner::plan(
+                    &engine,
+                    &context,
+                    &read_views,
+                    resolved,
+                    StatementValues::default(),
+                    rows_max,
+                )
+                .await?;
                 let output = statement::execute(read_views, planned.executable, rows_max)?;
                 sender.send(output, &context, started).await
             };

@@ -213,8 +213,11 @@ impl Resolver<'_> {
         }
     }
 
-    /// Checks a literal or parameter.
+    /// Checks a literal or parameter. A quoted text of the statement may become a parameter.
     pub(super) fn literal(&mut self, value: &ValueWithSpan) -> Result<Expr, Problem> {
+        if let Some(number) = self.parameter_for(value) {
+            return Ok(Expr::Value(Literal::Placeholder(format!("${number}")).into()));
+        }
         match &value.value {
             Literal::Number(..) | Literal::Boolean(_) | Literal::Null | Literal::HexStringLiteral(_) => {}
             Literal::Placeholder(name) => self.check_parameter(name).map_err(|problem| at(problem, value.span))?,
@@ -227,6 +230,15 @@ impl Resolver<'_> {
         // The planner knows fewer notations for strings than the parser.
         let expr = Expr::Value(value.clone());
         Ok(text_literal(&expr).map(text).unwrap_or(expr))
+    }
+
+    /// The number of the parameter that a quoted text becomes. Places in a definition are not those of the statement.
+    fn parameter_for(&self, value: &ValueWithSpan) -> Option<usize> {
+        if !matches!(value.value, Literal::SingleQuotedString(_)) || !self.expanding.is_empty() {
+            return None;
+        }
+        let index = self.quoted.iter().position(|start| *start == value.span.start)?;
+        Some(self.parameters.len() + index + 1)
     }
 
     fn check_parameter(&self, name: &str) -> Result<(), Problem> {

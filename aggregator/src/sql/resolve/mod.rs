@@ -24,7 +24,7 @@ mod unresolved;
 pub(super) mod value;
 mod with;
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::Problem;
 
 pub(super) use self::{
@@ -37,13 +37,15 @@ pub(super) use self::{
 };
 use super::{ResolvedQuery, SchemaContext, copies::Copies};
 
-/// Resolves a query.
+/// Resolves a query. The quoted texts that begin at `quoted` become parameters.
 pub(super) fn resolve(
     query: &ast::Query,
     context: &dyn SchemaContext,
     parameters: &[serde_json::Value],
+    quoted: &[Location],
 ) -> Result<ResolvedQuery, Problem> {
     let mut resolver = Resolver::new(context, context.catalog(), parameters);
+    resolver.quoted = quoted;
     resolver.copies = Copies::of_query(query);
     let (query, _) = resolver.query(query)?;
     Ok(resolver.into_resolved(query))

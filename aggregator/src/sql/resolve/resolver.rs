@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use plan::Column;
 use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
 
@@ -39,6 +39,8 @@ pub(in crate::sql) struct Resolver<'c> {
     /// The catalog to look names up in: the context's, or a copy with the definition being created.
     pub(super) catalog: &'c Catalog,
     pub(super) parameters: &'c [serde_json::Value],
+    /// Where the quoted texts of the statement begin that become further parameters.
+    pub(super) quoted: &'c [Location],
     pub tables: Vec<TableUse>,
     pub(super) warnings: Vec<String>,
     pub(super) names: HashMap<CollectionName, Rc<CollectionNames>>,
@@ -92,6 +94,7 @@ impl<'c> Resolver<'c> {
             context,
             catalog,
             parameters,
+            quoted: &[],
             tables: Vec::new(),
             warnings: Vec::new(),
             names: HashMap::new(),

@@ -374,7 +374,7 @@ fn hostile_statements_end_quickly_in_an_error() {
         let shown: String = sql.chars().take(40).collect();
         let started = Instant::now();
         let result = match parse(&sql, 1 << 20) {
-            Ok(Statement::Query(query)) => super::super::resolve(&query, &schema, &[]).map(drop),
+            Ok(Statement::Query(query)) => super::super::resolve(&query, &schema, &[], &[]).map(drop),
             Ok(_) => Ok(()),
             Err(problem) => Err(problem),
         };

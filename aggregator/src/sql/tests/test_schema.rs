@@ -137,7 +137,7 @@ impl TestSchema {
 
     pub(super) fn resolve(&self, sql: &str, parameters: &[serde_json::Value]) -> Result<ResolvedQuery, Problem> {
         match parse(sql, 1 << 20)? {
-            Statement::Query(query) => resolve(&query, self, parameters),
+            Statement::Query(query) => resolve(&query, self, parameters, &[]),
             other => panic!("{other:?}"),
         }
     }
