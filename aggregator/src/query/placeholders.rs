@@ -80,13 +80,19 @@ pub(super) fn are_only_in_scans(plan: &LogicalPlan) -> Result<bool> {
 
 /// A plan with its texts instead of placeholders and numbered literals.
 pub(super) fn plan_with_texts(plan: LogicalPlan, texts: &Texts) -> Result<LogicalPlan> {
+    if texts.is_empty() {
+        return Ok(plan);
+    }
     let replaced = plan.transform_up_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let replaced = node.map_expressions(|expr| {
             let name = names.save(&expr);
             Ok(with_texts(expr, texts)?.update_data(|expr| name.restore(expr)))
         })?;
-        replaced.map_data(LogicalPlan::recompute_schema)
+        match replaced.transformed {
+            true => replaced.map_data(LogicalPlan::recompute_schema),
+            false => Ok(replaced),
+        }
     })?;
     Ok(replaced.data)
 }
@@ -136,18 +142,23 @@ fn compare_with_placeholders(mut expr: Expr, schema: &DFSchema, placed: &mut [us
         let data_type = expr.get_type(schema).ok()?;
         matches!(data_type, DataType::Utf8 | DataType::Utf8View).then_some(data_type)
     };
-    let is_text = |expr: &Expr| compared_number(expr).is_none() && text_type(expr).is_some();
     let compared: Vec<&mut Expr> = match &mut expr {
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::Eq | Operator::NotEq,
             right,
-        }) => match (is_text(left), is_text(right)) {
-            (true, _) => vec![right],
-            (_, true) => vec![left],
+        }) => match (compared_number(left), compared_number(right)) {
+            (None, Some(_)) if text_type(left).is_some() => vec![right],
+            (Some(_), None) if text_type(right).is_some() => vec![left],
             _ => Vec::new(),
         },
-        Expr::InList(list) if is_text(&list.expr) => list.list.iter_mut().collect(),
+        Expr::InList(list) => {
+            let has_number = list.list.iter().any(|item| compared_number(item).is_some());
+            match has_number && compared_number(&list.expr).is_none() && text_type(&list.expr).is_some() {
+                true => list.list.iter_mut().collect(),
+                false => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     };
     let mut replaced = false;

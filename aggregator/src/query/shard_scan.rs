@@ -176,6 +176,9 @@ impl ShardScan {
 
     /// The same scan with these texts for the placeholders in its conditions.
     pub(super) fn with_texts(&self, texts: &Texts) -> Result<Self> {
+        if texts.is_empty() {
+            return Ok(self.clone());
+        }
         let filter = self
             .filter
             .iter()
