@@ -15,14 +15,14 @@ use std::{
 use bytes::Bytes;
 use leaf::{Leaf, LeafOptions};
 use plan::{
-    client::RemoteLeaves,
+    client::RemoteScan,
     scan::Scan,
     views::{OpenRequest, ReadViews, WantedShards},
 };
 use proto::{
     Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
-    client::leaves::Leaves,
+    client::ingest::RemoteIngest,
     cluster::{Members, Role},
     ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Ingest, Loss, ShardId},
     record::{Record, RecordValue, RequestKey, Rules, TimeKind},
@@ -64,9 +64,9 @@ impl ServedLeaf {
     }
 
     /// Another client, whose tasks run on these threads.
-    fn client(&self, threads: &tokio::runtime::Runtime) -> RemoteLeaves {
+    fn client(&self, threads: &tokio::runtime::Runtime) -> RemoteScan {
         let _there = threads.enter();
-        RemoteLeaves::new(Leaves::new(&self.members, self.catalog.subscribe()).expect("the leaves"))
+        RemoteScan::new(RemoteIngest::new(&self.members, self.catalog.subscribe()).expect("the leaves"))
     }
 
     /// Waits until the leaf has released all views.
@@ -127,8 +127,8 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
     let stop = CancellationToken::new();
     let (ingest, scan, members): (Arc<dyn Ingest>, Arc<dyn Scan>, Members) = if over_grpc {
         let members = serve_over_grpc(&leaf, &receiver, stop.clone()).await;
-        let leaves = Leaves::new(&members, receiver).expect("the leaves");
-        (Arc::new(leaves.clone()), Arc::new(RemoteLeaves::new(leaves)), members)
+        let leaves = RemoteIngest::new(&members, receiver).expect("the leaves");
+        (Arc::new(leaves.clone()), Arc::new(RemoteScan::new(leaves)), members)
     } else {
         (leaf.clone(), leaf.clone(), Members::default())
     };

@@ -95,7 +95,7 @@ pub enum BatchOutcome {
 
 /// What a shard has stored of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StoredRange {
+pub struct StoredPosition {
     /// The topic that the records came from; `None` before the first record.
     pub topic: Option<String>,
     /// The position; -1 before the first record.
@@ -273,7 +273,7 @@ pub trait Ingest: Send + Sync {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem>;
 
     /// What is stored of a partition. Opens the shard if necessary.
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem>;
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem>;
 
     /// The result of the push at this offset of the push log. Waits until the leaf has ingested it, at most until the
     /// deadline (`Code::Timeout`). `Conflict` if the key was used for another body.

@@ -88,7 +88,7 @@ impl PushPipeline {
         items: Vec<Bytes>,
         key: Option<RequestKey>,
         deadline: Instant,
-    ) -> Result<PushOutcome, Problem> {
+    ) -> Result<PushSummary, Problem> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let has_key = key.is_some();
         let request = PushRequest {
@@ -108,7 +108,7 @@ impl PushPipeline {
 
 /// The result of a push over all its partitions.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct PushOutcome {
+pub(super) struct PushSummary {
     pub accepted: u64,
     pub rejected: u64,
     /// Sorted by index, at most `PUSH_ERRORS_MAX`.
@@ -122,7 +122,7 @@ pub(super) struct PushOutcome {
 }
 
 /// Stores the items of a push. They are durable and visible when this returns.
-async fn push(engine: &Engine, name: &CollectionName, request: PushRequest) -> Result<PushOutcome, Problem> {
+async fn push(engine: &Engine, name: &CollectionName, request: PushRequest) -> Result<PushSummary, Problem> {
     let collection = get_or_create_collection(engine, name).await?;
     let shards = collection.settings.shards.max(1);
     let home = match &request.key {
@@ -142,7 +142,7 @@ async fn push(engine: &Engine, name: &CollectionName, request: PushRequest) -> R
     // Nothing is written before every partition is ready. A partition that is unavailable then fails the whole push,
     // and no client has to find out which part of it is stored.
     delivery.wait_until_ready(&batches).await?;
-    let mut outcome = PushOutcome::default();
+    let mut outcome = PushSummary::default();
     let mut batches = batches.into_iter();
     if let Some(first) = batches.next() {
         let (result, indexes) = delivery.send(first).await?;
@@ -178,7 +178,7 @@ async fn get_or_create_collection(engine: &Engine, name: &CollectionName) -> Res
     })
 }
 
-impl PushOutcome {
+impl PushSummary {
     /// Whether an earlier request with the same key had stored all of it.
     pub(super) fn repeated(&self) -> bool {
         self.parts > 0 && self.parts_repeated == self.parts

@@ -8,7 +8,7 @@ use proto::{
     address::SourceName,
     catalog::CollectionUid,
     ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredRange,
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition,
     },
     problem::Problem,
     record::RequestKey,
@@ -39,7 +39,7 @@ impl Ingest for DuplicateSender {
         self.0.pushed(shard, partition, offset, request, deadline).await
     }
 
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         self.0.stored(shard, source, partition).await
     }
 

@@ -5,11 +5,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use leaf::{Leaf, LeafOptions};
-use plan::client::RemoteLeaves;
+use plan::client::RemoteScan;
 use proto::{
     Code, Problem,
     client::{
-        leaves::Leaves,
+        ingest::RemoteIngest,
         nodes::RemoteNodes,
         tailers::{LoggedPushes, Tailers},
     },
@@ -188,7 +188,7 @@ impl Node {
         let changes = TopicChanges::start(kafka.clone(), self.replica.clone(), leaves, self.stop.clone())
             .map_err(failed("read the change log"))?;
         let shared: Arc<dyn Changes> = Arc::new(changes.clone());
-        let remote = Leaves::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
+        let remote = RemoteIngest::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
         let mut options = TailerOptions {
             node: Some(self.name.to_string()),
             pushes: Some(kafka.clone()),
@@ -220,8 +220,8 @@ impl Node {
 
     fn aggregator(self, shell: &Shell) -> Result<Running, Failure> {
         let changes = self.follow()?;
-        let leaves = Leaves::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
-        let leaf = Arc::new(RemoteLeaves::new(leaves.clone()));
+        let leaves = RemoteIngest::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
+        let leaf = Arc::new(RemoteScan::new(leaves.clone()));
         let ingest = Arc::new(leaves);
         let tailers = Tailers::new(&self.members, self.replica.catalog()).map_err(failed("reach the tailers"))?;
         let pushes = LoggedPushes::new(tailers.clone(), ingest.clone(), self.replica.catalog());

@@ -7,7 +7,7 @@ use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
     ingest::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId,
-        StoredRange,
+        StoredPosition,
     },
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
@@ -72,10 +72,10 @@ impl Ingest for Leaf {
         if let Some(reason) = self.misrouted(batch.shard, &batch.source, batch.partition) {
             return Ok(BatchOutcome::Refused { reason });
         }
-        self.shard(batch.shard).await?.write(batch).await
+        self.shard(batch.shard).await?.submit_batch(batch).await
     }
 
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         Ok(match self.info(shard).await? {
             ShardInfo::Closed(summary) => summary.stored(source, partition),
             ShardInfo::Open(shard) => shard.stored(source, partition),
@@ -194,7 +194,7 @@ impl Pushes for Leaf {
         if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {
             return Err(Problem::new(Code::BadRequest, reason));
         }
-        shard.push(push).await
+        shard.submit_push(push).await
     }
 }
 

@@ -274,8 +274,8 @@ impl Shards {
             }
         };
         let Some(reserved) = reserved else { return Ok(None) };
-        let shard = match self.open_store(id) {
-            Err(full) if full.is_no_room() && self.services.disk.drop_ballast() => self.open_store(id),
+        let shard = match self.open_shard(id) {
+            Err(full) if full.is_no_room() && self.services.disk.drop_ballast() => self.open_shard(id),
             opened => opened,
         }?;
         if self.closed.load(Ordering::SeqCst) {
@@ -289,7 +289,7 @@ impl Shards {
         Ok(Some(shard))
     }
 
-    fn open_store(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
+    fn open_shard(&self, id: ShardId) -> Result<Arc<Shard>, Error> {
         Shard::open(id, &self.folder(id), self.services.clone())
     }
 

@@ -1,4 +1,4 @@
-//! Scan: one request over one pinned view -> rows, the top k rows, or partial aggregates, and a trailer.
+//! Scan: one request over one read view -> rows, the top k rows, or partial aggregates, and a trailer.
 //!
 //! ```text
 //! request ─ task ─ units ─ index: candidates ─ blocks: columns | raw documents ─ filter

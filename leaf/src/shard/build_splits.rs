@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     obsolete::ObsoleteSegments,
-    replica::Shard,
+    open_shard::Shard,
     scheduler::Task,
     state::{LiveSegment, extend},
     sweep::{remove_file, sweep},

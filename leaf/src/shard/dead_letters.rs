@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{
     job::{DeadLetterRemoval, Job},
-    replica::Shard,
+    open_shard::Shard,
 };
 use crate::{error::Error, options::LeafOptions, store::Partition};
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use metrics::histogram;
 
-use super::{replica::Shard, scheduler::Task};
+use super::{open_shard::Shard, scheduler::Task};
 use crate::{error::Error, split::Segment};
 
 /// Replaces the tail by a micro-split. Returns when to run again, if that is already known.

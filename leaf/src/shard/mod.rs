@@ -1,4 +1,4 @@
-//! Shard: one replica of a slice of a collection. It ingests batches and pushes, and provides read views.
+//! Shard: a slice of a collection. It ingests batches and pushes, and provides read views.
 //!
 //! ```text
 //! write, push ─ queue ─ writer: check ─ one RocksDB batch ─ tail (visible) ─ ack
@@ -14,17 +14,17 @@
 //! Handles of a shard are counted. An idle shard is closed by the owner of the last handle (`retire.rs`), so closing
 //! loses nothing: no job waits, no build runs, no view is held.
 
-pub(crate) mod apply;
 pub(crate) mod batch_check;
 pub(crate) mod budget;
 pub(crate) mod build_splits;
 pub(crate) mod dead_letters;
 pub(crate) mod event;
+pub(crate) mod group;
 pub(crate) mod index_tail;
 mod job;
 mod obsolete;
+mod open_shard;
 pub(crate) mod recover;
-mod replica;
 mod requests;
 mod retire;
 pub(crate) mod scheduler;
@@ -45,12 +45,12 @@ use std::{
 
 use job::QUEUE_JOBS_MAX;
 use metrics::counter;
+pub(crate) use open_shard::{Shard, ShardServices};
 use parking_lot::Mutex;
 use proto::{
     SourceName,
-    ingest::{ShardId, StoredRange},
+    ingest::{ShardId, StoredPosition},
 };
-pub(crate) use replica::{Shard, ShardServices};
 use scheduler::Task;
 use summary::Summary;
 use tokio::sync::{mpsc, watch};
@@ -156,7 +156,7 @@ impl Shard {
     }
 
     /// What is stored of a partition.
-    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
+    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredPosition {
         summary::stored(&self.state.lock().rows, source, partition)
     }
 }

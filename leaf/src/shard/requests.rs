@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     job::{Job, QUEUE_JOBS_MAX, busy},
-    replica::Shard,
+    open_shard::Shard,
     scheduler::Task,
     state::FreshView,
 };
@@ -23,7 +23,7 @@ const PUSH_WAIT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// Sends a batch to the writer and waits for the outcome.
-    pub(crate) async fn write(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
+    pub(crate) async fn submit_batch(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
         let (to, outcome) = oneshot::channel();
         match self.queue.try_send(Job::Write(batch, to)) {
             Ok(()) => {
@@ -36,7 +36,7 @@ impl Shard {
     }
 
     /// Sends a push to the writer and waits for the result. While the shard is busy, waits for room and tries again.
-    pub(crate) async fn push(self: &Arc<Self>, push: Push) -> Result<PushResult, Problem> {
+    pub(crate) async fn submit_push(self: &Arc<Self>, push: Push) -> Result<PushResult, Problem> {
         let deadline = tokio::time::Instant::now() + PUSH_WAIT;
         let (mut changed, mut freed) = (self.changed.subscribe(), self.services.budget.freed());
         loop {

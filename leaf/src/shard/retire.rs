@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tracing::{debug, warn};
 
-use super::{STORE_FOLDER, replica::Shard, summary::Summary, sweep::sweep};
+use super::{STORE_FOLDER, open_shard::Shard, summary::Summary, sweep::sweep};
 
 /// A shard with more bytes in no split must write a split before it closes.
 const UNSPLIT_BYTES_MAX: usize = 1 << 20;

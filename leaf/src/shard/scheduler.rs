@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use proto::ingest::ShardId;
 use tracing::error;
 
-use super::replica::Shard;
+use super::open_shard::Shard;
 use crate::{error::Error, threads};
 
 /// Delay before a failed task runs again.

@@ -18,10 +18,10 @@ use plan::{
 };
 use proto::{
     PositionVector, SourceName,
-    ingest::{Loss, Outcomes, ShardId, StoredRange},
+    ingest::{Loss, Outcomes, ShardId, StoredPosition},
 };
 
-use super::{replica::Shard, state::LiveSegment};
+use super::{open_shard::Shard, state::LiveSegment};
 use crate::{
     codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error},
     error::Error,
@@ -92,7 +92,7 @@ impl Summary {
     }
 
     /// What is stored of a partition.
-    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredRange {
+    pub(crate) fn stored(&self, source: &SourceName, partition: i32) -> StoredPosition {
         stored(&self.rows, source, partition)
     }
 
@@ -231,7 +231,7 @@ const DISK: &str = "disk";
 const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
-pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredRange {
+pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredPosition {
     let row = rows
         .get(&Partition {
             source: source.clone(),
@@ -239,7 +239,7 @@ pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceNa
         })
         .cloned()
         .unwrap_or_default();
-    StoredRange {
+    StoredPosition {
         topic: row.topic,
         offset: row.offset,
         hash: row.hash,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use proto::Address;
 use tracing::warn;
 
-use super::{replica::Shard, state::LiveSegment};
+use super::{open_shard::Shard, state::LiveSegment};
 use crate::{
     error::Error,
     store::{Family, Partition, Ranges, RowKey, RowKind, Store, WriteBatch},

@@ -23,9 +23,9 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
-    apply::{FinishedGroup, Group, KindsCache, PushOutcome, QuarantinedItems},
+    group::{FinishedGroup, Group, KindsCache, PushOutcome, QuarantinedItems},
     job::{DeadLetterRemoval, Job, busy},
-    replica::Shard,
+    open_shard::Shard,
 };
 use crate::{
     error::{Error, panic_text},
@@ -121,7 +121,7 @@ impl ShardWriter {
             return Ok(());
         };
         let jobs = self.gather(first);
-        self.group(shard, jobs)
+        self.run_jobs(shard, jobs)
     }
 
     /// Closes the queue and writes all waiting jobs.
@@ -160,10 +160,10 @@ impl ShardWriter {
         jobs
     }
 
-    fn group(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
+    fn run_jobs(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
         let inputs: Vec<JobInput> = jobs.iter().map(Job::input).collect();
         let (outcomes, written) = match self.build(shard, &inputs, &QuarantinedItems::default()) {
-            Ok(built) => self.write(shard, built?),
+            Ok(built) => self.write_built(shard, built?),
             Err(panic) => {
                 warn!(shard = %shard.id, panic, "the writer panicked; writing record by record to find the cause");
                 self.one_by_one(shard, &inputs)
@@ -254,7 +254,7 @@ impl ShardWriter {
         loop {
             match self.build(shard, &[input], &quarantine) {
                 Ok(Ok(built)) => {
-                    let (mut outcomes, written) = self.write(shard, built);
+                    let (mut outcomes, written) = self.write_built(shard, built);
                     return (outcomes.pop(), written);
                 }
                 Ok(Err(failure)) => return (None, Err(failure)),
@@ -272,7 +272,7 @@ impl ShardWriter {
     }
 
     /// Writes a group and returns the outcomes of its inputs.
-    fn write(&mut self, shard: &Arc<Shard>, built: BuiltGroup) -> (Vec<JobOutcome>, Result<(), Error>) {
+    fn write_built(&mut self, shard: &Arc<Shard>, built: BuiltGroup) -> (Vec<JobOutcome>, Result<(), Error>) {
         let BuiltGroup {
             finished,
             outcomes,
@@ -335,7 +335,7 @@ impl ShardWriter {
         }
         fault::crash_point("after-commit");
         self.kinds_cache.saved();
-        shard.apply(finished.change);
+        shard.make_visible(finished.change);
         self.unsynced_bytes = if sync { 0 } else { self.unsynced_bytes + bytes };
         if sync {
             self.synced_at = Instant::now();
@@ -374,9 +374,9 @@ fn build(
                 JobOutcome::Removal(Ok(()))
             }
             (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),
-            (JobInput::Batch(batch), None) => JobOutcome::Batch(group.write(batch, now_ms)?),
+            (JobInput::Batch(batch), None) => JobOutcome::Batch(group.add_batch(batch, now_ms)?),
             (JobInput::Push(_), Some(reason)) => JobOutcome::Push(Err(busy(reason))),
-            (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.push(push, now_ms)?)),
+            (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.add_push(push, now_ms)?)),
         });
     }
     let sync = inputs.iter().any(|input| !matches!(input, JobInput::Batch(_)));

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::replica::Shard;
+use super::open_shard::Shard;
 use crate::threads;
 
 /// Number of writer threads. They mostly wait for a disk, which serves several requests at once.

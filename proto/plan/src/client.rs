@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::{
     Problem,
-    client::{ASK_WAIT, Peer, leaves::Leaves},
+    client::{ASK_WAIT, Peer, ingest::RemoteIngest},
     cluster::NodeName,
     ingest::ShardId,
     limits::MESSAGE_BYTES_MAX,
@@ -28,18 +28,18 @@ use crate::{
 /// A leaf, and indexes of shards that it holds.
 type IndexesOnLeaf<'a> = (&'a Peer, Vec<usize>);
 
-/// All leaves of a cluster, as the client of queries. [`Leaves`] is the client of writers. Cheap to clone.
+/// All leaves of a cluster, as the client of queries. [`RemoteIngest`] is the client of writers. Cheap to clone.
 #[derive(Clone)]
-pub struct RemoteLeaves {
-    leaves: Leaves,
+pub struct RemoteScan {
+    leaves: RemoteIngest,
     paths: Arc<PathTables>,
     releases: ReleaseQueue,
 }
 
-impl RemoteLeaves {
+impl RemoteScan {
     /// A client of these leaves. Must be called on the runtime that is to renew and release views: one whose threads
     /// queries do not keep busy.
-    pub fn new(leaves: Leaves) -> Self {
+    pub fn new(leaves: RemoteIngest) -> Self {
         Self {
             leaves,
             paths: Arc::default(),
@@ -74,7 +74,7 @@ fn data(peer: &Peer) -> ScanClient<Channel> {
 }
 
 #[async_trait]
-impl Scan for RemoteLeaves {
+impl Scan for RemoteScan {
     async fn open(&self, request: OpenRequest<'_>) -> Opened {
         RemoteViews::open(self.clone(), request).await
     }

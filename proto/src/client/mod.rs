@@ -3,7 +3,7 @@
 //! Each peer has two channels, so that a stream of documents never delays a small request. Every call has a deadline,
 //! and errors of the transport become problems like all others.
 
-pub mod leaves;
+pub mod ingest;
 pub mod nodes;
 pub mod tailers;
 

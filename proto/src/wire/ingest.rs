@@ -6,7 +6,7 @@ use super::{leaf as wire, problem::malformed};
 use crate::{
     address::{Position, PositionVector, SourceName},
     catalog::CollectionUid,
-    ingest::{Batch, BatchOutcome, ItemError, Loss, Outcomes, PartitionStatus, PushResult, ShardId, StoredRange},
+    ingest::{Batch, BatchOutcome, ItemError, Loss, Outcomes, PartitionStatus, PushResult, ShardId, StoredPosition},
     node::QueryId,
     problem::Problem,
     record::{Format, Record, RecordValue, RequestKey, Rules, TimeKind},
@@ -248,8 +248,8 @@ impl TryFrom<wire::Verdict> for BatchOutcome {
     }
 }
 
-impl From<StoredRange> for wire::StoredAnswer {
-    fn from(stored: StoredRange) -> Self {
+impl From<StoredPosition> for wire::StoredAnswer {
+    fn from(stored: StoredPosition) -> Self {
         Self {
             topic: stored.topic,
             offset: stored.offset,
@@ -259,7 +259,7 @@ impl From<StoredRange> for wire::StoredAnswer {
     }
 }
 
-impl From<wire::StoredAnswer> for StoredRange {
+impl From<wire::StoredAnswer> for StoredPosition {
     fn from(stored: wire::StoredAnswer) -> Self {
         Self {
             topic: stored.topic,

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::warn;
 
-use super::{status::PartitionSlot, task::SourceTask};
+use super::{partition::PartitionSlot, task::SourceTask};
 
 /// How often the positions are compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);

@@ -14,9 +14,9 @@ mod probe;
 mod reader;
 mod record;
 mod sender;
-mod source;
 mod start;
 mod status;
+mod supervisor;
 mod task;
 mod windows;
 
@@ -216,7 +216,7 @@ impl Reconciler {
         let task = Arc::new(task);
         let status = Arc::new(SourceStatus::new(task.collection.clone(), task.source.clone()));
         let stop = self.stop.child_token();
-        let run = source::supervise(task.clone(), status.clone(), self.budget.clone(), closer, stop.clone());
+        let run = supervisor::supervise(task.clone(), status.clone(), self.budget.clone(), closer, stop.clone());
         let handle = tokio::spawn(async move {
             if let Some(predecessor) = predecessor {
                 let _ = predecessor.await;

@@ -10,7 +10,9 @@
 
 use std::collections::VecDeque;
 
+use parking_lot::Mutex;
 use proto::{catalog::Skip, ingest::BatchOutcome, record::Record, status::SourceState};
+use tokio::sync::Notify;
 
 use super::Error;
 
@@ -70,6 +72,16 @@ pub(super) enum Flow {
 
 /// Batches are not made smaller than this.
 const BATCH_BYTES_MIN: usize = 64 << 10;
+
+/// A partition, shared by the poll thread (fills it) and its sender (empties it).
+pub(super) struct PartitionSlot {
+    /// The number of the partition.
+    pub number: i32,
+    /// The state. Locked only for moments.
+    pub partition: Mutex<Partition>,
+    /// Wakes the sender.
+    pub wake: Notify,
+}
 
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -189,7 +201,7 @@ impl Partition {
     }
 
     /// Adds a record from the broker. Returns whether to wake the sender.
-    pub(super) fn push(&mut self, record: Record) -> bool {
+    pub(super) fn add(&mut self, record: Record) -> bool {
         // A record that arrives before the seek, or twice, was fetched for an earlier position.
         if self.phase != Phase::Reading || self.needs_seek || record.offset <= self.read {
             return false;

@@ -24,10 +24,10 @@ use super::{
     error::ClientError,
     hold_back::HoldBack,
     idle::IdleComparison,
-    partition::{Flow, Partition},
-    record::{push, record},
+    partition::{Flow, Partition, PartitionSlot},
+    record::{decode_push, record},
     sender::Sender,
-    status::{PartitionSlot, SourceStatus},
+    status::SourceStatus,
     task::SourceTask,
     windows::SourceWindows,
 };
@@ -216,11 +216,11 @@ impl Reader {
     fn receive(&mut self, partition: i32, record: Record) {
         self.received += 1;
         let record = match self.task.source.is_push() {
-            true => push(record),
+            true => decode_push(record),
             false => record,
         };
         let Some(slot) = self.slots.get(&partition) else { return };
-        if slot.partition.lock().push(record) {
+        if slot.partition.lock().add(record) {
             slot.wake.notify_one();
         }
     }

@@ -45,7 +45,7 @@ fn now_ms() -> Option<i64> {
 
 /// Decodes a record of a push topic. A record that is not a push, because another program wrote it, stays a single
 /// value.
-pub(super) fn push(record: Record) -> Record {
+pub(super) fn decode_push(record: Record) -> Record {
     let RecordValue::One(payload) = &record.value else {
         return record;
     };

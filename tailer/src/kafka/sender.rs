@@ -8,7 +8,7 @@ use std::{
 
 use proto::{
     Code, Problem,
-    ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Loss, ShardId, StoredRange},
+    ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Loss, ShardId, StoredPosition},
     record::Record,
 };
 use rdkafka::{
@@ -23,9 +23,9 @@ use super::{
     backoff::Backoff,
     context::SourceContext,
     error::ClientError,
-    partition::{OutgoingBatch, SenderStep},
+    partition::{OutgoingBatch, PartitionSlot, SenderStep},
     start::{StartDecision, decide_start},
-    status::{PartitionSlot, SourceStatus},
+    status::SourceStatus,
     task::SourceTask,
 };
 
@@ -225,7 +225,7 @@ impl Sender {
             self.stop_dead();
             return Ok(());
         }
-        let (low, high) = self.watermarks().await?;
+        let (low, high) = self.broker_offsets().await?;
         let found = self.task.topic_id();
         if let Some(other) = stored.topic.filter(|topic| *topic != found) {
             self.stop(Error::OtherTopic { stored: other, found });
@@ -335,7 +335,7 @@ impl Sender {
         partition.stop(error);
     }
 
-    async fn stored(&self) -> Result<StoredRange, Error> {
+    async fn stored(&self) -> Result<StoredPosition, Error> {
         self.task
             .leaf
             .stored(self.shard(), &self.task.source, self.slot.number)
@@ -378,7 +378,7 @@ impl Sender {
     }
 
     /// The first offset that the broker has, and its end offset. Also learns the id of the Kafka cluster.
-    async fn watermarks(&self) -> Result<(i64, i64), Error> {
+    async fn broker_offsets(&self) -> Result<(i64, i64), Error> {
         let (consumer, task, partition) = (self.consumer.clone(), self.task.clone(), self.slot.number);
         let request = move || {
             // The consumer is closed once its last strong reference is dropped, so this one lives only for the request.

@@ -7,20 +7,9 @@ use proto::{
     CollectionName, SourceName,
     status::{SourceState, TailStatus},
 };
-use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::{Error, partition::Partition};
-
-/// A partition, shared by the poll thread (fills it) and its sender (empties it).
-pub(super) struct PartitionSlot {
-    /// The number of the partition.
-    pub number: i32,
-    /// The state. Locked only for moments.
-    pub partition: Mutex<Partition>,
-    /// Wakes the sender.
-    pub wake: Notify,
-}
+use super::{Error, partition::PartitionSlot};
 
 pub(super) struct SourceStatus {
     /// The collection that receives the documents.

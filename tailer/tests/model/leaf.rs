@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Code, CollectionUid, Problem, SourceName,
-    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredRange},
+    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition},
     record::{Record, RequestKey},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
@@ -229,7 +229,7 @@ impl Ingest for LeafModel {
         Err(Problem::new(Code::NotSupported, "the model accepts no pushes"))
     }
 
-    async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, _: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         let mut unanswered = self.unanswered_stored.lock();
         if *unanswered > 0 {
             *unanswered -= 1;
@@ -238,13 +238,13 @@ impl Ingest for LeafModel {
         let stopped_by_dead_letters = *self.too_many_dead.lock();
         let all = self.ingested.lock();
         let Some(ingested) = all.get(&(source.clone(), partition)) else {
-            return Ok(StoredRange {
+            return Ok(StoredPosition {
                 offset: -1,
                 stopped_by_dead_letters,
-                ..StoredRange::default()
+                ..StoredPosition::default()
             });
         };
-        Ok(StoredRange {
+        Ok(StoredPosition {
             topic: ingested.topic.clone(),
             offset: ingested.offset.unwrap_or(-1),
             hash: ingested.hash,

@@ -21,7 +21,7 @@ use super::{
 use crate::doors::{
     byte_budget::BUDGET_WAIT_MAX,
     names::collection_name,
-    push::{self, PushOutcome},
+    push::{self, PushSummary},
 };
 
 /// Bodies from this size on are split on a blocking thread.
@@ -71,7 +71,7 @@ fn request_key(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<RequestKey>, 
 }
 
 /// The summary of a push. If items were rejected and none was accepted, it is a problem that also has the summary.
-fn response(outcome: &PushOutcome, count: usize) -> Response {
+fn response(outcome: &PushSummary, count: usize) -> Response {
     let mut summary = serde_json::json!({
         "accepted": outcome.accepted,
         "rejected": outcome.rejected,
@@ -174,11 +174,11 @@ mod tests {
             code: "not_json".into(),
             detail: "not JSON".into(),
         };
-        let outcome = |accepted, rejected| PushOutcome {
+        let outcome = |accepted, rejected| PushSummary {
             accepted,
             rejected,
             errors: vec![error.clone()],
-            ..PushOutcome::default()
+            ..PushSummary::default()
         };
         assert_eq!(response(&outcome(2, 0), 2).status(), 200);
         assert_eq!(response(&outcome(1, 1), 2).status(), 200);

@@ -94,7 +94,7 @@ fn errors_have_the_index_in_the_request() {
         partition: 3,
         offset: 9,
     };
-    let mut outcome = PushOutcome::default();
+    let mut outcome = PushSummary::default();
     outcome.add(
         PushResult {
             accepted: 1,

@@ -22,7 +22,7 @@ use plan::{
 use proto::{
     Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
-    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredRange},
+    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredPosition},
     record::{Record, RequestKey},
     status::TailStatus,
     tailer::{Changes, LogHealth, SourceAdmin},
@@ -264,7 +264,7 @@ impl Ingest for FakeLeaf {
     async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
         unsupported()
     }
-    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredPosition, Problem> {
         unsupported()
     }
     async fn partitions(&self, _: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {

@@ -18,7 +18,7 @@ use proto::{
 use tonic::Status;
 
 use super::{
-    RemoteLeaves, control, data, failed,
+    RemoteScan, control, data, failed,
     leaf_scan::{LeafParts, scan_leaf},
     lease::{Lease, id_bytes},
     path_tables::CachedPaths,
@@ -34,7 +34,7 @@ type PartStream = Box<tonic::Streaming<wire::ScanPart>>;
 
 /// Views that are open on leaves.
 pub(super) struct RemoteViews {
-    client: RemoteLeaves,
+    client: RemoteScan,
     lease: Lease,
 }
 
@@ -43,7 +43,7 @@ type LeafAnswer = Result<(OpenOutcomes, Option<PartStream>), Problem>;
 
 impl RemoteViews {
     /// Opens views, and begins the expected scan if every leaf can.
-    pub(super) async fn open(client: RemoteLeaves, request: OpenRequest<'_>) -> Opened {
+    pub(super) async fn open(client: RemoteScan, request: OpenRequest<'_>) -> Opened {
         let lease = Lease::new(client.releases.clone(), request.renewed_until, request.cancelled);
         let views = Self { client, lease };
         let OpenRequest {

@@ -20,10 +20,10 @@ const LIMITS: BatchLimits = BatchLimits {
 #[test]
 fn a_partition_sends_its_whole_window_as_soon_as_the_last_batch_is_acknowledged() {
     let mut partition = reading(-1, 0);
-    assert!(partition.push(record(0, 10)), "an idle sender is woken");
+    assert!(partition.add(record(0, 10)), "an idle sender is woken");
     assert_eq!(sent(&mut partition), (-1, 0, vec![0]));
     for offset in 1..25 {
-        assert!(!partition.push(record(offset, 10)), "a busy sender is not");
+        assert!(!partition.add(record(offset, 10)), "a busy sender is not");
     }
     assert!(
         matches!(partition.next_step(), SenderStep::Wait),
@@ -41,7 +41,7 @@ fn a_partition_sends_its_whole_window_as_soon_as_the_last_batch_is_acknowledged(
 fn a_batch_stays_below_its_size_limit_and_a_larger_record_is_sent_alone() {
     let mut partition = reading(-1, 0);
     for (offset, bytes) in [(0, 5_000), (1, 1_000), (2, 1_000), (3, 1_000)] {
-        partition.push(record(offset, bytes));
+        partition.add(record(offset, bytes));
     }
     for (through, offsets) in [(0, vec![0]), (2, vec![1, 2]), (3, vec![3])] {
         assert_eq!(sent(&mut partition).2, offsets);
@@ -66,9 +66,9 @@ fn a_resumed_partition_sends_the_last_stored_record_again() {
 #[test]
 fn records_that_arrive_twice_or_before_the_seek_are_ignored() {
     let mut partition = Partition::new(LIMITS, &[]);
-    assert!(!partition.push(record(5, 1)));
+    assert!(!partition.add(record(5, 1)));
     partition.begin(9, 9);
-    assert!(!partition.push(record(90, 1)), "fetched before the seek");
+    assert!(!partition.add(record(90, 1)), "fetched before the seek");
     partition.seek_done();
     push_all(&mut partition, [9, 10, 10, 9, 11]);
     assert_eq!(sent(&mut partition), (9, 11, vec![9, 10, 11]));
@@ -99,7 +99,7 @@ fn records_that_another_sender_has_sent_are_dropped_from_the_window() {
 #[test]
 fn a_refused_batch_stops_the_partition_with_the_reason() {
     let mut partition = reading(-1, 0);
-    partition.push(record(0, 1));
+    partition.add(record(0, 1));
     sent(&mut partition);
     partition.settle(&BatchOutcome::Refused {
         reason: "the topic was recreated".into(),
@@ -108,7 +108,7 @@ fn a_refused_batch_stops_the_partition_with_the_reason() {
         (partition.state(), partition.error().map(ToString::to_string)),
         (SourceState::Stopped, Some("the topic was recreated".to_owned()))
     );
-    assert!(!partition.push(record(1, 1)));
+    assert!(!partition.add(record(1, 1)));
     assert!(matches!(partition.next_step(), SenderStep::Wait));
     assert_eq!(partition.next_offset(), None, "the consumer does not read it");
 }
@@ -119,7 +119,7 @@ fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
     let mut offset = 0;
     while !partition.is_full(WINDOW_BYTES_MAX) {
         assert_eq!(partition.flow(WINDOW_BYTES_MAX, true), None);
-        partition.push(record(offset, 1_000));
+        partition.add(record(offset, 1_000));
         offset += 1;
     }
     assert!(partition.buffered_bytes() > WINDOW_BYTES_MAX);
@@ -149,7 +149,7 @@ fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
 fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
     let mut partition = reading(-1, 0);
     partition.note_end(3);
-    partition.push(record(0, 1));
+    partition.add(record(0, 1));
     partition.reached_end();
     assert_eq!(partition.state(), SourceState::Reading, "it is not acknowledged");
     sent(&mut partition);
@@ -158,7 +158,7 @@ fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
         (partition.state(), partition.end_and_lag()),
         (SourceState::CaughtUp, (Some(3), Some(0)))
     );
-    partition.push(record(5, 1));
+    partition.add(record(5, 1));
     partition.note_end(6);
     assert_eq!(
         (partition.state(), partition.end_and_lag()),
@@ -196,7 +196,7 @@ fn batches_get_smaller_if_large_ones_do_not_get_through() {
     partition.begin(-1, 0);
     partition.seek_done();
     for offset in 0..10 {
-        partition.push(record(offset, 60 << 10));
+        partition.add(record(offset, 60 << 10));
     }
     let first = sent(&mut partition);
     partition.abandon_batch();
@@ -213,7 +213,7 @@ fn batches_get_smaller_if_large_ones_do_not_get_through() {
     partition.begin(-1, 0);
     partition.seek_done();
     for offset in 0..10 {
-        partition.push(record(offset, 60 << 10));
+        partition.add(record(offset, 60 << 10));
     }
     let second = sent(&mut partition);
     assert_eq!(
@@ -355,7 +355,7 @@ fn reading(stored: i64, from: i64) -> Partition {
 
 fn push_all(partition: &mut Partition, offsets: impl IntoIterator<Item = i64>) {
     for offset in offsets {
-        partition.push(record(offset, 1));
+        partition.add(record(offset, 1));
     }
 }
 

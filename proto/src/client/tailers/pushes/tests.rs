@@ -7,7 +7,7 @@ use crate::{
     address::Position,
     catalog::CollectionUid,
     cluster::Members,
-    ingest::{Batch, BatchOutcome, Loss, PartitionStatus, StoredRange},
+    ingest::{Batch, BatchOutcome, Loss, PartitionStatus, StoredPosition},
     record::Rules,
 };
 
@@ -24,7 +24,7 @@ impl Ingest for ScriptedLeaf {
         unreachable!("nothing is written")
     }
 
-    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredPosition, Problem> {
         unreachable!("nothing is stored")
     }
 

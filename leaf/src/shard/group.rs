@@ -159,7 +159,7 @@ impl<'a> Group<'a> {
     }
 
     /// Checks a batch and applies its new records.
-    pub(crate) fn write(&mut self, batch: &Batch, now_ms: i64) -> Result<BatchOutcome, Error> {
+    pub(crate) fn add_batch(&mut self, batch: &Batch, now_ms: i64) -> Result<BatchOutcome, Error> {
         let partition = Partition {
             source: batch.source.clone(),
             number: batch.partition,
@@ -253,7 +253,7 @@ impl<'a> Group<'a> {
     }
 
     /// Applies a push at the next offset of its partition, unless its request was already applied.
-    pub(crate) fn push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
+    pub(crate) fn add_push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
         let partition = Partition {
             source: SourceName::push(),
             number: push.partition,

@@ -1,4 +1,4 @@
-//! One replica of a shard: its parts, its state in memory, and what its writer and its builds need of both.
+//! An open shard: its parts, its state in memory, and what its writer and its builds need of both.
 
 use std::{
     path::PathBuf,
@@ -34,7 +34,7 @@ use crate::{
 /// How long a shard that was opened on a full disk stays read-only at least, even if the disk has room again.
 const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
 
-/// One replica of a shard.
+/// An open shard.
 pub(crate) struct Shard {
     /// Its id.
     pub id: ShardId,
@@ -92,7 +92,7 @@ impl Shard {
         }
     }
 
-    /// Why the replica must be reopened, if it must.
+    /// Why the shard must be reopened, if it must.
     pub(crate) fn failure(&self) -> Option<&str> {
         let stopped = || self.queue.is_closed().then_some("its writer has stopped");
         self.failed.get().map(String::as_str).or_else(stopped)
@@ -156,7 +156,7 @@ impl Shard {
     }
 
     /// Makes a stored change visible.
-    pub(super) fn apply(self: &Arc<Self>, change: StateChange) {
+    pub(super) fn make_visible(self: &Arc<Self>, change: StateChange) {
         let mut state = self.state.lock();
         let removes = !change.deleted.is_empty();
         state.apply(change, Utc::now().timestamp_millis());

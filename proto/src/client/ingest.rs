@@ -17,7 +17,7 @@ use crate::{
     cluster::{Members, NodeName, Role},
     ingest::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Partitions, PushResult, ShardId,
-        StoredRange,
+        StoredPosition,
     },
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
@@ -32,12 +32,12 @@ const CLEAR_WAIT: Duration = Duration::from_secs(60);
 
 /// All leaves of a cluster. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Leaves {
+pub struct RemoteIngest {
     peers: Arc<BTreeMap<NodeName, Peer>>,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
-impl Leaves {
+impl RemoteIngest {
     /// The leaves among the members.
     pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
         let peer = |(name, url): (&NodeName, &str)| Ok((name.clone(), Peer::new(name.clone(), url, catalog.clone())?));
@@ -114,14 +114,14 @@ fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 }
 
 #[async_trait]
-impl Ingest for Leaves {
+impl Ingest for RemoteIngest {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
         let answer = client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await;
         answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
     }
 
-    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
+    async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         let peer = self.holder(shard)?;
         let message = wire::PartitionRequest {
             shard: Some(shard.into()),
