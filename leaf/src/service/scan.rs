@@ -9,10 +9,10 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, stream};
-use lru::LruCache;
 use parking_lot::Mutex;
 use plan::{
     PathKinds,
+    byte_lru::ByteLru,
     scan::{Scan, ScanChunk, ScanStream},
     views::ShardView,
     wire::{PartEncoder, ScanHead, decode_request, is_scanned, take_head},
@@ -42,9 +42,14 @@ use crate::{
 
 /// Stack for decoding a filter expression.
 const STACK_BYTES: usize = 16 << 20;
-/// The number of requests whose preparation is cached, and the most bytes of each.
-const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
-const RECENT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of all cached preparations and of their requests.
+const PREPARATIONS_BYTES_MAX: usize = 32 << 20;
+/// The number of requests whose preparation is cached.
+const PREPARATIONS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
+/// A request with more bytes is prepared each time.
+const CACHED_REQUEST_BYTES_MAX: usize = 16 << 10;
+/// About how many bytes a preparation takes for each byte of its request: expressions are much larger than their encoding.
+const PREPARATION_FACTOR: usize = 16;
 /// How long the leaf holds back the answer about opened views to send it together with the first rows.
 const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
@@ -55,9 +60,9 @@ pub(super) struct ScanService {
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
     deferred: Arc<DeferredAnswers>,
-    /// The most recent requests, by their bytes without the head. To decode and prepare one again would cost more than a
-    /// small scan.
-    recent: Mutex<LruCache<Vec<u8>, Arc<Preparation>>>,
+    /// The preparations of requests, by their bytes without the head. To decode and prepare one again would cost more than
+    /// a small scan. They depend on nothing else, so they are valid forever.
+    preparations: Mutex<ByteLru<Vec<u8>, Arc<Preparation>>>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -74,7 +79,7 @@ impl ScanService {
             catalog,
             path_hashes: Mutex::default(),
             deferred: Arc::default(),
-            recent: Mutex::new(LruCache::new(RECENT_MAX)),
+            preparations: Mutex::new(ByteLru::new(PREPARATIONS_BYTES_MAX, PREPARATIONS_MAX)),
         }
     }
 
@@ -133,14 +138,16 @@ impl ScanService {
 
     fn preparation(&self, head: &ScanHead, request: wire::ScanRequest) -> Result<Arc<Preparation>, Problem> {
         let key = bytes_of(&request);
-        if let Some(known) = self.recent.lock().get(&key) {
-            return Ok(known.clone());
+        if let Some(cached) = self.preparations.lock().get(&key) {
+            return Ok(cached.clone());
         }
         // The filter is decoded recursively; the aggregator limits its depth.
         let request = stacker::grow(STACK_BYTES, || decode_request(head.clone(), request))?;
         let new = Arc::new(Preparation::of(request));
-        if key.len() <= RECENT_BYTES_MAX {
-            self.recent.lock().put(key, new.clone());
+        if key.len() <= CACHED_REQUEST_BYTES_MAX {
+            let bytes = key.len() * (1 + PREPARATION_FACTOR);
+            // Dropped after the lock is released.
+            let _displaced = self.preparations.lock().put(key, new.clone(), bytes);
         }
         Ok(new)
     }
