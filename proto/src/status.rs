@@ -48,7 +48,7 @@ impl SourceState {
 
 /// One partition of a source, as its tailer sees it. While the partitions of a source are unknown, it has one row with
 /// `partition: None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailStatus {
     /// The collection.
     pub collection: CollectionName,

@@ -61,7 +61,6 @@ pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Fail
         })?;
     let node = Node {
         name,
-        role,
         members,
         replica,
         settings,
@@ -112,7 +111,6 @@ fn member_address(members: &Members, role: Role, name: &NodeName, config: Option
 /// A node before it starts its role.
 struct Node {
     name: NodeName,
-    role: Role,
     members: Members,
     replica: Arc<CatalogReplica>,
     settings: Settings,
@@ -266,8 +264,6 @@ impl Node {
     ) -> Result<RoutesBuilder, Failure> {
         let mut routes = shell::routes()?;
         let node = NodeService {
-            name: self.name.clone(),
-            role: self.role,
             started_ms: shell.started_ms,
             state: self.replica.state(),
             changes: changes.clone(),

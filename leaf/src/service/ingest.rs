@@ -7,7 +7,7 @@ use proto::{
     ingest::Ingest,
     wire::{
         ingest::{require, shard, source},
-        leaf::{self as wire, ingest_server},
+        leaf::{self as wire, Json, ingest_server},
     },
 };
 use tokio::sync::watch;
@@ -26,22 +26,18 @@ pub(super) struct IngestService {
 
 #[tonic::async_trait]
 impl ingest_server::Ingest for IngestService {
-    async fn write(&self, request: Request<wire::Batch>) -> Result<Response<wire::Verdict>, Status> {
+    async fn write(&self, request: Request<wire::Batch>) -> Result<Response<Json>, Status> {
         let batch = caught_up(request, &self.catalog).await?;
-        let outcome = self.leaf.write(batch.try_into()?).await?;
-        Ok(Response::new(outcome.into()))
+        Json::response(&self.leaf.write(batch.try_into()?).await?)
     }
 
-    async fn stored(&self, request: Request<wire::PartitionRequest>) -> Result<Response<wire::StoredAnswer>, Status> {
+    async fn stored(&self, request: Request<wire::PartitionRequest>) -> Result<Response<Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let stored = self
-            .leaf
-            .stored(shard(request.shard)?, &source(&request.source)?, request.partition)
-            .await?;
-        Ok(Response::new(stored.into()))
+        let (shard, source) = (shard(request.shard)?, source(&request.source)?);
+        Json::response(&self.leaf.stored(shard, &source, request.partition).await?)
     }
 
-    async fn pushed(&self, request: Request<wire::PushedRequest>) -> Result<Response<wire::PushAnswer>, Status> {
+    async fn pushed(&self, request: Request<wire::PushedRequest>) -> Result<Response<Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
         let key = require(request.request, "the request")?.try_into()?;
         let pushed = self
@@ -54,49 +50,34 @@ impl ingest_server::Ingest for IngestService {
                 deadline(request.wait_ms),
             )
             .await?;
-        Ok(Response::new(pushed.into()))
+        Json::response(&pushed)
     }
 
-    async fn partitions(
-        &self,
-        request: Request<wire::PartitionsRequest>,
-    ) -> Result<Response<wire::PartitionsAnswer>, Status> {
+    async fn partitions(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let partitions = self.leaf.partitions(collection(&request.collection)?).await?;
-        Ok(Response::new(wire::PartitionsAnswer {
-            partitions: partitions.into_iter().map(Into::into).collect(),
-        }))
+        Json::response(&self.leaf.partitions(collection(&request.collection)?).await?)
     }
 
     async fn note_loss(&self, request: Request<wire::LossNote>) -> Result<Response<wire::LossNoted>, Status> {
         let note = caught_up(request, &self.catalog).await?;
         self.leaf
-            .note_loss(shard(note.shard)?, require(note.loss, "the loss")?.try_into()?)
+            .note_loss(shard(note.shard)?, require(note.loss, "the loss")?.decode()?)
             .await?;
         Ok(Response::new(wire::LossNoted {}))
     }
 
-    async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<wire::LossesAnswer>, Status> {
+    async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let losses = self.leaf.losses(collection(&request.collection)?).await?;
-        Ok(Response::new(wire::LossesAnswer {
-            losses: losses.into_iter().map(Into::into).collect(),
-        }))
+        Json::response(&self.leaf.losses(collection(&request.collection)?).await?)
     }
 
-    async fn clear_dead_letters(
-        &self,
-        request: Request<wire::ClearRequest>,
-    ) -> Result<Response<wire::Cleared>, Status> {
+    async fn clear_dead_letters(&self, request: Request<wire::ClearRequest>) -> Result<Response<Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
         let of_source = request.source.as_deref().map(source).transpose()?;
         let cleared = self
             .leaf
             .clear_dead_letters(collection(&request.collection)?, of_source.as_ref())
             .await?;
-        Ok(Response::new(wire::Cleared {
-            letters: cleared.letters,
-            complete: cleared.complete,
-        }))
+        Json::response(&cleared)
     }
 }

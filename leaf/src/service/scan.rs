@@ -67,10 +67,6 @@ pub(super) struct ScanService {
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-fn stream_of<T: Send + 'static, U: From<T> + Send + 'static>(items: Vec<T>) -> ResponseStream<U> {
-    stream::iter(items.into_iter().map(|item| Ok(item.into()))).boxed()
-}
-
 impl ScanService {
     /// Serves this leaf's shards.
     pub(super) fn new(leaf: Arc<Leaf>, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
@@ -198,7 +194,7 @@ impl scan_server::Scan for ScanService {
     type OpenAndScanStream = ResponseStream<wire::ScanPart>;
     type ScanStream = ResponseStream<wire::ScanPart>;
     type ScanRestStream = ResponseStream<wire::ScanPart>;
-    type FieldsStream = ResponseStream<wire::Field>;
+    type FieldsStream = ResponseStream<wire::Json>;
     type DeadLettersStream = ResponseStream<wire::DeadLetter>;
 
     async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
@@ -269,13 +265,13 @@ impl scan_server::Scan for ScanService {
     async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
         let fields = self.leaf.fields(shard(request.shard)?).await?;
-        Ok(Response::new(stream_of(fields)))
+        let fields = fields.into_iter().map(|field| Ok(wire::Json::of(&field)?));
+        Ok(Response::new(stream::iter(fields).boxed()))
     }
 
-    async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
+    async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let status = self.leaf.status(shard(request.shard)?).await?;
-        Ok(Response::new(status.into()))
+        wire::Json::response(&self.leaf.status(shard(request.shard)?).await?)
     }
 
     async fn dead_letters(
@@ -283,10 +279,9 @@ impl scan_server::Scan for ScanService {
         request: Request<wire::DeadLettersRequest>,
     ) -> Result<Response<Self::DeadLettersStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        Ok(Response::new(stream_of(
-            self.leaf
-                .dead_letters(shard(request.shard)?, request.limit as usize)
-                .await?,
-        )))
+        let (shard, limit) = (shard(request.shard)?, request.limit as usize);
+        let letters = self.leaf.dead_letters(shard, limit).await?;
+        let letters = letters.into_iter().map(|letter| Ok(letter.into()));
+        Ok(Response::new(stream::iter(letters).boxed()))
     }
 }

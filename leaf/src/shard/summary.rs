@@ -14,7 +14,7 @@ use std::{
 
 use plan::{
     Kinds, Path, PathKinds,
-    scan::{PathStatus, ShardStatus, SplitStatus},
+    scan::{PathIndex, PathStatus, ShardStatus, SplitStatus},
 };
 use proto::{
     PositionVector, SourceName,
@@ -159,7 +159,7 @@ impl Summary {
                 .number(u64::from(field.kinds.0))
                 .number(field.documents);
             to = to
-                .bytes(field.indexed.as_bytes())
+                .bytes(field.indexed.as_str().as_bytes())
                 .byte(u8::from(field.sample.is_some()));
             to = to.bytes(field.sample.as_deref().unwrap_or_default().as_bytes());
         }
@@ -192,7 +192,7 @@ impl Summary {
         for _ in 0..from.number()? {
             summary.splits.push(SplitStatus {
                 id: from.number()?,
-                place: DISK,
+                on_disk: true,
                 generation: from.small()?,
                 documents: from.number()?,
                 deleted: from.number()?,
@@ -211,9 +211,9 @@ impl Summary {
 fn decode_field(from: &mut ValueReader) -> DecodeResult<PathStatus> {
     let path = Path::try_from(from.text()?.to_owned()).map_err(DecodeError::Malformed)?;
     let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
-    let indexed = INDEXED
+    let indexed = PathIndex::ALL
         .into_iter()
-        .find(|known| *known == indexed)
+        .find(|index| index.as_str() == indexed)
         .ok_or_else(|| DecodeError::Malformed(format!("unknown kind of index: {indexed}")))?;
     let has_sample = from.byte()? != 0;
     let sample = from.text()?.to_owned();
@@ -225,10 +225,6 @@ fn decode_field(from: &mut ValueReader) -> DecodeResult<PathStatus> {
         sample: has_sample.then_some(sample),
     })
 }
-
-const DISK: &str = "disk";
-/// How a path is indexed: not in all segments, as a column with postings, or as a column.
-const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
 pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredRange {
@@ -275,7 +271,7 @@ pub(crate) fn status(
 pub(crate) fn split_status(entry: &LiveSegment) -> SplitStatus {
     SplitStatus {
         id: entry.id,
-        place: if entry.on_disk { DISK } else { "memory" },
+        on_disk: entry.on_disk,
         generation: entry.generation,
         documents: u64::from(entry.segment.documents()),
         deleted: entry.deleted.len(),
@@ -290,7 +286,7 @@ pub(crate) fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathSt
         path: path.clone(),
         kinds,
         documents: 0,
-        indexed: "raw",
+        indexed: PathIndex::Raw,
         sample: None,
     };
     let mut fields: BTreeMap<Path, (PathStatus, bool, bool)> = paths
@@ -317,9 +313,9 @@ pub(crate) fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathSt
     }
     let with_indexed = |(mut field, columns, text): (PathStatus, bool, bool)| {
         field.indexed = match (columns, text) {
-            (false, _) => "raw",
-            (true, true) => "text",
-            (true, false) => "columns",
+            (false, _) => PathIndex::Raw,
+            (true, true) => PathIndex::Text,
+            (true, false) => PathIndex::Columns,
         };
         field
     };

@@ -85,11 +85,8 @@ impl Scan for RemoteLeaves {
             shard: Some(shard.into()),
             id: id.to_owned(),
         };
-        let response = data(peer)
-            .document(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        response.into_inner().document.map(TryInto::try_into).transpose()
+        let answer = peer.answer(data(peer).document(peer.request(message, ASK_WAIT)).await)?;
+        answer.document.map(TryInto::try_into).transpose()
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
@@ -97,11 +94,8 @@ impl Scan for RemoteLeaves {
         let message = wire::ShardRequest {
             shard: Some(shard.into()),
         };
-        let response = data(peer)
-            .fields(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        collect(peer, response.into_inner()).await
+        let fields = peer.answer(data(peer).fields(peer.request(message, ASK_WAIT)).await)?;
+        collect(peer, fields, |field| field.decode()).await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
@@ -109,11 +103,7 @@ impl Scan for RemoteLeaves {
         let message = wire::ShardRequest {
             shard: Some(shard.into()),
         };
-        let response = control(peer)
-            .status(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        response.into_inner().try_into()
+        peer.value(control(peer).status(peer.request(message, ASK_WAIT)).await)
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
@@ -122,19 +112,17 @@ impl Scan for RemoteLeaves {
             shard: Some(shard.into()),
             limit: limit as u64,
         };
-        let response = data(peer)
-            .dead_letters(peer.request(message, ASK_WAIT * 3))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        collect(peer, response.into_inner()).await
+        let letters = peer.answer(data(peer).dead_letters(peer.request(message, ASK_WAIT * 3)).await)?;
+        collect(peer, letters, TryInto::try_into).await
     }
 }
 
 /// Receives and decodes a whole answer.
-async fn collect<M, T: TryFrom<M, Error = Problem>>(
+async fn collect<M, T>(
     peer: &Peer,
     messages: tonic::Streaming<M>,
+    decode: impl FnMut(M) -> Result<T, Problem>,
 ) -> Result<Vec<T>, Problem> {
     let messages: Vec<M> = messages.try_collect().await.map_err(|status| peer.problem(status))?;
-    messages.into_iter().map(T::try_from).collect()
+    messages.into_iter().map(decode).collect()
 }

@@ -21,6 +21,7 @@ use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     column::Column,
@@ -242,7 +243,7 @@ pub struct Document {
 }
 
 /// What a shard knows about a path, for `rachis.fields`. (A *field* is a definition in the catalog.)
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {
     /// The path.
     pub path: Path,
@@ -251,20 +252,45 @@ pub struct PathStatus {
     /// Documents in splits that have a value other than null at this path. Splits that do not index the path are not
     /// counted.
     pub documents: u64,
-    /// How splits index the path: `columns`, `text` (columns and postings), or `raw` if in some split it exceeded the
-    /// budget.
-    pub indexed: &'static str,
+    /// How splits index the path.
+    pub indexed: PathIndex,
     /// A sample value, as JSON text truncated to 200 characters.
     pub sample: Option<String>,
 }
 
+/// How the splits of a shard index a path. Of several shards, the last variant counts: it indexes the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathIndex {
+    /// As columns.
+    Columns,
+    /// As columns and postings.
+    Text,
+    /// Not in some split, where it exceeded the budget.
+    Raw,
+}
+
+impl PathIndex {
+    /// Every variant.
+    pub const ALL: [Self; 3] = [Self::Columns, Self::Text, Self::Raw];
+
+    /// Its name in system tables and on disk.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Columns => "columns",
+            Self::Text => "text",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// A split, for `rachis.splits`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitStatus {
     /// Identifies it within the shard.
     pub id: u64,
-    /// `disk` or `memory`.
-    pub place: &'static str,
+    /// Whether it is on disk, or else a micro-split in memory.
+    pub on_disk: bool,
     /// Merge level: 0 if built from micro-splits (or a micro-split), one more than its inputs after a merge. A rebuild
     /// keeps it.
     pub generation: u32,
@@ -279,7 +305,7 @@ pub struct SplitStatus {
 }
 
 /// A shard, for `rachis.shards`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
     /// Identifies the shard.
     pub shard: ShardId,

@@ -19,7 +19,7 @@ use crate::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Partitions, PushResult, ShardId,
         StoredRange,
     },
-    limits::WRITE_MESSAGE_BYTES_MAX,
+    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::RequestKey,
     wire::leaf::{self as wire, ingest_client::IngestClient},
@@ -110,15 +110,14 @@ fn client(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 }
 
 fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
-    IngestClient::new(peer.control.clone())
+    IngestClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 #[async_trait]
 impl Ingest for Leaves {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
-        let answer = client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await;
-        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+        peer.value(client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await)
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
@@ -128,8 +127,7 @@ impl Ingest for Leaves {
             source: source.as_str().to_owned(),
             partition,
         };
-        let answer = control(peer).stored(peer.request(message, ASK_WAIT)).await;
-        Ok(answer.map_err(|status| peer.problem(status))?.into_inner().into())
+        peer.value(control(peer).stored(peer.request(message, ASK_WAIT)).await)
     }
 
     async fn pushed(
@@ -150,10 +148,8 @@ impl Ingest for Leaves {
             wait_ms: wait.as_millis() as u64,
         };
         // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
-        let answer = control(peer)
-            .pushed(peer.request(message, wait + Duration::from_secs(1)))
-            .await;
-        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+        let request = peer.request(message, wait + Duration::from_secs(1));
+        peer.value(control(peer).pushed(request).await)
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
@@ -192,22 +188,16 @@ impl Ingest for Leaves {
         let peer = self.holder(shard)?;
         let note = wire::LossNote {
             shard: Some(shard.into()),
-            loss: Some(loss.into()),
+            loss: Some(wire::Json::of(&loss)?),
         };
-        control(peer)
-            .note_loss(peer.request(note, ASK_WAIT))
-            .await
+        peer.answer(control(peer).note_loss(peer.request(note, ASK_WAIT)).await)
             .map(drop)
-            .map_err(|status| peer.problem(status))
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let ask = |peer: Peer| async move {
-            let answer = control(&peer)
-                .losses(peer.request(collection_request(collection), ASK_WAIT))
-                .await;
-            let losses = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
-            losses.into_iter().map(Loss::try_from).collect()
+            let request = peer.request(collection_request(collection), ASK_WAIT);
+            peer.value(control(&peer).losses(request).await)
         };
         self.ask_all(collection, ask).await
     }
@@ -222,11 +212,9 @@ impl Ingest for Leaves {
                 collection: collection_request(collection).collection,
                 source: source.map(ToString::to_string),
             };
-            let answer = control(&peer)
-                .clear_dead_letters(peer.request(request, CLEAR_WAIT))
-                .await;
-            let wire::Cleared { letters, complete } = answer.map_err(|status| peer.problem(status))?.into_inner();
-            Ok(vec![ClearedDeadLetters { letters, complete }])
+            let request = peer.request(request, CLEAR_WAIT);
+            let cleared: ClearedDeadLetters = peer.value(control(&peer).clear_dead_letters(request).await)?;
+            Ok(vec![cleared])
         };
         let mut total = ClearedDeadLetters {
             letters: 0,
@@ -241,11 +229,8 @@ impl Ingest for Leaves {
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-    let answer = control(peer)
-        .partitions(peer.request(collection_request(collection), ASK_WAIT))
-        .await;
-    let partitions = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
-    partitions.into_iter().map(PartitionStatus::try_from).collect()
+    let request = peer.request(collection_request(collection), ASK_WAIT);
+    peer.value(control(peer).partitions(request).await)
 }
 
 fn collection_request(collection: CollectionUid) -> wire::PartitionsRequest {

@@ -13,10 +13,9 @@ use crate::{
     limits::MESSAGE_BYTES_MAX,
     node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
     problem::{Code, Problem},
-    tailer::LogHealth,
     wire::{
-        ingest::{query_bytes, query_id},
-        node::{CancelRequest, DescribeRequest, Piece, QueriesRequest, WatchRequest, node_client::NodeClient},
+        leaf::Json,
+        node::{DescribeRequest, Piece, QueriesRequest, WatchRequest, node_client::NodeClient},
         problem::malformed,
     },
 };
@@ -96,21 +95,10 @@ impl Nodes for RemoteNodes {
 
     async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
         let request = |peer: Peer| async move {
-            let answer = NodeClient::new(peer.control.clone())
-                .queries(peer.request(QueriesRequest {}, STATUS_WAIT))
-                .await;
-            let queries = answer.map(|answer| answer.into_inner().queries).unwrap_or_default();
-            let convert = |query: crate::wire::node::RunningQuery| {
-                let id = query_id(&query.id).ok()?;
-                let query = RunningQuery {
-                    id,
-                    text: query.text,
-                    started_ms: query.started_ms,
-                    elapsed_ms: query.elapsed_ms,
-                };
-                Some((peer.name.to_string(), query))
-            };
-            queries.into_iter().filter_map(convert).collect::<Vec<_>>()
+            let request = peer.request(QueriesRequest {}, STATUS_WAIT);
+            let queries = peer.value(NodeClient::new(peer.control.clone()).queries(request).await);
+            let queries: Vec<RunningQuery> = queries.unwrap_or_default();
+            queries.into_iter().map(move |query| (peer.name.to_string(), query))
         };
         join_all(self.other_aggregators().map(request))
             .await
@@ -120,32 +108,21 @@ impl Nodes for RemoteNodes {
     }
 
     async fn cancel_remote(&self, id: QueryId) -> bool {
-        let request = |peer: Peer| async move {
-            let answer = NodeClient::new(peer.control.clone())
-                .cancel(peer.request(CancelRequest { query: query_bytes(id) }, STATUS_WAIT))
-                .await;
-            answer.is_ok_and(|answer| answer.into_inner().cancelled)
+        let Ok(id) = Json::of(&id) else { return false };
+        let request = |peer: Peer| {
+            let request = peer.request(id.clone(), STATUS_WAIT);
+            async move {
+                let cancelled = peer.value(NodeClient::new(peer.control.clone()).cancel(request).await);
+                cancelled.unwrap_or(false)
+            }
         };
         join_all(self.other_aggregators().map(request)).await.contains(&true)
     }
 }
 
 async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
-    let answer = NodeClient::new(peer.control.clone())
-        .describe(peer.request(DescribeRequest {}, STATUS_WAIT))
-        .await;
-    let description = answer.map_err(|status| peer.problem(status))?.into_inner();
-    let log = LogHealth {
-        offset: description.offset,
-        hash: description.hash,
-        cluster: description.cluster.parse().ok(),
-        fault: description.trouble,
-    };
-    Ok(NodeReport {
-        version: description.version,
-        started_ms: description.started_ms,
-        log,
-    })
+    let request = peer.request(DescribeRequest {}, STATUS_WAIT);
+    peer.value(NodeClient::new(peer.control.clone()).describe(request).await)
 }
 
 /// Reads the stream of a peer's states: the current one first, then each new one.
@@ -158,11 +135,7 @@ impl StateReader {
     /// Starts the stream.
     pub async fn open(peer: &Peer) -> Result<Self, Problem> {
         let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let pieces = client
-            .watch(WatchRequest {})
-            .await
-            .map_err(|status| peer.problem(status))?
-            .into_inner();
+        let pieces = peer.answer(client.watch(WatchRequest {}).await)?;
         Ok(Self {
             peer: peer.clone(),
             pieces,

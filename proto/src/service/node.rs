@@ -10,26 +10,18 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     catalog::State,
-    cluster::{NodeName, Role},
     limits::PART_BYTES_MAX,
-    node::{Queries, VERSION},
+    node::{NodeReport, Queries, VERSION},
     problem::{Code, Problem},
-    tailer::{Changes, LogHealth},
+    tailer::Changes,
     wire::{
-        ingest::{query_bytes, query_id},
-        node::{
-            CancelAnswer, CancelRequest, DescribeRequest, Description, Piece, QueriesAnswer, QueriesRequest,
-            RunningQuery, WatchRequest, node_server,
-        },
+        leaf::Json,
+        node::{DescribeRequest, Piece, QueriesRequest, WatchRequest, node_server},
     },
 };
 
 /// The node service.
 pub struct NodeService {
-    /// The name of the node.
-    pub name: NodeName,
-    /// The role of the node.
-    pub role: Role,
     /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
     /// The state of the change log, as this node has read it.
@@ -58,49 +50,23 @@ impl node_server::Node for NodeService {
         Ok(Response::new(states.flat_map(stream::iter).take_until(stopped).boxed()))
     }
 
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Description>, Status> {
+    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Json>, Status> {
         super::wait_for_catalog(&request, &self.changes.catalog()).await?;
-        let LogHealth {
-            offset,
-            hash,
-            cluster,
-            fault,
-        } = self.changes.health();
-        Ok(Response::new(Description {
-            name: self.name.to_string(),
-            role: self.role.as_str().to_owned(),
+        Json::response(&NodeReport {
             version: VERSION.to_owned(),
             started_ms: self.started_ms,
-            offset,
-            hash,
-            trouble: fault,
-            catalog_version: self.changes.catalog().borrow().version,
-            cluster: cluster.map(|cluster| cluster.simple().to_string()).unwrap_or_default(),
-        }))
+            log: self.changes.health(),
+        })
     }
 
-    async fn queries(&self, _: Request<QueriesRequest>) -> Result<Response<QueriesAnswer>, Status> {
-        let running = self
-            .queries
-            .as_ref()
-            .map(|queries| queries.running())
-            .unwrap_or_default();
-        let queries = running.into_iter().map(|query| RunningQuery {
-            id: query_bytes(query.id),
-            text: query.text,
-            started_ms: query.started_ms,
-            elapsed_ms: query.elapsed_ms,
-        });
-        Ok(Response::new(QueriesAnswer {
-            queries: queries.collect(),
-        }))
+    async fn queries(&self, _: Request<QueriesRequest>) -> Result<Response<Json>, Status> {
+        let running = self.queries.as_ref().map(|queries| queries.running());
+        Json::response(&running.unwrap_or_default())
     }
 
-    async fn cancel(&self, request: Request<CancelRequest>) -> Result<Response<CancelAnswer>, Status> {
-        let id = query_id(&request.into_inner().query)?;
-        Ok(Response::new(CancelAnswer {
-            cancelled: self.queries.as_ref().is_some_and(|queries| queries.cancel(id)),
-        }))
+    async fn cancel(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let id = request.into_inner().decode()?;
+        Json::response(&self.queries.as_ref().is_some_and(|queries| queries.cancel(id)))
     }
 }
 

@@ -19,6 +19,7 @@ use proto::{
     cluster::{Members, NodeName, Role},
     tailer::{Changes, LogHealth},
     wire::{
+        leaf::Json,
         node::{DescribeRequest, node_client::NodeClient},
         tailer::{Proposal, changes_client::ChangesClient},
     },
@@ -175,12 +176,11 @@ impl Changes for Follower {
     }
 
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
-        let change = serde_json::to_vec(&change).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         let uid = Uuid::now_v7();
         let proposal = Proposal {
             uid: bytes::Bytes::copy_from_slice(uid.as_bytes()),
             expected,
-            change: change.into(),
+            change: Some(Json::of(&change)?),
         };
         let deadline = Instant::now() + PROPOSE_WAIT;
         let (mut pause, mut last) = (RETRY_MIN, None);

@@ -9,8 +9,7 @@ use proto::{
     Problem,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     wire::{
-        ingest::uid,
-        problem::malformed,
+        ingest::{require, uid},
         tailer::{
             self as wire,
             changes_server::{self, ChangesServer},
@@ -42,7 +41,7 @@ struct ChangesService {
 impl changes_server::Changes for ChangesService {
     async fn propose(&self, request: Request<wire::Proposal>) -> Result<Response<wire::Judged>, Status> {
         let proposal = request.into_inner();
-        let change = serde_json::from_slice(&proposal.change).map_err(|e| malformed(&e.to_string()))?;
+        let change = require(proposal.change, "the change")?.decode()?;
         let (uid, changes) = (uid(&proposal.uid)?, self.changes.clone());
         // A proposal that has started is completed even if its client disconnects.
         let offset = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });

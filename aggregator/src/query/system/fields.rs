@@ -57,19 +57,8 @@ async fn available_fields(engine: &Engine, collection: &Collection) -> (Collecti
 fn merge(known: &mut PathStatus, field: PathStatus) {
     known.kinds |= field.kinds;
     known.documents += field.documents;
-    if index_rank(field.indexed) > index_rank(known.indexed) {
-        known.indexed = field.indexed;
-    }
+    known.indexed = known.indexed.max(field.indexed);
     known.sample = known.sample.take().or(field.sample);
-}
-
-/// The higher the rank, the less of a path is indexed. The shard with the highest rank counts.
-fn index_rank(indexed: &str) -> u8 {
-    match indexed {
-        "columns" => 0,
-        "text" => 1,
-        _ => 2,
-    }
 }
 
 /// The paths of every collection, by name, and the error of a shard that did not answer. Paths that only this shard has
@@ -134,7 +123,7 @@ fn path_row(collection: &CollectionName, field: PathStatus) -> Vec<Cell> {
         Cell::Text(field.kinds.native().map(|native| sql_name(native).to_owned())),
         Cell::text(field.kinds.to_string()),
         Cell::count(field.documents),
-        Cell::text(field.indexed),
+        Cell::text(field.indexed.as_str()),
         Cell::Text(field.sample),
         Cell::text("path"),
         Cell::Text(None),

@@ -97,7 +97,7 @@ pub(super) async fn splits(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
                     Cell::text(name.as_str()),
                     Cell::count(u64::from(shard.number)),
                     Cell::count(split.id),
-                    Cell::text(split.place),
+                    Cell::text(if split.on_disk { "disk" } else { "memory" }),
                     Cell::count(u64::from(split.generation)),
                     Cell::count(split.documents),
                     Cell::count(split.deleted),

@@ -93,9 +93,7 @@ impl LeafCall {
             LeafParts::Started(parts) => Ok(parts),
             LeafParts::Unasked(request) => {
                 let response = data(&self.peer).scan(self.peer.request(*request, self.wait())).await;
-                Ok(Box::new(
-                    response.map_err(|status| self.peer.problem(status))?.into_inner(),
-                ))
+                Ok(Box::new(self.peer.answer(response)?))
             }
         }
     }
@@ -105,7 +103,7 @@ impl LeafCall {
         let response = data(&self.peer)
             .scan_rest(self.peer.request(request, self.wait()))
             .await;
-        Ok(response.map_err(|status| self.peer.problem(status))?.into_inner())
+        self.peer.answer(response)
     }
 
     async fn next(&self, parts: &mut tonic::Streaming<wire::ScanPart>) -> Result<Option<wire::ScanPart>, Problem> {

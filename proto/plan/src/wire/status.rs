@@ -1,24 +1,17 @@
-//! Converts documents and the status of fields, shards and dead letters to and from their wire form.
+//! Converts path tables, documents and dead letters to and from their wire form.
 
 use std::collections::BTreeMap;
 
 use proto::{
     Problem,
-    wire::{
-        ingest::{self as wire_ingest, require, vector},
-        leaf as wire,
-        problem::malformed,
-    },
+    wire::{leaf as wire, problem::malformed},
 };
 
 use super::{address, path, undecodable};
 use crate::{
     Kinds, PathKinds,
-    scan::{DeadLetter, Document, PathStatus, ShardStatus, SplitStatus},
+    scan::{DeadLetter, Document},
 };
-
-/// The values of [`PathStatus::indexed`].
-const INDEXED: [&str; 3] = ["columns", "text", "raw"];
 
 impl From<&PathKinds> for wire::Paths {
     fn from(paths: &PathKinds) -> Self {
@@ -76,79 +69,6 @@ impl TryFrom<wire::Document> for Document {
             id: message.id,
             bytes: message.bytes,
             json: message.json,
-        })
-    }
-}
-
-impl From<PathStatus> for wire::Field {
-    fn from(field: PathStatus) -> Self {
-        Self {
-            path: field.path.to_string(),
-            kinds: field.kinds.0.into(),
-            documents: field.documents,
-            indexed: field.indexed.to_owned(),
-            sample: field.sample,
-        }
-    }
-}
-
-impl TryFrom<wire::Field> for PathStatus {
-    type Error = Problem;
-    fn try_from(message: wire::Field) -> Result<Self, Problem> {
-        Ok(Self {
-            path: path(&message.path)?,
-            kinds: Kinds(u16::try_from(message.kinds).map_err(|e| undecodable(&e))?),
-            documents: message.documents,
-            indexed: require(
-                INDEXED.into_iter().find(|indexed| *indexed == message.indexed),
-                "how the field is indexed",
-            )?,
-            sample: message.sample,
-        })
-    }
-}
-
-impl From<ShardStatus> for wire::ShardStatus {
-    fn from(status: ShardStatus) -> Self {
-        let split = |split: SplitStatus| wire::Split {
-            id: split.id,
-            on_disk: split.place == "disk",
-            generation: split.generation,
-            documents: split.documents,
-            gone: split.deleted,
-            bytes: split.bytes,
-            paths: split.paths,
-        };
-        Self {
-            shard: Some(status.shard.into()),
-            positions: wire_ingest::positions(&status.positions),
-            outcomes: Some(status.outcomes.into()),
-            tail: status.tail,
-            splits: status.splits.into_iter().map(split).collect(),
-            bytes: status.bytes,
-        }
-    }
-}
-
-impl TryFrom<wire::ShardStatus> for ShardStatus {
-    type Error = Problem;
-    fn try_from(message: wire::ShardStatus) -> Result<Self, Problem> {
-        let split = |split: wire::Split| SplitStatus {
-            id: split.id,
-            place: if split.on_disk { "disk" } else { "memory" },
-            generation: split.generation,
-            documents: split.documents,
-            deleted: split.gone,
-            bytes: split.bytes,
-            paths: split.paths,
-        };
-        Ok(Self {
-            shard: wire_ingest::shard(message.shard)?,
-            positions: vector(message.positions)?,
-            outcomes: require(message.outcomes, "the outcomes")?.into(),
-            tail: message.tail,
-            splits: message.splits.into_iter().map(split).collect(),
-            bytes: message.bytes,
         })
     }
 }
