@@ -4,7 +4,7 @@
 //! twice, late, or from two senders: the leaf answers `BatchOutcome::Already` if it has the records, and
 //! `BatchOutcome::Gap` if records before the batch are missing.
 
-use std::{collections::BTreeMap, fmt, time::Instant};
+use std::{collections::BTreeMap, fmt, iter::Sum, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -182,6 +182,23 @@ pub struct Outcomes {
     pub documents: u64,
     /// Raw bytes of accepted documents.
     pub bytes: u64,
+}
+
+impl Sum for Outcomes {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |a, b| Self {
+            events: a.events + b.events,
+            accepted: a.accepted + b.accepted,
+            tombstones: a.tombstones + b.tombstones,
+            duplicates: a.duplicates + b.duplicates,
+            dead_letters: a.dead_letters + b.dead_letters,
+            superseded: a.superseded + b.superseded,
+            deleted: a.deleted + b.deleted,
+            expired: a.expired + b.expired,
+            documents: a.documents + b.documents,
+            bytes: a.bytes + b.bytes,
+        })
+    }
 }
 
 impl Outcomes {

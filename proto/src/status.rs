@@ -23,16 +23,6 @@ pub enum SourceState {
 }
 
 impl SourceState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Starting,
-        Self::Reading,
-        Self::CaughtUp,
-        Self::Waiting,
-        Self::Suspended,
-        Self::Stopped,
-    ];
-
     /// The name of the state in system tables.
     pub fn as_str(self) -> &'static str {
         match self {

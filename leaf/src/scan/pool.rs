@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::state_cache::StateCache;
+use crate::error::panic_text;
 
 /// Steps that may wait for a thread; above it, scans are refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
@@ -230,11 +231,7 @@ fn run_step<J: Send + 'static, T: Send + 'static>(
         }
         Err(panic) => {
             drop(job);
-            let detail = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned());
-            error!(panic = detail.as_deref().unwrap_or("unknown"), "a scan panicked");
+            error!(panic = panic_text(&*panic), "a scan panicked");
             Err(Problem::new(Code::Internal, "the scan failed unexpectedly"))
         }
     };

@@ -2,13 +2,14 @@
 //! counters, how far documents and dead letters were removed. Every write batch contains it.
 
 use proto::ingest::Outcomes;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
 /// The stored state of a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartitionRow {
     /// The topic it is read from; none before the first record.
     pub topic: Option<String>,

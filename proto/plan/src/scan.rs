@@ -271,10 +271,7 @@ pub enum PathIndex {
 }
 
 impl PathIndex {
-    /// Every variant.
-    pub const ALL: [Self; 3] = [Self::Columns, Self::Text, Self::Raw];
-
-    /// Its name in system tables and on disk.
+    /// Its name in system tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Columns => "columns",

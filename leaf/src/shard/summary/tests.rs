@@ -1,5 +1,7 @@
 //! Tests of `summary`.
 
+use plan::Kinds;
+
 use super::*;
 
 fn summary() -> Summary {
