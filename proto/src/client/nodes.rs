@@ -10,13 +10,11 @@ use super::Peer;
 use crate::{
     catalog::State,
     cluster::{Members, NodeName, Role},
-    limits::MESSAGE_BYTES_MAX,
     node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
-    problem::{Code, Problem},
+    problem::Problem,
     wire::{
         leaf::Json,
-        node::{DescribeRequest, Piece, QueriesRequest, WatchRequest, node_client::NodeClient},
-        problem::malformed,
+        node::{DescribeRequest, QueriesRequest, WatchRequest, node_client::NodeClient},
     },
 };
 
@@ -128,45 +126,26 @@ async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
 /// Reads the stream of a peer's states: the current one first, then each new one.
 pub struct StateReader {
     peer: Peer,
-    pieces: tonic::Streaming<Piece>,
+    states: tonic::Streaming<Json>,
 }
 
 impl StateReader {
     /// Starts the stream.
     pub async fn open(peer: &Peer) -> Result<Self, Problem> {
-        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let pieces = peer.answer(client.watch(WatchRequest {}).await)?;
+        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
         Ok(Self {
             peer: peer.clone(),
-            pieces,
+            states: peer.answer(client.watch(WatchRequest {}).await)?,
         })
     }
 
     /// The next state; `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<State>, Problem> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = self
-            .pieces
+        let state = self
+            .states
             .message()
             .await
-            .map_err(|status| self.peer.problem(status))?
-        {
-            if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
-                return Err(Problem::new(
-                    Code::TooLarge,
-                    format!(
-                        "the catalog of {} has more than {STATE_BYTES_MAX} bytes",
-                        self.peer.name
-                    ),
-                ));
-            }
-            bytes.extend_from_slice(&piece.bytes);
-            if piece.last {
-                return serde_json::from_slice(&bytes)
-                    .map(Some)
-                    .map_err(|e| malformed(&e.to_string()));
-            }
-        }
-        Ok(None)
+            .map_err(|status| self.peer.problem(status))?;
+        state.map(|state| state.decode()).transpose()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -10,13 +9,11 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     catalog::State,
-    limits::PART_BYTES_MAX,
     node::{NodeReport, Queries, VERSION},
-    problem::{Code, Problem},
     tailer::Changes,
     wire::{
         leaf::Json,
-        node::{DescribeRequest, Piece, QueriesRequest, WatchRequest, node_server},
+        node::{DescribeRequest, QueriesRequest, WatchRequest, node_server},
     },
 };
 
@@ -36,7 +33,7 @@ pub struct NodeService {
 
 #[tonic::async_trait]
 impl node_server::Node for NodeService {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<Piece, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Json, Status>> + Send>>;
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let mut state = self.state.clone();
@@ -44,10 +41,10 @@ impl node_server::Node for NodeService {
         let states = stream::unfold(state, |mut state| async move {
             state.changed().await.ok()?;
             let current = state.borrow_and_update().clone();
-            Some((pieces(&current), state))
+            Some((Json::of(&*current).map_err(Status::from), state))
         });
         let stopped = self.stop.clone().cancelled_owned();
-        Ok(Response::new(states.flat_map(stream::iter).take_until(stopped).boxed()))
+        Ok(Response::new(states.take_until(stopped).boxed()))
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Json>, Status> {
@@ -68,22 +65,4 @@ impl node_server::Node for NodeService {
         let id = request.into_inner().decode()?;
         Json::response(&self.queries.as_ref().is_some_and(|queries| queries.cancel(id)))
     }
-}
-
-/// Splits a state into messages that are small enough to send.
-fn pieces(state: &State) -> Vec<Result<Piece, Status>> {
-    let json = match serde_json::to_vec(state) {
-        Ok(json) => Bytes::from(json),
-        Err(error) => return vec![Err(Problem::new(Code::Internal, error.to_string()).into())],
-    };
-    let starts = (0..json.len()).step_by(PART_BYTES_MAX);
-    starts
-        .map(|from| {
-            let to = (from + PART_BYTES_MAX).min(json.len());
-            Ok(Piece {
-                bytes: json.slice(from..to),
-                last: to == json.len(),
-            })
-        })
-        .collect()
 }
