@@ -29,7 +29,6 @@ const SECOND_SIGNAL: i32 = 130;
 
 /// A process that is ready to start its roles.
 pub(crate) struct Shell {
-    /// The data folder.
     pub folder: DataFolder,
     /// The bound socket.
     pub listener: TcpListener,

@@ -18,12 +18,11 @@ use datafusion::{
     },
 };
 use parking_lot::{Condvar, Mutex};
-use proto::{Code, Problem};
+use proto::{Code, Problem, problem::panic_text};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::state_cache::StateCache;
-use crate::error::panic_text;
 
 /// Steps that may wait for a thread; above it, scans are refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
@@ -73,8 +72,8 @@ fn aggregate_memory() -> Result<Arc<RuntimeEnv>, DataFusionError> {
 }
 
 impl ScanPool {
-    /// Starts this many threads, at least one, and keeps up to this many bytes of aggregate states.
-    pub(crate) fn new(threads: usize, kept_states_bytes_max: usize) -> std::io::Result<Self> {
+    /// Starts this many threads, at least one, and caches up to this many bytes of aggregate states.
+    pub(crate) fn new(threads: usize, cached_states_bytes_max: usize) -> std::io::Result<Self> {
         let queue = Arc::new(ScanQueue {
             state: Mutex::default(),
             step_queued: Condvar::new(),
@@ -94,7 +93,7 @@ impl ScanPool {
             threads: Mutex::new(threads),
             threads_max,
             memory,
-            states: Arc::new(StateCache::new(kept_states_bytes_max)),
+            states: Arc::new(StateCache::new(cached_states_bytes_max)),
         })
     }
 

@@ -75,7 +75,6 @@ struct RequestStates {
 pub(super) struct SplitStates {
     /// The documents that were deleted of the split.
     pub deleted: Arc<RoaringBitmap>,
-    /// The states.
     pub states: Vec<RecordBatch>,
     /// What the scan of the split counted.
     pub counted: CountedValues,
@@ -89,7 +88,6 @@ pub(super) struct DividedView {
     pub cached: Vec<Arc<SplitStates>>,
     /// Splits to aggregate one by one.
     pub splits: Vec<SegmentView>,
-    /// The rest.
     pub rest: ReadView,
 }
 

@@ -15,7 +15,7 @@ use plan::{
     byte_lru::ByteLru,
     scan::{Scan, ScanChunk, ScanStream},
     views::ShardView,
-    wire::{PartEncoder, ScanHead, decode_request, is_scanned, take_head},
+    wire::{AnswerEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
 use proto::{
     Catalog, Code, PositionVector, Problem,
@@ -124,7 +124,7 @@ impl ScanService {
         let preparation = self.preparation(&head, request)?;
         let (schema, like) = (preparation.schema(), SharedRequest::like(&preparation, head.deadline));
         let answers = (0..).zip(self.leaf.leases.scan(head.views, &head.shards, like));
-        let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
+        let answers = answers.map(|(shard, chunks)| Ok(parts(AnswerEncoder::new(shard, &schema)?, chunks)));
         let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
         Ok(match answers.len() {
             1 => answers.remove(0),
@@ -163,7 +163,7 @@ impl ScanService {
 }
 
 /// The parts of the answer of one shard.
-fn parts(mut parts: PartEncoder, chunks: ScanStream) -> Parts {
+fn parts(mut parts: AnswerEncoder, chunks: ScanStream) -> Parts {
     let encode = move |chunk| {
         let encoded: Result<Vec<wire::ScanPart>, Problem> = match chunk {
             Ok(ScanChunk::Rows(batch)) => parts.encode(&batch),

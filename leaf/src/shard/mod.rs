@@ -49,6 +49,7 @@ use parking_lot::Mutex;
 use proto::{
     SourceName,
     ingest::{ShardId, StoredRange},
+    problem::panic_text,
 };
 pub(crate) use replica::{Shard, ShardServices};
 use scheduler::Task;
@@ -57,10 +58,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 use writer::ShardWriter;
 
-use crate::{
-    error::{Error, panic_text},
-    store::Store,
-};
+use crate::{error::Error, store::Store};
 
 /// The subfolder with the store of a shard.
 pub(crate) const STORE_FOLDER: &str = "rows";

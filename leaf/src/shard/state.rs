@@ -62,7 +62,6 @@ impl LiveSegment {
 
 /// A read view with its freshness.
 pub(crate) struct FreshView {
-    /// The view.
     pub view: ReadView,
     /// The number of changes of the shard it contains.
     pub sequence: u64,

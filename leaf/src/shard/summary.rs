@@ -42,7 +42,6 @@ const CURRENT: &str = "CURRENT";
 /// The status of a shard, available without its store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
-    /// The rows of its partitions.
     #[serde(with = "as_list")]
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// Records that were lost before they could be ingested.

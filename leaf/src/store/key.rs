@@ -13,7 +13,6 @@ use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_e
 /// A partition of a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Partition {
-    /// Its source.
     pub source: SourceName,
     /// Its number, from 0.
     pub number: i32,

@@ -198,7 +198,7 @@ pub struct ReadCounts {
     pub columns: u64,
     /// Raw documents read.
     pub raw: u64,
-    /// Documents whose aggregate states were kept from an earlier query, so that nothing was read of them.
+    /// Documents whose aggregate states were cached, so that nothing was read of them.
     pub cached: u64,
     /// Index parts that were left out, because their statistics exclude the filter.
     pub pruned: u64,

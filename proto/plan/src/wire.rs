@@ -39,7 +39,7 @@ use proto::{
 };
 use uuid::Uuid;
 
-pub use self::answer::{BatchDecoder, PartEncoder, decode_trailer};
+pub use self::answer::{AnswerEncoder, BatchDecoder, decode_trailer};
 use crate::{
     Column, Path, functions, pushdown,
     scan::{PageStart, PartialAggregate, ScanRequest, ScanSource, SortKey, Stage},

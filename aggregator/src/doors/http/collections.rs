@@ -89,12 +89,7 @@ pub(super) async fn clear_dead_letters(
         Problem::new(Code::BadRequest, e.body_text())
             .hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
     })?;
-    let parse = |source: String| {
-        source
-            .parse::<SourceName>()
-            .map_err(|e| Problem::new(Code::BadRequest, e.to_string()))
-    };
-    let source = source.map(parse).transpose()?;
+    let source: Option<SourceName> = source.map(|source| source.parse()).transpose().map_err(Problem::from)?;
     let catalog = app.engine.catalog();
     let collection = find_collection(&catalog, &name)?;
     let cleared = app

@@ -46,8 +46,8 @@ type PartOrProblem = Result<wire::ScanPart, Problem>;
 
 /// The parts that a leaf sends for some of its shards.
 pub(super) enum LeafParts {
-    /// They are to be asked for.
-    Unasked(Box<wire::ScanRequest>),
+    /// They are still to be requested.
+    Unrequested(Box<wire::ScanRequest>),
     /// They follow in this call.
     Started(Box<tonic::Streaming<wire::ScanPart>>),
 }
@@ -91,7 +91,7 @@ impl LeafCall {
     async fn parts(&self, parts: LeafParts) -> Result<Box<tonic::Streaming<wire::ScanPart>>, Problem> {
         match parts {
             LeafParts::Started(parts) => Ok(parts),
-            LeafParts::Unasked(request) => {
+            LeafParts::Unrequested(request) => {
                 let response = data(&self.peer).scan(self.peer.request(*request, self.wait())).await;
                 Ok(Box::new(self.peer.answer(response)?))
             }
