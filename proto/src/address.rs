@@ -39,6 +39,27 @@ macro_rules! name_conversions {
 }
 pub(crate) use name_conversions;
 
+/// The conversions of what has one spelling.
+macro_rules! text_conversions {
+    ($($name:ident)*) => {
+        $(
+            impl TryFrom<String> for $name {
+                type Error = Malformed;
+                fn try_from(text: String) -> Result<Self, Malformed> {
+                    text.parse()
+                }
+            }
+
+            impl From<$name> for String {
+                fn from(value: $name) -> Self {
+                    value.to_string()
+                }
+            }
+        )*
+    };
+}
+text_conversions! { Position PositionVector Address }
+
 /// The name of a source, unique in its collection: `[a-z0-9_][a-z0-9_.-]{0,127}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -121,19 +142,6 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}@{}", self.source, self.partition, self.offset)
-    }
-}
-
-impl TryFrom<String> for Position {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<Position> for String {
-    fn from(position: Position) -> Self {
-        position.to_string()
     }
 }
 
@@ -273,22 +281,10 @@ impl FromStr for PositionVector {
     }
 }
 
-impl TryFrom<String> for PositionVector {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<PositionVector> for String {
-    fn from(vector: PositionVector) -> String {
-        vector.to_string()
-    }
-}
-
 /// The address of a document: `clicks/0@1234`, or `clicks/0@1234.7` if the record has several items. Ordered by source,
 /// partition, offset, item.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Address {
     /// The source.
     pub source: SourceName,

@@ -80,16 +80,17 @@ impl ScanService {
     }
 
     /// The wire form of a view. Includes the path table only if its hash is not `paths_known`.
-    fn encode_view(&self, shard: ShardId, view: &ShardView, paths_known: u64) -> wire::ShardView {
+    fn encode_view(&self, shard: ShardId, view: &ShardView, paths_known: u64) -> Result<wire::ShardView, Problem> {
         let paths_hash = self.hash(shard, &view.paths);
-        wire::ShardView {
+        let is_known = paths_known == paths_hash;
+        Ok(wire::ShardView {
             positions: positions(&view.positions),
             boot: view.boot,
             documents: view.documents,
             freshness_ms: view.freshness_ms,
             paths_hash,
-            paths: (paths_known != paths_hash).then(|| view.paths.as_ref().into()),
-        }
+            paths: (!is_known).then(|| wire::Json::of(&*view.paths)).transpose()?,
+        })
     }
 
     async fn open_views(&self, request: wire::OpenRequest) -> Result<wire::OpenAnswer, Problem> {
@@ -107,8 +108,8 @@ impl ScanService {
             .zip(known)
             .zip(outcomes)
             .map(|(((shard, _), known), outcome)| {
-                let outcome = match outcome {
-                    Ok(view) => Outcome::View(self.encode_view(*shard, &view, known)),
+                let outcome = match outcome.and_then(|view| self.encode_view(*shard, &view, known)) {
+                    Ok(view) => Outcome::View(view),
                     Err(problem) => Outcome::Problem(problem.into()),
                 };
                 wire::OpenOutcome { outcome: Some(outcome) }
@@ -195,7 +196,7 @@ impl scan_server::Scan for ScanService {
     type ScanStream = ResponseStream<wire::ScanPart>;
     type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Json>;
-    type DeadLettersStream = ResponseStream<wire::DeadLetter>;
+    type DeadLettersStream = ResponseStream<wire::JsonWithBytes>;
 
     async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
@@ -222,16 +223,15 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(stream::iter([opened]).chain(scan).map(Ok).boxed()))
     }
 
-    async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Renewed>, Status> {
-        self.leaf.leases.renew(uid(&request.into_inner().views)?);
-        Ok(Response::new(wire::Renewed {}))
+    async fn renew(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
+        self.leaf.leases.renew(request.into_inner().decode()?);
+        wire::Json::response(&())
     }
 
-    async fn release(&self, request: Request<wire::ReleaseRequest>) -> Result<Response<wire::Released>, Status> {
-        for views in request.into_inner().views {
-            self.leaf.leases.release(uid(&views)?);
-        }
-        Ok(Response::new(wire::Released {}))
+    async fn release(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
+        let views: Vec<Uuid> = request.into_inner().decode()?;
+        views.into_iter().for_each(|views| self.leaf.leases.release(views));
+        wire::Json::response(&())
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
@@ -251,37 +251,33 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(rest.map(Ok).boxed()))
     }
 
-    async fn document(
-        &self,
-        request: Request<wire::DocumentRequest>,
-    ) -> Result<Response<wire::DocumentAnswer>, Status> {
+    async fn document(&self, request: Request<wire::Json>) -> Result<Response<wire::DocumentAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let document = self.leaf.document(shard(request.shard)?, &request.id).await?;
+        let (shard, id): (ShardId, String) = request.decode()?;
+        let document = self.leaf.document(shard, &id).await?;
+        let document = document.map(|document| wire::JsonWithBytes::of(&document, document.bytes.clone()));
         Ok(Response::new(wire::DocumentAnswer {
-            document: document.map(Into::into),
+            document: document.transpose()?,
         }))
     }
 
-    async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
+    async fn fields(&self, request: Request<wire::Json>) -> Result<Response<Self::FieldsStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let fields = self.leaf.fields(shard(request.shard)?).await?;
+        let fields = self.leaf.fields(request.decode()?).await?;
         let fields = fields.into_iter().map(|field| Ok(wire::Json::of(&field)?));
         Ok(Response::new(stream::iter(fields).boxed()))
     }
 
-    async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::Json>, Status> {
+    async fn status(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        wire::Json::response(&self.leaf.status(shard(request.shard)?).await?)
+        wire::Json::response(&self.leaf.status(request.decode()?).await?)
     }
 
-    async fn dead_letters(
-        &self,
-        request: Request<wire::DeadLettersRequest>,
-    ) -> Result<Response<Self::DeadLettersStream>, Status> {
+    async fn dead_letters(&self, request: Request<wire::Json>) -> Result<Response<Self::DeadLettersStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let (shard, limit) = (shard(request.shard)?, request.limit as usize);
+        let (shard, limit) = request.decode()?;
         let letters = self.leaf.dead_letters(shard, limit).await?;
-        let letters = letters.into_iter().map(|letter| Ok(letter.into()));
+        let letters = (letters.into_iter()).map(|letter| Ok(wire::JsonWithBytes::of(&letter, letter.bytes.clone())?));
         Ok(Response::new(stream::iter(letters).boxed()))
     }
 }

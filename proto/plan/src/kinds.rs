@@ -153,7 +153,7 @@ impl fmt::Display for Kinds {
 
 /// The kinds of all paths. Paths consist of keys only: values inside arrays count under the path without indexes,
 /// marked `ELEMENT`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathKinds {
     /// Kinds by path; at most `proto::limits::PATHS_MAX` entries.
     pub paths: BTreeMap<Path, Kinds>,

@@ -230,13 +230,14 @@ pub struct CastFailure {
 pub type ScanStream = BoxStream<'static, Result<ScanChunk, Problem>>;
 
 /// A document as it was ingested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Its address.
     pub address: Address,
     /// Its id: the key or the address.
     pub id: String,
     /// Its bytes.
+    #[serde(skip)]
     pub bytes: bytes::Bytes,
     /// Whether it is JSON (else text).
     pub json: bool,
@@ -319,7 +320,7 @@ pub struct ShardStatus {
 }
 
 /// An event that could not become a document, for `rachis.dead_letters`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Its address.
     pub address: Address,
@@ -330,6 +331,7 @@ pub struct DeadLetter {
     /// An explanation for people.
     pub detail: String,
     /// Its bytes, at most `proto::limits::DEAD_LETTER_BYTES_MAX`.
+    #[serde(skip)]
     pub bytes: bytes::Bytes,
     /// The event's full length in bytes.
     pub length: u64,

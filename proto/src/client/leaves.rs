@@ -22,7 +22,7 @@ use crate::{
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::RequestKey,
-    wire::leaf::{self as wire, ingest_client::IngestClient},
+    wire::leaf::ingest_client::IngestClient,
 };
 
 /// How long a leaf may take to apply a batch.
@@ -122,12 +122,8 @@ impl Ingest for Leaves {
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredRange, Problem> {
         let peer = self.holder(shard)?;
-        let message = wire::PartitionRequest {
-            shard: Some(shard.into()),
-            source: source.as_str().to_owned(),
-            partition,
-        };
-        peer.value(control(peer).stored(peer.request(message, ASK_WAIT)).await)
+        let request = peer.json(&(shard, source, partition), ASK_WAIT)?;
+        peer.value(control(peer).stored(request).await)
     }
 
     async fn pushed(
@@ -140,15 +136,9 @@ impl Ingest for Leaves {
     ) -> Result<PushResult, Problem> {
         let peer = self.holder(shard)?;
         let wait = deadline.saturating_duration_since(Instant::now());
-        let message = wire::PushedRequest {
-            shard: Some(shard.into()),
-            partition,
-            offset,
-            request: Some(request.clone().into()),
-            wait_ms: wait.as_millis() as u64,
-        };
+        let value = (shard, partition, offset, request, wait.as_millis() as u64);
         // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
-        let request = peer.request(message, wait + Duration::from_secs(1));
+        let request = peer.json(&value, wait + Duration::from_secs(1))?;
         peer.value(control(peer).pushed(request).await)
     }
 
@@ -186,17 +176,13 @@ impl Ingest for Leaves {
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
         let peer = self.holder(shard)?;
-        let note = wire::LossNote {
-            shard: Some(shard.into()),
-            loss: Some(wire::Json::of(&loss)?),
-        };
-        peer.answer(control(peer).note_loss(peer.request(note, ASK_WAIT)).await)
-            .map(drop)
+        let request = peer.json(&(shard, loss), ASK_WAIT)?;
+        peer.value(control(peer).note_loss(request).await)
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let ask = |peer: Peer| async move {
-            let request = peer.request(collection_request(collection), ASK_WAIT);
+            let request = peer.json(&collection, ASK_WAIT)?;
             peer.value(control(&peer).losses(request).await)
         };
         self.ask_all(collection, ask).await
@@ -208,11 +194,7 @@ impl Ingest for Leaves {
         source: Option<&SourceName>,
     ) -> Result<ClearedDeadLetters, Problem> {
         let ask = |peer: Peer| async move {
-            let request = wire::ClearRequest {
-                collection: collection_request(collection).collection,
-                source: source.map(ToString::to_string),
-            };
-            let request = peer.request(request, CLEAR_WAIT);
+            let request = peer.json(&(collection, source), CLEAR_WAIT)?;
             let cleared: ClearedDeadLetters = peer.value(control(&peer).clear_dead_letters(request).await)?;
             Ok(vec![cleared])
         };
@@ -229,12 +211,6 @@ impl Ingest for Leaves {
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-    let request = peer.request(collection_request(collection), ASK_WAIT);
+    let request = peer.json(&collection, ASK_WAIT)?;
     peer.value(control(peer).partitions(request).await)
-}
-
-fn collection_request(collection: CollectionUid) -> wire::PartitionsRequest {
-    wire::PartitionsRequest {
-        collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()),
-    }
 }

@@ -9,7 +9,7 @@ pub mod tailers;
 
 use std::{sync::Arc, time::Duration};
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 use tonic::{
     Request, Response, Status,
@@ -82,6 +82,11 @@ impl Peer {
     /// The value with which this peer has answered a call.
     pub fn value<T: DeserializeOwned>(&self, answer: Result<Response<Json>, Status>) -> Result<T, Problem> {
         self.answer(answer)?.decode()
+    }
+
+    /// A request with a value, see [`Peer::request`].
+    pub fn json(&self, value: &impl Serialize, wait: Duration) -> Result<Request<Json>, Problem> {
+        Ok(self.request(Json::of(value)?, wait))
     }
 
     /// Converts an error status of this peer. A failure of the transport names the peer.

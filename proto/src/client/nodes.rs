@@ -12,10 +12,7 @@ use crate::{
     cluster::{Members, NodeName, Role},
     node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
     problem::Problem,
-    wire::{
-        leaf::Json,
-        node::{DescribeRequest, QueriesRequest, WatchRequest, node_client::NodeClient},
-    },
+    wire::{leaf::Json, node::node_client::NodeClient},
 };
 
 /// How long a node may take to answer a status request.
@@ -93,9 +90,7 @@ impl Nodes for RemoteNodes {
 
     async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
         let request = |peer: Peer| async move {
-            let request = peer.request(QueriesRequest {}, STATUS_WAIT);
-            let queries = peer.value(NodeClient::new(peer.control.clone()).queries(request).await);
-            let queries: Vec<RunningQuery> = queries.unwrap_or_default();
+            let queries: Vec<RunningQuery> = queries(&peer).await.unwrap_or_default();
             queries.into_iter().map(move |query| (peer.name.to_string(), query))
         };
         join_all(self.other_aggregators().map(request))
@@ -118,8 +113,13 @@ impl Nodes for RemoteNodes {
     }
 }
 
+async fn queries(peer: &Peer) -> Result<Vec<RunningQuery>, Problem> {
+    let request = peer.json(&(), STATUS_WAIT)?;
+    peer.value(NodeClient::new(peer.control.clone()).queries(request).await)
+}
+
 async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
-    let request = peer.request(DescribeRequest {}, STATUS_WAIT);
+    let request = peer.json(&(), STATUS_WAIT)?;
     peer.value(NodeClient::new(peer.control.clone()).describe(request).await)
 }
 
@@ -135,7 +135,7 @@ impl StateReader {
         let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
         Ok(Self {
             peer: peer.clone(),
-            states: peer.answer(client.watch(WatchRequest {}).await)?,
+            states: peer.answer(client.watch(Json::of(&())?).await)?,
         })
     }
 

@@ -26,11 +26,7 @@ use crate::{
     record::Record,
     status::{SourceState, TailStatus},
     tailer::SourceAdmin,
-    wire::{
-        ingest::require,
-        leaf::Json,
-        tailer::{self as wire, sources_client::SourcesClient},
-    },
+    wire::{ingest::require, leaf::Json, tailer::sources_client::SourcesClient},
 };
 
 /// All tailers of a cluster. Cheap to clone.
@@ -85,7 +81,7 @@ impl SourceAdmin for Tailers {
         let ask = |peer: &Peer| {
             let peer = peer.clone();
             async move {
-                let request = peer.request(wire::StatusRequest {}, ASK_WAIT);
+                let request = peer.json(&(), ASK_WAIT)?;
                 peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
             }
         };
@@ -107,16 +103,13 @@ impl SourceAdmin for Tailers {
     }
 
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
-        let settings = Json::of(settings)?;
+        let message = Json::of(&(settings, records))?;
         self.ask_any(|peer| {
-            let message = wire::PreviewRequest {
-                settings: Some(settings.clone()),
-                records: records as u64,
-            };
+            let request = peer.request(message.clone(), ASK_WAIT * 3);
             async move {
                 let mut client =
                     SourcesClient::new(peer.data.clone()).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX);
-                let mut stream = peer.answer(client.preview(peer.request(message, ASK_WAIT * 3)).await)?;
+                let mut stream = peer.answer(client.preview(request).await)?;
                 let mut found = Vec::new();
                 while let Some(one) = stream.message().await.map_err(|status| peer.problem(status))? {
                     found.push((one.partition, require(one.record, "the record")?.try_into()?));

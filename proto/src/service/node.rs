@@ -11,10 +11,7 @@ use crate::{
     catalog::State,
     node::{NodeReport, Queries, VERSION},
     tailer::Changes,
-    wire::{
-        leaf::Json,
-        node::{DescribeRequest, QueriesRequest, WatchRequest, node_server},
-    },
+    wire::{leaf::Json, node::node_server},
 };
 
 /// The node service.
@@ -35,7 +32,7 @@ pub struct NodeService {
 impl node_server::Node for NodeService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Json, Status>> + Send>>;
 
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, _: Request<Json>) -> Result<Response<Self::WatchStream>, Status> {
         let mut state = self.state.clone();
         state.mark_changed();
         let states = stream::unfold(state, |mut state| async move {
@@ -47,7 +44,7 @@ impl node_server::Node for NodeService {
         Ok(Response::new(states.take_until(stopped).boxed()))
     }
 
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<Json>, Status> {
+    async fn describe(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         super::wait_for_catalog(&request, &self.changes.catalog()).await?;
         Json::response(&NodeReport {
             version: VERSION.to_owned(),
@@ -56,7 +53,7 @@ impl node_server::Node for NodeService {
         })
     }
 
-    async fn queries(&self, _: Request<QueriesRequest>) -> Result<Response<Json>, Status> {
+    async fn queries(&self, _: Request<Json>) -> Result<Response<Json>, Status> {
         let running = self.queries.as_ref().map(|queries| queries.running());
         Json::response(&running.unwrap_or_default())
     }

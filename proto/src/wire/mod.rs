@@ -5,6 +5,7 @@ pub mod ingest;
 pub mod problem;
 pub mod push;
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tonic::{Response, Status};
 
@@ -30,6 +31,20 @@ impl leaf::Json {
     /// A value as the answer of a call.
     pub fn response(value: &impl Serialize) -> Result<Response<Self>, Status> {
         Ok(Response::new(Self::of(value)?))
+    }
+}
+
+impl leaf::JsonWithBytes {
+    /// A value, whose field `bytes` is not part of its JSON.
+    pub fn of(value: &impl Serialize, bytes: Bytes) -> Result<Self, Problem> {
+        let value = Some(leaf::Json::of(value)?);
+        Ok(Self { value, bytes })
+    }
+
+    /// The value without its field `bytes`, and that field.
+    pub fn decode<T: DeserializeOwned>(self) -> Result<(T, Bytes), Problem> {
+        let value = ingest::require(self.value, "the value")?;
+        Ok((value.decode()?, self.bytes))
     }
 }
 

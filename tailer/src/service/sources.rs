@@ -7,7 +7,6 @@ use proto::{
     catalog::SourceSettings,
     tailer::SourceAdmin,
     wire::{
-        ingest::require,
         leaf::Json,
         tailer::{self as wire, sources_server},
     },
@@ -26,7 +25,7 @@ pub(super) struct SourcesService {
 impl sources_server::Sources for SourcesService {
     type PreviewStream = Pin<Box<dyn Stream<Item = Result<wire::PreviewRecord, Status>> + Send>>;
 
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<Json>, Status> {
+    async fn status(&self, _: Request<Json>) -> Result<Response<Json>, Status> {
         Json::response(&self.tailer.status().await?)
     }
 
@@ -34,10 +33,9 @@ impl sources_server::Sources for SourcesService {
         Json::response(&self.tailer.ends(&request.into_inner().decode()?).await?)
     }
 
-    async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {
-        let request = request.into_inner();
-        let settings: SourceSettings = require(request.settings, "the settings")?.decode()?;
-        let records = self.tailer.preview(&settings, request.records as usize).await?;
+    async fn preview(&self, request: Request<Json>) -> Result<Response<Self::PreviewStream>, Status> {
+        let (settings, records): (SourceSettings, usize) = request.into_inner().decode()?;
+        let records = self.tailer.preview(&settings, records).await?;
         let message = |(partition, record): (i32, proto::record::Record)| {
             Ok(wire::PreviewRecord {
                 partition,

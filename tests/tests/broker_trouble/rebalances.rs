@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use proto::{
     status::{SourceState, TailStatus},
-    wire::tailer::{StatusRequest, sources_client::SourcesClient},
+    wire::{leaf::Json, tailer::sources_client::SourcesClient},
 };
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::json;
@@ -120,7 +120,7 @@ async fn eventually_assigned(cluster: &Cluster, source: &str, partitions: usize,
                     .url
                     .clone();
                 let channel = tonic::transport::Endpoint::from_shared(url)?.connect().await?;
-                let status = SourcesClient::new(channel).status(StatusRequest {}).await?;
+                let status = SourcesClient::new(channel).status(Json::of(&())?).await?;
                 let rows: Vec<TailStatus> = status.into_inner().decode()?;
                 let assigned = rows
                     .iter()

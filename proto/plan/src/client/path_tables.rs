@@ -45,7 +45,7 @@ impl PathTables {
         cached: Option<CachedPaths>,
     ) -> Result<ShardView, Problem> {
         let paths = match (view.paths, cached) {
-            (Some(paths), _) => self.put(shard, view.paths_hash, PathKinds::try_from(paths)?),
+            (Some(paths), _) => self.put(shard, view.paths_hash, paths.decode()?),
             (None, Some((hash, paths))) if hash == view.paths_hash => paths,
             (None, _) => return Err(malformed("the path table is missing")),
         };

@@ -85,6 +85,12 @@ fn values_of_control_messages_round_trip_as_json() {
         number: 7,
     };
     assert_round_trips(&QueryId(u128::MAX));
+    let key = RequestKey {
+        key: "k\u{0}".into(),
+        body: u128::MAX - 1,
+    };
+    assert_round_trips(&(shard, 3_i32, i64::MIN, key, u64::MAX));
+    assert_round_trips(&(shard, None::<SourceName>));
     assert_round_trips(&BatchOutcome::Gap { stored: i64::MIN });
     assert_round_trips(&BatchOutcome::Refused { reason: "why".into() });
     assert_round_trips(&StoredRange {
