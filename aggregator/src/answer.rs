@@ -52,13 +52,13 @@ impl QueryOptions {
 pub struct Answer {
     /// The columns in order. Names are unique; JSON columns carry `plan::column::JSON_METADATA`.
     pub schema: SchemaRef,
-    /// Rows, then exactly one `Part::End`; or an error, which ends the stream. Dropping it cancels the query.
-    pub parts: BoxStream<'static, Result<Part, Problem>>,
+    /// Rows, then exactly one [`AnswerChunk::End`]; or an error, which ends the stream. Dropping it cancels the query.
+    pub chunks: BoxStream<'static, Result<AnswerChunk, Problem>>,
 }
 
-/// A piece of an answer.
+/// Some rows of an answer, or its end.
 #[derive(Debug)]
-pub enum Part {
+pub enum AnswerChunk {
     /// Some rows.
     Rows(RecordBatch),
     /// The statistics, after the last row.

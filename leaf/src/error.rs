@@ -117,10 +117,3 @@ fn query_problem(error: &datafusion::error::DataFusionError) -> Problem {
         other => Problem::new(Code::BadRequest, other.strip_backtrace()),
     }
 }
-
-/// A panic's message.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panicked without a message".to_owned())
-}

@@ -52,7 +52,7 @@ pub struct LeafOptions {
     pub index_threads: usize,
     /// Threads that scan for queries. A scan's doubles are summed in an order that depends on their number.
     pub scan_threads: usize,
-    /// Aggregate states of splits that are kept for queries that are asked again; 1 keeps none.
+    /// Bytes of cached aggregate states of splits; 1 caches none.
     pub kept_states_bytes_max: usize,
     /// Disk usage, in percent, at which ingest stops.
     pub disk_used_percent_max: u8,

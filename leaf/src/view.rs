@@ -18,7 +18,6 @@ pub(crate) trait Documents: Send + Sync {
 /// What one query reads of a shard. Cheap to clone. While a view is alive, everything it names stays on disk.
 #[derive(Clone)]
 pub(crate) struct ReadView {
-    /// The shard.
     pub shard: ShardId,
     /// The view contains every record up to and including these positions, and none after them.
     pub positions: PositionVector,

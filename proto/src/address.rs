@@ -39,6 +39,27 @@ macro_rules! name_conversions {
 }
 pub(crate) use name_conversions;
 
+/// The conversions of what has one spelling.
+macro_rules! text_conversions {
+    ($($name:ident)*) => {
+        $(
+            impl TryFrom<String> for $name {
+                type Error = Malformed;
+                fn try_from(text: String) -> Result<Self, Malformed> {
+                    text.parse()
+                }
+            }
+
+            impl From<$name> for String {
+                fn from(value: $name) -> Self {
+                    value.to_string()
+                }
+            }
+        )*
+    };
+}
+text_conversions! { Position PositionVector Address }
+
 /// The name of a source, unique in its collection: `[a-z0-9_][a-z0-9_.-]{0,127}`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -107,7 +128,8 @@ impl fmt::Debug for SourceName {
 }
 
 /// How far a source partition has been ingested, up to and including `offset`: `clicks/0@1234`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Position {
     /// The source.
     pub source: SourceName,
@@ -259,22 +281,10 @@ impl FromStr for PositionVector {
     }
 }
 
-impl TryFrom<String> for PositionVector {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
-        text.parse()
-    }
-}
-
-impl From<PositionVector> for String {
-    fn from(vector: PositionVector) -> String {
-        vector.to_string()
-    }
-}
-
 /// The address of a document: `clicks/0@1234`, or `clicks/0@1234.7` if the record has several items. Ordered by source,
 /// partition, offset, item.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Address {
     /// The source.
     pub source: SourceName,

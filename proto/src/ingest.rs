@@ -4,7 +4,7 @@
 //! twice, late, or from two senders: the leaf answers `BatchOutcome::Already` if it has the records, and
 //! `BatchOutcome::Gap` if records before the batch are missing.
 
-use std::{collections::BTreeMap, fmt, time::Instant};
+use std::{collections::BTreeMap, fmt, iter::Sum, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,7 +62,7 @@ pub struct Batch {
 }
 
 /// The outcome of a batch. `stored` is the partition's position afterwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BatchOutcome {
     /// Applied, and visible to every query that starts from now on. Survives a crash of the process; after a power
     /// failure the sender may have to send the batch again, because it is synced a little later.
@@ -94,7 +94,7 @@ pub enum BatchOutcome {
 }
 
 /// What a shard has stored of a partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredPosition {
     /// The topic that the records came from; `None` before the first record.
     pub topic: Option<String>,
@@ -138,7 +138,6 @@ pub struct PushResult {
     /// The first rejected items, at most [`PUSH_ERRORS_MAX`].
     pub errors: Vec<ItemError>,
     /// The position of the push, `push/0@12`: a query with this as `at_least` is sure to see it, on any node.
-    #[serde(with = "position_text")]
     pub position: Position,
     /// Whether an earlier request with the same key was applied, so that this one changed nothing.
     #[serde(skip)]
@@ -157,19 +156,6 @@ pub struct ItemError {
     pub code: String,
     /// The reason, as text for users.
     pub detail: String,
-}
-
-mod position_text {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use crate::address::Position;
-
-    pub(super) fn serialize<S: Serializer>(position: &Position, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(position)
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Position, D::Error> {
-        String::deserialize(d)?.parse().map_err(D::Error::custom)
-    }
 }
 
 /// Counts of a partition's events by outcome. Always: `events = accepted + tombstones + duplicates + dead_letters` and
@@ -198,6 +184,23 @@ pub struct Outcomes {
     pub bytes: u64,
 }
 
+impl Sum for Outcomes {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |a, b| Self {
+            events: a.events + b.events,
+            accepted: a.accepted + b.accepted,
+            tombstones: a.tombstones + b.tombstones,
+            duplicates: a.duplicates + b.duplicates,
+            dead_letters: a.dead_letters + b.dead_letters,
+            superseded: a.superseded + b.superseded,
+            deleted: a.deleted + b.deleted,
+            expired: a.expired + b.expired,
+            documents: a.documents + b.documents,
+            bytes: a.bytes + b.bytes,
+        })
+    }
+}
+
 impl Outcomes {
     /// Whether both equations hold.
     pub fn balance(&self) -> bool {
@@ -207,7 +210,7 @@ impl Outcomes {
 }
 
 /// Records of a source partition that were never ingested: they are lost, or were skipped on request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// The source.
     pub source: SourceName,
@@ -224,7 +227,7 @@ pub struct Loss {
 }
 
 /// The result of clearing dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearedDeadLetters {
     /// The number of dead letters removed.
     pub letters: u64,
@@ -241,7 +244,7 @@ impl ClearedDeadLetters {
 }
 
 /// A partition as its shard sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
     /// The shard that owns it.
     pub shard: ShardId,

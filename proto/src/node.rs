@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     problem::Problem,
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// Identifies a query on every node that takes part in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct QueryId(pub u128);
 
 impl fmt::Display for QueryId {
@@ -27,7 +29,7 @@ impl FromStr for QueryId {
 }
 
 /// A running query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningQuery {
     /// The id.
     pub id: QueryId,
@@ -49,7 +51,7 @@ pub trait Queries: Send + Sync {
 }
 
 /// What a node reports about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// The release that the node runs.
     pub version: String,

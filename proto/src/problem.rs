@@ -1,9 +1,11 @@
 //! Problem: an error as clients see it (RFC 9457), and the table of error codes with their HTTP status. Used by every
 //! role.
 
-use std::fmt;
+use std::{any::Any, fmt};
 
 use serde::{Deserialize, Serialize};
+
+use crate::address::Malformed;
 
 /// The kind of an error: a stable word and an HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -164,11 +166,24 @@ impl Problem {
     }
 }
 
+impl From<Malformed> for Problem {
+    fn from(error: Malformed) -> Self {
+        Self::new(Code::BadRequest, error.to_string())
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
+}
+
+/// The message of a panic.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panicked without a message")
 }
 
 #[cfg(test)]

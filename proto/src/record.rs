@@ -41,7 +41,7 @@ pub struct Record {
 }
 
 /// The idempotency key of a push: a repetition has no effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestKey {
     /// The `Idempotency-Key`, 1 to 255 bytes.
     pub key: String,

@@ -23,16 +23,6 @@ pub enum SourceState {
 }
 
 impl SourceState {
-    /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Starting,
-        Self::Reading,
-        Self::CaughtUp,
-        Self::Waiting,
-        Self::Suspended,
-        Self::Stopped,
-    ];
-
     /// The name of the state in system tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,7 +38,7 @@ impl SourceState {
 
 /// One partition of a source, as its tailer sees it. While the partitions of a source are unknown, it has one row with
 /// `partition: None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailStatus {
     /// The collection.
     pub collection: CollectionName,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
@@ -33,7 +34,7 @@ pub trait Changes: Send + Sync {
 }
 
 /// A node's view of the change log.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogHealth {
     /// The last record that the node has read; -1 before the first.
     pub offset: i64,

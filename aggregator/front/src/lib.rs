@@ -113,48 +113,48 @@ impl VisitorMut for Rewriter<'_> {
     }
 }
 
-/// A part of a query that a revision may change.
+/// A node that a revision may change.
 #[derive(Debug)]
-pub enum Part<'a> {
-    /// A query, before its parts.
+pub enum NodeMut<'a> {
+    /// A query, before its children.
     Query(&'a mut Query),
-    /// A SELECT, before its parts.
-    Begin(&'a mut Select),
-    /// A SELECT, after its parts.
-    End(&'a mut Select),
-    /// An expression, after its parts.
+    /// A SELECT, before its children.
+    EnterSelect(&'a mut Select),
+    /// A SELECT, after its children.
+    LeaveSelect(&'a mut Select),
+    /// An expression, after its children.
     Expr(&'a mut Expr),
 }
 
 /// Shows every query, SELECT and expression of a query to `change`, until it breaks.
-pub fn revise_query(query: &mut Query, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+pub fn revise_query(query: &mut Query, change: &mut dyn FnMut(NodeMut<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
     VisitMut::visit(query, &mut Revision(change))
 }
 
 /// Shows every query, SELECT and expression of an expression to `change`, until it breaks.
-pub fn revise_expression(expr: &mut Expr, change: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+pub fn revise_expression(expr: &mut Expr, change: &mut dyn FnMut(NodeMut<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
     VisitMut::visit(expr, &mut Revision(change))
 }
 
-struct Revision<'a>(&'a mut dyn FnMut(Part<'_>) -> ControlFlow<()>);
+struct Revision<'a>(&'a mut dyn FnMut(NodeMut<'_>) -> ControlFlow<()>);
 
 impl VisitorMut for Revision<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        (self.0)(Part::Query(query))
+        (self.0)(NodeMut::Query(query))
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        (self.0)(Part::Begin(select))
+        (self.0)(NodeMut::EnterSelect(select))
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
-        (self.0)(Part::End(select))
+        (self.0)(NodeMut::LeaveSelect(select))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        (self.0)(Part::Expr(expr))
+        (self.0)(NodeMut::Expr(expr))
     }
 }
 

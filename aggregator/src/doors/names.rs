@@ -6,15 +6,12 @@ use crate::nearest::nearest;
 pub(super) use crate::query::{find_collection, no_collection};
 
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
-    text.parse()
-        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))
+    Ok(text.parse()?)
 }
 
 /// Parses the name of a source. `push` is reserved.
 pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
-    let name: SourceName = text
-        .parse()
-        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
+    let name: SourceName = text.parse()?;
     match name.is_push() {
         false => Ok(name),
         true => Err(Problem::new(

@@ -10,18 +10,19 @@ use datafusion::{
 use futures::TryStreamExt as _;
 use plan::Type;
 use proto::Problem;
+use serde_json::json;
 
 use super::{
     query_plan::{ExecutablePlan, QueryPlan},
-    system::{Cell, batch},
+    system::batch,
 };
 use crate::failure;
 
 /// The logical and the physical plan, a row each.
 pub(super) async fn rows(planned: &QueryPlan, analyze: bool) -> Result<RecordBatch, Problem> {
-    let mut rows = vec![("logical_plan", planned.logical.display_indent().to_string())];
+    let logical = ("logical_plan", planned.logical.display_indent().to_string());
     let ExecutablePlan { physical, task } = &planned.executable;
-    rows.push(match analyze {
+    let physical = match analyze {
         false => (
             "physical_plan",
             DisplayableExecutionPlan::new(physical.as_ref())
@@ -38,10 +39,7 @@ pub(super) async fn rows(planned: &QueryPlan, analyze: bool) -> Result<RecordBat
                     .to_string(),
             )
         }
-    });
-    let rows = rows
-        .into_iter()
-        .map(|(kind, text)| vec![Cell::text(kind), Cell::text(text.trim_end())])
-        .collect();
-    batch(&[("plan_type", Type::Text), ("plan", Type::Text)], rows)
+    };
+    let rows = [logical, physical].map(|(kind, text)| json!({ "plan_type": kind, "plan": text.trim_end() }));
+    batch(&[("plan_type", Type::Text), ("plan", Type::Text)], &rows)
 }

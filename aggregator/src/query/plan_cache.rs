@@ -1,11 +1,14 @@
-//! Keeps the plans of statements, for statements that are asked again.
+//! Caches the plans of statements, for statements that come again.
 //!
 //! A plan depends on the text and the parameters of its statement, on the catalog and on the kinds of the paths in the
 //! read views. It is used again while these are the same, also for a statement with other texts if it has
-//! [`placeholders`](super::placeholders) for them. If it can have a [`PlanTemplate`], that is kept, as long as
-//! the number of documents is about the same. Otherwise the optimized logical plan is kept: its tables are
-//! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not kept are plans whose statement
+//! [`placeholders`](super::placeholders) for them. If it can have a [`PlanTemplate`], that is cached, as
+//! long as the number of documents is about the same. Otherwise the optimized logical plan is cached: its tables are
+//! [`UnboundTable`]s, which are bound to the read views of each query that uses it. Not cached are plans whose statement
 //! calls a function such as `now()`, that read system tables, or whose planning has warned.
+//!
+//! Its key is a statement, its limit [`PLANS_BYTES_MAX`]. Another catalog invalidates all plans, other kinds of a path
+//! those that read its collection.
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 
@@ -32,15 +35,15 @@ use super::{
 };
 use crate::answer::SqlQuery;
 
-/// The number of statements that are kept.
+/// The number of statements whose plans are cached.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
 /// The bytes of all plans and of the texts of their statements.
 pub(super) const PLANS_BYTES_MAX: usize = 32 << 20;
 /// What an operator or an expression of a plan takes, with its share of schemas and properties.
 const NODE_BYTES: usize = 2 << 10;
-/// A plan with more operators and expressions is not kept.
+/// A plan with more operators and expressions is not cached.
 const NODES_MAX: usize = 500;
-/// A plan with more bytes of constants is not kept: the value of `lpad('a', 10000)` is one expression.
+/// A plan with more bytes of constants is not cached: the value of `lpad('a', 10000)` is one expression.
 const CONSTANT_BYTES_MAX: usize = 64 << 10;
 
 /// A physical plan is used again while the number of documents is at most this many times larger or smaller.
@@ -48,7 +51,7 @@ const DOCUMENTS_FACTOR_MAX: u64 = 4;
 /// Fewer documents than this make no difference to a plan.
 const DOCUMENTS_FEW: u64 = 1_000;
 
-/// The plans of the statements that were asked most recently.
+/// The plans of the most recently used statements.
 pub(super) struct PlanCache {
     cached: Mutex<CachedPlans>,
 }
@@ -87,7 +90,7 @@ pub(super) struct CachedPlan {
     pub rows_max: Option<usize>,
 }
 
-/// A plan as it is kept.
+/// A plan as it is cached.
 pub(super) enum ReusablePlan {
     Physical(PlanTemplate),
     /// An optimized plan. Its tables are [`UnboundTable`]s.
@@ -101,7 +104,7 @@ impl PlanCache {
         }
     }
 
-    /// The plan of a statement that was kept under this catalog, and the texts for its placeholders.
+    /// The plan of a statement that was cached under this catalog, and the texts for its placeholders.
     pub(super) fn get(
         &self,
         request: &SqlQuery,
@@ -119,7 +122,7 @@ impl PlanCache {
         Some((plan, Arc::clone(&shape.texts)))
     }
 
-    /// Keeps the plan of a statement if it can be used again: for all statements of its shape if it has placeholders.
+    /// Caches the plan of a statement if it can be used again: for all statements of its shape if it has placeholders.
     #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
     pub(super) fn put(
         &self,
@@ -153,7 +156,7 @@ impl PlanCache {
         let (_outdated, _displaced);
         let mut cached = self.cached.lock();
         let plans = cached.under(read_views.catalog());
-        // Plans for other kinds of the same paths would only keep those kinds in memory.
+        // Plans for other kinds of the same paths would only hold those kinds in memory.
         _outdated = plans.retain(|_, other| plan.agrees_with(other));
         _displaced = plans.put(key, Arc::new(plan), bytes);
     }
@@ -161,7 +164,7 @@ impl PlanCache {
 
 #[cfg(test)]
 impl PlanCache {
-    /// Whether a plan is kept for a statement without parameters.
+    /// Whether a plan is cached for a statement without parameters.
     pub(super) fn has(&self, sql: &str) -> bool {
         self.plan_of(sql).is_some()
     }
@@ -171,13 +174,13 @@ impl PlanCache {
         self.cached.lock().by_statement.get(&key).map(Arc::clone)
     }
 
-    /// Whether a physical plan is kept for it, and for how many documents.
+    /// Whether a physical plan is cached for it, and for how many documents.
     pub(super) fn documents_of_template(&self, sql: &str) -> Option<u64> {
         let plan = self.plan_of(sql)?;
         matches!(plan.plan, ReusablePlan::Physical(_)).then_some(plan.documents)
     }
 
-    /// How many plans are kept, and their bytes.
+    /// How many plans are cached, and their bytes.
     pub(super) fn size(&self) -> (usize, usize) {
         let cached = self.cached.lock();
         (cached.by_statement.values().count(), cached.by_statement.bytes())

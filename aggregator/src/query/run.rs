@@ -15,7 +15,7 @@ use datafusion::arrow::{
 use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use parking_lot::Mutex;
 use plan::arrays;
-use proto::{Code, Problem};
+use proto::{Code, Problem, problem::panic_text};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -24,10 +24,10 @@ use super::{
     read_views::QueryViews,
     registry::RegisteredQuery,
 };
-use crate::answer::{Answer, Part, Stats};
+use crate::answer::{Answer, AnswerChunk, Stats};
 
 /// Parts of an answer that are buffered for a slow reader before the query waits.
-const PARTS_MAX: usize = 4;
+const CHUNKS_MAX: usize = 4;
 /// The size limit of a part in bytes, because the response writer holds a whole part in memory. A part has at least one
 /// row.
 const PART_BYTES_MAX: u64 = 4 << 20;
@@ -99,12 +99,7 @@ pub(super) async fn guarded<T>(
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    tracing::error!(panic = message, "a query panicked");
+    tracing::error!(panic = panic_text(panic), "a query panicked");
     Problem::new(
         Code::Internal,
         "an internal error ended this query; other queries are not affected",
@@ -118,14 +113,14 @@ pub(super) struct AnswerSender {
     /// whole answer no longer finds the query running.
     slot: Option<(QuerySlot, RegisteredQuery)>,
     head: Option<oneshot::Sender<Result<SchemaRef, Problem>>>,
-    parts: mpsc::Sender<Result<AnswerPart, Problem>>,
-    /// The last parts sent, which the client may not have read yet.
-    unread: VecDeque<AnswerPart>,
+    chunks: mpsc::Sender<Result<SentChunk, Problem>>,
+    /// The last chunks sent, which the client may not have read yet.
+    unread: VecDeque<SentChunk>,
 }
 
-/// A part in transit. The sender can replace it by an error until it is read: otherwise a client that keeps its
-/// connection open without reading would keep the part in memory.
-type AnswerPart = Arc<Mutex<Option<Result<Part, Problem>>>>;
+/// A chunk in transit. The sender can replace it by an error until it is read: otherwise a client that keeps its
+/// connection open without reading would keep the chunk in memory.
+type SentChunk = Arc<Mutex<Option<Result<AnswerChunk, Problem>>>>;
 
 impl AnswerSender {
     /// Sends the columns, the rows and the statistics of a query.
@@ -168,7 +163,7 @@ impl AnswerSender {
         }
         drop(read_views);
         drop(self.slot.take());
-        self.send_part(Part::End(Box::new(stats)), context).await
+        self.send_chunk(AnswerChunk::End(Box::new(stats)), context).await
     }
 
     async fn send_rows(
@@ -185,27 +180,27 @@ impl AnswerSender {
             if bytes > ROW_BYTES_MAX {
                 return Err(too_wide(bytes));
             }
-            self.send_part(Part::Rows(arrays::compact_batch(&part)), context)
+            self.send_chunk(AnswerChunk::Rows(arrays::compact_batch(&part)), context)
                 .await?;
         }
         Ok(())
     }
 
-    /// Sends a part. While the client does not read, the query releases its slot and its deadline is suspended. If too
+    /// Sends a chunk. While the client does not read, the query releases its slot and its deadline is suspended. If too
     /// many queries wait for their clients already, this one keeps its slot and its deadline runs.
-    async fn send_part(&mut self, part: Part, context: &QueryContext) -> Result<(), Problem> {
+    async fn send_chunk(&mut self, chunk: AnswerChunk, context: &QueryContext) -> Result<(), Problem> {
         let time = &context.time;
         let accepted = match time
-            .wait_for_reader(tokio::time::timeout(SLOT_HOLD_MAX, self.parts.reserve()))
+            .wait_for_reader(tokio::time::timeout(SLOT_HOLD_MAX, self.chunks.reserve()))
             .await?
         {
             Ok(accepted) => accepted,
             Err(_) => {
                 let released = self.slot.as_mut().is_none_or(|(slot, _)| slot.release_while_reading());
                 let accepted = if released {
-                    time.wait_for_reader(self.parts.reserve()).await?
+                    time.wait_for_reader(self.chunks.reserve()).await?
                 } else {
-                    self.parts.reserve().await
+                    self.chunks.reserve().await
                 };
                 if let Some((slot, _)) = &mut self.slot {
                     slot.reacquire();
@@ -214,9 +209,9 @@ impl AnswerSender {
             }
         };
         let permit = accepted.map_err(|_| cancelled())?;
-        let sent = Arc::new(Mutex::new(Some(Ok(part))));
+        let sent = Arc::new(Mutex::new(Some(Ok(chunk))));
         self.unread.push_back(Arc::clone(&sent));
-        if self.unread.len() > PARTS_MAX {
+        if self.unread.len() > CHUNKS_MAX {
             self.unread.pop_front();
         }
         permit.send(Ok(sent));
@@ -224,12 +219,12 @@ impl AnswerSender {
     }
 
     /// Sends an error in place of the answer or of its rest. If the client does not read in time, the error replaces
-    /// the parts that it has not read.
+    /// the chunks that it has not read.
     pub(super) async fn fail(mut self, problem: Problem) {
         drop(self.slot.take());
         match self.head.take() {
             Some(head) => drop(head.send(Err(problem))),
-            None if tokio::time::timeout(ERROR_SEND_MAX, self.parts.send(Err(problem.clone())))
+            None if tokio::time::timeout(ERROR_SEND_MAX, self.chunks.send(Err(problem.clone())))
                 .await
                 .is_err() =>
             {
@@ -251,11 +246,11 @@ pub(super) fn answer_channel(
     slot: Option<(QuerySlot, RegisteredQuery)>,
 ) -> (AnswerSender, impl Future<Output = Result<Answer, Problem>> + use<>) {
     let (head, head_receiver) = oneshot::channel();
-    let (parts, parts_receiver) = mpsc::channel(PARTS_MAX);
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
     let sender = AnswerSender {
         slot,
         head: Some(head),
-        parts,
+        chunks,
         unread: VecDeque::new(),
     };
     // The future owns the guard even before its first poll.
@@ -265,21 +260,21 @@ pub(super) fn answer_channel(
             head = head_receiver => head.unwrap_or_else(|_| Err(node_stopping()))?,
             () = time.passed(GRACE) => return Err(timed_out()),
         };
-        let parts = futures::stream::unfold(Some((parts_receiver, guard, time)), |state| async move {
-            let (mut parts, guard, time) = state?;
-            let part = tokio::select! {
+        let chunks = futures::stream::unfold(Some((receiver, guard, time)), |state| async move {
+            let (mut receiver, guard, time) = state?;
+            let chunk = tokio::select! {
                 biased;
-                sent = parts.recv() => sent
+                sent = receiver.recv() => sent
                     .unwrap_or_else(|| Err(node_stopping()))
                     .and_then(|sent| sent.lock().take().unwrap_or_else(|| Err(node_stopping()))),
                 () = time.passed(GRACE) => Err(timed_out()),
             };
-            let has_more = matches!(part, Ok(Part::Rows(_)));
-            Some((part, has_more.then_some((parts, guard, time))))
+            let has_more = matches!(chunk, Ok(AnswerChunk::Rows(_)));
+            Some((chunk, has_more.then_some((receiver, guard, time))))
         });
         Ok(Answer {
             schema,
-            parts: parts.boxed(),
+            chunks: chunks.boxed(),
         })
     };
     (sender, answer)

@@ -73,7 +73,7 @@ pub(super) struct QueryScans {
 pub(super) struct Answers(Mutex<HashMap<usize, Vec<Option<ScanStream>>>>);
 
 impl Answers {
-    /// The answers of a scan that has begun already, one for each shard.
+    /// The prefetched answers of the scan, one for each shard.
     pub(super) fn prefetched(scan: &ShardScan, answers: Vec<ScanStream>) -> Self {
         let answers = answers.into_iter().map(Some).collect();
         Self(Mutex::new(HashMap::from([(scan.number, answers)])))

@@ -69,7 +69,7 @@ impl ShardTable {
     }
 }
 
-/// A [`ShardTable`] without a query. Plans that are kept refer to it.
+/// A [`ShardTable`] without a query. Cached plans refer to it.
 pub(super) struct UnboundTable {
     pub collection: CollectionName,
     columns: Vec<Column>,

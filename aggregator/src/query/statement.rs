@@ -9,6 +9,7 @@ use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{Change, DefinitionId, DefinitionKind},
 };
+use serde_json::{Value, json};
 
 use super::{
     Engine,
@@ -20,7 +21,7 @@ use super::{
     read_views::QueryViews,
     run::QueryOutput,
     statement_shape::{StatementShape, StatementValues},
-    system::{self, Cell, tables},
+    system::{self, tables},
 };
 use crate::{
     answer::{SqlQuery, type_name},
@@ -266,12 +267,12 @@ async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<
 
 fn definition_row(id: &DefinitionId, version: Option<i64>) -> Result<QueryOutput, Problem> {
     let columns = [("definition", Type::Text), ("version", Type::Int)];
-    let row = vec![Cell::text(id.to_string()), Cell::Int(version)];
-    Ok(QueryOutput::of_batch(system::batch(&columns, vec![row])?))
+    let row = json!({ "definition": id.to_string(), "version": version });
+    Ok(QueryOutput::of_batch(system::batch(&columns, &[row])?))
 }
 
 fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
-    let row = |name: String, kind: &str| vec![Cell::text(name), Cell::text(kind)];
+    let row = |name: String, kind: &str| json!({ "name": name, "kind": kind });
     let collections = catalog
         .collections
         .keys()
@@ -284,9 +285,9 @@ fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {
     let system_tables = tables::TABLES
         .iter()
         .map(|table| row(format!("{}.{}", table.schema, table.name), "system table"));
-    let rows = collections.chain(views).chain(system_tables).collect();
+    let rows: Vec<Value> = collections.chain(views).chain(system_tables).collect();
     let columns = [("name", Type::Text), ("kind", Type::Text)];
-    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?))
+    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
 }
 
 /// Returns the columns and types of a collection, a view or a system table.
@@ -312,11 +313,11 @@ async fn describe(
         describe_collection(context, &catalog, &name).await?
     };
     let columns = [("name", Type::Text), ("type", Type::Text), ("seen", Type::Text)];
-    Ok(QueryOutput::of_batch(system::batch(&columns, rows)?))
+    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
 }
 
-fn column_row(name: &str, of: &str, seen: &str) -> Vec<Cell> {
-    vec![Cell::text(name), Cell::text(of), Cell::text(seen)]
+fn column_row(name: &str, of: &str, seen: &str) -> Value {
+    json!({ "name": name, "type": of, "seen": seen })
 }
 
 async fn describe_view(
@@ -324,7 +325,7 @@ async fn describe_view(
     context: &Arc<QueryContext>,
     request: &SqlQuery,
     name: &str,
-) -> Result<Vec<Vec<Cell>>, Problem> {
+) -> Result<Vec<Value>, Problem> {
     let text = format!("SELECT * FROM \"{}\" LIMIT 0", name.replace('"', "\"\""));
     let running = select_text(engine, context, request, &text).await?;
     Ok(running
@@ -339,7 +340,7 @@ async fn describe_collection(
     context: &Arc<QueryContext>,
     catalog: &Arc<Catalog>,
     name: &CollectionName,
-) -> Result<Vec<Vec<Cell>>, Problem> {
+) -> Result<Vec<Value>, Problem> {
     let read_views = QueryViews::open(
         context,
         catalog,

@@ -31,7 +31,7 @@ pub(super) type StatementKey = (String, String);
 
 /// A statement without its texts, and these.
 pub(super) struct StatementShape {
-    /// No statement that is kept with its texts has the same.
+    /// No statement that is cached with its texts has the same.
     pub key: StatementKey,
     /// Where the quoted texts begin.
     pub quoted: Vec<Location>,

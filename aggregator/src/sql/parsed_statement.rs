@@ -32,7 +32,6 @@ pub(crate) enum Statement {
     Undefine {
         /// The field or view.
         id: DefinitionId,
-        /// IF EXISTS.
         if_exists: bool,
     },
     /// SHOW DEFINITIONS.

@@ -8,7 +8,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "rachis", version, propagate_version = true)]
 pub(crate) struct Cli {
-    /// The command
     #[command(subcommand)]
     pub command: Command,
 }
@@ -85,7 +84,6 @@ pub(crate) struct NodeArgs {
 /// `rachis cluster`
 #[derive(Debug, Args)]
 pub(crate) struct ClusterArgs {
-    /// The action
     #[command(subcommand)]
     pub action: ClusterAction,
 }
@@ -116,7 +114,6 @@ pub(crate) struct ClusterStatusArgs {
     /// $RACHIS_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// The settings of the cluster
     #[command(flatten)]
     pub cluster: ClusterConfigArgs,
     /// The output format
@@ -127,7 +124,6 @@ pub(crate) struct ClusterStatusArgs {
 /// `rachis cluster restore-changes`
 #[derive(Debug, Args)]
 pub(crate) struct RestoreChangesArgs {
-    /// The settings of the cluster
     #[command(flatten)]
     pub cluster: ClusterConfigArgs,
     /// The catalog.json from the data folder of the node that has read furthest (see `rachis cluster status`)
@@ -188,7 +184,6 @@ pub(crate) struct SqlArgs {
     /// Read raw documents only; use no index and no columns
     #[arg(long)]
     pub raw: bool,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -219,7 +214,6 @@ pub(crate) struct SearchArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -240,7 +234,6 @@ pub(crate) struct PushArgs {
     /// stores nothing)
     #[arg(long)]
     pub again: bool,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -248,7 +241,6 @@ pub(crate) struct PushArgs {
 /// `rachis source`
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// The action
     #[command(subcommand)]
     pub action: SourceAction,
 }
@@ -291,7 +283,6 @@ pub(crate) struct ListArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -301,7 +292,6 @@ pub(crate) struct ListArgs {
 pub(crate) struct SourceNameArgs {
     /// The source
     pub name: String,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -332,7 +322,6 @@ pub(crate) struct SourceSettingsArgs {
     /// The offset to start at: earliest or latest
     #[arg(long)]
     pub start: Option<String>,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -356,7 +345,6 @@ pub(crate) struct SkipArgs {
     /// The partition and the offset to continue at, for example `0=1234` or `0=latest`
     #[arg(required = true, value_name = "PARTITION=OFFSET", value_parser = key_value)]
     pub to: Vec<(String, String)>,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -364,7 +352,6 @@ pub(crate) struct SkipArgs {
 /// `rachis collection`
 #[derive(Debug, Args)]
 pub(crate) struct CollectionArgs {
-    /// The action
     #[command(subcommand)]
     pub action: CollectionAction,
 }
@@ -389,7 +376,6 @@ pub(crate) enum CollectionAction {
 pub(crate) struct CollectionNameArgs {
     /// The collection
     pub name: String,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -405,7 +391,6 @@ pub(crate) struct CollectionSettingsArgs {
     /// The path of the event time in each document, for example `created_at`
     #[arg(long)]
     pub time_path: Option<String>,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -418,7 +403,6 @@ pub(crate) struct FieldsArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -426,7 +410,6 @@ pub(crate) struct FieldsArgs {
 /// `rachis debug`
 #[derive(Debug, Args)]
 pub(crate) struct DebugArgs {
-    /// The action
     #[command(subcommand)]
     pub action: DebugAction,
 }
@@ -447,7 +430,6 @@ pub(crate) struct BundleArgs {
     /// The settings of a cluster; its nodes are then queried even if no aggregator responds
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// The address of the server
     #[command(flatten)]
     pub server: ServerArgs,
 }

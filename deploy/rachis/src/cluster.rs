@@ -7,7 +7,6 @@ use proto::{
     cluster::Members,
     node::{NodeStatus, Nodes as _},
 };
-use reqwest::{Method, header::ACCEPT};
 use serde_json::{Value, json};
 use tailer::{create_change_log, restore_change_log};
 
@@ -154,14 +153,8 @@ async fn ask_nodes(members: &Members) -> Result<ClusterView, Failure> {
 async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
     let client = Client::new(url)?;
     let rows = async |sql: &str| {
-        let request = client
-            .request(Method::POST, &["sql"])
-            .header(ACCEPT, "application/json")
-            .json(&json!({ "sql": sql }));
-        client
-            .json(request)
-            .await
-            .map(|answer| answer["rows"].as_array().cloned().unwrap_or_default())
+        let answer = client.sql(&json!({ "sql": sql })).await?;
+        Ok::<_, Failure>(answer["rows"].as_array().cloned().unwrap_or_default())
     };
     let nodes =
         rows("SELECT name, role, url, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes")

@@ -6,7 +6,6 @@ use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use leaf::{Leaf, LeafOptions};
 use proto::node::SingleNode;
 use tailer::{FileChanges, Tailer, TailerOptions};
-use tracing::info;
 
 use crate::{
     cli,
@@ -35,32 +34,16 @@ pub(crate) async fn run(arguments: cli::DevArgs) -> Result<(), Failure> {
     let opened = tokio::task::block_in_place(|| DevServer::open(&shell, settings));
     let server = opened?;
     shell.publish_url();
-    let Shell {
-        folder,
-        listener,
-        url,
-        metrics,
-        shutdown,
-        files,
-        ..
-    } = shell;
-    let demo = arguments.demo.then(|| tokio::spawn(demo::run(url, shutdown.clone())));
-
-    let router = doors::router(
-        Arc::clone(&server.engine),
-        Some(metrics),
-        shutdown.clone(),
-        shell::routes()?,
-    );
-    let served = doors::serve(router, listener, shutdown.clone(), names, files.connections).await;
-    shutdown.cancel();
-    folder.remove_url();
-    if let Some(demo) = demo {
-        let _ = demo.await;
-    }
-    server.close().await;
-    info!("shutdown complete");
-    served.map_err(|e| Failure::new(format!("the server failed: {e}")))
+    let demo = (arguments.demo).then(|| tokio::spawn(demo::run(shell.url.clone(), shell.shutdown.clone())));
+    let (metrics, shutdown) = (shell.metrics.clone(), shell.shutdown.clone());
+    let router = doors::router(Arc::clone(&server.engine), Some(metrics), shutdown, shell::routes()?);
+    let close = async move {
+        if let Some(demo) = demo {
+            let _ = demo.await;
+        }
+        server.close().await;
+    };
+    shell.serve(router, names, close).await
 }
 
 /// The running roles.

@@ -4,6 +4,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use aggregator::{AggregatorOptions, Engine, Roles, doors};
+use futures::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
 use leaf::{Leaf, LeafOptions};
 use plan::client::RemoteScan;
 use proto::{
@@ -61,7 +65,6 @@ pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Fail
         })?;
     let node = Node {
         name,
-        role,
         members,
         replica,
         settings,
@@ -112,7 +115,6 @@ fn member_address(members: &Members, role: Role, name: &NodeName, config: Option
 /// A node before it starts its role.
 struct Node {
     name: NodeName,
-    role: Role,
     members: Members,
     replica: Arc<CatalogReplica>,
     settings: Settings,
@@ -122,30 +124,19 @@ struct Node {
 /// A node with a running role.
 struct Running {
     router: doors::NodeServer,
-    /// Awaited in this order once no more connections are accepted.
-    close: Vec<futures::future::BoxFuture<'static, ()>>,
+    /// Closes the role.
+    close: BoxFuture<'static, ()>,
     stop: CancellationToken,
 }
 
 impl Running {
     /// Serves until shutdown, then closes the role.
     async fn serve(self, shell: Shell, names: doors::AllowedHosts) -> Result<(), Failure> {
-        let Shell {
-            folder,
-            listener,
-            shutdown,
-            files,
-            ..
-        } = shell;
-        let served = doors::serve(self.router, listener, shutdown.clone(), names, files.connections).await;
-        shutdown.cancel();
-        folder.remove_url();
-        for close in self.close {
-            close.await;
-        }
-        self.stop.cancel();
-        info!("shutdown complete");
-        served.map_err(|e| Failure::new(format!("the server failed: {e}")))
+        let close = async move {
+            self.close.await;
+            self.stop.cancel();
+        };
+        shell.serve(self.router, names, close).await
     }
 }
 
@@ -175,7 +166,7 @@ impl Node {
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         Ok(Running {
             router,
-            close: vec![Box::pin(async move { leaf.close().await })],
+            close: async move { leaf.close().await }.boxed(),
             stop: self.stop,
         })
     }
@@ -207,13 +198,13 @@ impl Node {
         let mut routes = self.routes(&shared, None, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
-        let close = Box::pin(async move {
+        let close = async move {
             tailer.shutdown().await;
             let _ = tokio::task::spawn_blocking(move || pushes.flush(FLUSH_TIMEOUT)).await;
-        });
+        };
         Ok(Running {
             router,
-            close: vec![close],
+            close: close.boxed(),
             stop: self.stop,
         })
     }
@@ -245,7 +236,7 @@ impl Node {
         let router = doors::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
         Ok(Running {
             router,
-            close: Vec::new(),
+            close: future::ready(()).boxed(),
             stop: self.stop,
         })
     }
@@ -266,8 +257,6 @@ impl Node {
     ) -> Result<RoutesBuilder, Failure> {
         let mut routes = shell::routes()?;
         let node = NodeService {
-            name: self.name.clone(),
-            role: self.role,
             started_ms: shell.started_ms,
             state: self.replica.state(),
             changes: changes.clone(),

@@ -15,7 +15,6 @@ use crate::client::Failure;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// The log.
     pub log: LogSettings,
     /// Limits of the leaf.
     pub leaf: LeafSettings,

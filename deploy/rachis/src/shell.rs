@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aggregator::doors::MetricsText;
+use aggregator::doors::{self, MetricsText};
 use proto::wire::DESCRIPTORS;
 use tokio::{net::TcpListener, signal::unix, sync::watch};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ const SECOND_SIGNAL: i32 = 130;
 
 /// A process that is ready to start its roles.
 pub(crate) struct Shell {
-    /// The data folder.
     pub folder: DataFolder,
     /// The bound socket.
     pub listener: TcpListener,
@@ -74,6 +73,22 @@ impl Shell {
             metrics,
             shutdown,
         })
+    }
+
+    /// Serves until shutdown. Then `close` closes the roles; it begins once no more connections are accepted.
+    pub(crate) async fn serve(
+        self,
+        router: doors::NodeServer,
+        names: doors::AllowedHosts,
+        close: impl Future<Output = ()>,
+    ) -> Result<(), Failure> {
+        let shutdown = self.shutdown.clone();
+        let served = doors::serve(router, self.listener, self.shutdown, names, self.files.connections).await;
+        shutdown.cancel();
+        self.folder.remove_url();
+        close.await;
+        info!("shutdown complete");
+        served.map_err(|e| Failure::new(format!("the server failed: {e}")))
     }
 
     /// Writes the URL to the data folder and the log. If that fails, because the disk is full, say, the process still

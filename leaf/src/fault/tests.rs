@@ -167,7 +167,7 @@ async fn a_document_that_cannot_be_indexed_does_not_keep_the_others_off_the_disk
     fixture
         .eventually("everything is in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-            status.tail == 0 && status.splits.iter().all(|split| split.place == "disk")
+            status.tail == 0 && status.splits.iter().all(|split| split.on_disk)
         })
         .await;
     assert_eq!(fixture.documents().await, expected);

@@ -78,7 +78,7 @@ impl Scan for Leaf {
             let splits: Vec<SplitStatus> = segments.iter().map(split_status).collect();
             let on_disk: u64 = splits
                 .iter()
-                .filter(|split| split.place == "disk")
+                .filter(|split| split.on_disk)
                 .map(|split| split.bytes)
                 .sum();
             Ok(summary::status(

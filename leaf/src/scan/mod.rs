@@ -55,7 +55,7 @@ pub(crate) use self::{
 
 use self::{
     blocks::{Blocks, Next},
-    partial::{Partial, Shares, UnknownSplits},
+    partial::{Partial, Shares, UncachedSplits},
     pool::{ScanQueue, StepOutcome},
     state_cache::{DividedView, StateCache},
     task::ScanTask,
@@ -127,10 +127,10 @@ impl Start {
         let (view, divided) = match self.cache.divide(&self.view, &self.request) {
             Some(DividedView {
                 key,
-                known,
+                cached,
                 splits,
                 rest,
-            }) => (rest, Some((key, known, splits))),
+            }) => (rest, Some((key, cached, splits))),
             None => (self.view.clone(), None),
         };
         let (prepared, deadline) = (self.request.prepared()?, self.request.deadline);
@@ -175,17 +175,17 @@ impl Start {
                 all_blocks.map(collect).collect::<Result<_, Error>>()?
             }
             Stage::Partial(aggregate) => {
-                let (mut known, mut splits) = (Vec::new(), None);
-                if let Some((key, states, waiting)) = divided {
+                let (mut cached, mut splits) = (Vec::new(), None);
+                if let Some((key, states, queued)) = divided {
                     states
                         .iter()
                         .for_each(|states| scan.stats.lock().add_cached(&states.counted));
-                    known = states.iter().flat_map(|states| &states.states).cloned().collect();
-                    splits = Some(Arc::new(UnknownSplits {
+                    cached = states.iter().flat_map(|states| &states.states).cloned().collect();
+                    splits = Some(Arc::new(UncachedSplits {
                         scan: scan.clone(),
                         key,
                         cache: self.cache.clone(),
-                        waiting: Mutex::new(waiting),
+                        queued: Mutex::new(queued),
                         memory: self.memory.clone(),
                     }));
                 }
@@ -193,7 +193,7 @@ impl Start {
                     let has_rest = splits.is_none() || !scan.is_empty();
                     let rest = has_rest.then(|| Partial::new(aggregate, blocks, self.memory.clone()));
                     let rest = rest.transpose()?;
-                    let shares = Shares::new(std::mem::take(&mut known), splits.clone(), rest);
+                    let shares = Shares::new(std::mem::take(&mut cached), splits.clone(), rest);
                     Ok(worker(WorkerStage::Aggregate(shares)))
                 };
                 all_blocks.map(partial).collect::<Result<_, Error>>()?

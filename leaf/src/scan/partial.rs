@@ -42,25 +42,25 @@ use super::{
 };
 use crate::{error::Error, split::Groups, view::SegmentView};
 
-/// A worker's share of a partial aggregate: states that are known, splits that are aggregated one by one, and the rest.
+/// A worker's share of a partial aggregate: states that are cached, splits that are aggregated one by one, and the rest.
 pub(super) struct Shares {
-    known: Vec<RecordBatch>,
-    splits: Option<Arc<UnknownSplits>>,
+    cached: Vec<RecordBatch>,
+    splits: Option<Arc<UncachedSplits>>,
     current: Option<SplitShare>,
     /// None if there is nothing else.
     rest: Option<Partial>,
 }
 
-/// Splits that are aggregated one by one, so that their states can be kept. The workers of a scan take them in turn.
-pub(super) struct UnknownSplits {
+/// Splits that are aggregated one by one, so that their states can be cached. The workers of a scan take them in turn.
+pub(super) struct UncachedSplits {
     /// The scan of everything else.
     pub scan: Arc<ScanTask>,
-    /// The request, as its states are kept.
+    /// The request's key in the cache.
     pub key: RequestKey,
-    /// Where they are kept.
+    /// The cache for their states.
     pub cache: Arc<StateCache>,
     /// The splits that no worker has taken.
-    pub waiting: Mutex<Vec<SegmentView>>,
+    pub queued: Mutex<Vec<SegmentView>>,
     /// The memory of aggregates.
     pub memory: Arc<RuntimeEnv>,
 }
@@ -70,16 +70,16 @@ struct SplitShare {
     split: SegmentView,
     scan: Arc<ScanTask>,
     partial: Partial,
-    /// Its states so far; None if they are too large to be kept.
+    /// Its states so far; None if they are too large to be cached.
     states: Option<Vec<RecordBatch>>,
     states_bytes: usize,
 }
 
 impl Shares {
     /// These states, then a part of these splits, then the rest.
-    pub(super) fn new(known: Vec<RecordBatch>, splits: Option<Arc<UnknownSplits>>, rest: Option<Partial>) -> Self {
+    pub(super) fn new(cached: Vec<RecordBatch>, splits: Option<Arc<UncachedSplits>>, rest: Option<Partial>) -> Self {
         Self {
-            known,
+            cached,
             splits,
             current: None,
             rest,
@@ -88,14 +88,14 @@ impl Shares {
 
     /// Computes the next batch of aggregate states.
     pub(super) fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
-        if let Some(states) = self.known.pop() {
+        if let Some(states) = self.cached.pop() {
             return Ok(StepOutcome::Done(Some(states)));
         }
         let Some(splits) = &self.splits else {
             return step_rest(&mut self.rest);
         };
         let Some(share) = &mut self.current else {
-            let next = splits.waiting.lock().pop();
+            let next = splits.queued.lock().pop();
             return match next {
                 Some(split) => {
                     self.current = Some(SplitShare::new(splits, split)?);
@@ -124,7 +124,7 @@ fn step_rest(rest: &mut Option<Partial>) -> Result<StepOutcome<Option<RecordBatc
 }
 
 impl SplitShare {
-    fn new(splits: &UnknownSplits, split: SegmentView) -> Result<Self, Error> {
+    fn new(splits: &UncachedSplits, split: SegmentView) -> Result<Self, Error> {
         let scan = Arc::new(splits.scan.of_split(split.clone())?);
         let Stage::Partial(aggregate) = &scan.prepared.request.stage else {
             return Err(Problem::new(Code::Internal, "only the splits of an aggregate are scanned one by one").into());
@@ -139,16 +139,16 @@ impl SplitShare {
         })
     }
 
-    fn add(&mut self, states: &RecordBatch, splits: &UnknownSplits) {
+    fn add(&mut self, states: &RecordBatch, splits: &UncachedSplits) {
         self.states_bytes += states.get_array_memory_size();
         if self.states_bytes > SPLIT_STATES_BYTES_MAX {
             self.states = None;
             splits.cache.refuse(&splits.key);
         }
-        self.states.iter_mut().for_each(|kept| kept.push(states.clone()));
+        self.states.iter_mut().for_each(|all| all.push(states.clone()));
     }
 
-    fn finish(self, splits: &UnknownSplits) {
+    fn finish(self, splits: &UncachedSplits) {
         let stats = self.scan.stats.lock();
         splits.scan.stats.lock().add(&stats);
         if let (Some(counted), Some(states)) = (stats.counted(), self.states) {
@@ -157,7 +157,7 @@ impl SplitShare {
                 states,
                 counted,
             };
-            splits.cache.keep(&splits.key, &self.split, states);
+            splits.cache.put(&splits.key, &self.split, states);
         }
     }
 }

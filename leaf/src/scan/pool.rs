@@ -18,7 +18,7 @@ use datafusion::{
     },
 };
 use parking_lot::{Condvar, Mutex};
-use proto::{Code, Problem};
+use proto::{Code, Problem, problem::panic_text};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -72,8 +72,8 @@ fn aggregate_memory() -> Result<Arc<RuntimeEnv>, DataFusionError> {
 }
 
 impl ScanPool {
-    /// Starts this many threads, at least one, and keeps up to this many bytes of aggregate states.
-    pub(crate) fn new(threads: usize, kept_states_bytes_max: usize) -> std::io::Result<Self> {
+    /// Starts this many threads, at least one, and caches up to this many bytes of aggregate states.
+    pub(crate) fn new(threads: usize, cached_states_bytes_max: usize) -> std::io::Result<Self> {
         let queue = Arc::new(ScanQueue {
             state: Mutex::default(),
             step_queued: Condvar::new(),
@@ -93,7 +93,7 @@ impl ScanPool {
             threads: Mutex::new(threads),
             threads_max,
             memory,
-            states: Arc::new(StateCache::new(kept_states_bytes_max)),
+            states: Arc::new(StateCache::new(cached_states_bytes_max)),
         })
     }
 
@@ -230,11 +230,7 @@ fn run_step<J: Send + 'static, T: Send + 'static>(
         }
         Err(panic) => {
             drop(job);
-            let detail = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned());
-            error!(panic = detail.as_deref().unwrap_or("unknown"), "a scan panicked");
+            error!(panic = panic_text(&*panic), "a scan panicked");
             Err(Problem::new(Code::Internal, "the scan failed unexpectedly"))
         }
     };

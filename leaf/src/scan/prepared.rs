@@ -31,7 +31,6 @@ use crate::{error::Error, raw::parts::ReadParts};
 
 /// A scan request, ready to run over any view.
 pub(super) struct PreparedScan {
-    /// The request.
     pub request: Arc<ScanRequest>,
     /// Every column that the request names: in its output, its filter, its sort keys.
     pub columns: Vec<Column>,
@@ -88,7 +87,6 @@ struct Evaluation {
 
 /// A condition of the filter of one scan.
 pub(super) struct Conjunct {
-    /// The condition.
     pub condition: Arc<Condition>,
     evaluation: Evaluation,
 }

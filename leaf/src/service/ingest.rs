@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use proto::{
-    Catalog,
-    ingest::Ingest,
-    wire::{
-        ingest::{require, shard, source},
-        leaf::{self as wire, ingest_server},
-    },
+    Catalog, CollectionUid, SourceName,
+    ingest::{Ingest, ShardId},
+    record::RequestKey,
+    wire::leaf::{self as wire, Json, ingest_server},
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{caught_up, collection, deadline};
+use super::{caught_up, deadline};
 use crate::Leaf;
 
 /// Serves `rachis.leaf.v1.Ingest`.
@@ -24,79 +23,50 @@ pub(super) struct IngestService {
     pub catalog: watch::Receiver<Arc<Catalog>>,
 }
 
+impl IngestService {
+    /// The value of a call, see [`caught_up`].
+    async fn value<T: DeserializeOwned>(&self, request: Request<Json>) -> Result<T, Status> {
+        Ok(caught_up(request, &self.catalog).await?.decode()?)
+    }
+}
+
 #[tonic::async_trait]
 impl ingest_server::Ingest for IngestService {
-    async fn write(&self, request: Request<wire::Batch>) -> Result<Response<wire::Verdict>, Status> {
+    async fn write(&self, request: Request<wire::Batch>) -> Result<Response<Json>, Status> {
         let batch = caught_up(request, &self.catalog).await?;
-        let outcome = self.leaf.write(batch.try_into()?).await?;
-        Ok(Response::new(outcome.into()))
+        Json::response(&self.leaf.write(batch.try_into()?).await?)
     }
 
-    async fn stored(&self, request: Request<wire::PartitionRequest>) -> Result<Response<wire::StoredAnswer>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let stored = self
-            .leaf
-            .stored(shard(request.shard)?, &source(&request.source)?, request.partition)
-            .await?;
-        Ok(Response::new(stored.into()))
+    async fn stored(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (shard, source, partition): (ShardId, SourceName, i32) = self.value(request).await?;
+        Json::response(&self.leaf.stored(shard, &source, partition).await?)
     }
 
-    async fn pushed(&self, request: Request<wire::PushedRequest>) -> Result<Response<wire::PushAnswer>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let key = require(request.request, "the request")?.try_into()?;
+    async fn pushed(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (shard, partition, offset, key, wait_ms): (ShardId, i32, i64, RequestKey, u64) =
+            self.value(request).await?;
         let pushed = self
             .leaf
-            .pushed(
-                shard(request.shard)?,
-                request.partition,
-                request.offset,
-                &key,
-                deadline(request.wait_ms),
-            )
+            .pushed(shard, partition, offset, &key, deadline(wait_ms))
             .await?;
-        Ok(Response::new(pushed.into()))
+        Json::response(&pushed)
     }
 
-    async fn partitions(
-        &self,
-        request: Request<wire::PartitionsRequest>,
-    ) -> Result<Response<wire::PartitionsAnswer>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let partitions = self.leaf.partitions(collection(&request.collection)?).await?;
-        Ok(Response::new(wire::PartitionsAnswer {
-            partitions: partitions.into_iter().map(Into::into).collect(),
-        }))
+    async fn partitions(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.partitions(self.value(request).await?).await?)
     }
 
-    async fn note_loss(&self, request: Request<wire::LossNote>) -> Result<Response<wire::LossNoted>, Status> {
-        let note = caught_up(request, &self.catalog).await?;
-        self.leaf
-            .note_loss(shard(note.shard)?, require(note.loss, "the loss")?.try_into()?)
-            .await?;
-        Ok(Response::new(wire::LossNoted {}))
+    async fn note_loss(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (shard, loss) = self.value(request).await?;
+        Json::response(&self.leaf.note_loss(shard, loss).await?)
     }
 
-    async fn losses(&self, request: Request<wire::PartitionsRequest>) -> Result<Response<wire::LossesAnswer>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let losses = self.leaf.losses(collection(&request.collection)?).await?;
-        Ok(Response::new(wire::LossesAnswer {
-            losses: losses.into_iter().map(Into::into).collect(),
-        }))
+    async fn losses(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.losses(self.value(request).await?).await?)
     }
 
-    async fn clear_dead_letters(
-        &self,
-        request: Request<wire::ClearRequest>,
-    ) -> Result<Response<wire::Cleared>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let of_source = request.source.as_deref().map(source).transpose()?;
-        let cleared = self
-            .leaf
-            .clear_dead_letters(collection(&request.collection)?, of_source.as_ref())
-            .await?;
-        Ok(Response::new(wire::Cleared {
-            letters: cleared.letters,
-            complete: cleared.complete,
-        }))
+    async fn clear_dead_letters(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (collection, source): (CollectionUid, Option<SourceName>) = self.value(request).await?;
+        Json::response(&self.leaf.clear_dead_letters(collection, source.as_ref()).await?)
     }
 }

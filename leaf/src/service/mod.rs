@@ -8,7 +8,7 @@ mod scan;
 use std::{sync::Arc, time::Duration};
 
 use proto::{
-    Catalog, CollectionUid,
+    Catalog,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     service::wait_for_catalog,
     wire::leaf::{ingest_server::IngestServer, scan_server::ScanServer},
@@ -48,8 +48,4 @@ async fn caught_up<T>(request: Request<T>, catalog: &watch::Receiver<Arc<Catalog
 
 fn deadline(wait_ms: u64) -> std::time::Instant {
     std::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX)
-}
-
-fn collection(bytes: &[u8]) -> Result<CollectionUid, proto::Problem> {
-    proto::wire::ingest::uid(bytes).map(CollectionUid)
 }

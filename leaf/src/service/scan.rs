@@ -9,13 +9,13 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _, stream};
-use lru::LruCache;
 use parking_lot::Mutex;
 use plan::{
     PathKinds,
+    byte_lru::ByteLru,
     scan::{Scan, ScanChunk, ScanStream},
     views::ShardView,
-    wire::{PartEncoder, ScanHead, decode_request, is_scanned, take_head},
+    wire::{AnswerEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
 use proto::{
     Catalog, Code, PositionVector, Problem,
@@ -42,9 +42,14 @@ use crate::{
 
 /// Stack for decoding a filter expression.
 const STACK_BYTES: usize = 16 << 20;
-/// The number of requests whose preparation is cached, and the most bytes of each.
-const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(128).expect("not zero");
-const RECENT_BYTES_MAX: usize = 16 << 10;
+/// Bytes of all cached preparations and of their requests.
+const PREPARATIONS_BYTES_MAX: usize = 32 << 20;
+/// The number of requests whose preparation is cached.
+const PREPARATIONS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
+/// A request with more bytes is prepared each time.
+const CACHED_REQUEST_BYTES_MAX: usize = 16 << 10;
+/// About how many bytes a preparation takes for each byte of its request: expressions are much larger than their encoding.
+const PREPARATION_FACTOR: usize = 16;
 /// How long the leaf holds back the answer about opened views to send it together with the first rows.
 const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
@@ -55,16 +60,12 @@ pub(super) struct ScanService {
     /// Cached hash of each shard's path table, valid while the shard has the same table.
     path_hashes: Mutex<HashMap<ShardId, (Weak<PathKinds>, u64)>>,
     deferred: Arc<DeferredAnswers>,
-    /// The most recent requests, by their bytes without the head. To decode and prepare one again would cost more than a
-    /// small scan.
-    recent: Mutex<LruCache<Vec<u8>, Arc<Preparation>>>,
+    /// The preparations of requests, by their bytes without the head. To decode and prepare one again would cost more than
+    /// a small scan. They depend on nothing else, so they are valid forever.
+    preparations: Mutex<ByteLru<Vec<u8>, Arc<Preparation>>>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn stream_of<T: Send + 'static, U: From<T> + Send + 'static>(items: Vec<T>) -> ResponseStream<U> {
-    stream::iter(items.into_iter().map(|item| Ok(item.into()))).boxed()
-}
 
 impl ScanService {
     /// Serves this leaf's shards.
@@ -74,21 +75,22 @@ impl ScanService {
             catalog,
             path_hashes: Mutex::default(),
             deferred: Arc::default(),
-            recent: Mutex::new(LruCache::new(RECENT_MAX)),
+            preparations: Mutex::new(ByteLru::new(PREPARATIONS_BYTES_MAX, PREPARATIONS_MAX)),
         }
     }
 
     /// The wire form of a view. Includes the path table only if its hash is not `paths_known`.
-    fn encode_view(&self, shard: ShardId, view: &ShardView, paths_known: u64) -> wire::ShardView {
+    fn encode_view(&self, shard: ShardId, view: &ShardView, paths_known: u64) -> Result<wire::ShardView, Problem> {
         let paths_hash = self.hash(shard, &view.paths);
-        wire::ShardView {
+        let is_known = paths_known == paths_hash;
+        Ok(wire::ShardView {
             positions: positions(&view.positions),
             boot: view.boot,
             documents: view.documents,
             freshness_ms: view.freshness_ms,
             paths_hash,
-            paths: (paths_known != paths_hash).then(|| view.paths.as_ref().into()),
-        }
+            paths: (!is_known).then(|| wire::Json::of(&*view.paths)).transpose()?,
+        })
     }
 
     async fn open_views(&self, request: wire::OpenRequest) -> Result<wire::OpenAnswer, Problem> {
@@ -106,8 +108,8 @@ impl ScanService {
             .zip(known)
             .zip(outcomes)
             .map(|(((shard, _), known), outcome)| {
-                let outcome = match outcome {
-                    Ok(view) => Outcome::View(self.encode_view(*shard, &view, known)),
+                let outcome = match outcome.and_then(|view| self.encode_view(*shard, &view, known)) {
+                    Ok(view) => Outcome::View(view),
                     Err(problem) => Outcome::Problem(problem.into()),
                 };
                 wire::OpenOutcome { outcome: Some(outcome) }
@@ -123,7 +125,7 @@ impl ScanService {
         let preparation = self.preparation(&head, request)?;
         let (schema, like) = (preparation.schema(), SharedRequest::like(&preparation, head.deadline));
         let answers = (0..).zip(self.leaf.leases.scan(head.views, &head.shards, like));
-        let answers = answers.map(|(shard, chunks)| Ok(parts(PartEncoder::new(shard, &schema)?, chunks)));
+        let answers = answers.map(|(shard, chunks)| Ok(parts(AnswerEncoder::new(shard, &schema)?, chunks)));
         let mut answers: Vec<Parts> = answers.collect::<Result<_, Problem>>()?;
         Ok(match answers.len() {
             1 => answers.remove(0),
@@ -133,14 +135,16 @@ impl ScanService {
 
     fn preparation(&self, head: &ScanHead, request: wire::ScanRequest) -> Result<Arc<Preparation>, Problem> {
         let key = bytes_of(&request);
-        if let Some(known) = self.recent.lock().get(&key) {
-            return Ok(known.clone());
+        if let Some(cached) = self.preparations.lock().get(&key) {
+            return Ok(cached.clone());
         }
         // The filter is decoded recursively; the aggregator limits its depth.
         let request = stacker::grow(STACK_BYTES, || decode_request(head.clone(), request))?;
         let new = Arc::new(Preparation::of(request));
-        if key.len() <= RECENT_BYTES_MAX {
-            self.recent.lock().put(key, new.clone());
+        if key.len() <= CACHED_REQUEST_BYTES_MAX {
+            let bytes = key.len() * (1 + PREPARATION_FACTOR);
+            // Dropped after the lock is released.
+            let _displaced = self.preparations.lock().put(key, new.clone(), bytes);
         }
         Ok(new)
     }
@@ -160,7 +164,7 @@ impl ScanService {
 }
 
 /// The parts of the answer of one shard.
-fn parts(mut parts: PartEncoder, chunks: ScanStream) -> Parts {
+fn parts(mut parts: AnswerEncoder, chunks: ScanStream) -> Parts {
     let encode = move |chunk| {
         let encoded: Result<Vec<wire::ScanPart>, Problem> = match chunk {
             Ok(ScanChunk::Rows(batch)) => parts.encode(&batch),
@@ -191,8 +195,8 @@ impl scan_server::Scan for ScanService {
     type OpenAndScanStream = ResponseStream<wire::ScanPart>;
     type ScanStream = ResponseStream<wire::ScanPart>;
     type ScanRestStream = ResponseStream<wire::ScanPart>;
-    type FieldsStream = ResponseStream<wire::Field>;
-    type DeadLettersStream = ResponseStream<wire::DeadLetter>;
+    type FieldsStream = ResponseStream<wire::Json>;
+    type DeadLettersStream = ResponseStream<wire::JsonWithBytes>;
 
     async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
@@ -219,16 +223,15 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(stream::iter([opened]).chain(scan).map(Ok).boxed()))
     }
 
-    async fn renew(&self, request: Request<wire::RenewRequest>) -> Result<Response<wire::Renewed>, Status> {
-        self.leaf.leases.renew(uid(&request.into_inner().views)?);
-        Ok(Response::new(wire::Renewed {}))
+    async fn renew(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
+        self.leaf.leases.renew(request.into_inner().decode()?);
+        wire::Json::response(&())
     }
 
-    async fn release(&self, request: Request<wire::ReleaseRequest>) -> Result<Response<wire::Released>, Status> {
-        for views in request.into_inner().views {
-            self.leaf.leases.release(uid(&views)?);
-        }
-        Ok(Response::new(wire::Released {}))
+    async fn release(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
+        let views: Vec<Uuid> = request.into_inner().decode()?;
+        views.into_iter().for_each(|views| self.leaf.leases.release(views));
+        wire::Json::response(&())
     }
 
     async fn scan(&self, request: Request<wire::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
@@ -248,38 +251,33 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(rest.map(Ok).boxed()))
     }
 
-    async fn document(
-        &self,
-        request: Request<wire::DocumentRequest>,
-    ) -> Result<Response<wire::DocumentAnswer>, Status> {
+    async fn document(&self, request: Request<wire::Json>) -> Result<Response<wire::DocumentAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let document = self.leaf.document(shard(request.shard)?, &request.id).await?;
+        let (shard, id): (ShardId, String) = request.decode()?;
+        let document = self.leaf.document(shard, &id).await?;
+        let document = document.map(|document| wire::JsonWithBytes::of(&document, document.bytes.clone()));
         Ok(Response::new(wire::DocumentAnswer {
-            document: document.map(Into::into),
+            document: document.transpose()?,
         }))
     }
 
-    async fn fields(&self, request: Request<wire::ShardRequest>) -> Result<Response<Self::FieldsStream>, Status> {
+    async fn fields(&self, request: Request<wire::Json>) -> Result<Response<Self::FieldsStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let fields = self.leaf.fields(shard(request.shard)?).await?;
-        Ok(Response::new(stream_of(fields)))
+        let fields = self.leaf.fields(request.decode()?).await?;
+        let fields = fields.into_iter().map(|field| Ok(wire::Json::of(&field)?));
+        Ok(Response::new(stream::iter(fields).boxed()))
     }
 
-    async fn status(&self, request: Request<wire::ShardRequest>) -> Result<Response<wire::ShardStatus>, Status> {
+    async fn status(&self, request: Request<wire::Json>) -> Result<Response<wire::Json>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let status = self.leaf.status(shard(request.shard)?).await?;
-        Ok(Response::new(status.into()))
+        wire::Json::response(&self.leaf.status(request.decode()?).await?)
     }
 
-    async fn dead_letters(
-        &self,
-        request: Request<wire::DeadLettersRequest>,
-    ) -> Result<Response<Self::DeadLettersStream>, Status> {
+    async fn dead_letters(&self, request: Request<wire::Json>) -> Result<Response<Self::DeadLettersStream>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        Ok(Response::new(stream_of(
-            self.leaf
-                .dead_letters(shard(request.shard)?, request.limit as usize)
-                .await?,
-        )))
+        let (shard, limit) = request.decode()?;
+        let letters = self.leaf.dead_letters(shard, limit).await?;
+        let letters = (letters.into_iter()).map(|letter| Ok(wire::JsonWithBytes::of(&letter, letter.bytes.clone())?));
+        Ok(Response::new(stream::iter(letters).boxed()))
     }
 }

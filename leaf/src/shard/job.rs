@@ -23,7 +23,6 @@ pub(crate) enum Job {
 
 /// Dead letters of one partition to be removed in one write.
 pub(crate) struct DeadLetterRemoval {
-    /// Their partition.
     pub partition: Partition,
     /// The keys of their rows.
     pub keys: Vec<Vec<u8>>,

@@ -50,6 +50,7 @@ use parking_lot::Mutex;
 use proto::{
     SourceName,
     ingest::{ShardId, StoredPosition},
+    problem::panic_text,
 };
 use scheduler::Task;
 use summary::Summary;
@@ -57,10 +58,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 use writer::ShardWriter;
 
-use crate::{
-    error::{Error, panic_text},
-    store::Store,
-};
+use crate::{error::Error, store::Store};
 
 /// The subfolder with the store of a shard.
 pub(crate) const STORE_FOLDER: &str = "rows";

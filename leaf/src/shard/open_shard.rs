@@ -36,7 +36,6 @@ const READ_ONLY_WAIT: Duration = Duration::from_secs(2);
 
 /// An open shard.
 pub(crate) struct Shard {
-    /// Its id.
     pub id: ShardId,
     pub(super) options: Arc<LeafOptions>,
     pub(super) store: Arc<Store>,

@@ -24,10 +24,7 @@ use crate::{
     codec::NewerVersion,
     error::Error,
     split::{Segment, SplitOrigin},
-    store::{
-        Family, ManifestRow, Partition, PartitionRow, RowKey, RowKind, Store, WriteBatch, WriteError,
-        manifest::file_name,
-    },
+    store::{Family, ManifestRow, Partition, PartitionRow, RowKey, RowKind, Store, WriteBatch, manifest::file_name},
 };
 
 /// Recovers the state of a shard whose store has just been opened.
@@ -226,18 +223,7 @@ fn commit(store: &Store, batch: WriteBatch) -> Result<(), Error> {
     if batch.is_empty() || store.is_read_only() {
         return Ok(());
     }
-    match store.commit_synced(batch) {
-        Ok(()) => Ok(()),
-        Err(WriteError::Failed(source)) => Err(Error::Storage {
-            shard: store.shard(),
-            source,
-        }),
-        Err(WriteError::Stalled) => Err(Problem::new(
-            Code::Busy,
-            format!("shard {}: the store is stalling writes", store.shard()),
-        )
-        .into()),
-    }
+    store.commit_synced(batch).map_err(|error| store.unwritten(error))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use plan::{Kinds, Path, PathKinds};
-use proto::{Address, PositionVector, ingest::ShardId, limits::PATHS_MAX};
+use proto::{Address, Position, PositionVector, ingest::ShardId, limits::PATHS_MAX};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -62,7 +62,6 @@ impl LiveSegment {
 
 /// A read view with its freshness.
 pub(crate) struct FreshView {
-    /// The view.
     pub view: ReadView,
     /// The number of changes of the shard it contains.
     pub sequence: u64,
@@ -175,11 +174,7 @@ impl ShardState {
 
     /// Every record through these positions is ingested.
     pub(crate) fn positions(&self) -> PositionVector {
-        let mut positions = PositionVector::default();
-        self.rows
-            .iter()
-            .for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
-        positions
+        positions(&self.rows)
     }
 
     pub(crate) fn paths(&self) -> Arc<PathKinds> {
@@ -379,6 +374,16 @@ impl ShardState {
             )
         })
     }
+}
+
+/// Every record through these positions is in these rows.
+pub(crate) fn positions(rows: &BTreeMap<Partition, PartitionRow>) -> PositionVector {
+    let position = |(partition, row): (&Partition, &PartitionRow)| Position {
+        source: partition.source.clone(),
+        partition: partition.number,
+        offset: row.offset,
+    };
+    rows.iter().map(position).collect()
 }
 
 /// Extends ranges so that they also span `with`.

@@ -1,5 +1,6 @@
 //! Summary: the status of a closed shard. A file beside its rows, written when the shard closes cleanly and removed
-//! when it opens, before the first write. So its content always matches the store.
+//! when it opens, before the first write. So its content always matches the store. It is a hash of the rest and, as
+//! JSON, a version, the content of [`CURRENT`] and the summary.
 //!
 //! It is an optimization. If it is missing, invalid, of another version, or belongs to another state of the store, the
 //! shard is opened instead.
@@ -13,31 +14,35 @@ use std::{
 };
 
 use plan::{
-    Kinds, Path, PathKinds,
-    scan::{PathStatus, ShardStatus, SplitStatus},
+    Path, PathKinds,
+    scan::{PathIndex, PathStatus, ShardStatus, SplitStatus},
 };
 use proto::{
-    PositionVector, SourceName,
-    ingest::{Loss, Outcomes, ShardId, StoredPosition},
+    SourceName,
+    catalog::as_list,
+    ingest::{Loss, ShardId, StoredPosition},
 };
+use serde::{Deserialize, Serialize};
 
-use super::{open_shard::Shard, state::LiveSegment};
+use super::{
+    open_shard::Shard,
+    state::{LiveSegment, positions},
+};
 use crate::{
-    codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error},
     error::Error,
     split::Segment,
-    store::{Partition, PartitionRow, loss},
+    store::{Partition, PartitionRow},
 };
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const FILE_NAME: &str = "SUMMARY";
 /// The file that names RocksDB's manifest. Its content changes with each opening.
 const CURRENT: &str = "CURRENT";
 
 /// The status of a shard, available without its store.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
-    /// The rows of its partitions.
+    #[serde(with = "as_list")]
     pub rows: BTreeMap<Partition, PartitionRow>,
     /// Records that were lost before they could be ingested.
     pub losses: Vec<Loss>,
@@ -98,7 +103,7 @@ impl Summary {
 
     /// Writes the summary to the folder of a closed store.
     pub(crate) fn write(&self, rows: &FilePath) -> io::Result<()> {
-        let body = self.encode(&fs::read(rows.join(CURRENT))?);
+        let body = serde_json::to_vec(&(VERSION, fs::read(rows.join(CURRENT))?, self))?;
         let temporary = rows.join(format!("{FILE_NAME}.tmp"));
         let mut file = File::create(&temporary)?;
         file.write_all(&xxhash_rust::xxh3::xxh3_64(&body).to_be_bytes())?;
@@ -114,8 +119,8 @@ impl Summary {
         if u64::from_be_bytes(*sum) != xxhash_rust::xxh3::xxh3_64(body) {
             return None;
         }
-        let (current, summary) = Self::decode(body).ok()?;
-        (fs::read(rows.join(CURRENT)).ok()? == current).then_some(summary)
+        let (version, current, summary): (u8, Vec<u8>, Self) = serde_json::from_slice(body).ok()?;
+        (version == VERSION && fs::read(rows.join(CURRENT)).ok()? == current).then_some(summary)
     }
 
     /// Removes the summary durably, before the first write to the store.
@@ -126,109 +131,7 @@ impl Summary {
             Err(error) => Err(error),
         }
     }
-
-    fn encode(&self, current: &[u8]) -> Vec<u8> {
-        let mut to = ValueWriter::new(VERSION)
-            .bytes(current)
-            .number(self.tail)
-            .number(self.bytes)
-            .number(self.rows.len() as u64);
-        for (partition, row) in &self.rows {
-            to = partition.encode_into(to).bytes(&row.encode());
-        }
-        to = to.number(self.losses.len() as u64);
-        for one in &self.losses {
-            to = to.bytes(&loss::key(one)).bytes(&loss::encode(one));
-        }
-        to = to.number(self.splits.len() as u64);
-        for split in &self.splits {
-            let numbers = [
-                split.id,
-                u64::from(split.generation),
-                split.documents,
-                split.deleted,
-                split.bytes,
-                split.paths,
-            ];
-            to = numbers.into_iter().fold(to, ValueWriter::number);
-        }
-        to = to.number(self.fields.len() as u64);
-        for field in &self.fields {
-            to = to
-                .bytes(field.path.to_string().as_bytes())
-                .number(u64::from(field.kinds.0))
-                .number(field.documents);
-            to = to
-                .bytes(field.indexed.as_bytes())
-                .byte(u8::from(field.sample.is_some()));
-            to = to.bytes(field.sample.as_deref().unwrap_or_default().as_bytes());
-        }
-        match self.oldest_dead_letter_ms {
-            Some(oldest) => to.byte(1).signed(oldest).finish(),
-            None => to.byte(0).finish(),
-        }
-    }
-
-    fn decode(body: &[u8]) -> DecodeResult<(Vec<u8>, Self)> {
-        if body.first() != Some(&VERSION) {
-            return decode_error("it has another version");
-        }
-        let mut from = ValueReader::new(body, "summary of the shard", VERSION)?;
-        let current = from.bytes()?.to_vec();
-        let mut summary = Self {
-            tail: from.number()?,
-            bytes: from.number()?,
-            ..Self::default()
-        };
-        for _ in 0..from.number()? {
-            let partition = Partition::decode_from(&mut from)?;
-            let row = PartitionRow::decode(from.bytes()?)?;
-            summary.rows.insert(partition, row);
-        }
-        for _ in 0..from.number()? {
-            let key = from.bytes()?;
-            summary.losses.push(loss::decode(key, from.bytes()?)?);
-        }
-        for _ in 0..from.number()? {
-            summary.splits.push(SplitStatus {
-                id: from.number()?,
-                place: DISK,
-                generation: from.small()?,
-                documents: from.number()?,
-                deleted: from.number()?,
-                bytes: from.number()?,
-                paths: from.number()?,
-            });
-        }
-        for _ in 0..from.number()? {
-            summary.fields.push(decode_field(&mut from)?);
-        }
-        summary.oldest_dead_letter_ms = (from.byte()? != 0).then(|| from.signed()).transpose()?;
-        Ok((current, summary))
-    }
 }
-
-fn decode_field(from: &mut ValueReader) -> DecodeResult<PathStatus> {
-    let path = Path::try_from(from.text()?.to_owned()).map_err(DecodeError::Malformed)?;
-    let (kinds, documents, indexed) = (Kinds(from.small()?), from.number()?, from.text()?);
-    let indexed = INDEXED
-        .into_iter()
-        .find(|known| *known == indexed)
-        .ok_or_else(|| DecodeError::Malformed(format!("unknown kind of index: {indexed}")))?;
-    let has_sample = from.byte()? != 0;
-    let sample = from.text()?.to_owned();
-    Ok(PathStatus {
-        path,
-        kinds,
-        documents,
-        indexed,
-        sample: has_sample.then_some(sample),
-    })
-}
-
-const DISK: &str = "disk";
-/// How a path is indexed: not in all segments, as a column with postings, or as a column.
-const INDEXED: [&str; 3] = ["raw", "text", "columns"];
 
 /// What is stored of a partition.
 pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceName, partition: i32) -> StoredPosition {
@@ -255,16 +158,10 @@ pub(crate) fn status(
     tail: u64,
     bytes: u64,
 ) -> ShardStatus {
-    let mut positions = PositionVector::default();
-    rows.iter()
-        .for_each(|(partition, row)| positions.advance(&partition.source, partition.number, row.offset));
-    let outcomes = rows
-        .values()
-        .fold(Outcomes::default(), |sum, row| add(sum, &row.outcomes));
     ShardStatus {
         shard,
-        positions,
-        outcomes,
+        positions: positions(rows),
+        outcomes: rows.values().map(|row| row.outcomes).sum(),
         tail,
         splits,
         bytes,
@@ -275,7 +172,7 @@ pub(crate) fn status(
 pub(crate) fn split_status(entry: &LiveSegment) -> SplitStatus {
     SplitStatus {
         id: entry.id,
-        place: if entry.on_disk { DISK } else { "memory" },
+        on_disk: entry.on_disk,
         generation: entry.generation,
         documents: u64::from(entry.segment.documents()),
         deleted: entry.deleted.len(),
@@ -290,7 +187,7 @@ pub(crate) fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathSt
         path: path.clone(),
         kinds,
         documents: 0,
-        indexed: "raw",
+        indexed: PathIndex::Raw,
         sample: None,
     };
     let mut fields: BTreeMap<Path, (PathStatus, bool, bool)> = paths
@@ -317,28 +214,13 @@ pub(crate) fn fields(paths: &PathKinds, segments: &[Arc<Segment>]) -> Vec<PathSt
     }
     let with_indexed = |(mut field, columns, text): (PathStatus, bool, bool)| {
         field.indexed = match (columns, text) {
-            (false, _) => "raw",
-            (true, true) => "text",
-            (true, false) => "columns",
+            (false, _) => PathIndex::Raw,
+            (true, true) => PathIndex::Text,
+            (true, false) => PathIndex::Columns,
         };
         field
     };
     fields.into_values().map(with_indexed).collect()
-}
-
-fn add(a: Outcomes, b: &Outcomes) -> Outcomes {
-    Outcomes {
-        events: a.events + b.events,
-        accepted: a.accepted + b.accepted,
-        tombstones: a.tombstones + b.tombstones,
-        duplicates: a.duplicates + b.duplicates,
-        dead_letters: a.dead_letters + b.dead_letters,
-        superseded: a.superseded + b.superseded,
-        deleted: a.deleted + b.deleted,
-        expired: a.expired + b.expired,
-        documents: a.documents + b.documents,
-        bytes: a.bytes + b.bytes,
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use metrics::{counter, histogram};
 use proto::{
     Code, Problem,
     ingest::{Batch, BatchOutcome, Push, PushResult},
+    problem::panic_text,
 };
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -28,7 +29,7 @@ use super::{
     open_shard::Shard,
 };
 use crate::{
-    error::{Error, panic_text},
+    error::Error,
     fault,
     store::{Partition, WriteError},
 };
@@ -195,7 +196,7 @@ impl ShardWriter {
             counter!("rachis_leaf_panics_total").increment(1);
             // The cache may contain kinds that were not written; the stored ones are loaded again.
             self.kinds_cache = KindsCache::default();
-            panic_text(&*panic)
+            panic_text(&*panic).to_owned()
         })
     }
 

@@ -161,7 +161,6 @@ pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
 /// A column of strings: ordinals of a sorted dictionary.
 pub(super) struct TextColumn {
     dictionary: Arc<TextDictionary>,
-    /// The ordinals.
     pub ordinals: StoredColumn<u64>,
     decoded: DecodedSlot<StringViewArray>,
     /// The distinct values parsed as times.
@@ -222,7 +221,7 @@ impl TextColumn {
         let mut values = StringViewBuilder::with_capacity(self.distinct());
         self.for_each(|_, value| values.append_value(value))?;
         let values = Arc::new(values.finish());
-        self.decoded.keep(values.clone(), values.get_array_memory_size());
+        self.decoded.put(values.clone(), values.get_array_memory_size());
         Ok(values)
     }
 
@@ -234,7 +233,7 @@ impl TextColumn {
         let mut times = Vec::with_capacity(self.distinct());
         self.for_each(|_, value| times.push(raw::time_of_text(value)))?;
         let times = Arc::new(times);
-        self.times.keep(times.clone(), size_of_val(&times[..]));
+        self.times.put(times.clone(), size_of_val(&times[..]));
         Ok(times)
     }
 

@@ -1,5 +1,7 @@
-//! Decoded: what columns keep decoded between questions, within one limit for the process. What was used least recently
-//! is dropped first.
+//! Decoded values of columns, cached between queries within one limit for the process. The least recently used is
+//! evicted first.
+//!
+//! Its key is a slot of a column, its limit [`DECODED_BYTES_MAX`]. A column never changes; its values are dropped with it.
 
 use std::{
     any::Any,
@@ -14,10 +16,10 @@ use std::{
 use parking_lot::Mutex;
 use plan::byte_lru::ByteLru;
 
-/// Bytes of decoded values that the process keeps.
+/// Bytes of all cached values.
 const DECODED_BYTES_MAX: usize = 256 << 20;
 
-/// Decoded values that the process keeps, however small they are.
+/// The number of cached values, however small they are.
 const DECODED_VALUES_MAX: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 
 static NEXT_SLOT: AtomicU64 = AtomicU64::new(0);
@@ -48,14 +50,14 @@ impl<T> Drop for DecodedSlot<T> {
 }
 
 impl<T: Send + Sync + 'static> DecodedSlot<T> {
-    /// The value, if it is kept.
+    /// The value, if it is cached.
     pub(super) fn get(&self) -> Option<Arc<T>> {
         let value = DECODED.lock().get(&self.id).map(Arc::clone)?;
         Arc::downcast(value).ok()
     }
 
-    /// Keeps a value of so many bytes.
-    pub(super) fn keep(&self, value: Arc<T>, bytes: usize) {
+    /// Caches a value of this many bytes.
+    pub(super) fn put(&self, value: Arc<T>, bytes: usize) {
         // Dropped after the lock is released.
         let _dropped = DECODED.lock().put(self.id, value, bytes);
     }
@@ -71,8 +73,8 @@ mod tests {
     fn a_value_is_dropped_with_its_slot() {
         let (slot, other) = (DecodedSlot::<String>::default(), DecodedSlot::<String>::default());
         let value = Arc::new("value".to_owned());
-        slot.keep(Arc::clone(&value), 5);
-        assert!(slot.get().is_some_and(|kept| Arc::ptr_eq(&kept, &value)) && other.get().is_none());
+        slot.put(Arc::clone(&value), 5);
+        assert!(slot.get().is_some_and(|cached| Arc::ptr_eq(&cached, &value)) && other.get().is_none());
         drop(slot);
         assert_eq!(Arc::strong_count(&value), 1);
     }

@@ -27,7 +27,6 @@ pub(super) const PACKED: u32 = 1;
 pub(crate) struct SplitOrigin {
     /// The id of the file; a file that is built again gets another one.
     pub uuid: Uuid,
-    /// The shard.
     pub shard: ShardId,
     /// The records that the split covers.
     pub ranges: Ranges,

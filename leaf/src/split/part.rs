@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use plan::search::Clause;
+use proto::problem::panic_text;
 use roaring::RoaringBitmap;
 use tantivy::{
     Directory, HasLen as _, TantivyError,
@@ -30,12 +31,7 @@ use super::{
     recorder::RecordedPart,
     text::TextIndex,
 };
-use crate::{
-    document::Document,
-    error::{Error, panic_text},
-    fault,
-    matches::Matches,
-};
+use crate::{document::Document, error::Error, fault, matches::Matches};
 
 /// Search clauses whose matches a part caches: a scan evaluates the same clause block by block.
 pub(super) const CACHED_CLAUSES_MAX: usize = 8;
@@ -91,7 +87,7 @@ fn build_part(documents: &[Arc<Document>], excluded: &RoaringBitmap) -> Result<P
         Part::assemble(paths, runs, index, None, files)
     };
     catch_unwind(AssertUnwindSafe(build))
-        .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic)).into()))
+        .unwrap_or_else(|panic| Err(TantivyError::InternalError(panic_text(&*panic).to_owned()).into()))
 }
 
 /// The fault point `unbuildable`: fails the build if it includes a document that the fault selects.

@@ -94,7 +94,7 @@ fn within_bound(order: Ordering, inclusive: bool) -> bool {
 }
 
 impl Part {
-    /// The documents that match a clause, as [`Self::search`], kept for the next block that is read.
+    /// The documents that match a clause, as [`Self::search`], cached for the next block that is read.
     pub(super) fn search_for_blocks(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
         if let Some((_, matches)) = self.clause_cache.lock().iter().find(|(cached, _)| cached == clause) {
             return Ok(matches.clone());

@@ -54,7 +54,6 @@ impl TimeBounds {
         }
     }
 
-    /// Encodes the times.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let to = encode_bounds(ValueWriter::unversioned(), self.time_ms, ValueWriter::signed);
         encode_bounds(to, self.ingested_ms, ValueWriter::signed).finish()

@@ -61,7 +61,7 @@ impl Presence {
             .iter_non_null_docs()
             .for_each(|document| bits.set_bit(document as usize, true));
         let bits = bits.finish();
-        self.0.keep(Arc::new(bits.clone()), bits.inner().len());
+        self.0.put(Arc::new(bits.clone()), bits.inner().len());
         Some(bits)
     }
 }

@@ -15,12 +15,10 @@ pub(crate) enum DeleteMarker {
 }
 
 impl DeleteMarker {
-    /// Encodes the marker.
     pub(crate) fn encode(self) -> Vec<u8> {
         ValueWriter::new(VERSION).byte(self as u8).finish()
     }
 
-    /// Decodes a marker.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "delete marker", VERSION)?;
         let why = match reader.byte()? {

@@ -42,12 +42,10 @@ pub(crate) fn term(address: &Address, tag: DigestTag, bytes: &[u8]) -> u128 {
     hasher.digest128()
 }
 
-/// Encodes a digest.
 pub(crate) fn encode(sum: u128) -> Vec<u8> {
     ValueWriter::new(VERSION).rest(&sum.to_be_bytes()).finish()
 }
 
-/// Decodes a digest.
 pub(crate) fn decode(value: &[u8]) -> DecodeResult<u128> {
     let mut reader = ValueReader::new(value, "digest", VERSION)?;
     let sum = u128::from_be_bytes(reader.fixed()?);

@@ -16,7 +16,6 @@ const RECORD_KEY: u8 = 1 << 2;
 /// The id equals the record key and is not stored twice.
 const ID_IS_RECORD_KEY: u8 = 1 << 3;
 
-/// Encodes a document.
 pub(crate) fn encode(document: &Document) -> Vec<u8> {
     let header = &document.header;
     let same = matches!((&header.id, &header.record_key), (Some(id), Some(key)) if id.as_bytes() == &key[..]);
@@ -45,7 +44,6 @@ pub(crate) fn encode(document: &Document) -> Vec<u8> {
     ValueWriter::new(VERSION).bytes(&head).rest(&document.bytes).finish()
 }
 
-/// Decodes a document.
 pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
     let mut value = ValueReader::new(value, "document", VERSION)?;
     let mut reader = ValueReader::unversioned(value.bytes()?);

@@ -25,7 +25,6 @@ pub(crate) struct Format {
     pub level: u16,
     /// The cluster; none while a leaf is not told its cluster.
     pub cluster: Option<Uuid>,
-    /// The shard.
     pub shard: ShardId,
 }
 
@@ -40,7 +39,6 @@ impl Format {
         }
     }
 
-    /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         ValueWriter::new(VERSION)
             .rest(&self.incarnation.to_be_bytes())
@@ -51,7 +49,6 @@ impl Format {
             .finish()
     }
 
-    /// Decodes the row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "store", VERSION)?;
         if value[0] < OLDEST_VERSION {

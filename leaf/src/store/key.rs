@@ -6,13 +6,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use proto::{Address, SourceName};
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter, decode_error};
 
 /// A partition of a source.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Partition {
-    /// Its source.
     pub source: SourceName,
     /// Its number, from 0.
     pub number: i32,

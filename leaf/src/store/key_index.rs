@@ -50,7 +50,6 @@ impl KeyIndexRow {
         self.0.is_empty()
     }
 
-    /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut value = ValueWriter::new(VERSION).number(self.0.len() as u64);
         for address in &self.0 {
@@ -63,7 +62,6 @@ impl KeyIndexRow {
         value.finish()
     }
 
-    /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "key row", VERSION)?;
         let mut addresses = Vec::new();

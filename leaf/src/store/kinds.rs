@@ -9,12 +9,10 @@ use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// Encodes a set of kinds.
 pub(crate) fn encode(kinds: Kinds) -> Vec<u8> {
     ValueWriter::new(VERSION).number(u64::from(kinds.0)).finish()
 }
 
-/// Decodes a set of kinds.
 pub(crate) fn decode(value: &[u8]) -> DecodeResult<Kinds> {
     let mut reader = ValueReader::new(value, "kinds row", VERSION)?;
     let kinds = Kinds(reader.small()?);

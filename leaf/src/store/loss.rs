@@ -19,7 +19,6 @@ pub(crate) fn key(loss: &Loss) -> Vec<u8> {
         .bytes()
 }
 
-/// Encodes the value of a loss.
 pub(crate) fn encode(loss: &Loss) -> Vec<u8> {
     ValueWriter::new(VERSION)
         .signed(loss.through)
@@ -28,7 +27,6 @@ pub(crate) fn encode(loss: &Loss) -> Vec<u8> {
         .finish()
 }
 
-/// Decodes a loss from key and value.
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> DecodeResult<Loss> {
     let mut key = KeyReader::new(key, RowKind::Loss)?;
     let (partition, from) = (key.partition()?, key.signed()?);

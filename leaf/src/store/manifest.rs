@@ -32,7 +32,6 @@ pub(crate) struct ManifestRow {
     pub uuid: Uuid,
     /// The hash of its file, as the footer has it.
     pub hash: u128,
-    /// The bytes of its file.
     pub file_bytes: u64,
     /// The times of its documents.
     pub times: TimeBounds,
@@ -68,7 +67,6 @@ impl ManifestRow {
             .is_some_and(|facts| (facts.origin.uuid, facts.hash) == (self.uuid, self.hash))
     }
 
-    /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let value = ValueWriter::new(VERSION)
             .number(self.order)
@@ -91,7 +89,6 @@ impl ManifestRow {
             .finish()
     }
 
-    /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "manifest row", VERSION)?;
         let (order, generation, documents, raw_bytes) =

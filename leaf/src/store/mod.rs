@@ -223,12 +223,7 @@ impl Store {
         }
         let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &loss::encode(loss));
-        self.commit_synced(batch).map_err(|error| match error {
-            WriteError::Stalled => Problem::new(Code::Busy, "the store cannot accept writes right now")
-                .hint("retry in a moment")
-                .into(),
-            WriteError::Failed(source) => self.failed(source),
-        })
+        self.commit_synced(batch).map_err(|error| self.unwritten(error))
     }
 
     fn families(&self) -> [&ColumnFamily; 4] {
@@ -246,6 +241,17 @@ impl Store {
             shard: self.shard,
             kind,
             reason,
+        }
+    }
+
+    /// The error of a write outside of the writer.
+    pub(crate) fn unwritten(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Failed(source) => self.failed(source),
+            WriteError::Stalled => {
+                let detail = format!("shard {}: the store cannot accept writes right now", self.shard);
+                Problem::new(Code::Busy, detail).hint("retry in a moment").into()
+            }
         }
     }
 

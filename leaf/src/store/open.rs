@@ -11,7 +11,7 @@ use rocksdb::{
     WriteBufferManager,
 };
 
-use super::{Family, RowKey, RowKind, Store, WriteBatch, WriteError, format::Format, wal};
+use super::{Family, RowKey, RowKind, Store, WriteBatch, format::Format, wal};
 use crate::{error::Error, fault};
 
 /// Size of the block cache that all shards share, in decompressed bytes.
@@ -108,20 +108,8 @@ impl Store {
         let format = Format::new(self.shard);
         let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &format.encode());
-        self.commit_to_open(batch)?;
+        self.commit_synced(batch).map_err(|error| self.unwritten(error))?;
         Ok(format.incarnation)
-    }
-
-    /// Writes what a store needs before it is open.
-    fn commit_to_open(&self, batch: WriteBatch) -> Result<(), Error> {
-        self.commit_synced(batch).map_err(|error| match error {
-            WriteError::Failed(source) => self.failed(source),
-            WriteError::Stalled => proto::Problem::new(
-                proto::Code::Busy,
-                format!("shard {}: the store is stalling writes", self.shard),
-            )
-            .into(),
-        })
     }
 }
 

@@ -2,13 +2,14 @@
 //! counters, how far documents and dead letters were removed. Every write batch contains it.
 
 use proto::ingest::Outcomes;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
 /// The stored state of a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PartitionRow {
     /// The topic it is read from; none before the first record.
     pub topic: Option<String>,
@@ -76,7 +77,6 @@ const INGEST_TIME: u8 = 1 << 2;
 const DEAD: u8 = 1 << 3;
 
 impl PartitionRow {
-    /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         let flags = flag(self.topic.is_some(), TOPIC)
@@ -119,7 +119,6 @@ impl PartitionRow {
             .finish()
     }
 
-    /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "partition row", VERSION)?;
         let flags = reader.byte()?;

@@ -20,7 +20,6 @@ pub(crate) struct RequestRow {
 }
 
 impl RequestRow {
-    /// Encodes the row.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let answer = serde_json::to_vec(&self.answer).expect("a push result can always be written as JSON");
         ValueWriter::new(VERSION)
@@ -30,7 +29,6 @@ impl RequestRow {
             .finish()
     }
 
-    /// Decodes a row.
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "request", VERSION)?;
         let (body, time_ms) = (u128::from_be_bytes(reader.fixed()?), reader.signed()?);

@@ -53,7 +53,7 @@ async fn generations(fixture: &Fixture) -> Vec<u32> {
     status
         .splits
         .iter()
-        .filter(|split| split.place == "disk")
+        .filter(|split| split.on_disk)
         .map(|split| split.generation)
         .collect()
 }
@@ -62,7 +62,7 @@ pub(crate) async fn wait_until_on_disk(fixture: &Fixture) {
     fixture
         .eventually("all documents are in splits on disk", async |fixture| {
             let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-            status.tail == 0 && status.splits.iter().all(|split| split.place == "disk")
+            status.tail == 0 && status.splits.iter().all(|split| split.on_disk)
         })
         .await;
 }
@@ -240,7 +240,7 @@ async fn large_parts_are_copied_as_they_are_and_others_are_built_again() {
         fixture
             .eventually("there is one split", async |fixture| {
                 let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-                matches!(status.splits.as_slice(), [only] if only.place == "disk")
+                matches!(status.splits.as_slice(), [only] if only.on_disk)
             })
             .await;
         let view = fixture.view().await;

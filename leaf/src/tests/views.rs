@@ -79,8 +79,5 @@ async fn every_view_holds_exactly_the_documents_at_its_positions() {
 
 async fn merged(fixture: &Fixture) -> bool {
     let status = fixture.leaf.status(fixture.shard).await.expect("a status");
-    status
-        .splits
-        .iter()
-        .any(|split| split.place == "disk" && split.generation > 0)
+    status.splits.iter().any(|split| split.on_disk && split.generation > 0)
 }

@@ -1,5 +1,5 @@
-//! A cache with a limit in bytes: what was used least recently makes room. Shared by: aggregator (plans), leaf (decoded
-//! columns).
+//! The cache of Rachis: a limit in bytes, and the least recently used makes room. Shared by: aggregator (plans, path
+//! tables, merged kinds), leaf (decoded columns, prepared requests, aggregate states).
 //!
 //! It has no lock of its own. What a change displaces is returned, so that its owner can drop it outside of a lock.
 
@@ -45,19 +45,46 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
             return self.remove(&key).into_iter().chain([value]).collect();
         }
         self.bytes += bytes;
-        let mut displaced = Vec::new();
         // Either the value that the key had, or the one that exceeds the limit for their number.
-        if let Some((_, (value, bytes))) = self.entries.push(key, (value, bytes)) {
-            self.bytes -= bytes;
-            displaced.push(value);
-        }
-        while self.bytes > self.bytes_max
-            && let Some((_, (value, bytes))) = self.entries.pop_lru()
-        {
-            self.bytes -= bytes;
-            displaced.push(value);
-        }
+        let pushed = self.entries.push(key, (value, bytes));
+        let mut displaced: Vec<V> = pushed.map(|(_, entry)| self.subtract(entry)).into_iter().collect();
+        self.evict(&mut displaced);
         displaced
+    }
+
+    /// Changes the value of a key, and the number of its bytes, in place. It is now the one used most recently. Returns
+    /// what is not stored any more: what was used least recently or, if it alone is over the limit, the value itself.
+    #[must_use = "drop it outside of the lock"]
+    pub fn update<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, change: impl FnOnce(&mut V, &mut usize)) -> Vec<V>
+    where
+        K: Borrow<Q>,
+    {
+        let Some((value, bytes)) = self.entries.get_mut(key) else {
+            return Vec::new();
+        };
+        let before = *bytes;
+        change(value, bytes);
+        let after = *bytes;
+        self.bytes = self.bytes - before + after;
+        if after > self.bytes_max {
+            return self.remove(key).into_iter().collect();
+        }
+        let mut displaced = Vec::new();
+        self.evict(&mut displaced);
+        displaced
+    }
+
+    fn evict(&mut self, displaced: &mut Vec<V>) {
+        while self.bytes > self.bytes_max
+            && let Some((_, entry)) = self.entries.pop_lru()
+        {
+            displaced.push(self.subtract(entry));
+        }
+    }
+
+    fn subtract(&mut self, (value, bytes): (V, usize)) -> V {
+        self.bytes -= bytes;
+        value
     }
 
     /// Removes a value.
@@ -66,9 +93,8 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (value, bytes) = self.entries.pop(key)?;
-        self.bytes -= bytes;
-        Some(value)
+        let entry = self.entries.pop(key)?;
+        Some(self.subtract(entry))
     }
 
     /// The values, the one used most recently first.
@@ -119,5 +145,32 @@ mod tests {
         assert_eq!(cache.put(7, 7, 1), [33], "too many");
         assert_eq!(cache.retain(|key, _| key % 2 == 1), [6, 4]);
         assert_eq!(stored(&mut cache), (vec![5, 7], 2));
+    }
+
+    #[test]
+    fn a_value_that_grows_in_place_displaces_others() {
+        let mut cache = ByteLru::new(100, NonZeroUsize::new(4).expect("not zero"));
+        let stored = |cache: &ByteLru<u64, usize>| {
+            let stored: Vec<Option<usize>> = (1..4)
+                .map(|key| cache.entries.peek(&key).map(|(value, _)| *value))
+                .collect();
+            (stored, cache.bytes())
+        };
+        let grow = |by: usize| {
+            move |value: &mut usize, bytes: &mut usize| {
+                *value += by;
+                *bytes += by;
+            }
+        };
+        assert!((1..4).all(|key| cache.put(key, 30, 30).is_empty()));
+        assert!(cache.update(&1, grow(10)).is_empty());
+        assert_eq!(stored(&cache), (vec![Some(40), Some(30), Some(30)], 100));
+        assert_eq!(cache.update(&1, grow(1)), [30], "the least recently used");
+        assert_eq!(stored(&cache), (vec![Some(41), None, Some(30)], 71));
+        assert_eq!(cache.update(&1, grow(60)), [101], "larger than the cache");
+        assert_eq!(stored(&cache), (vec![None, None, Some(30)], 30));
+        assert!(cache.update(&1, grow(1)).is_empty(), "it is not stored");
+        assert!(cache.update(&3, |_, bytes| *bytes = 10).is_empty());
+        assert_eq!(cache.bytes(), 10);
     }
 }

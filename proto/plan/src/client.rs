@@ -15,7 +15,7 @@ use proto::{
     cluster::NodeName,
     ingest::ShardId,
     limits::MESSAGE_BYTES_MAX,
-    wire::leaf::{self as wire, scan_client::ScanClient},
+    wire::leaf::{JsonWithBytes, scan_client::ScanClient},
 };
 use tonic::transport::Channel;
 
@@ -81,60 +81,43 @@ impl Scan for RemoteScan {
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let message = wire::DocumentRequest {
-            shard: Some(shard.into()),
-            id: id.to_owned(),
+        let answer = peer.answer(data(peer).document(peer.json(&(shard, id), ASK_WAIT)?).await)?;
+        let document = |document: JsonWithBytes| {
+            let (document, bytes) = document.decode()?;
+            Ok(Document { bytes, ..document })
         };
-        let response = data(peer)
-            .document(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        response.into_inner().document.map(TryInto::try_into).transpose()
+        answer.document.map(document).transpose()
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let message = wire::ShardRequest {
-            shard: Some(shard.into()),
-        };
-        let response = data(peer)
-            .fields(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        collect(peer, response.into_inner()).await
+        let fields = peer.answer(data(peer).fields(peer.json(&shard, ASK_WAIT)?).await)?;
+        collect(peer, fields, |field| field.decode()).await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let message = wire::ShardRequest {
-            shard: Some(shard.into()),
-        };
-        let response = control(peer)
-            .status(peer.request(message, ASK_WAIT))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        response.into_inner().try_into()
+        peer.value(control(peer).status(peer.json(&shard, ASK_WAIT)?).await)
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let message = wire::DeadLettersRequest {
-            shard: Some(shard.into()),
-            limit: limit as u64,
+        let request = peer.json(&(shard, limit), ASK_WAIT * 3)?;
+        let letters = peer.answer(data(peer).dead_letters(request).await)?;
+        let letter = |letter: JsonWithBytes| {
+            let (letter, bytes) = letter.decode()?;
+            Ok(DeadLetter { bytes, ..letter })
         };
-        let response = data(peer)
-            .dead_letters(peer.request(message, ASK_WAIT * 3))
-            .await
-            .map_err(|status| peer.problem(status))?;
-        collect(peer, response.into_inner()).await
+        collect(peer, letters, letter).await
     }
 }
 
 /// Receives and decodes a whole answer.
-async fn collect<M, T: TryFrom<M, Error = Problem>>(
+async fn collect<M, T>(
     peer: &Peer,
     messages: tonic::Streaming<M>,
+    decode: impl FnMut(M) -> Result<T, Problem>,
 ) -> Result<Vec<T>, Problem> {
     let messages: Vec<M> = messages.try_collect().await.map_err(|status| peer.problem(status))?;
-    messages.into_iter().map(T::try_from).collect()
+    messages.into_iter().map(decode).collect()
 }

@@ -9,13 +9,19 @@ use std::{
     ops::{BitOr, BitOrAssign},
 };
 
-use crate::{column::Type, path::Path};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    column::Type,
+    path::{Path, Step},
+};
 
 /// Up to this magnitude a double represents every integer exactly.
 const EXACT_IN_DOUBLE_MAX: u64 = 1 << 53;
 
 /// A set of kinds of JSON values.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Kinds(pub u16);
 
 impl Kinds {
@@ -147,7 +153,7 @@ impl fmt::Display for Kinds {
 
 /// The kinds of all paths. Paths consist of keys only: values inside arrays count under the path without indexes,
 /// marked `ELEMENT`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathKinds {
     /// Kinds by path; at most `proto::limits::PATHS_MAX` entries.
     pub paths: BTreeMap<Path, Kinds>,
@@ -162,5 +168,15 @@ impl PathKinds {
         for (path, kinds) in &other.paths {
             *self.paths.entry(path.clone()).or_default() |= *kinds;
         }
+    }
+
+    /// About how many bytes the table takes in memory.
+    pub fn bytes(&self) -> usize {
+        let step_bytes = |step: &Step| match step {
+            Step::Key(key) => size_of::<Step>() + key.len(),
+            Step::Index(_) => size_of::<Step>(),
+        };
+        let path_bytes = |path: &Path| size_of::<(Path, Kinds)>() + path.steps().iter().map(step_bytes).sum::<usize>();
+        size_of::<Self>() + self.paths.keys().map(path_bytes).sum::<usize>()
     }
 }

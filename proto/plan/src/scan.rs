@@ -21,6 +21,7 @@ use proto::{
     Address, PositionVector, Problem,
     ingest::{Outcomes, ShardId},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     column::Column,
@@ -197,7 +198,7 @@ pub struct ReadCounts {
     pub columns: u64,
     /// Raw documents read.
     pub raw: u64,
-    /// Documents whose aggregate states were kept from an earlier query, so that nothing was read of them.
+    /// Documents whose aggregate states were cached, so that nothing was read of them.
     pub cached: u64,
     /// Index parts that were left out, because their statistics exclude the filter.
     pub pruned: u64,
@@ -229,20 +230,21 @@ pub struct CastFailure {
 pub type ScanStream = BoxStream<'static, Result<ScanChunk, Problem>>;
 
 /// A document as it was ingested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Its address.
     pub address: Address,
     /// Its id: the key or the address.
     pub id: String,
     /// Its bytes.
+    #[serde(skip)]
     pub bytes: bytes::Bytes,
     /// Whether it is JSON (else text).
     pub json: bool,
 }
 
 /// What a shard knows about a path, for `rachis.fields`. (A *field* is a definition in the catalog.)
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {
     /// The path.
     pub path: Path,
@@ -251,20 +253,42 @@ pub struct PathStatus {
     /// Documents in splits that have a value other than null at this path. Splits that do not index the path are not
     /// counted.
     pub documents: u64,
-    /// How splits index the path: `columns`, `text` (columns and postings), or `raw` if in some split it exceeded the
-    /// budget.
-    pub indexed: &'static str,
+    /// How splits index the path.
+    pub indexed: PathIndex,
     /// A sample value, as JSON text truncated to 200 characters.
     pub sample: Option<String>,
 }
 
+/// How the splits of a shard index a path. Of several shards, the last variant counts: it indexes the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathIndex {
+    /// As columns.
+    Columns,
+    /// As columns and postings.
+    Text,
+    /// Not in some split, where it exceeded the budget.
+    Raw,
+}
+
+impl PathIndex {
+    /// Its name in system tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Columns => "columns",
+            Self::Text => "text",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// A split, for `rachis.splits`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitStatus {
     /// Identifies it within the shard.
     pub id: u64,
-    /// `disk` or `memory`.
-    pub place: &'static str,
+    /// Whether it is on disk, or else a micro-split in memory.
+    pub on_disk: bool,
     /// Merge level: 0 if built from micro-splits (or a micro-split), one more than its inputs after a merge. A rebuild
     /// keeps it.
     pub generation: u32,
@@ -279,7 +303,7 @@ pub struct SplitStatus {
 }
 
 /// A shard, for `rachis.shards`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStatus {
     /// Identifies the shard.
     pub shard: ShardId,
@@ -296,7 +320,7 @@ pub struct ShardStatus {
 }
 
 /// An event that could not become a document, for `rachis.dead_letters`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Its address.
     pub address: Address,
@@ -307,6 +331,7 @@ pub struct DeadLetter {
     /// An explanation for people.
     pub detail: String,
     /// Its bytes, at most `proto::limits::DEAD_LETTER_BYTES_MAX`.
+    #[serde(skip)]
     pub bytes: bytes::Bytes,
     /// The event's full length in bytes.
     pub length: u64,

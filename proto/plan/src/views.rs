@@ -47,7 +47,7 @@ pub struct OpenRequest<'a> {
 pub struct Opened {
     /// What became of each shard.
     pub outcomes: OpenOutcomes,
-    /// The answers of the expected scan, one for each shard, if it has begun. They are of the views in `outcomes`, not
+    /// The prefetched answers of the expected scan, one for each shard, if every leaf began it. They are of the views in `outcomes`, not
     /// of any that are opened later.
     pub prefetched: Option<Vec<ScanStream>>,
     /// The views of the shards that could be opened.

@@ -5,7 +5,6 @@
 //! input.
 
 mod answer;
-mod status;
 
 use std::{
     sync::Arc,
@@ -14,17 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use datafusion::{
-    arrow::{
-        array::{ArrayRef, RecordBatch},
-        ipc::writer::StreamWriter,
-    },
     error::DataFusionError,
     logical_expr::Expr,
     physical_plan::{
         aggregates::{AggregateExec, AggregateMode},
         empty::EmptyExec,
     },
-    scalar::ScalarValue,
 };
 use datafusion_proto::bytes::{Serializeable as _, physical_plan_from_bytes, physical_plan_to_bytes};
 use proto::{
@@ -39,7 +33,7 @@ use proto::{
 };
 use uuid::Uuid;
 
-pub use self::answer::{BatchDecoder, PartEncoder, decode_trailer};
+pub use self::answer::{AnswerEncoder, BatchDecoder, decode_trailer};
 use crate::{
     Column, Path, functions, pushdown,
     scan::{PageStart, PartialAggregate, ScanRequest, ScanSource, SortKey, Stage},
@@ -165,7 +159,7 @@ pub fn decode_request(head: ScanHead, message: wire::ScanRequest) -> Result<Scan
         },
         wire::scan_request::Stage::Top(top) => Stage::Top {
             keys: top.keys.iter().map(decode_sort_key).collect::<Result<_, _>>()?,
-            after: top.after.map(decode_page_start).transpose()?,
+            after: top.after.as_ref().map(decode_page_start).transpose()?,
             limit: top.limit as usize,
             counts_all: top.counts_all,
         },
@@ -213,39 +207,25 @@ fn decode_sort_key(key: &wire::SortKey) -> Result<SortKey, Problem> {
 }
 
 fn encode_page_start(after: &PageStart) -> Result<wire::After, Problem> {
-    let array =
-        |(at, value): (usize, &ScalarValue)| Ok::<_, DataFusionError>((format!("{at}"), value.to_array()?, true));
-    let columns = after
+    let values = after
         .values
         .iter()
-        .enumerate()
-        .map(array)
-        .collect::<Result<Vec<(String, ArrayRef, bool)>, _>>();
-    let values = columns.and_then(|columns| {
-        let row = RecordBatch::try_from_iter_with_nullable(columns)?;
-        let mut writer = StreamWriter::try_new(Vec::new(), row.schema_ref())?;
-        writer.write(&row)?;
-        writer.finish()?;
-        Ok(writer.into_inner()?)
-    });
+        .map(|value| Expr::Literal(value.clone(), None).to_bytes());
     Ok(wire::After {
-        values: values.map_err(|e| unencodable(&e))?.into(),
+        values: values.collect::<Result<_, _>>().map_err(|e| unencodable(&e))?,
         address: after.address.to_string(),
     })
 }
 
-fn decode_page_start(after: wire::After) -> Result<PageStart, Problem> {
-    let address = address(&after.address)?;
-    let batches = BatchDecoder::default().decode(after.values)?;
-    let row = require(batches.first(), "the row")?;
-    let values = row
-        .columns()
-        .iter()
-        .map(|column| ScalarValue::try_from_array(column, 0))
-        .collect::<Result<_, _>>();
+fn decode_page_start(after: &wire::After) -> Result<PageStart, Problem> {
+    let value = |bytes: &Bytes| match Expr::from_bytes_with_ctx(bytes, functions::task_context()) {
+        Ok(Expr::Literal(value, _)) => Ok(value),
+        Ok(other) => Err(malformed(&format!("{other} is not a value"))),
+        Err(error) => Err(undecodable(&error)),
+    };
     Ok(PageStart {
-        values: values.map_err(|e| undecodable(&e))?,
-        address,
+        values: after.values.iter().map(value).collect::<Result<_, _>>()?,
+        address: address(&after.address)?,
     })
 }
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
-pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion};
+pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion, as_list};
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
 pub use state::{Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State};
@@ -31,14 +31,14 @@ pub struct Catalog {
     /// Kafka sources by name, without the `push` source that every collection has.
     pub sources: BTreeMap<SourceName, Source>,
     /// Definitions by id.
-    #[serde(with = "definition::as_list")]
+    #[serde(with = "as_list")]
     pub definitions: BTreeMap<DefinitionId, Definition>,
     /// Collections dropped in the last weeks, with the time of the request in milliseconds since 1970. Leaves delete
     /// their shards a while later, also leaves that were down at the time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub dropped: BTreeMap<CollectionUid, i64>,
     /// The last version number of each dropped definition, so that no number is reused.
-    #[serde(with = "definition::as_list")]
+    #[serde(with = "as_list")]
     pub retired: BTreeMap<DefinitionId, u32>,
 }
 

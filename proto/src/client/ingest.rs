@@ -19,10 +19,10 @@ use crate::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Partitions, PushResult, ShardId,
         StoredPosition,
     },
-    limits::WRITE_MESSAGE_BYTES_MAX,
+    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::RequestKey,
-    wire::leaf::{self as wire, ingest_client::IngestClient},
+    wire::leaf::ingest_client::IngestClient,
 };
 
 /// How long a leaf may take to apply a batch.
@@ -110,26 +110,20 @@ fn client(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 }
 
 fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
-    IngestClient::new(peer.control.clone())
+    IngestClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 #[async_trait]
 impl Ingest for RemoteIngest {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
-        let answer = client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await;
-        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+        peer.value(client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await)
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         let peer = self.holder(shard)?;
-        let message = wire::PartitionRequest {
-            shard: Some(shard.into()),
-            source: source.as_str().to_owned(),
-            partition,
-        };
-        let answer = control(peer).stored(peer.request(message, ASK_WAIT)).await;
-        Ok(answer.map_err(|status| peer.problem(status))?.into_inner().into())
+        let request = peer.json(&(shard, source, partition), ASK_WAIT)?;
+        peer.value(control(peer).stored(request).await)
     }
 
     async fn pushed(
@@ -142,18 +136,10 @@ impl Ingest for RemoteIngest {
     ) -> Result<PushResult, Problem> {
         let peer = self.holder(shard)?;
         let wait = deadline.saturating_duration_since(Instant::now());
-        let message = wire::PushedRequest {
-            shard: Some(shard.into()),
-            partition,
-            offset,
-            request: Some(request.clone().into()),
-            wait_ms: wait.as_millis() as u64,
-        };
+        let value = (shard, partition, offset, request, wait.as_millis() as u64);
         // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
-        let answer = control(peer)
-            .pushed(peer.request(message, wait + Duration::from_secs(1)))
-            .await;
-        answer.map_err(|status| peer.problem(status))?.into_inner().try_into()
+        let request = peer.json(&value, wait + Duration::from_secs(1))?;
+        peer.value(control(peer).pushed(request).await)
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
@@ -190,24 +176,14 @@ impl Ingest for RemoteIngest {
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
         let peer = self.holder(shard)?;
-        let note = wire::LossNote {
-            shard: Some(shard.into()),
-            loss: Some(loss.into()),
-        };
-        control(peer)
-            .note_loss(peer.request(note, ASK_WAIT))
-            .await
-            .map(drop)
-            .map_err(|status| peer.problem(status))
+        let request = peer.json(&(shard, loss), ASK_WAIT)?;
+        peer.value(control(peer).note_loss(request).await)
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
         let ask = |peer: Peer| async move {
-            let answer = control(&peer)
-                .losses(peer.request(collection_request(collection), ASK_WAIT))
-                .await;
-            let losses = answer.map_err(|status| peer.problem(status))?.into_inner().losses;
-            losses.into_iter().map(Loss::try_from).collect()
+            let request = peer.json(&collection, ASK_WAIT)?;
+            peer.value(control(&peer).losses(request).await)
         };
         self.ask_all(collection, ask).await
     }
@@ -218,15 +194,9 @@ impl Ingest for RemoteIngest {
         source: Option<&SourceName>,
     ) -> Result<ClearedDeadLetters, Problem> {
         let ask = |peer: Peer| async move {
-            let request = wire::ClearRequest {
-                collection: collection_request(collection).collection,
-                source: source.map(ToString::to_string),
-            };
-            let answer = control(&peer)
-                .clear_dead_letters(peer.request(request, CLEAR_WAIT))
-                .await;
-            let wire::Cleared { letters, complete } = answer.map_err(|status| peer.problem(status))?.into_inner();
-            Ok(vec![ClearedDeadLetters { letters, complete }])
+            let request = peer.json(&(collection, source), CLEAR_WAIT)?;
+            let cleared: ClearedDeadLetters = peer.value(control(&peer).clear_dead_letters(request).await)?;
+            Ok(vec![cleared])
         };
         let mut total = ClearedDeadLetters {
             letters: 0,
@@ -241,15 +211,6 @@ impl Ingest for RemoteIngest {
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-    let answer = control(peer)
-        .partitions(peer.request(collection_request(collection), ASK_WAIT))
-        .await;
-    let partitions = answer.map_err(|status| peer.problem(status))?.into_inner().partitions;
-    partitions.into_iter().map(PartitionStatus::try_from).collect()
-}
-
-fn collection_request(collection: CollectionUid) -> wire::PartitionsRequest {
-    wire::PartitionsRequest {
-        collection: bytes::Bytes::copy_from_slice(collection.0.as_bytes()),
-    }
+    let request = peer.json(&collection, ASK_WAIT)?;
+    peer.value(control(peer).partitions(request).await)
 }

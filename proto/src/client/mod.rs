@@ -9,9 +9,10 @@ pub mod tailers;
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 use tonic::{
-    Request,
+    Request, Response, Status,
     transport::{Channel, Endpoint},
 };
 
@@ -19,6 +20,7 @@ use crate::{
     catalog::Catalog,
     cluster::NodeName,
     problem::{Code, Problem},
+    wire::leaf::Json,
 };
 
 /// The metadata key of the catalog version that the caller has seen.
@@ -72,8 +74,23 @@ impl Peer {
         request
     }
 
+    /// The message with which this peer has answered a call.
+    pub fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Problem> {
+        answer.map(Response::into_inner).map_err(|status| self.problem(status))
+    }
+
+    /// The value with which this peer has answered a call.
+    pub fn value<T: DeserializeOwned>(&self, answer: Result<Response<Json>, Status>) -> Result<T, Problem> {
+        self.answer(answer)?.decode()
+    }
+
+    /// A request with a value, see [`Peer::request`].
+    pub fn json(&self, value: &impl Serialize, wait: Duration) -> Result<Request<Json>, Problem> {
+        Ok(self.request(Json::of(value)?, wait))
+    }
+
     /// Converts an error status of this peer. A failure of the transport names the peer.
-    pub fn problem(&self, status: tonic::Status) -> Problem {
+    pub fn problem(&self, status: Status) -> Problem {
         let answered = !status.details().is_empty();
         let problem = Problem::from(status);
         if answered {

@@ -10,15 +10,9 @@ use super::Peer;
 use crate::{
     catalog::State,
     cluster::{Members, NodeName, Role},
-    limits::MESSAGE_BYTES_MAX,
     node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
-    problem::{Code, Problem},
-    tailer::LogHealth,
-    wire::{
-        ingest::{query_bytes, query_id},
-        node::{CancelRequest, DescribeRequest, Piece, QueriesRequest, WatchRequest, node_client::NodeClient},
-        problem::malformed,
-    },
+    problem::Problem,
+    wire::{leaf::Json, node::node_client::NodeClient},
 };
 
 /// How long a node may take to answer a status request.
@@ -96,21 +90,8 @@ impl Nodes for RemoteNodes {
 
     async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
         let request = |peer: Peer| async move {
-            let answer = NodeClient::new(peer.control.clone())
-                .queries(peer.request(QueriesRequest {}, STATUS_WAIT))
-                .await;
-            let queries = answer.map(|answer| answer.into_inner().queries).unwrap_or_default();
-            let convert = |query: crate::wire::node::RunningQuery| {
-                let id = query_id(&query.id).ok()?;
-                let query = RunningQuery {
-                    id,
-                    text: query.text,
-                    started_ms: query.started_ms,
-                    elapsed_ms: query.elapsed_ms,
-                };
-                Some((peer.name.to_string(), query))
-            };
-            queries.into_iter().filter_map(convert).collect::<Vec<_>>()
+            let queries: Vec<RunningQuery> = queries(&peer).await.unwrap_or_default();
+            queries.into_iter().map(move |query| (peer.name.to_string(), query))
         };
         join_all(self.other_aggregators().map(request))
             .await
@@ -120,80 +101,51 @@ impl Nodes for RemoteNodes {
     }
 
     async fn cancel_remote(&self, id: QueryId) -> bool {
-        let request = |peer: Peer| async move {
-            let answer = NodeClient::new(peer.control.clone())
-                .cancel(peer.request(CancelRequest { query: query_bytes(id) }, STATUS_WAIT))
-                .await;
-            answer.is_ok_and(|answer| answer.into_inner().cancelled)
+        let Ok(id) = Json::of(&id) else { return false };
+        let request = |peer: Peer| {
+            let request = peer.request(id.clone(), STATUS_WAIT);
+            async move {
+                let cancelled = peer.value(NodeClient::new(peer.control.clone()).cancel(request).await);
+                cancelled.unwrap_or(false)
+            }
         };
         join_all(self.other_aggregators().map(request)).await.contains(&true)
     }
 }
 
+async fn queries(peer: &Peer) -> Result<Vec<RunningQuery>, Problem> {
+    let request = peer.json(&(), STATUS_WAIT)?;
+    peer.value(NodeClient::new(peer.control.clone()).queries(request).await)
+}
+
 async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
-    let answer = NodeClient::new(peer.control.clone())
-        .describe(peer.request(DescribeRequest {}, STATUS_WAIT))
-        .await;
-    let description = answer.map_err(|status| peer.problem(status))?.into_inner();
-    let log = LogHealth {
-        offset: description.offset,
-        hash: description.hash,
-        cluster: description.cluster.parse().ok(),
-        fault: description.trouble,
-    };
-    Ok(NodeReport {
-        version: description.version,
-        started_ms: description.started_ms,
-        log,
-    })
+    let request = peer.json(&(), STATUS_WAIT)?;
+    peer.value(NodeClient::new(peer.control.clone()).describe(request).await)
 }
 
 /// Reads the stream of a peer's states: the current one first, then each new one.
 pub struct StateReader {
     peer: Peer,
-    pieces: tonic::Streaming<Piece>,
+    states: tonic::Streaming<Json>,
 }
 
 impl StateReader {
     /// Starts the stream.
     pub async fn open(peer: &Peer) -> Result<Self, Problem> {
-        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let pieces = client
-            .watch(WatchRequest {})
-            .await
-            .map_err(|status| peer.problem(status))?
-            .into_inner();
+        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
         Ok(Self {
             peer: peer.clone(),
-            pieces,
+            states: peer.answer(client.watch(Json::of(&())?).await)?,
         })
     }
 
     /// The next state; `None` at the end of the stream.
     pub async fn next(&mut self) -> Result<Option<State>, Problem> {
-        let mut bytes = Vec::new();
-        while let Some(piece) = self
-            .pieces
+        let state = self
+            .states
             .message()
             .await
-            .map_err(|status| self.peer.problem(status))?
-        {
-            if bytes.len() + piece.bytes.len() > STATE_BYTES_MAX {
-                return Err(Problem::new(
-                    Code::TooLarge,
-                    format!(
-                        "the catalog of {} has more than {STATE_BYTES_MAX} bytes",
-                        self.peer.name
-                    ),
-                ));
-            }
-            bytes.extend_from_slice(&piece.bytes);
-            if piece.last {
-                return serde_json::from_slice(&bytes)
-                    .map(Some)
-                    .map_err(|e| malformed(&e.to_string()));
-            }
-        }
-        Ok(None)
+            .map_err(|status| self.peer.problem(status))?;
+        state.map(|state| state.decode()).transpose()
     }
 }

@@ -26,11 +26,7 @@ use crate::{
     record::Record,
     status::{SourceState, TailStatus},
     tailer::SourceAdmin,
-    wire::{
-        ingest::require,
-        problem::malformed,
-        tailer::{self as wire, sources_client::SourcesClient},
-    },
+    wire::{ingest::require, leaf::Json, tailer::sources_client::SourcesClient},
 };
 
 /// All tailers of a cluster. Cheap to clone.
@@ -79,25 +75,14 @@ fn sources(peer: &Peer) -> SourcesClient<Channel> {
     SourcesClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-fn encode(settings: &SourceSettings) -> Result<bytes::Bytes, Problem> {
-    serde_json::to_vec(settings)
-        .map(Into::into)
-        .map_err(|e| Problem::new(Code::Internal, e.to_string()))
-}
-
 #[async_trait]
 impl SourceAdmin for Tailers {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
         let ask = |peer: &Peer| {
             let peer = peer.clone();
             async move {
-                let answer = sources(&peer)
-                    .status(peer.request(wire::StatusRequest {}, ASK_WAIT))
-                    .await;
-                let rows = answer.map_err(|status| peer.problem(status))?.into_inner().rows;
-                rows.into_iter()
-                    .map(TailStatus::try_from)
-                    .collect::<Result<Vec<_>, Problem>>()
+                let request = peer.json(&(), ASK_WAIT)?;
+                peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
             }
         };
         let answers = join_all(self.peers.iter().map(ask)).await;
@@ -109,31 +94,22 @@ impl SourceAdmin for Tailers {
     }
 
     async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {
-        let settings = encode(settings)?;
+        let settings = Json::of(settings)?;
         self.ask_any(|peer| {
-            let message = wire::TopicRequest {
-                settings: settings.clone(),
-            };
-            async move {
-                let answer = sources(&peer).ends(peer.request(message, ASK_WAIT * 2)).await;
-                Ok(answer.map_err(|status| peer.problem(status))?.into_inner().ends)
-            }
+            let request = peer.request(settings.clone(), ASK_WAIT * 2);
+            async move { peer.value(sources(&peer).ends(request).await) }
         })
         .await
     }
 
     async fn preview(&self, settings: &SourceSettings, records: usize) -> Result<Vec<(i32, Record)>, Problem> {
-        let settings = encode(settings)?;
+        let message = Json::of(&(settings, records))?;
         self.ask_any(|peer| {
-            let message = wire::PreviewRequest {
-                settings: settings.clone(),
-                records: records as u64,
-            };
+            let request = peer.request(message.clone(), ASK_WAIT * 3);
             async move {
                 let mut client =
                     SourcesClient::new(peer.data.clone()).max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX);
-                let answer = client.preview(peer.request(message, ASK_WAIT * 3)).await;
-                let mut stream = answer.map_err(|status| peer.problem(status))?.into_inner();
+                let mut stream = peer.answer(client.preview(request).await)?;
                 let mut found = Vec::new();
                 while let Some(one) = stream.message().await.map_err(|status| peer.problem(status))? {
                     found.push((one.partition, require(one.record, "the record")?.try_into()?));
@@ -176,42 +152,4 @@ fn rank(row: &TailStatus) -> (bool, bool) {
         row.error.is_some(),
         row.end.is_some() && row.state != SourceState::Starting,
     )
-}
-
-impl From<TailStatus> for wire::TailStatus {
-    fn from(row: TailStatus) -> Self {
-        Self {
-            collection: row.collection.as_str().to_owned(),
-            source: row.source.as_str().to_owned(),
-            partition: row.partition,
-            state: row.state.as_str().to_owned(),
-            end: row.end,
-            lag: row.lag,
-            sent: row.sent,
-            error: row.error,
-        }
-    }
-}
-
-impl TryFrom<wire::TailStatus> for TailStatus {
-    type Error = Problem;
-    fn try_from(row: wire::TailStatus) -> Result<Self, Problem> {
-        let state = SourceState::ALL
-            .into_iter()
-            .find(|state| state.as_str() == row.state)
-            .ok_or_else(|| malformed("unknown state of a source"))?;
-        Ok(Self {
-            collection: row
-                .collection
-                .parse()
-                .map_err(|e: crate::address::Malformed| malformed(&e.to_string()))?,
-            source: crate::wire::ingest::source(&row.source)?,
-            partition: row.partition,
-            state,
-            end: row.end,
-            lag: row.lag,
-            sent: row.sent,
-            error: row.error,
-        })
-    }
 }

@@ -5,9 +5,47 @@ pub mod ingest;
 pub mod problem;
 pub mod push;
 
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use tonic::{Response, Status};
+
+use crate::problem::{Code, Problem};
+
 /// A message as bytes.
 pub fn bytes_of(message: &impl prost::Message) -> Vec<u8> {
     message.encode_to_vec()
+}
+
+impl leaf::Json {
+    /// A value as JSON.
+    pub fn of(value: &impl Serialize) -> Result<Self, Problem> {
+        let json = serde_json::to_vec(value).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        Ok(Self { json: json.into() })
+    }
+
+    /// The value.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_json::from_slice(&self.json).map_err(|e| problem::malformed(&e.to_string()))
+    }
+
+    /// A value as the answer of a call.
+    pub fn response(value: &impl Serialize) -> Result<Response<Self>, Status> {
+        Ok(Response::new(Self::of(value)?))
+    }
+}
+
+impl leaf::JsonWithBytes {
+    /// A value, whose field `bytes` is not part of its JSON.
+    pub fn of(value: &impl Serialize, bytes: Bytes) -> Result<Self, Problem> {
+        let value = Some(leaf::Json::of(value)?);
+        Ok(Self { value, bytes })
+    }
+
+    /// The value without its field `bytes`, and that field.
+    pub fn decode<T: DeserializeOwned>(self) -> Result<(T, Bytes), Problem> {
+        let value = ingest::require(self.value, "the value")?;
+        Ok((value.decode()?, self.bytes))
+    }
 }
 
 /// Messages of the public API, among them errors.

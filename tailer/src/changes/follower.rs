@@ -18,10 +18,7 @@ use proto::{
     client::{Peer, nodes::StateReader},
     cluster::{Members, NodeName, Role},
     tailer::{Changes, LogHealth},
-    wire::{
-        node::{DescribeRequest, node_client::NodeClient},
-        tailer::{Proposal, changes_client::ChangesClient},
-    },
+    wire::{leaf::Json, node::node_client::NodeClient, tailer::changes_client::ChangesClient},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -175,13 +172,8 @@ impl Changes for Follower {
     }
 
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
-        let change = serde_json::to_vec(&change).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         let uid = Uuid::now_v7();
-        let proposal = Proposal {
-            uid: bytes::Bytes::copy_from_slice(uid.as_bytes()),
-            expected,
-            change: change.into(),
-        };
+        let proposal = Json::of(&(uid, expected, change))?;
         let deadline = Instant::now() + PROPOSE_WAIT;
         let (mut pause, mut last) = (RETRY_MIN, None);
         let (started, mut refusals) = (Instant::now(), 0);
@@ -192,7 +184,7 @@ impl Changes for Follower {
             }
             let mut client = ChangesClient::new(tailer.control.clone());
             match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
-                Ok(judged) => return self.catalog_at(judged.into_inner().offset, deadline).await,
+                Ok(judged) => return self.catalog_at(judged.into_inner().decode()?, deadline).await,
                 Err(status) => {
                     refusals = if status.details().is_empty() { 0 } else { refusals + 1 };
                     let problem = tailer.problem(status);
@@ -233,9 +225,8 @@ impl Follower {
         let describe = |peer: &Peer| {
             let peer = peer.clone();
             async move {
-                NodeClient::new(peer.control.clone())
-                    .describe(peer.request(DescribeRequest {}, PROPAGATION_WAIT))
-                    .await
+                let request = peer.json(&(), PROPAGATION_WAIT)?;
+                peer.answer(NodeClient::new(peer.control.clone()).describe(request).await)
             }
         };
         drop(join_all(self.aggregators.iter().map(describe)).await);

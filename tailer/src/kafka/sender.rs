@@ -28,6 +28,7 @@ use super::{
     status::SourceStatus,
     task::SourceTask,
 };
+use crate::changes::topic::now_ms;
 
 /// A batch that fails after this time was too large for the network path to its leaf.
 const TOO_SLOW: Duration = Duration::from_secs(20);
@@ -48,9 +49,7 @@ const SKIPPED: &str = "skipped on request";
 
 /// The sender of one partition.
 pub(super) struct Sender {
-    /// The source.
     pub task: Arc<SourceTask>,
-    /// The partition.
     pub slot: Arc<PartitionSlot>,
     /// Shows errors of the source.
     pub status: Arc<SourceStatus>,
@@ -308,15 +307,12 @@ impl Sender {
     }
 
     async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), Error> {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
         let loss = Loss {
             source: self.task.source.clone(),
             partition: self.slot.number,
             from,
             through,
-            noticed_ms: i64::try_from(now.as_millis()).unwrap_or(i64::MAX),
+            noticed_ms: now_ms(),
             reason: reason.to_owned(),
         };
         self.task.leaf.note_loss(self.shard(), loss).await.map_err(Error::Leaf)

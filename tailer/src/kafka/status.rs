@@ -14,7 +14,6 @@ use super::{Error, partition::PartitionSlot};
 pub(super) struct SourceStatus {
     /// The collection that receives the documents.
     pub collection: CollectionName,
-    /// The name of the source.
     pub source: SourceName,
     slots: Mutex<BTreeMap<i32, Arc<PartitionSlot>>>,
     error: Mutex<Option<Error>>,

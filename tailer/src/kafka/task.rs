@@ -20,13 +20,11 @@ const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The work of a source. A change of the source in the catalog replaces it.
 pub(super) struct SourceTask {
-    /// The collection.
     pub collection: CollectionName,
     /// The id of the collection, which never changes.
     pub uid: CollectionUid,
     /// The number of shards of the collection.
     pub shards: u32,
-    /// The source.
     pub source: SourceName,
     /// The catalog version of the last change of the source.
     pub version: u64,

@@ -9,10 +9,8 @@ use proto::{
     Problem,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     wire::{
-        ingest::uid,
-        problem::malformed,
+        leaf::Json,
         tailer::{
-            self as wire,
             changes_server::{self, ChangesServer},
             pushes_server::PushesServer,
             sources_server::SourcesServer,
@@ -40,15 +38,13 @@ struct ChangesService {
 
 #[tonic::async_trait]
 impl changes_server::Changes for ChangesService {
-    async fn propose(&self, request: Request<wire::Proposal>) -> Result<Response<wire::Judged>, Status> {
-        let proposal = request.into_inner();
-        let change = serde_json::from_slice(&proposal.change).map_err(|e| malformed(&e.to_string()))?;
-        let (uid, changes) = (uid(&proposal.uid)?, self.changes.clone());
+    async fn propose(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let ((uid, expected, change), changes) = (request.into_inner().decode()?, self.changes.clone());
         // A proposal that has started is completed even if its client disconnects.
-        let offset = tokio::spawn(async move { changes.submit(uid, change, proposal.expected).await });
+        let offset = tokio::spawn(async move { changes.submit(uid, change, expected).await });
         let offset = offset
             .await
             .map_err(|e| Problem::new(proto::Code::UnknownOutcome, e.to_string()))??;
-        Ok(Response::new(wire::Judged { offset }))
+        Json::response(&offset)
     }
 }

@@ -7,7 +7,7 @@ use proto::{
     catalog::SourceSettings,
     tailer::SourceAdmin,
     wire::{
-        problem::malformed,
+        leaf::Json,
         tailer::{self as wire, sources_server},
     },
 };
@@ -21,32 +21,21 @@ pub(super) struct SourcesService {
     pub tailer: Arc<Tailer>,
 }
 
-fn settings(json: &[u8]) -> Result<SourceSettings, proto::Problem> {
-    serde_json::from_slice(json).map_err(|e| malformed(&e.to_string()))
-}
-
 #[tonic::async_trait]
 impl sources_server::Sources for SourcesService {
     type PreviewStream = Pin<Box<dyn Stream<Item = Result<wire::PreviewRecord, Status>> + Send>>;
 
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusAnswer>, Status> {
-        let rows = self.tailer.status().await?;
-        Ok(Response::new(wire::StatusAnswer {
-            rows: rows.into_iter().map(Into::into).collect(),
-        }))
+    async fn status(&self, _: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.tailer.status().await?)
     }
 
-    async fn ends(&self, request: Request<wire::TopicRequest>) -> Result<Response<wire::EndsAnswer>, Status> {
-        let ends = self.tailer.ends(&settings(&request.into_inner().settings)?).await?;
-        Ok(Response::new(wire::EndsAnswer { ends }))
+    async fn ends(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.tailer.ends(&request.into_inner().decode()?).await?)
     }
 
-    async fn preview(&self, request: Request<wire::PreviewRequest>) -> Result<Response<Self::PreviewStream>, Status> {
-        let request = request.into_inner();
-        let records = self
-            .tailer
-            .preview(&settings(&request.settings)?, request.records as usize)
-            .await?;
+    async fn preview(&self, request: Request<Json>) -> Result<Response<Self::PreviewStream>, Status> {
+        let (settings, records): (SourceSettings, usize) = request.into_inner().decode()?;
+        let records = self.tailer.preview(&settings, records).await?;
         let message = |(partition, record): (i32, proto::record::Record)| {
             Ok(wire::PreviewRecord {
                 partition,

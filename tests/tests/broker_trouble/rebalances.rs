@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use proto::wire::tailer::{StatusRequest, sources_client::SourcesClient};
+use proto::{
+    status::{SourceState, TailStatus},
+    wire::{leaf::Json, tailer::sources_client::SourcesClient},
+};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::json;
 use tests::{Cluster, eventually};
@@ -117,14 +120,11 @@ async fn eventually_assigned(cluster: &Cluster, source: &str, partitions: usize,
                     .url
                     .clone();
                 let channel = tonic::transport::Endpoint::from_shared(url)?.connect().await?;
-                let rows = SourcesClient::new(channel)
-                    .status(StatusRequest {})
-                    .await?
-                    .into_inner()
-                    .rows;
+                let status = SourcesClient::new(channel).status(Json::of(&())?).await?;
+                let rows: Vec<TailStatus> = status.into_inner().decode()?;
                 let assigned = rows
                     .iter()
-                    .filter(|row| row.source == source && row.state != "starting")
+                    .filter(|row| row.source.as_str() == source && row.state != SourceState::Starting)
                     .filter_map(|row| row.partition);
                 let before = read.len();
                 read.extend(assigned);

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::non_empty;
 use crate::{
-    answer::{Answer, Hit, Part, QueryOptions, SearchQuery, SqlQuery, Stats, type_name},
+    answer::{Answer, AnswerChunk, Hit, QueryOptions, SearchQuery, SqlQuery, Stats, type_name},
     doors::{
         answer_writer::{AnswerFormat, AnswerWriter},
         names::collection_name,
@@ -101,8 +101,8 @@ fn sql_parts(
     let head = wire::SqlPart {
         part: Some(sql_part::Part::Columns(columns)),
     };
-    let rest = answer.parts.flat_map(move |part| {
-        let messages: Vec<Result<wire::SqlPart, Status>> = match part.and_then(|part| encode(&mut writer, part)) {
+    let rest = answer.chunks.flat_map(move |chunk| {
+        let messages: Vec<Result<wire::SqlPart, Status>> = match chunk.and_then(|chunk| encode(&mut writer, chunk)) {
             Ok(parts) => parts
                 .into_iter()
                 .map(|part| Ok(wire::SqlPart { part: Some(part) }))
@@ -114,10 +114,10 @@ fn sql_parts(
     Ok(stream::iter([Ok(head)]).chain(rest))
 }
 
-fn encode(writer: &mut AnswerWriter, part: Part) -> Result<Vec<sql_part::Part>, Problem> {
-    let batch = match part {
-        Part::Rows(batch) => batch,
-        Part::End(stats) => return Ok(vec![sql_part::Part::End(wire_stats(&stats))]),
+fn encode(writer: &mut AnswerWriter, chunk: AnswerChunk) -> Result<Vec<sql_part::Part>, Problem> {
+    let batch = match chunk {
+        AnswerChunk::Rows(batch) => batch,
+        AnswerChunk::End(stats) => return Ok(vec![sql_part::Part::End(wire_stats(&stats))]),
     };
     writer.rows(&batch)?;
     let bytes = writer.take();

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 
 use crate::{
-    answer::{Answer, Part, Stats},
+    answer::{Answer, AnswerChunk, Stats},
     doors::answer_writer::{AnswerFormat, AnswerWriter},
 };
 
@@ -48,13 +48,13 @@ pub(super) async fn respond(mut answer: Answer, format: AnswerFormat) -> Result<
             },
         };
         match part? {
-            Part::Rows(batch) => {
+            AnswerChunk::Rows(batch) => {
                 writer.rows(&batch)?;
                 if begins_early && begin_at.is_none() {
                     begin_at = Some(Instant::now() + FIRST_ROWS_HELD_MAX);
                 }
             }
-            Part::End(stats) => {
+            AnswerChunk::End(stats) => {
                 writer.end(&stats)?;
                 return Ok(complete(writer.take(), format, &stats));
             }
@@ -70,9 +70,9 @@ pub(super) async fn respond(mut answer: Answer, format: AnswerFormat) -> Result<
     Ok(response)
 }
 
-async fn next(answer: &mut Answer) -> Result<Part, Problem> {
+async fn next(answer: &mut Answer) -> Result<AnswerChunk, Problem> {
     answer
-        .parts
+        .chunks
         .next()
         .await
         .unwrap_or_else(|| Err(Problem::new(Code::Internal, "the answer ended early")))
@@ -144,8 +144,8 @@ fn streamed(answer: Answer, writer: AnswerWriter) -> impl futures::Stream<Item =
             return Some((Ok(Frame::data(buffered)), BodyPart::Rows(rows)));
         }
         let step = match next(answer).await {
-            Ok(Part::Rows(batch)) => writer.rows(&batch).map(|()| None),
-            Ok(Part::End(stats)) => writer.end(&stats).map(|()| Some(stats)),
+            Ok(AnswerChunk::Rows(batch)) => writer.rows(&batch).map(|()| None),
+            Ok(AnswerChunk::End(stats)) => writer.end(&stats).map(|()| Some(stats)),
             Err(problem) => Err(problem),
         };
         match step {

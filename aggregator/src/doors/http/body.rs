@@ -115,8 +115,8 @@ async fn read_at(
     };
     let mut stream = body.into_data_stream();
     let mut received = BytesMut::new();
-    let mut begun = Instant::now();
-    while let Some(frame) = next_frame(&mut stream, rate, begun, received.len()).await? {
+    let mut started = Instant::now();
+    while let Some(frame) = next_frame(&mut stream, rate, started, received.len()).await? {
         let bytes = received.len() + frame.len();
         if bytes > bytes_max {
             return Err(too_large(bytes_max));
@@ -127,7 +127,7 @@ async fn read_at(
                 .grow_to(capacity_for(bytes).saturating_mul(expansion).min(bytes_max))
                 .await?;
             // The time in which the server waits for budget does not count against the client's rate.
-            begun += wait_begun.elapsed();
+            started += wait_begun.elapsed();
         }
         if bytes > received.capacity() {
             received.reserve(capacity_for(bytes) - received.len());
@@ -153,14 +153,14 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
 async fn next_frame(
     stream: &mut axum::body::BodyDataStream,
     rate: MinimumRate,
-    begun: Instant,
+    started: Instant,
     received: usize,
 ) -> Result<Option<Bytes>, Problem> {
     let MinimumRate {
         silence_max,
         bytes_per_second_min,
     } = rate;
-    let late = begun + silence_max + Duration::from_secs_f64(received as f64 / bytes_per_second_min as f64);
+    let late = started + silence_max + Duration::from_secs_f64(received as f64 / bytes_per_second_min as f64);
     let silent = Instant::now() + silence_max;
     match tokio::time::timeout_at(silent.min(late), stream.next()).await {
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
@@ -176,7 +176,7 @@ async fn next_frame(
         Err(_) => {
             let detail = format!(
                 "the body arrived too slowly: {received} bytes in {} seconds",
-                begun.elapsed().as_secs()
+                started.elapsed().as_secs()
             );
             Err(Problem::new(Code::BadRequest, detail).hint(format!(
                 "send at least {bytes_per_second_min} bytes per second, or smaller bodies"

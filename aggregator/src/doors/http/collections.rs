@@ -11,7 +11,7 @@ use plan::{Kinds, scan::PathStatus};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, DefinitionVersion},
-    ingest::{Outcomes, PartitionStatus},
+    ingest::Outcomes,
     limits::PATHS_MAX,
 };
 use serde::Deserialize;
@@ -89,12 +89,7 @@ pub(super) async fn clear_dead_letters(
         Problem::new(Code::BadRequest, e.body_text())
             .hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
     })?;
-    let parse = |source: String| {
-        source
-            .parse::<SourceName>()
-            .map_err(|e| Problem::new(Code::BadRequest, e.to_string()))
-    };
-    let source = source.map(parse).transpose()?;
+    let source: Option<SourceName> = source.map(|source| source.parse()).transpose().map_err(Problem::from)?;
     let catalog = app.engine.catalog();
     let collection = find_collection(&catalog, &name)?;
     let cleared = app
@@ -181,39 +176,11 @@ async fn describe(app: &AppState, catalog: &Catalog, name: &CollectionName, coll
         Ok(partitions) => {
             let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
             described["position"] = position.to_string().into();
-            described["statistics"] = json!(totals(&partitions));
+            let outcomes: Outcomes = partitions.iter().map(|partition| partition.outcomes).sum();
+            described["statistics"] = json!(outcomes);
         }
         // The catalog part of the description does not need the leaves.
         Err(problem) => described["away"] = problem.to_string().into(),
     }
     described
-}
-
-fn totals(partitions: &[PartitionStatus]) -> Outcomes {
-    let mut sum = Outcomes::default();
-    for Outcomes {
-        events,
-        accepted,
-        tombstones,
-        duplicates,
-        dead_letters,
-        superseded,
-        deleted,
-        expired,
-        documents,
-        bytes,
-    } in partitions.iter().map(|partition| partition.outcomes)
-    {
-        sum.events += events;
-        sum.accepted += accepted;
-        sum.tombstones += tombstones;
-        sum.duplicates += duplicates;
-        sum.dead_letters += dead_letters;
-        sum.superseded += superseded;
-        sum.deleted += deleted;
-        sum.expired += expired;
-        sum.documents += documents;
-        sum.bytes += bytes;
-    }
-    sum
 }

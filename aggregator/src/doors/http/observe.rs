@@ -10,7 +10,7 @@ use axum::{
 };
 use futures::FutureExt;
 use metrics::{counter, histogram};
-use proto::{Code, Problem};
+use proto::{Code, Problem, problem::panic_text};
 use tracing::{debug, error};
 
 use super::error::HttpError;
@@ -22,7 +22,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Runs a request, logs it and counts it.
 pub(super) async fn observe(request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+    let started = Instant::now();
     let client_id = request
         .headers()
         .get(&REQUEST_ID)
@@ -37,7 +37,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => {
-            error!(%method, path, reason = panic_message(panic.as_ref()), "the handler of a request panicked");
+            error!(%method, path, reason = panic_text(panic.as_ref()), "the handler of a request panicked");
             HttpError(Problem::new(
                 Code::Internal,
                 "an internal error ended this request; other requests are not affected",
@@ -45,7 +45,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
             .into_response()
         }
     };
-    let (status, elapsed) = (response.status().as_u16(), begun.elapsed());
+    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     debug!(%method, path, status, elapsed_ms = elapsed.as_millis() as u64, id = ?id, "answered");
     let labels = [
         ("route", route),
@@ -66,12 +66,4 @@ fn method_label(method: &axum::http::Method) -> &'static str {
         .into_iter()
         .find(|known| method.as_str() == *known)
         .unwrap_or("other")
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown")
 }

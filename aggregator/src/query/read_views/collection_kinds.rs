@@ -1,20 +1,23 @@
-//! The kinds of each collection's paths, merged over its shards. They are merged again only when those of a shard have
-//! changed: a collection may have thousands of paths in each of many shards. What is equal is one value, which all cached
-//! plans share.
+//! The kinds of each collection's paths, merged over its shards: a collection may have thousands of paths in each of many
+//! shards. What is equal is one value, which all cached plans share.
+//!
+//! A cache: its key is the collection, its limit is [`KINDS_BYTES_MAX`]. Kinds are merged again when those of a shard have
+//! changed.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use lru::LruCache;
 use parking_lot::Mutex;
-use plan::{PathKinds, views::ShardView};
+use plan::{PathKinds, byte_lru::ByteLru, views::ShardView};
 use proto::{CollectionUid, ingest::ShardId};
 
+/// The bytes of all cached kinds.
+const KINDS_BYTES_MAX: usize = 64 << 20;
 /// The number of collections whose merged kinds are cached.
 const COLLECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// The merged kinds of the collections that were used most recently.
+/// The merged kinds of the most recently used collections.
 pub(in crate::query) struct CollectionKinds {
-    merged: Mutex<LruCache<CollectionUid, MergedKinds>>,
+    merged: Mutex<ByteLru<CollectionUid, MergedKinds>>,
 }
 
 struct MergedKinds {
@@ -25,7 +28,7 @@ struct MergedKinds {
 impl CollectionKinds {
     pub(in crate::query) fn new() -> Self {
         Self {
-            merged: Mutex::new(LruCache::new(COLLECTIONS_MAX)),
+            merged: Mutex::new(ByteLru::new(KINDS_BYTES_MAX, COLLECTIONS_MAX)),
         }
     }
 
@@ -55,7 +58,9 @@ impl CollectionKinds {
             shards: shards.iter().map(|(_, shard)| Arc::clone(&shard.paths)).collect(),
             all: Arc::clone(&all),
         };
-        self.merged.lock().put(collection, merged);
+        let bytes = all.bytes() + size_of_val(&*merged.shards);
+        // Dropped after the lock is released.
+        let _displaced = self.merged.lock().put(collection, merged, bytes);
         all
     }
 }

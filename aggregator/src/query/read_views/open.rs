@@ -15,7 +15,7 @@ use crate::query::{context::QueryContext, find_collection::find_collection};
 pub(in crate::query) type ScanOfShards<'a> =
     &'a (dyn Fn(Option<Path>, Vec<ShardId>) -> Option<ScanRequest> + Send + Sync);
 
-/// Opens every shard of a collection. Also returns the answers of the expected scan, if it has begun.
+/// Opens every shard of a collection. Also returns the answers of the expected scan, if they are prefetched.
 pub(super) async fn open_collection(
     context: &QueryContext,
     catalog: &Catalog,

@@ -4,13 +4,9 @@ use std::collections::BTreeSet;
 
 use plan::column::SYSTEM_COLUMNS;
 use proto::catalog::DefinitionKind;
+use serde_json::{Value, json};
 
-use super::{
-    super::Engine,
-    cell::{Cell, sql_name},
-    fields::all_fields,
-    tables::TABLES,
-};
+use super::{super::Engine, fields::all_fields, sql_name, tables::TABLES};
 
 /// The catalog's name in `information_schema`.
 const CATALOG: &str = "rachis";
@@ -18,39 +14,32 @@ const CATALOG: &str = "rachis";
 const SCHEMA: &str = "public";
 
 /// `rachis.definitions`: every version of every definition.
-pub(super) fn definitions(engine: &Engine) -> Vec<Vec<Cell>> {
+pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
     for (id, definition) in &catalog.definitions {
         for version in &definition.versions {
             let uses: Vec<String> = version.uses.iter().map(ToString::to_string).collect();
             let reads: Vec<&str> = version.reads.iter().map(|name| name.as_str()).collect();
-            rows.push(vec![
-                Cell::text(id.kind.as_str()),
-                Cell::Text(id.collection.as_ref().map(ToString::to_string)),
-                Cell::text(&id.name),
-                Cell::Int(Some(i64::from(version.number))),
-                Cell::Bool(version.number == definition.current().number),
-                Cell::text(&version.text),
-                Cell::text(uses.join(", ")),
-                Cell::text(reads.join(", ")),
-            ]);
+            rows.push(json!({
+                "kind": id.kind,
+                "collection": id.collection,
+                "name": id.name,
+                "version": version.number,
+                "in_force": version.number == definition.current().number,
+                "text": version.text,
+                "uses": uses.join(", "),
+                "reads": reads.join(", "),
+            }));
         }
     }
     rows
 }
 
 /// `information_schema.tables`.
-pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
+pub(super) fn tables(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
-    let row = |schema: &str, name: &str, kind: &str| {
-        vec![
-            Cell::text(CATALOG),
-            Cell::text(schema),
-            Cell::text(name),
-            Cell::text(kind),
-        ]
-    };
+    let row = |schema: &str, name: &str, kind: &str| json!({ "table_catalog": CATALOG, "table_schema": schema, "table_name": name, "table_type": kind });
     let collections = catalog
         .collections
         .keys()
@@ -66,7 +55,7 @@ pub(super) fn tables(engine: &Engine) -> Vec<Vec<Cell>> {
 
 /// `information_schema.columns`. A collection has its system columns, its fields and the paths of its documents. The
 /// paths of a shard that does not answer are missing; `rachis.fields` has the error.
-pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
+pub(super) async fn columns(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
     for (name, paths, _) in all_fields(engine).await {
@@ -103,14 +92,14 @@ pub(super) async fn columns(engine: &Engine) -> Vec<Vec<Cell>> {
     rows
 }
 
-fn row(schema: &str, table: &str, column: &str, index: usize, data_type: &str) -> Vec<Cell> {
-    vec![
-        Cell::text(CATALOG),
-        Cell::text(schema),
-        Cell::text(table),
-        Cell::text(column),
-        Cell::count(index as u64 + 1),
-        Cell::text("YES"),
-        Cell::text(data_type),
-    ]
+fn row(schema: &str, table: &str, column: &str, index: usize, data_type: &str) -> Value {
+    json!({
+        "table_catalog": CATALOG,
+        "table_schema": schema,
+        "table_name": table,
+        "column_name": column,
+        "ordinal_position": index + 1,
+        "is_nullable": "YES",
+        "data_type": data_type,
+    })
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use futures::{StreamExt as _, future::join_all, stream};
 use plan::scan::PathStatus;
 use proto::{CollectionName, Problem, catalog::Collection, limits::PATHS_MAX};
+use serde_json::{Value, json};
 
 use super::{
     super::{Engine, find_collection::find_collection},
-    REQUESTS_AT_ONCE_MAX,
-    cell::{Cell, sql_name},
+    REQUESTS_AT_ONCE_MAX, sql_name,
 };
 
 /// The paths of a collection.
@@ -57,19 +57,8 @@ async fn available_fields(engine: &Engine, collection: &Collection) -> (Collecti
 fn merge(known: &mut PathStatus, field: PathStatus) {
     known.kinds |= field.kinds;
     known.documents += field.documents;
-    if index_rank(field.indexed) > index_rank(known.indexed) {
-        known.indexed = field.indexed;
-    }
+    known.indexed = known.indexed.max(field.indexed);
     known.sample = known.sample.take().or(field.sample);
-}
-
-/// The higher the rank, the less of a path is indexed. The shard with the highest rank counts.
-fn index_rank(indexed: &str) -> u8 {
-    match indexed {
-        "columns" => 0,
-        "text" => 1,
-        _ => 2,
-    }
 }
 
 /// The paths of every collection, by name, and the error of a shard that did not answer. Paths that only this shard has
@@ -89,55 +78,27 @@ pub(super) async fn all_fields(engine: &Engine) -> Vec<(CollectionName, Vec<Path
 
 /// `rachis.fields`: the defined fields, and the paths of documents. If a shard does not answer, a row without a path
 /// has the error.
-pub(super) async fn fields(engine: &Engine) -> Vec<Vec<Cell>> {
+pub(super) async fn fields(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
-    let null = Cell::Text(None);
     let mut rows = Vec::new();
     for (name, fields, error) in all_fields(engine).await {
-        for (field, version) in catalog.fields(&name) {
-            rows.push(vec![
-                Cell::text(name.as_str()),
-                Cell::text(field),
-                null.clone(),
-                null.clone(),
-                Cell::Int(None),
-                null.clone(),
-                null.clone(),
-                Cell::text("field"),
-                Cell::text(&version.text),
-                null.clone(),
-            ]);
-        }
-        rows.extend(fields.into_iter().map(|field| path_row(&name, field)));
-        if let Some(problem) = error {
-            rows.push(vec![
-                Cell::text(name.as_str()),
-                null.clone(),
-                null.clone(),
-                null.clone(),
-                Cell::Int(None),
-                null.clone(),
-                null.clone(),
-                Cell::text("path"),
-                null.clone(),
-                Cell::text(problem.to_string()),
-            ]);
-        }
+        rows.extend(catalog.fields(&name).map(|(field, version)| {
+            json!({ "collection": name, "path": field, "kind": "field", "definition": version.text })
+        }));
+        rows.extend(fields.into_iter().map(|field| {
+            json!({
+                "collection": name,
+                "path": field.path.to_string(),
+                "type": field.kinds.native().map(sql_name),
+                "kinds": field.kinds.to_string(),
+                "documents": field.documents,
+                "indexed": field.indexed,
+                "sample": field.sample,
+                "kind": "path",
+            })
+        }));
+        let error_row = |problem: Problem| json!({ "collection": name, "kind": "path", "error": problem.to_string() });
+        rows.extend(error.map(error_row));
     }
     rows
-}
-
-fn path_row(collection: &CollectionName, field: PathStatus) -> Vec<Cell> {
-    vec![
-        Cell::text(collection.as_str()),
-        Cell::text(field.path.to_string()),
-        Cell::Text(field.kinds.native().map(|native| sql_name(native).to_owned())),
-        Cell::text(field.kinds.to_string()),
-        Cell::count(field.documents),
-        Cell::text(field.indexed),
-        Cell::Text(field.sample),
-        Cell::text("path"),
-        Cell::Text(None),
-        Cell::Text(None),
-    ]
 }

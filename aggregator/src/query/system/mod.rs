@@ -1,7 +1,7 @@
 //! The system tables. Every read computes their rows from the catalog and from what the nodes report.
 
+mod batch;
 mod catalog;
-mod cell;
 mod fields;
 mod nodes;
 mod shards;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use datafusion::arrow::array::RecordBatch;
 use proto::Problem;
 
-pub(super) use self::cell::{Cell, batch, sql_name};
+pub(super) use self::batch::{batch, sql_name};
 pub(crate) use self::fields::CollectionFields;
 pub(super) use self::fields::merged_fields;
 use self::tables::SystemTable;
@@ -39,5 +39,5 @@ pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant
         ("information_schema", "columns") => catalog::columns(engine).await,
         _ => Vec::new(),
     };
-    batch(table.columns, rows)
+    batch(table.columns, &rows)
 }

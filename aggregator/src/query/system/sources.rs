@@ -10,11 +10,11 @@ use proto::{
     routing::shard_of,
     status::{SourceState, TailStatus},
 };
+use serde_json::{Value, json};
 
 use super::{
     super::{Engine, TailStatuses},
     REQUESTS_AT_ONCE_MAX,
-    cell::Cell,
 };
 
 /// The state of a partition whose leaf is unavailable: its tailer has nothing to send or cannot send it, and how much
@@ -36,7 +36,7 @@ struct SourceRow {
 }
 
 /// `rachis.sources`: a row per partition that a tailer reads or a leaf stores.
-pub(super) async fn sources(engine: &Engine) -> Result<Vec<Vec<Cell>>, Problem> {
+pub(super) async fn sources(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let catalog = engine.catalog();
     let mut rows: BTreeMap<SourceRowKey, SourceRow> = BTreeMap::new();
     let TailStatuses {
@@ -120,41 +120,38 @@ fn source_row(
     row: &SourceRow,
     tail: Option<&TailStatus>,
     tailers_unavailable: Option<&str>,
-) -> Vec<Cell> {
+) -> Value {
     let stored = row.stored.as_ref();
     let leaf_answered = row.leaf_unavailable.is_none();
-    let count = |count: fn(&PartitionStatus) -> u64| match stored {
-        Some(stored) => Cell::count(count(stored)),
-        None => Cell::Int(leaf_answered.then_some(0)),
-    };
+    let count = |count: fn(&PartitionStatus) -> u64| stored.map(count).or(leaf_answered.then_some(0));
     let error = tail
         .and_then(|tail| tail.error.clone())
         .or_else(|| row.leaf_unavailable.as_ref().map(Problem::to_string))
         .or_else(|| tailers_unavailable.map(str::to_owned));
-    vec![
-        Cell::text(collection.as_str()),
-        Cell::text(source.as_str()),
-        Cell::Int(partition.map(i64::from)),
-        Cell::Text(state(source, row, tail, tailers_unavailable.is_some()).map(Into::into)),
-        Cell::Int(stored.map(|stored| stored.position.offset)),
-        Cell::Int(tail.and_then(|tail| tail.end)),
-        Cell::Int(tail.filter(|_| leaf_answered).and_then(|tail| tail.lag)),
-        Cell::Time(stored.and_then(|stored| stored.last_record_ms)),
-        Cell::Time(stored.and_then(|stored| stored.last_ingested_ms)),
-        count(|stored| stored.outcomes.events),
-        count(|stored| stored.outcomes.accepted),
-        count(|stored| stored.outcomes.tombstones),
-        count(|stored| stored.outcomes.duplicates),
-        count(|stored| stored.outcomes.dead_letters),
-        count(|stored| stored.outcomes.superseded),
-        count(|stored| stored.outcomes.deleted),
-        count(|stored| stored.outcomes.expired),
-        count(|stored| stored.outcomes.documents),
-        count(|stored| stored.outcomes.bytes),
-        count(|stored| stored.keys_elsewhere),
-        Cell::Int(stored.map(|stored| i64::from(stored.shard.number))),
-        Cell::Text(error),
-    ]
+    json!({
+        "collection": collection,
+        "source": source,
+        "partition": partition,
+        "state": state(source, row, tail, tailers_unavailable.is_some()),
+        "position": stored.map(|stored| stored.position.offset),
+        "end": tail.and_then(|tail| tail.end),
+        "lag": tail.filter(|_| leaf_answered).and_then(|tail| tail.lag),
+        "last_record": stored.and_then(|stored| stored.last_record_ms),
+        "last_ingested": stored.and_then(|stored| stored.last_ingested_ms),
+        "events": count(|stored| stored.outcomes.events),
+        "accepted": count(|stored| stored.outcomes.accepted),
+        "tombstones": count(|stored| stored.outcomes.tombstones),
+        "duplicates": count(|stored| stored.outcomes.duplicates),
+        "dead_letters": count(|stored| stored.outcomes.dead_letters),
+        "superseded": count(|stored| stored.outcomes.superseded),
+        "deleted": count(|stored| stored.outcomes.deleted),
+        "expired": count(|stored| stored.outcomes.expired),
+        "documents": count(|stored| stored.outcomes.documents),
+        "bytes": count(|stored| stored.outcomes.bytes),
+        "keys_elsewhere": count(|stored| stored.keys_elsewhere),
+        "shard": stored.map(|stored| stored.shard.number),
+        "error": error,
+    })
 }
 
 fn state(

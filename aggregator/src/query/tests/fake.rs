@@ -16,7 +16,7 @@ use datafusion::arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
-    scan::{DeadLetter, Document, PathStatus, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus},
+    scan::{DeadLetter, Document, PathIndex, PathStatus, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus},
     views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
 };
 use proto::{
@@ -230,7 +230,7 @@ impl Scan for FakeLeaf {
             path,
             kinds,
             documents: documents.len() as u64,
-            indexed: "columns",
+            indexed: PathIndex::Columns,
             sample: None,
         };
         Ok(kinds_of(&documents).paths.into_iter().map(status).collect())

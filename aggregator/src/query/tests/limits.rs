@@ -147,14 +147,14 @@ async fn waiting_for_the_reader_does_not_count_towards_the_deadline() {
     let mut pace = tokio::time::interval(timeout / 5);
     let stats = loop {
         match answer
-            .parts
+            .chunks
             .next()
             .await
             .expect("a part")
             .expect("the deadline limits only the work of the query")
         {
-            Part::Rows(batch) => rows += batch.num_rows(),
-            Part::End(stats) => break stats,
+            AnswerChunk::Rows(batch) => rows += batch.num_rows(),
+            AnswerChunk::End(stats) => break stats,
         }
         // Reads slowly at first, until the timeout has long passed.
         if begun.elapsed() < timeout * 3 / 2 {
@@ -189,7 +189,7 @@ async fn an_unread_answer_times_out() {
     let mut answer = long_answer(&bench, Duration::from_millis(500)).await;
     bench.until_released().await;
     let mut last = None;
-    while let Some(part) = answer.parts.next().await {
+    while let Some(part) = answer.chunks.next().await {
         last = Some(part.map(|_| ()).map_err(|problem| problem.code));
     }
     assert_eq!(last, Some(Err(Code::Timeout)), "the client learns the reason");
@@ -225,7 +225,7 @@ async fn the_buffered_parts_of_an_abandoned_answer_are_dropped() {
         .tick()
         .await;
     let first = answer
-        .parts
+        .chunks
         .next()
         .await
         .expect("an error")

@@ -33,7 +33,7 @@ use self::fake::{FakeChanges, FakeLeaf, FakeTailer};
 use super::{Engine, planner, read_views::QueryViews, run, statement, statement_shape::StatementValues};
 use crate::{
     AggregatorOptions, Roles,
-    answer::{Answer, Part, QueryOptions, SqlQuery, Stats},
+    answer::{Answer, AnswerChunk, QueryOptions, SqlQuery, Stats},
     sql::{ResolvedQuery, Table, TableUse},
 };
 
@@ -211,11 +211,11 @@ impl Bench {
 }
 
 async fn read(answer: Answer) -> Result<(Vec<RecordBatch>, Stats), Problem> {
-    let (mut batches, mut parts) = (Vec::new(), answer.parts);
+    let (mut batches, mut parts) = (Vec::new(), answer.chunks);
     loop {
         match parts.next().await {
-            Some(Ok(Part::Rows(batch))) => batches.push(batch),
-            Some(Ok(Part::End(stats))) => {
+            Some(Ok(AnswerChunk::Rows(batch))) => batches.push(batch),
+            Some(Ok(AnswerChunk::End(stats))) => {
                 assert!(parts.next().await.is_none(), "nothing follows the end");
                 return Ok((batches, *stats));
             }

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, GroupByExpr, Ident, ObjectName, OrderByKind, Query, Select, SelectFlavor, SelectItem,
     SetExpr, TableAlias, TableFactor, TableWithJoins, WildcardAdditionalOptions,
 };
-use front::{Node, Part, Root};
+use front::{Node, NodeMut, Root};
 use proto::Problem;
 
 use crate::sql::{
@@ -86,8 +86,8 @@ pub(super) fn nest_qualify(select: &mut Select, copies: &mut Copies) -> Result<(
         }
     }
     let mut charged = Ok(());
-    let _ = front::revise_expression(&mut condition, &mut |part| {
-        if let Part::Expr(expr) = part
+    let _ = front::revise_expression(&mut condition, &mut |node| {
+        if let NodeMut::Expr(expr) = node
             && let Expr::Identifier(name) = &*expr
             && let Some(value) = aliased.get(name.value.as_str())
         {

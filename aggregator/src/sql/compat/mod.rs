@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::{
     dialect::PostgreSqlDialect,
     parser::Parser,
 };
-use front::Part;
+use front::NodeMut;
 use plan::functions::{
     is_rachis_function,
     registry::{self, ArgumentTypes, Meaning},
@@ -33,30 +33,30 @@ use crate::typing;
 /// Rewrites the calls and clauses of other systems in a query.
 pub(super) fn rewrite_query(query: &mut Query) -> Result<(), Problem> {
     let (mut failed, mut copies) = (None, Copies::of_query(query));
-    let _ = front::revise_query(query, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
+    let _ = front::revise_query(query, &mut |node| stop_at_problem(node, &mut copies, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
 /// Rewrites the calls and clauses of other systems in an expression.
 pub(super) fn rewrite_expression(expr: &mut Expr) -> Result<(), Problem> {
     let (mut failed, mut copies) = (None, Copies::of_expression(expr));
-    let _ = front::revise_expression(expr, &mut |part| stop_at_problem(part, &mut copies, &mut failed));
+    let _ = front::revise_expression(expr, &mut |node| stop_at_problem(node, &mut copies, &mut failed));
     failed.map_or(Ok(()), Err)
 }
 
-fn stop_at_problem(part: Part<'_>, copies: &mut Copies, failed: &mut Option<Problem>) -> ControlFlow<()> {
-    let done = match part {
-        Part::Query(query) => {
+fn stop_at_problem(node: NodeMut<'_>, copies: &mut Copies, failed: &mut Option<Problem>) -> ControlFlow<()> {
+    let done = match node {
+        NodeMut::Query(query) => {
             clauses::select_order_keys(query);
             Ok(())
         }
-        Part::Begin(select) => {
+        NodeMut::EnterSelect(select) => {
             clauses::complete_from_first(select);
             keep_names(select);
             Ok(())
         }
-        Part::End(select) => clauses::nest_qualify(select, copies),
-        Part::Expr(expr) => json::rewrite_operator(expr, copies).and_then(|()| rewrite_call(expr, copies)),
+        NodeMut::LeaveSelect(select) => clauses::nest_qualify(select, copies),
+        NodeMut::Expr(expr) => json::rewrite_operator(expr, copies).and_then(|()| rewrite_call(expr, copies)),
     };
     match done {
         Ok(()) => ControlFlow::Continue(()),
@@ -305,8 +305,8 @@ fn rename(function: &mut Function, name: &str) {
 
 /// An expression of the registry with these arguments in their places.
 fn filled(mut expression: Expr, arguments: &[Expr]) -> Expr {
-    let _ = front::revise_expression(&mut expression, &mut |part| {
-        if let Part::Expr(expr) = part
+    let _ = front::revise_expression(&mut expression, &mut |node| {
+        if let NodeMut::Expr(expr) = node
             && let Expr::Value(value) = &*expr
             && let Literal::Placeholder(name) = &value.value
             && let Some(argument) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
@@ -370,8 +370,8 @@ mod tests {
             };
             for text in texts {
                 let (_, mut expression) = EXPRESSIONS.get(text).expect("an expression").clone();
-                let _ = front::revise_expression(&mut expression, &mut |part| {
-                    if let Part::Expr(Expr::Function(call)) = part {
+                let _ = front::revise_expression(&mut expression, &mut |node| {
+                    if let NodeMut::Expr(Expr::Function(call)) = node {
                         let name = function_name(&call.name).expect("a name");
                         assert!(registry::function(&name).is_some(), "{}: {name}", function.signature);
                     }

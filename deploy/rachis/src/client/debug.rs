@@ -9,7 +9,7 @@ use chrono::Utc;
 use flate2::{Compression, write::GzEncoder};
 use futures::future::join_all;
 use proto::node::VERSION;
-use reqwest::{Method, header::ACCEPT};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Failure, http::Client, output};
@@ -191,11 +191,7 @@ impl Bundle {
 async fn table(client: &Client, name: &str) -> Result<Vec<u8>, Failure> {
     let body =
         json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": REQUEST_TIMEOUT.as_millis() as u64 });
-    let request = client
-        .request(Method::POST, &["sql"])
-        .header(ACCEPT, "application/json")
-        .json(&body);
-    with_timeout(async { Ok(pretty(&client.json(request).await?)) }).await
+    with_timeout(async { Ok(pretty(&client.sql(&body).await?)) }).await
 }
 
 async fn with_timeout(request: impl Future<Output = Result<Vec<u8>, Failure>>) -> Result<Vec<u8>, Failure> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, Url, header::ACCEPT};
 use serde_json::Value;
 
 use super::Failure;
@@ -74,6 +74,12 @@ impl Client {
         serde_json::from_str(&text).map_err(|e| {
             Failure::new(format!("the answer is not JSON: {e}")).hint("is the server at this address Rachis?")
         })
+    }
+
+    /// Runs a statement; the body may have its options. Returns the JSON answer.
+    pub(crate) async fn sql(&self, body: &Value) -> Result<Value, Failure> {
+        let request = self.request(Method::POST, &["sql"]).header(ACCEPT, "application/json");
+        self.json(request.json(body)).await
     }
 
     /// The failure of a request without an answer.

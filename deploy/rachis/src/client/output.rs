@@ -60,7 +60,6 @@ pub(crate) struct SqlAnswer<'a> {
 /// A column of an answer.
 #[derive(Deserialize)]
 pub(crate) struct Column {
-    /// The name.
     pub name: String,
     /// The SQL name of its type.
     #[serde(rename = "type")]

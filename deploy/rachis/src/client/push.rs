@@ -261,12 +261,8 @@ impl PushRun<'_> {
     async fn unhealthy_nodes(&self) -> Vec<String> {
         let sql =
             "SELECT name, coalesce(error, state) AS why FROM rachis.nodes WHERE state <> 'up' OR error IS NOT NULL";
-        let request = self
-            .client
-            .request(Method::POST, &["sql"])
-            .header("accept", "application/json")
-            .json(&serde_json::json!({ "sql": sql }));
-        match tokio::time::timeout(NODES_TIMEOUT, self.client.json(request)).await {
+        let body = serde_json::json!({ "sql": sql });
+        match tokio::time::timeout(NODES_TIMEOUT, self.client.sql(&body)).await {
             Ok(Ok(answer)) => {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 answer["rows"]

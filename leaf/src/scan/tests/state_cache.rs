@@ -1,4 +1,4 @@
-//! Aggregate states that are kept answer like a scan of all documents.
+//! Cached aggregate states answer like a scan of all documents.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -136,8 +136,8 @@ fn splits_are_not_read_again_for_an_aggregate_that_was_asked_before() {
     let mut failures = Vec::new();
     for (time, cached) in [(1, 0), (2, 0), (3, in_splits), (4, in_splits)] {
         let (groups, trailer) = ask(&pool, &view, &[]);
-        assert_eq!(groups, expected(&documents, 0, &[]), "asked for time {time}");
-        assert_eq!(trailer.counts.cached, cached, "asked for time {time}");
+        assert_eq!(groups, expected(&documents, 0, &[]), "time {time}");
+        assert_eq!(trailer.counts.cached, cached, "time {time}");
         assert_eq!(
             (trailer.documents, trailer.matched),
             (documents.len() as u64, documents.len() as u64)
@@ -174,8 +174,8 @@ fn splits_are_not_read_again_for_an_aggregate_that_was_asked_before() {
 }
 
 #[test]
-fn nothing_is_kept_beyond_the_limit_of_the_memory() {
-    let mut rng = SeededRng::new("nothing_is_kept_beyond_the_limit_of_the_memory");
+fn nothing_is_cached_beyond_the_limit_of_the_memory() {
+    let mut rng = SeededRng::new("nothing_is_cached_beyond_the_limit_of_the_memory");
     let documents = random_documents(&mut rng);
     let folder = tempfile::tempdir().expect("a folder");
     let view = view_with_splits(&documents, folder.path());

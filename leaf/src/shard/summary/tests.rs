@@ -1,5 +1,7 @@
 //! Tests of `summary`.
 
+use plan::Kinds;
+
 use super::*;
 
 fn summary() -> Summary {
@@ -17,7 +19,7 @@ fn summary() -> Summary {
     };
     let split = SplitStatus {
         id: 7,
-        place: DISK,
+        on_disk: true,
         generation: 1,
         documents: 10,
         deleted: 2,
@@ -46,9 +48,9 @@ fn summary() -> Summary {
         bytes: 1_000,
         splits: vec![split],
         fields: vec![
-            field("a.\"b c\"", "columns", Some("1")),
-            field("x", "text", None),
-            field("y", "raw", Some("")),
+            field("a.\"b c\"", PathIndex::Columns, Some("1")),
+            field("x", PathIndex::Text, None),
+            field("y", PathIndex::Raw, Some("")),
         ],
         oldest_dead_letter_ms: Some(1_700_000_000_000),
     }

@@ -232,7 +232,7 @@ async fn all_shards_together_stay_within_their_memory_budget() {
             .expect("a status")
             .splits
             .iter()
-            .filter(|split| split.place == "disk")
+            .filter(|split| split.on_disk)
             .count();
     }
     assert!(on_disk > 0, "the largest shard wrote a split to disk");

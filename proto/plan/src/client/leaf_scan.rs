@@ -46,8 +46,8 @@ type PartOrProblem = Result<wire::ScanPart, Problem>;
 
 /// The parts that a leaf sends for some of its shards.
 pub(super) enum LeafParts {
-    /// They are to be asked for.
-    Unasked(Box<wire::ScanRequest>),
+    /// They are still to be requested.
+    Unrequested(Box<wire::ScanRequest>),
     /// They follow in this call.
     Started(Box<tonic::Streaming<wire::ScanPart>>),
 }
@@ -91,11 +91,9 @@ impl LeafCall {
     async fn parts(&self, parts: LeafParts) -> Result<Box<tonic::Streaming<wire::ScanPart>>, Problem> {
         match parts {
             LeafParts::Started(parts) => Ok(parts),
-            LeafParts::Unasked(request) => {
+            LeafParts::Unrequested(request) => {
                 let response = data(&self.peer).scan(self.peer.request(*request, self.wait())).await;
-                Ok(Box::new(
-                    response.map_err(|status| self.peer.problem(status))?.into_inner(),
-                ))
+                Ok(Box::new(self.peer.answer(response)?))
             }
         }
     }
@@ -105,7 +103,7 @@ impl LeafCall {
         let response = data(&self.peer)
             .scan_rest(self.peer.request(request, self.wait()))
             .await;
-        Ok(response.map_err(|status| self.peer.problem(status))?.into_inner())
+        self.peer.answer(response)
     }
 
     async fn next(&self, parts: &mut tonic::Streaming<wire::ScanPart>) -> Result<Option<wire::ScanPart>, Problem> {

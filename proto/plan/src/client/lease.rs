@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use proto::{
     client::{ASK_WAIT, Peer},
     cluster::NodeName,
-    wire::leaf as wire,
 };
 use tokio::{runtime::Handle, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -85,9 +84,11 @@ async fn renew(views: Uuid, leaves: LeasedOn) {
         tokio::time::sleep(RENEW_EVERY).await;
         let leaves: Vec<Peer> = leaves.lock().values().cloned().collect();
         for leaf in leaves {
-            let message = wire::RenewRequest { views: id_bytes(views) };
+            let Ok(request) = leaf.json(&views, ASK_WAIT) else {
+                continue;
+            };
             // A leaf that does not answer must not keep the others from being asked.
-            tokio::spawn(async move { drop(control(&leaf).renew(leaf.request(message, ASK_WAIT)).await) });
+            tokio::spawn(async move { drop(control(&leaf).renew(request).await) });
         }
     }
 }
@@ -118,14 +119,16 @@ impl ReleaseQueue {
 async fn send_releases(mut queue: mpsc::Receiver<(Peer, Uuid)>) {
     while let Some(first) = queue.recv().await {
         tokio::time::sleep(RELEASE_AFTER).await;
-        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<Bytes>)> = BTreeMap::new();
+        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<Uuid>)> = BTreeMap::new();
         for (leaf, views) in std::iter::once(first).chain(std::iter::from_fn(|| queue.try_recv().ok())) {
             let (_, views_on_leaf) = by_leaf.entry(leaf.name.clone()).or_insert((leaf, Vec::new()));
-            views_on_leaf.push(id_bytes(views));
+            views_on_leaf.push(views);
         }
         for (leaf, views) in by_leaf.into_values() {
-            let message = wire::ReleaseRequest { views };
-            tokio::spawn(async move { drop(control(&leaf).release(leaf.request(message, ASK_WAIT)).await) });
+            let Ok(request) = leaf.json(&views, ASK_WAIT) else {
+                continue;
+            };
+            tokio::spawn(async move { drop(control(&leaf).release(request).await) });
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The latest path table of each shard, so that a leaf sends a table only if it has changed.
+//!
+//! A cache: its key is the shard, its limit is [`TABLES_BYTES_MAX`]. A leaf that has another table sends that one, which
+//! replaces the cached one.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use parking_lot::Mutex;
 use proto::{
@@ -9,17 +12,24 @@ use proto::{
     wire::{ingest::vector, leaf as wire, problem::malformed},
 };
 
-use crate::{PathKinds, views::ShardView};
+use crate::{PathKinds, byte_lru::ByteLru, views::ShardView};
 
+/// Bytes of all cached path tables.
+const TABLES_BYTES_MAX: usize = 256 << 20;
 /// Shards whose path tables are cached.
-const SHARDS_MAX: usize = 4_096;
+const SHARDS_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
 
 /// A path table and its hash.
 pub(super) type CachedPaths = (u64, Arc<PathKinds>);
 
 /// The cached path tables.
-#[derive(Default)]
-pub(super) struct PathTables(Mutex<HashMap<ShardId, CachedPaths>>);
+pub(super) struct PathTables(Mutex<ByteLru<ShardId, CachedPaths>>);
+
+impl Default for PathTables {
+    fn default() -> Self {
+        Self(Mutex::new(ByteLru::new(TABLES_BYTES_MAX, SHARDS_MAX)))
+    }
+}
 
 impl PathTables {
     /// The latest table of a shard.
@@ -35,11 +45,10 @@ impl PathTables {
         cached: Option<CachedPaths>,
     ) -> Result<ShardView, Problem> {
         let paths = match (view.paths, cached) {
-            (Some(paths), _) => Arc::new(PathKinds::try_from(paths)?),
+            (Some(paths), _) => self.put(shard, view.paths_hash, paths.decode()?),
             (None, Some((hash, paths))) if hash == view.paths_hash => paths,
             (None, _) => return Err(malformed("the path table is missing")),
         };
-        self.put(shard, (view.paths_hash, Arc::clone(&paths)));
         Ok(ShardView {
             positions: vector(view.positions)?,
             boot: view.boot,
@@ -49,11 +58,11 @@ impl PathTables {
         })
     }
 
-    fn put(&self, shard: ShardId, table: CachedPaths) {
-        let mut tables = self.0.lock();
-        if tables.len() >= SHARDS_MAX {
-            tables.clear();
-        }
-        tables.insert(shard, table);
+    fn put(&self, shard: ShardId, hash: u64, table: PathKinds) -> Arc<PathKinds> {
+        let bytes = table.bytes();
+        let table = Arc::new(table);
+        // Dropped after the lock is released.
+        let _displaced = self.0.lock().put(shard, (hash, Arc::clone(&table)), bytes);
+        table
     }
 }

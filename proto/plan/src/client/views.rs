@@ -125,17 +125,17 @@ impl ReadViews for RemoteViews {
             Err(problem) => return request.shards.iter().map(|_| failed(problem.clone())).collect(),
         };
         let (by_leaf, without_leaf) = self.client.by_leaf(request.shards.iter().copied());
-        let unasked = |(leaf, indexes): (&Peer, Vec<usize>)| {
+        let unrequested = |(leaf, indexes): (&Peer, Vec<usize>)| {
             let message = wire::ScanRequest {
                 views: id_bytes(self.lease.id),
                 shards: indexes.iter().map(|index| request.shards[*index].into()).collect(),
                 ..message.clone()
             };
-            (leaf.clone(), indexes, LeafParts::Unasked(Box::new(message)))
+            (leaf.clone(), indexes, LeafParts::Unrequested(Box::new(message)))
         };
         streams(
             without_leaf,
-            by_leaf.into_iter().map(unasked).collect(),
+            by_leaf.into_iter().map(unrequested).collect(),
             request.deadline,
         )
     }

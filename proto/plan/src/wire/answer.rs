@@ -19,13 +19,13 @@ use super::{column, undecodable, unencodable};
 use crate::scan::{CastFailure, ReadCounts, ScanTrailer};
 
 /// Encodes the answer of one shard: its batches, as one Arrow IPC stream that is split into parts, and its statistics.
-pub struct PartEncoder {
+pub struct AnswerEncoder {
     /// The index of the shard in the request.
     shard: u32,
     writer: StreamWriter<Vec<u8>>,
 }
 
-impl PartEncoder {
+impl AnswerEncoder {
     /// An encoder for batches of this schema, for the shard with this index in the request.
     pub fn new(shard: u32, schema: &SchemaRef) -> Result<Self, Problem> {
         Ok(Self {

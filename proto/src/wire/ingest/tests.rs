@@ -1,8 +1,15 @@
 //! Tests of `ingest`.
 
 use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
+use crate::{
+    ingest::{BatchOutcome, Outcomes, PartitionStatus, StoredPosition},
+    node::QueryId,
+    problem::Code,
+    tailer::LogHealth,
+};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -64,4 +71,49 @@ proptest! {
         let back = Batch::try_from(wire::Batch::decode(&bytes[..]).expect("it decodes")).expect("it reads");
         prop_assert_eq!(format!("{back:?}"), format!("{batch:?}"));
     }
+}
+
+#[test]
+fn values_of_control_messages_round_trip_as_json() {
+    fn assert_round_trips<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) {
+        let message = wire::Json::of(value).expect("JSON");
+        assert_eq!(message.decode::<T>().as_ref(), Ok(value));
+    }
+    let position: Position = "clicks/3@-1".parse().expect("a position");
+    let shard = ShardId {
+        collection: CollectionUid(uuid::Uuid::from_u128(u128::MAX - 1)),
+        number: 7,
+    };
+    assert_round_trips(&QueryId(u128::MAX));
+    let key = RequestKey {
+        key: "k\u{0}".into(),
+        body: u128::MAX - 1,
+    };
+    assert_round_trips(&(shard, 3_i32, i64::MIN, key, u64::MAX));
+    assert_round_trips(&(shard, None::<SourceName>));
+    assert_round_trips(&BatchOutcome::Gap { stored: i64::MIN });
+    assert_round_trips(&BatchOutcome::Refused { reason: "why".into() });
+    assert_round_trips(&StoredPosition {
+        topic: None,
+        offset: -1,
+        hash: u64::MAX,
+        stopped_by_dead_letters: true,
+    });
+    assert_round_trips(&LogHealth {
+        cluster: Some(uuid::Uuid::from_u128(7)),
+        ..LogHealth::default()
+    });
+    assert_round_trips(&vec![PartitionStatus {
+        shard,
+        position,
+        outcomes: Outcomes {
+            events: u64::MAX,
+            ..Outcomes::default()
+        },
+        last_record_ms: None,
+        last_ingested_ms: Some(1),
+        keys_elsewhere: 2,
+    }]);
+    let bad = wire::Json::of(&"clicks/0").expect("JSON").decode::<Position>();
+    assert_eq!(bad.map_err(|problem| problem.code), Err(Code::BadRequest));
 }

@@ -24,18 +24,18 @@ fn batch(from: i64, rows: i64) -> RecordBatch {
     RecordBatch::try_new(schema(), vec![Arc::new(numbers), Arc::new(texts)]).expect("columns fit")
 }
 
-fn answer(parts: Vec<Result<Part, Problem>>) -> Answer {
+fn answer(chunks: Vec<Result<AnswerChunk, Problem>>) -> Answer {
     Answer {
         schema: schema(),
-        parts: stream::iter(parts).boxed(),
+        chunks: stream::iter(chunks).boxed(),
     }
 }
 
 fn short() -> Answer {
     answer(vec![
-        Ok(Part::Rows(batch(0, 2))),
-        Ok(Part::Rows(batch(2, 1))),
-        Ok(Part::End(Box::default())),
+        Ok(AnswerChunk::Rows(batch(0, 2))),
+        Ok(AnswerChunk::Rows(batch(2, 1))),
+        Ok(AnswerChunk::End(Box::default())),
     ])
 }
 
@@ -105,13 +105,13 @@ async fn formats_without_statistics_have_them_in_a_header_or_trailer() {
     };
     let long = || {
         (0..60)
-            .map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192))))
-            .chain([Ok(Part::End(stats()))])
+            .map(|i| Ok(AnswerChunk::Rows(batch(i * 8_192, 8_192))))
+            .chain([Ok(AnswerChunk::End(stats()))])
             .collect()
     };
     for format in [AnswerFormat::Csv, AnswerFormat::Arrow] {
         let short = respond(
-            answer(vec![Ok(Part::Rows(batch(0, 2))), Ok(Part::End(stats()))]),
+            answer(vec![Ok(AnswerChunk::Rows(batch(0, 2))), Ok(AnswerChunk::End(stats()))]),
             format,
         )
         .await
@@ -148,12 +148,12 @@ async fn formats_without_statistics_have_them_in_a_header_or_trailer() {
 async fn a_problem_before_anything_was_sent_has_its_own_status() {
     let timeout = || Problem::new(Code::Timeout, "too slow");
     let result = respond(
-        answer(vec![Ok(Part::Rows(batch(0, 2))), Err(timeout())]),
+        answer(vec![Ok(AnswerChunk::Rows(batch(0, 2))), Err(timeout())]),
         AnswerFormat::Json,
     )
     .await;
     assert_eq!(result.err(), Some(timeout()));
-    let stopped = respond(answer(vec![Ok(Part::Rows(batch(0, 2)))]), AnswerFormat::Json).await;
+    let stopped = respond(answer(vec![Ok(AnswerChunk::Rows(batch(0, 2)))]), AnswerFormat::Json).await;
     assert_eq!(
         stopped.err().map(|p| p.code),
         Some(Code::Internal),
@@ -165,11 +165,11 @@ async fn a_problem_before_anything_was_sent_has_its_own_status() {
 async fn rows_of_an_ndjson_answer_are_sent_while_others_are_computed() {
     let slow = || {
         let (parts, later) = tokio::sync::mpsc::channel(1);
-        let first = stream::iter([Ok(Part::Rows(batch(0, 2)))]);
+        let first = stream::iter([Ok(AnswerChunk::Rows(batch(0, 2)))]);
         let later = stream::unfold(later, |mut later| async move { Some((later.recv().await?, later)) });
         let answer = Answer {
             schema: schema(),
-            parts: first.chain(later).boxed(),
+            chunks: first.chain(later).boxed(),
         };
         (parts, answer)
     };
@@ -194,8 +194,10 @@ async fn rows_of_an_ndjson_answer_are_sent_while_others_are_computed() {
 
 #[tokio::test]
 async fn half_an_answer_never_looks_complete() {
-    let long = |last: Result<Part, Problem>| {
-        let parts = (0..60).map(|i| Ok(Part::Rows(batch(i * 8_192, 8_192)))).chain([last]);
+    let long = |last: Result<AnswerChunk, Problem>| {
+        let parts = (0..60)
+            .map(|i| Ok(AnswerChunk::Rows(batch(i * 8_192, 8_192))))
+            .chain([last]);
         answer(parts.collect())
     };
     let failed = || Err(Problem::new(Code::Timeout, "too slow"));
@@ -206,7 +208,8 @@ async fn half_an_answer_never_looks_complete() {
     let lines = text(long(failed()), AnswerFormat::Ndjson).await;
     assert!(lines.lines().last().is_some_and(|line| line.starts_with("{\"error\":")));
     let whole: serde_json::Value =
-        serde_json::from_str(&text(long(Ok(Part::End(Box::default()))), AnswerFormat::Json).await).expect("JSON");
+        serde_json::from_str(&text(long(Ok(AnswerChunk::End(Box::default()))), AnswerFormat::Json).await)
+            .expect("JSON");
     assert_eq!(whole["rows"].as_array().map(Vec::len), Some(60 * 8_192));
 }
 
