@@ -1,60 +1,13 @@
 //! The cursor of a search: the position where a page ended. The next page starts right after it, even if documents
 //! arrived in between.
 //!
-//! A cursor is opaque to users: base64 of JSON with the sort order and the last hit's sort values and address. Rows
-//! have no address: their keys end with tie-breakers, and the cursor counts the rows equal to the last one.
+//! A cursor is opaque to users: base64 of JSON with the sort order and the last row's keys, which end with tie-breakers,
+//! and how many rows are equal to the last one.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use datafusion::{arrow::datatypes::DataType, scalar::ScalarValue};
-use plan::{
-    Type,
-    scan::{PageStart, SortKey},
-};
-use proto::{Address, Code, Problem};
+use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
-
-#[derive(Serialize, Deserialize)]
-struct Cursor {
-    /// The sort order, which the next request must have, too.
-    by: String,
-    /// The sort values as [`encode_value`] writes them.
-    values: Vec<Option<String>>,
-    /// The address, with the item number if the record holds several.
-    address: String,
-}
-
-/// Writes the cursor of a page of hits.
-pub(super) fn write(keys: &[SortKey], after: &PageStart) -> String {
-    let cursor = Cursor {
-        by: sort_order(keys),
-        values: after.values.iter().map(encode_value).collect(),
-        address: after.address.to_string(),
-    };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default())
-}
-
-/// Reads the cursor of a page of hits; fails if it was written for another sort order.
-pub(super) fn read(text: &str, keys: &[SortKey]) -> Result<PageStart, Problem> {
-    let cursor = URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok())
-        .ok_or_else(malformed)?;
-    if cursor.by != sort_order(keys) || cursor.values.len() != keys.len() {
-        return Err(sort_order_differs());
-    }
-    let values = cursor
-        .values
-        .iter()
-        .zip(keys)
-        .map(|(value, key)| decode_value(value.as_deref(), key.column.read_as.to))
-        .collect::<Option<_>>();
-    let address: Option<Address> = cursor.address.parse().ok();
-    Ok(PageStart {
-        values: values.ok_or_else(malformed)?,
-        address: address.ok_or_else(malformed)?,
-    })
-}
 
 /// The position after which a page of rows starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,9 +19,9 @@ pub(super) struct RowsPageStart {
 }
 
 #[derive(Serialize, Deserialize)]
-struct RowsCursor {
+struct Cursor {
     by: String,
-    /// Cast to text; [`read_rows`] casts them back.
+    /// Cast to text; [`read`] casts them back.
     keys: Vec<Option<String>>,
     rows: usize,
 }
@@ -77,7 +30,7 @@ struct RowsCursor {
 const EQUAL_ROWS_MAX: usize = 100_000;
 
 /// Writes the cursor of a page of rows.
-pub(super) fn write_rows(by: &str, after: &RowsPageStart) -> Result<String, Problem> {
+pub(super) fn write(by: &str, after: &RowsPageStart) -> Result<String, Problem> {
     let text = |value: &ScalarValue| {
         value
             .cast_to(&DataType::Utf8)
@@ -89,7 +42,7 @@ pub(super) fn write_rows(by: &str, after: &RowsPageStart) -> Result<String, Prob
         .map(text)
         .collect::<Result<_, _>>()
         .map_err(crate::failure::problem)?;
-    let cursor = RowsCursor {
+    let cursor = Cursor {
         by: by.to_owned(),
         keys,
         rows: after.rows,
@@ -98,11 +51,11 @@ pub(super) fn write_rows(by: &str, after: &RowsPageStart) -> Result<String, Prob
 }
 
 /// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
-pub(super) fn read_rows(text: &str, by: &str, types: &[DataType]) -> Result<RowsPageStart, Problem> {
+pub(super) fn read(text: &str, by: &str, types: &[DataType]) -> Result<RowsPageStart, Problem> {
     let cursor = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
-        .and_then(|bytes| serde_json::from_slice::<RowsCursor>(&bytes).ok())
+        .and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok())
         .ok_or_else(malformed)?;
     if cursor.by != by || cursor.keys.len() != types.len() {
         return Err(sort_order_differs());
@@ -139,39 +92,8 @@ fn sort_order_differs() -> Problem {
         .hint("use the `sort` of the previous page, or leave `after` out")
 }
 
-fn malformed() -> Problem {
+pub(super) fn malformed() -> Problem {
     Problem::new(Code::BadRequest, "`after` is not a cursor").hint("copy `after` unchanged from the previous page")
-}
-
-fn sort_order(keys: &[SortKey]) -> String {
-    let signed = |key: &SortKey| format!("{}{}", if key.descending { "-" } else { "+" }, key.column.name());
-    keys.iter().map(signed).collect::<Vec<_>>().join(",")
-}
-
-fn encode_value(value: &ScalarValue) -> Option<String> {
-    match value {
-        ScalarValue::Boolean(value) => value.map(|v| v.to_string()),
-        ScalarValue::Int64(value) | ScalarValue::TimestampMicrosecond(value, _) => value.map(|v| v.to_string()),
-        // Its bits, so that every double reads back exactly.
-        ScalarValue::Float64(value) => value.map(|v| v.to_bits().to_string()),
-        other => other.try_as_str().flatten().map(str::to_owned),
-    }
-}
-
-/// Returns `None` if the text is not a value of the type.
-fn decode_value(text: Option<&str>, of: Type) -> Option<ScalarValue> {
-    Some(match of {
-        Type::Bool => ScalarValue::Boolean(parsed(text)?),
-        Type::Int => ScalarValue::Int64(parsed(text)?),
-        Type::Time => ScalarValue::TimestampMicrosecond(parsed(text)?, Some("UTC".into())),
-        Type::Double => ScalarValue::Float64(parsed::<u64>(text)?.map(f64::from_bits)),
-        Type::Text | Type::Rank => ScalarValue::Utf8View(text.map(str::to_owned)),
-        Type::Json | Type::Canonical => ScalarValue::LargeUtf8(text.map(str::to_owned)),
-    })
-}
-
-fn parsed<T: std::str::FromStr>(text: Option<&str>) -> Option<Option<T>> {
-    text.map(str::parse).transpose().ok()
 }
 
 #[cfg(test)]

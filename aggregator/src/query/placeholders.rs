@@ -4,13 +4,16 @@
 //! which rules apply. If all texts of a statement are then compared with other texts, and with nothing else, they become
 //! placeholders. The optimizer knows nothing of them but their type, so the plan does not depend on them. Scans get the
 //! texts when they run. If the optimizer has moved a placeholder elsewhere, the plan gets its texts and serves no others.
+//!
+//! The plan of a search is made from its [template](plan::search::SearchTemplate), so its scan gets the tests in the same
+//! way.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::{
     arrow::datatypes::{DataType, Field},
     common::{
-        DFSchema, Result, ScalarValue,
+        Column, DFSchema, Result, ScalarValue,
         metadata::{FieldMetadata, ScalarAndMetadata},
         tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
     },
@@ -18,6 +21,10 @@ use datafusion::{
         BinaryExpr, Expr, ExprSchemable as _, LogicalPlan, Operator, expr::Placeholder, expr_rewriter::NamePreserver,
         utils::merge_schema,
     },
+};
+use plan::{
+    ColumnSource,
+    search::{Clause, Match},
 };
 
 /// The texts of a statement, by number.
@@ -100,6 +107,35 @@ pub(super) fn plan_with_texts(plan: LogicalPlan, texts: &Texts) -> Result<Logica
 /// A condition with its texts instead of placeholders.
 pub(super) fn condition_with_texts(condition: &Expr, texts: &Texts) -> Result<Expr> {
     with_texts(condition.clone(), texts).data()
+}
+
+/// A condition with these tests instead of their places in the template of a search.
+pub(super) fn condition_with_tests(condition: &Expr, tests: &[Match]) -> Result<Expr> {
+    let with_test = |mut clause: Clause| {
+        clause.matches = tests.get(clause.matches.place()?)?.clone();
+        Some(clause)
+    };
+    let searched = |column: &Column| match plan::Column::parse(&column.name)?.source {
+        ColumnSource::Search(clause) => Some(plan::Column::search(with_test(clause)?).name()),
+        _ => None,
+    };
+    // The clause of `search_match`.
+    let matched = |value: &ScalarValue| {
+        let clause = with_test(serde_json::from_str(value.try_as_str()??).ok()?)?;
+        serde_json::to_string(&clause).ok()
+    };
+    let replace = |expr: Expr| {
+        let replaced = match &expr {
+            Expr::Column(column) => searched(column).map(|name| Ok(Expr::Column(Column::new_unqualified(name)))),
+            Expr::Literal(value, _) => matched(value).map(|clause| -> Result<Expr> {
+                let clause = ScalarValue::from(clause).cast_to(&value.data_type())?;
+                Ok(Expr::Literal(clause, None))
+            }),
+            _ => None,
+        };
+        replaced.map_or_else(|| Ok(Transformed::no(expr)), |replaced| replaced.map(Transformed::yes))
+    };
+    condition.clone().transform_up(replace).data()
 }
 
 fn with_texts(expr: Expr, texts: &Texts) -> Result<Transformed<Expr>> {

@@ -25,15 +25,13 @@ use proto::{Catalog, CollectionName};
 
 use super::{
     context::QueryContext,
-    placeholders::Texts,
     plan_template::PlanTemplate,
     plan_walk::each_node,
     query_plan::QueryPlan,
     read_views::QueryViews,
     shard_table::{ShardTable, UnboundTable},
-    statement_shape::{StatementKey, StatementShape, key},
+    statement_shape::StatementKey,
 };
-use crate::answer::SqlQuery;
 
 /// The number of statements whose plans are cached.
 const STATEMENTS_MAX: NonZeroUsize = NonZeroUsize::new(1_024).expect("not zero");
@@ -104,30 +102,15 @@ impl PlanCache {
         }
     }
 
-    /// The plan of a statement that was cached under this catalog, and the texts for its placeholders.
-    pub(super) fn get(
-        &self,
-        request: &SqlQuery,
-        shape: Option<&StatementShape>,
-        catalog: &Arc<Catalog>,
-    ) -> Option<(Arc<CachedPlan>, Texts)> {
-        let key = key(request)?;
-        let mut cached = self.cached.lock();
-        let plans = cached.under(catalog);
-        if let Some(plan) = plans.get(&key) {
-            return Some((Arc::clone(plan), Texts::default()));
-        }
-        let shape = shape?;
-        let plan = Arc::clone(plans.get(&shape.key)?);
-        Some((plan, Arc::clone(&shape.texts)))
+    /// The plan that was cached for a key under this catalog.
+    pub(super) fn get(&self, key: &StatementKey, catalog: &Arc<Catalog>) -> Option<Arc<CachedPlan>> {
+        self.cached.lock().under(catalog).get(key).map(Arc::clone)
     }
 
-    /// Caches the plan of a statement if it can be used again: for all statements of its shape if it has placeholders.
-    #[allow(clippy::too_many_arguments, reason = "what the plan was made for")]
+    /// Caches a plan if it can be used again.
     pub(super) fn put(
         &self,
-        request: &SqlQuery,
-        shape: Option<StatementShape>,
+        key: Option<StatementKey>,
         context: &QueryContext,
         read_views: &QueryViews,
         planned: &QueryPlan,
@@ -137,10 +120,6 @@ impl PlanCache {
         if !(planned.repeatable && read_views.first_missing().is_none() && context.report.is_silent()) {
             return;
         }
-        let key = match shape {
-            Some(shape) if planned.has_placeholders => Some(shape.key),
-            _ => key(request),
-        };
         let (Some(key), Some((logical, plan_bytes))) = (key, unbind(&planned.logical)) else {
             return;
         };

@@ -41,7 +41,7 @@ use super::{
 
 /// A physical plan without a query.
 pub(super) struct PlanTemplate {
-    root: Arc<dyn ExecutionPlan>,
+    pub root: Arc<dyn ExecutionPlan>,
     /// The batch size of its runs.
     pub batch_rows: usize,
 }

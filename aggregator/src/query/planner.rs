@@ -14,7 +14,6 @@ use datafusion::{
 };
 use plan::{
     Path,
-    functions::constants::BATCH_ROWS,
     scan::{ScanRequest, ScanStream},
 };
 use proto::{Code, Problem, ingest::ShardId};
@@ -22,12 +21,12 @@ use proto::{Code, Problem, ingest::ShardId};
 use super::{
     Engine,
     context::QueryContext,
-    placeholders::{Texts, are_only_in_scans, plan_with_texts, with_placeholders},
+    placeholders::{are_only_in_scans, plan_with_texts, with_placeholders},
     plan_template::{PlanTemplate, only_scan},
     plan_walk::is_repeatable,
     query_plan::{ExecutablePlan, QueryPlan},
     read_views::QueryViews,
-    shard_scan::{Answers, QueryScans},
+    shard_scan::{Answers, QueryScans, ScanValues},
     shard_table::ShardTable,
     statement_shape::StatementValues,
     system, wide_rows,
@@ -41,7 +40,7 @@ use crate::{
 pub(super) struct TypedQuery {
     context: Arc<QueryContext>,
     session: SessionState,
-    texts: Texts,
+    values: ScanValues,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
 }
@@ -82,7 +81,7 @@ pub(super) async fn type_query(
     Ok(TypedQuery {
         context: Arc::clone(context),
         session,
-        texts,
+        values: ScanValues::texts(texts),
         logical,
     })
 }
@@ -125,7 +124,7 @@ impl TypedQuery {
         let has_placeholders = are_only_in_scans(&logical).map_err(failure::problem)?;
         let logical = match has_placeholders {
             true => logical,
-            false => plan_with_texts(logical, &self.texts).map_err(failure::problem)?,
+            false => plan_with_texts(logical, &self.values.texts).map_err(failure::problem)?,
         };
         if read_views.first_missing().is_some() && has_rows_by_absence(&logical) {
             return Err(Problem::new(
@@ -135,7 +134,7 @@ impl TypedQuery {
             )
             .hint("retry; a partial answer would contain wrong rows"));
         }
-        let executable = physical_plan(engine, &self.context, read_views, session, &logical, &self.texts).await?;
+        let executable = physical_plan(engine, &self.context, read_views, session, &logical, &self.values).await?;
         Ok(QueryPlan {
             logical,
             executable,
@@ -145,17 +144,17 @@ impl TypedQuery {
     }
 }
 
-/// Plans a query whose logical plan is optimized already, with these texts for its placeholders.
+/// Plans a query whose logical plan is optimized already, with these values for its scans.
 pub(super) async fn plan_optimized(
     engine: &Engine,
     context: &Arc<QueryContext>,
     read_views: &QueryViews,
     logical: &LogicalPlan,
-    texts: &Texts,
+    values: &ScanValues,
 ) -> Result<ExecutablePlan, Problem> {
     let functions = context.for_functions(engine.options.query_bytes_max);
     let session = engine.sessions.session(Vec::new(), functions)?;
-    physical_plan(engine, context, read_views, &session, logical, texts).await
+    physical_plan(engine, context, read_views, &session, logical, values).await
 }
 
 async fn physical_plan(
@@ -164,13 +163,13 @@ async fn physical_plan(
     read_views: &QueryViews,
     session: &SessionState,
     logical: &LogicalPlan,
-    texts: &Texts,
+    values: &ScanValues,
 ) -> Result<ExecutablePlan, Problem> {
     let physical = front::physical_plan(session, logical).await.map_err(failure::problem)?;
     let batch_rows = wide_rows::batch_rows(&physical).map_err(failure::problem)?;
     let (config, scans) = (
         session.config().clone(),
-        query_scans(context, read_views, texts, Answers::default()),
+        query_scans(context, read_views, values.clone(), Answers::default()),
     );
     Ok(ExecutablePlan {
         physical,
@@ -183,16 +182,16 @@ pub(super) struct CopiedPlan {
     physical: Arc<dyn ExecutionPlan>,
     config: SessionConfig,
     batch_rows: usize,
-    texts: Texts,
+    values: ScanValues,
 }
 
 impl CopiedPlan {
-    /// Copies a plan, with these texts for its placeholders.
+    /// Copies a plan, with these values for its scans.
     pub(super) fn new(
         engine: &Engine,
         context: &QueryContext,
         template: &PlanTemplate,
-        texts: Texts,
+        values: ScanValues,
     ) -> Result<Self, Problem> {
         let config = engine
             .sessions
@@ -201,7 +200,7 @@ impl CopiedPlan {
             physical: template.plan(config.options()).map_err(failure::problem)?,
             config,
             batch_rows: template.batch_rows,
-            texts,
+            values,
         })
     }
 
@@ -212,7 +211,7 @@ impl CopiedPlan {
         time_path: Option<Path>,
         shards: Vec<ShardId>,
     ) -> Option<ScanRequest> {
-        let scan = only_scan(&self.physical)?.with_texts(&self.texts).ok()?;
+        let scan = only_scan(&self.physical)?.with_values(&self.values).ok()?;
         Some(scan.request(context, time_path, shards))
     }
 
@@ -228,7 +227,7 @@ impl CopiedPlan {
         let answers = answers.map_or_else(Answers::default, |(scan, prefetched)| {
             Answers::prefetched(scan, prefetched)
         });
-        let scans = query_scans(context, read_views, &self.texts, answers);
+        let scans = query_scans(context, read_views, self.values, answers);
         ExecutablePlan {
             task: engine.sessions.task(self.config, self.batch_rows, scans),
             physical: self.physical,
@@ -236,28 +235,16 @@ impl CopiedPlan {
     }
 }
 
-/// A physical plan that was made without a logical one.
-pub(super) fn executable(
-    engine: &Engine,
+fn query_scans(
     context: &Arc<QueryContext>,
     read_views: &QueryViews,
-    physical: Arc<dyn ExecutionPlan>,
-) -> ExecutablePlan {
-    let functions = context.for_functions(engine.options.query_bytes_max);
-    let scans = query_scans(context, read_views, &Texts::default(), Answers::default());
-    ExecutablePlan {
-        task: engine
-            .sessions
-            .task(engine.sessions.config(functions), BATCH_ROWS, scans),
-        physical,
-    }
-}
-
-fn query_scans(context: &Arc<QueryContext>, read_views: &QueryViews, texts: &Texts, answers: Answers) -> QueryScans {
+    values: ScanValues,
+    answers: Answers,
+) -> QueryScans {
     QueryScans {
         context: Arc::clone(context),
         collections: read_views.collections().to_vec(),
-        texts: Arc::clone(texts),
+        values,
         answers,
     }
 }

@@ -9,7 +9,8 @@
 //! the leaves leave out documents that cannot join ([`join_filter`](super::join_filter)).
 //!
 //! There are at least two partitions, if need be an empty one: DataFusion plans an aggregate over a single partition in
-//! one phase, which leaves no partial phase to push down.
+//! one phase, which leaves no partial phase to push down. Of a top-k, leaves return few rows, so that a single partition
+//! reads those of all shards: a task for each shard would take longer than sorting them.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -25,8 +26,7 @@ use datafusion::{
     logical_expr::Expr,
     physical_expr::{EquivalenceProperties, PhysicalExpr, aggregate::AggregateFunctionExpr},
     physical_plan::{
-        DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning, PlanProperties,
-        SendableRecordBatchStream,
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
         aggregates::PhysicalGroupBy,
         coop::make_cooperative,
         execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions, SchedulingType},
@@ -40,7 +40,8 @@ use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream}
 use parking_lot::Mutex;
 use plan::{
     Column, Path,
-    scan::{ANSWER_READ_MAX, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
+    scan::{ANSWER_READ_MAX, PageStart, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
+    search::Match,
 };
 use proto::{Code, CollectionName, Problem, ingest::ShardId};
 
@@ -48,7 +49,7 @@ use super::{
     bound_functions::{has_function, with_settings},
     context::QueryContext,
     join_filter,
-    placeholders::{Texts, condition_with_texts},
+    placeholders::{Texts, condition_with_tests, condition_with_texts},
     read_views::{CollectionViews, row_count},
     row_slices::row_slices,
 };
@@ -62,10 +63,34 @@ const PARTITIONS_MIN: usize = 2;
 pub(super) struct QueryScans {
     pub context: Arc<QueryContext>,
     pub collections: Vec<Arc<CollectionViews>>,
-    /// For the placeholders in the conditions of scans.
-    pub texts: Texts,
+    pub values: ScanValues,
     /// The answers that no partition has read yet, by the number of their scan: one for each shard.
     pub answers: Answers,
+}
+
+/// What a run puts into the scans of its plan.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ScanValues {
+    /// For the placeholders in their conditions.
+    pub texts: Texts,
+    /// For the only scan of a search.
+    pub page: Option<Arc<SearchPage>>,
+}
+
+impl ScanValues {
+    pub(super) fn texts(texts: Texts) -> Self {
+        Self { texts, page: None }
+    }
+}
+
+/// A page of a search, whose plan is that of all searches with the same template.
+#[derive(Debug)]
+pub(super) struct SearchPage {
+    /// The tests of its clauses.
+    pub tests: Vec<Match>,
+    pub time_range: Vec<Expr>,
+    pub after: Option<PageStart>,
+    pub limit: usize,
 }
 
 /// The answers of scans, see [`QueryScans`].
@@ -96,14 +121,14 @@ pub(super) struct ShardScan {
     documents: u64,
     /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
-    /// Conditions over flat column names, combined by AND. They may have placeholders for texts.
+    /// Conditions over flat column names, combined by AND. They may have placeholders.
     pub filter: Vec<Expr>,
     /// What hash joins above know about the rows that can join. It changes while the plan runs.
     join_filters: Vec<Arc<dyn PhysicalExpr>>,
     /// What the leaf does with the filtered rows.
     pub stage: Stage,
     /// Tells the scans of a plan apart.
-    number: usize,
+    pub number: usize,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -126,9 +151,9 @@ impl ShardScan {
             columns,
             filter,
             join_filters: Vec::new(),
-            stage,
             number,
-            properties: properties(shards, schema),
+            properties: properties(partitions(shards, &stage), schema),
+            stage,
             metrics: ExecutionPlanMetricsSet::new(),
         }
     }
@@ -136,8 +161,8 @@ impl ShardScan {
     /// The same scan with another stage.
     pub(super) fn with_stage(&self, stage: Stage, schema: SchemaRef) -> Self {
         Self {
+            properties: properties(partitions(self.shards, &stage), schema),
             stage,
-            properties: properties(self.shards, schema),
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         }
@@ -174,19 +199,27 @@ impl ShardScan {
         matches!(self.stage, Stage::Rows { limit: None })
     }
 
-    /// The same scan with these texts for the placeholders in its conditions.
-    pub(super) fn with_texts(&self, texts: &Texts) -> Result<Self> {
-        if texts.is_empty() {
-            return Ok(self.clone());
+    /// The same scan with these values.
+    pub(super) fn with_values(&self, values: &ScanValues) -> Result<Self> {
+        let mut scan = self.clone();
+        if !values.texts.is_empty() {
+            for condition in &mut scan.filter {
+                *condition = condition_with_texts(condition, &values.texts)?;
+            }
         }
-        let filter = self
-            .filter
-            .iter()
-            .map(|condition| condition_with_texts(condition, texts));
-        Ok(Self {
-            filter: filter.collect::<Result<_>>()?,
-            ..self.clone()
-        })
+        if let (Some(page), Stage::Top { keys, .. }) = (&values.page, &self.stage) {
+            for condition in &mut scan.filter {
+                *condition = condition_with_tests(condition, &page.tests)?;
+            }
+            scan.filter.extend(page.time_range.iter().cloned());
+            scan.stage = Stage::Top {
+                keys: keys.clone(),
+                after: page.after.clone(),
+                limit: page.limit,
+                counts_all: true,
+            };
+        }
+        Ok(scan)
     }
 
     /// What it asks the leaves for.
@@ -273,11 +306,18 @@ impl ShardScan {
     }
 }
 
-/// The properties of a scan of this many shards.
-fn properties(shards: usize, schema: SchemaRef) -> Arc<PlanProperties> {
+/// The number of partitions of a scan of this many shards.
+fn partitions(shards: usize, stage: &Stage) -> usize {
+    match stage {
+        Stage::Top { .. } => 1,
+        Stage::Rows { .. } | Stage::Partial(_) => shards.max(PARTITIONS_MIN),
+    }
+}
+
+fn properties(partitions: usize, schema: SchemaRef) -> Arc<PlanProperties> {
     let properties = PlanProperties::new(
         EquivalenceProperties::new(schema),
-        Partitioning::UnknownPartitioning(shards.max(PARTITIONS_MIN)),
+        Partitioning::UnknownPartitioning(partitions),
         EmissionType::Incremental,
         Boundedness::Bounded,
     );
@@ -457,14 +497,14 @@ impl ExecutionPlan for ShardScan {
         let Some(views) = views.filter(|views| views.shards.len() == self.shards) else {
             return internal_err!("a scan runs over other shards than it was planned for");
         };
-        if partition >= views.shards.len() {
-            return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
-        }
+        let shards = match self.stage {
+            Stage::Top { .. } => 0..views.shards.len(),
+            Stage::Rows { .. } | Stage::Partial(_) => partition..views.shards.len().min(partition + 1),
+        };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let batch_rows = context.session_config().batch_size();
-        let rows = self
-            .with_texts(&scans.texts)?
-            .rows(&scans, views, partition)
+        let scan = self.with_values(&scans.values)?;
+        let rows = stream::select_all(shards.map(|index| scan.rows(&scans, views, index).boxed()))
             .map_ok(move |batch| stream::iter(row_slices(batch.record_output(&metrics), batch_rows).map(Ok)))
             .try_flatten();
         Ok(make_cooperative(Box::pin(RecordBatchStreamAdapter::new(

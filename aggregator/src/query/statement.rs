@@ -15,16 +15,17 @@ use super::{
     Engine,
     context::QueryContext,
     explain,
-    plan_cache::{self, ReusablePlan},
+    plan_cache::{self, CachedPlan, ReusablePlan},
     planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
     read_views::QueryViews,
     run::QueryOutput,
-    statement_shape::{StatementShape, StatementValues},
+    shard_scan::ScanValues,
+    statement_shape::{self, StatementShape, StatementValues},
     system::{self, tables},
 };
 use crate::{
-    answer::{SqlQuery, type_name},
+    answer::{QueryOptions, SqlQuery, type_name},
     failure,
     sql::{self, SchemaContext as _, Statement},
 };
@@ -44,29 +45,9 @@ pub(super) async fn run(
     let catalog = engine.catalog();
     let shape = StatementShape::of(request);
     let mut read_views = None;
-    if let Some((cached, texts)) = engine.plans.get(request, shape.as_ref(), &catalog) {
-        let plan = match &cached.plan {
-            ReusablePlan::Physical(template) => {
-                ReusedPlan::Physical(CopiedPlan::new(engine, context, template, Arc::clone(&texts))?)
-            }
-            ReusablePlan::Logical(plan) => ReusedPlan::Logical(plan),
-        };
-        let expected = |time_path, shards| match &plan {
-            ReusedPlan::Physical(plan) => plan.expected_scan(context, time_path, shards),
-            ReusedPlan::Logical(_) => None,
-        };
-        let (names, at_least) = (cached.collections(), &request.options.at_least);
-        let opened = QueryViews::open_to_scan(context, &catalog, &names, at_least, &expected).await?;
-        let (opened, prefetched) = opened;
-        opened.require_complete(request.options.allow_partial)?;
-        if cached.fits(&opened) {
-            let planned = match plan {
-                ReusedPlan::Physical(plan) => plan.over(engine, context, &opened, prefetched),
-                ReusedPlan::Logical(plan) => {
-                    let plan = plan_cache::bind(plan, context, &opened).map_err(failure::problem)?;
-                    planner::plan_optimized(engine, context, &opened, &plan, &texts).await?
-                }
-            };
+    if let Some((cached, values)) = cached_plan(engine, request, shape.as_ref(), &catalog) {
+        let (opened, planned) = reuse(engine, context, &catalog, &cached, values, &request.options).await?;
+        if let Some(planned) = planned {
             return execute(opened, planned, cached.rows_max);
         }
         read_views = Some(opened);
@@ -76,7 +57,12 @@ pub(super) async fn run(
             let (read_views, planned, rows_max) =
                 prepare(engine, context, request, shape.as_ref(), &query, read_views).await?;
             let settings = engine.sessions.settings();
-            (engine.plans).put(request, shape, context, &read_views, &planned, rows_max, settings);
+            // It is for all statements of the shape if it has placeholders.
+            let key = match shape {
+                Some(shape) if planned.has_placeholders => Some(shape.key),
+                _ => statement_shape::key(request),
+            };
+            (engine.plans).put(key, context, &read_views, &planned, rows_max, settings);
             execute(read_views, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
@@ -88,6 +74,58 @@ pub(super) async fn run(
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,
     }
+}
+
+/// The plan of a statement from the cache, and the values for its scans.
+fn cached_plan(
+    engine: &Engine,
+    request: &SqlQuery,
+    shape: Option<&StatementShape>,
+    catalog: &Arc<Catalog>,
+) -> Option<(Arc<CachedPlan>, ScanValues)> {
+    let with_texts = engine.plans.get(&statement_shape::key(request)?, catalog);
+    if let Some(cached) = with_texts {
+        return Some((cached, ScanValues::default()));
+    }
+    let shape = shape?;
+    let cached = engine.plans.get(&shape.key, catalog)?;
+    Some((cached, ScanValues::texts(Arc::clone(&shape.texts))))
+}
+
+/// Opens the shards that a plan from the cache reads. Also returns the plan over them, unless they need another one.
+pub(super) async fn reuse(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    catalog: &Arc<Catalog>,
+    cached: &CachedPlan,
+    values: ScanValues,
+    options: &QueryOptions,
+) -> Result<(QueryViews, Option<ExecutablePlan>), Problem> {
+    let plan = match &cached.plan {
+        ReusablePlan::Physical(template) => {
+            ReusedPlan::Physical(CopiedPlan::new(engine, context, template, values.clone())?)
+        }
+        ReusablePlan::Logical(plan) => ReusedPlan::Logical(plan),
+    };
+    let expected = |time_path, shards| match &plan {
+        ReusedPlan::Physical(plan) => plan.expected_scan(context, time_path, shards),
+        ReusedPlan::Logical(_) => None,
+    };
+    let names = cached.collections();
+    let opened = QueryViews::open_to_scan(context, catalog, &names, &options.at_least, &expected).await?;
+    let (opened, prefetched) = opened;
+    opened.require_complete(options.allow_partial)?;
+    if !cached.fits(&opened) {
+        return Ok((opened, None));
+    }
+    let planned = match plan {
+        ReusedPlan::Physical(plan) => plan.over(engine, context, &opened, prefetched),
+        ReusedPlan::Logical(plan) => {
+            let plan = plan_cache::bind(plan, context, &opened).map_err(failure::problem)?;
+            planner::plan_optimized(engine, context, &opened, &plan, &values).await?
+        }
+    };
+    Ok((opened, Some(planned)))
 }
 
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \

@@ -1,4 +1,4 @@
-//! Optimizer rule: pushes top-k (ORDER BY with LIMIT) down to the leaves. The sort stays and merges their rows.
+//! Optimizer rule: pushes top-k (ORDER BY with LIMIT) down to the leaves. The sort stays and sorts the rows of all shards.
 //!
 //! ```text
 //!   SortExec(fetch=k)                   SortExec(fetch=k)
@@ -27,6 +27,9 @@ use super::shard_scan::ShardScan;
 
 /// The largest k that is pushed down, because a leaf keeps the sort keys of k rows in memory.
 pub(super) const TOP_ROWS_MAX: usize = 100_000;
+
+/// The columns of a document's address, in its order.
+pub(super) const ADDRESS_COLUMNS: [&str; 4] = ["_source", "_partition", "_offset", "_item"];
 
 #[derive(Debug)]
 pub(super) struct TopKPushdown;
@@ -88,7 +91,8 @@ fn scan_with_top<'a>(
             nulls_first: sort.options.nulls_first,
         })
     };
-    let keys = keys.map(key).collect::<Option<Vec<_>>>()?;
+    let mut keys = keys.map(key).collect::<Option<Vec<_>>>()?;
+    drop_address(&mut keys);
     Some(Arc::new(scan.with_stage(
         Stage::Top {
             keys,
@@ -98,6 +102,20 @@ fn scan_with_top<'a>(
         },
         scan.schema(),
     )))
+}
+
+/// Drops the last keys if they only order ties by address, which leaves do anyway.
+fn drop_address(keys: &mut Vec<SortKey>) {
+    let only_orders_ties = |start: &usize| {
+        let (before, ties) = keys.split_at(*start);
+        let mut address = ADDRESS_COLUMNS
+            .iter()
+            .filter(|name| before.iter().all(|key| key.column.name() != **name));
+        ties.iter()
+            .all(|key| !key.descending && address.next().is_some_and(|name| key.column.name() == *name))
+    };
+    let start = (1..keys.len()).find(only_orders_ties);
+    keys.truncate(start.unwrap_or(keys.len()));
 }
 
 fn column_index(expression: &Arc<dyn PhysicalExpr>) -> Option<usize> {

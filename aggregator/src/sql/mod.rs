@@ -18,7 +18,6 @@ mod token;
 use std::collections::BTreeSet;
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
-use plan::Column;
 use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
 pub(crate) use self::{
@@ -67,16 +66,6 @@ pub(crate) fn define(
     context: &dyn SchemaContext,
 ) -> Result<ResolvedDefinition, Problem> {
     on_deep_stack(|| define::define(id, text, replace, context))
-}
-
-/// Converts a search of a collection to a condition over flat columns (unqualified names). Returns the condition, those
-/// columns and the warnings. Fields of the collection can be used like paths.
-pub(crate) fn search_condition(
-    query: &str,
-    collection: &CollectionName,
-    context: &dyn SchemaContext,
-) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
-    on_deep_stack(|| search::condition(query, collection, context))
 }
 
 #[cfg(test)]

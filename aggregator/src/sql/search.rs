@@ -1,38 +1,21 @@
 //! Resolves `search('level:error AND "disk full"')` in SQL to a boolean expression over columns, one for each clause,
 //! that say whether the clause matches.
 
-use std::sync::LazyLock;
-
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, ExprWithAlias as SQLExprWithAlias, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    UnaryOperator, Value as Literal,
-};
-use datafusion::{
-    common::{
-        Column as UnqualifiedColumn, DFSchema,
-        tree_node::{Transformed, TreeNode},
-    },
-    execution::session_state::SessionState,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, UnaryOperator, Value as Literal,
 };
 use plan::{
     Column, Path,
     path::Step,
     search::{Clause, Match, SearchExpr},
 };
-use proto::{Code, CollectionName, Problem};
+use proto::{Code, Problem};
 
-use super::{
-    SchemaContext,
-    resolve::{
-        Resolver, Value,
-        scope::{Input, InputKind, OutputColumn, Scope, SpelledName},
-        value::{Base, PathRef, call, column, literal, text, text_literal},
-    },
+use super::resolve::{
+    Resolver, Value,
+    scope::{Input, InputKind, OutputColumn, SpelledName},
+    value::{Base, PathRef, call, column, literal, text, text_literal},
 };
-use crate::typing;
-
-/// Plans conditions for the search API: expressions only, over DataFusion's functions and ours.
-static PLANNER: LazyLock<SessionState> = LazyLock::new(|| typing::session().build());
 
 impl Resolver<'_> {
     /// `search('…')`, or `search(alias, '…')` if there are several inputs.
@@ -83,7 +66,7 @@ impl Resolver<'_> {
     }
 
     /// Converts a search to a condition over the columns of one input. The condition is never NULL.
-    pub(super) fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
+    fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
         self.count_expression()?;
         match query {
             SearchExpr::All => Ok(literal(Literal::Boolean(true))),
@@ -254,54 +237,4 @@ fn search_match(value: Expr, clause: &str) -> Expr {
 
 fn clause_text(clause: &Clause) -> Result<String, Problem> {
     serde_json::to_string(clause).map_err(|e| Problem::new(Code::Internal, e.to_string()))
-}
-
-/// Converts a search of a collection to a condition over unqualified flat columns. Returns the condition, those columns
-/// and the warnings.
-pub(super) fn condition(
-    query: &str,
-    collection: &CollectionName,
-    context: &dyn SchemaContext,
-) -> Result<(datafusion::logical_expr::Expr, Vec<Column>, Vec<String>), Problem> {
-    const ALIAS: &str = "documents";
-    let query = plan::search::parse(query)?;
-    let mut resolver = Resolver::new(context, context.catalog(), &[]);
-    let names = resolver.collection_names(collection);
-    let table = resolver.document_table(collection)?;
-    let input = Input {
-        alias: ALIAS.to_owned(),
-        kind: InputKind::Documents { table, names },
-    };
-    resolver.scopes.push(Scope {
-        inputs: vec![input.clone()],
-        closed: true,
-        ..Scope::default()
-    });
-    let condition = resolver.search_query(&query, &input)?;
-    let columns = resolver.table_columns(table);
-    let schema = plan::column::schema(&columns);
-    let planned = DFSchema::try_from_qualified_schema(ALIAS, &schema).and_then(|schema| {
-        let condition = SQLExprWithAlias {
-            expr: condition,
-            alias: None,
-        };
-        typing::type_expression(PLANNER.create_logical_expr_from_sql_expr(condition, &schema)?, &schema)
-    });
-    let unqualified = planned.and_then(|expr| {
-        let strip = |expr| match expr {
-            datafusion::logical_expr::Expr::Column(column) => Ok(Transformed::yes(
-                datafusion::logical_expr::Expr::Column(UnqualifiedColumn::new_unqualified(column.name)),
-            )),
-            other => Ok(Transformed::no(other)),
-        };
-        expr.transform(strip)
-            .and_then(|transformed| typing::condition_over_columns(transformed.data))
-    });
-    let expr = unqualified.map_err(crate::failure::problem)?;
-    let columns = expr
-        .column_refs()
-        .into_iter()
-        .filter_map(|column| Column::parse(&column.name))
-        .collect();
-    Ok((expr, columns, resolver.take_warnings()))
 }

@@ -61,7 +61,7 @@ pub(crate) fn reads_one_table(plan: &LogicalPlan) -> bool {
 }
 
 /// Assigns types to an expression over the columns of a schema.
-pub(crate) fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+fn type_expression(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let written_nodes = node_count(&expr);
     let copies_operands = |node: &Expr| {
         matches!(

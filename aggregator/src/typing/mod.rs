@@ -34,7 +34,7 @@ use datafusion::{
     },
 };
 
-pub(crate) use assign_types::{reads_one_table, type_expression};
+pub(crate) use assign_types::reads_one_table;
 pub(crate) use callable::{check_function, is_aggregate};
 pub(crate) use lower::TIME_UNITS;
 pub(crate) use path_read::{PathRead, condition_over_columns, joined};

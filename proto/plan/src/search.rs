@@ -85,8 +85,58 @@ pub const CLAUSES_MAX: usize = 1_024;
 /// Maximum nesting depth of parentheses and negations.
 pub const SEARCH_DEPTH_MAX: usize = 50;
 
+/// A search without the tests of its clauses, and these. Searches with the same template have the same plan.
+#[derive(Debug, Clone)]
+pub struct SearchTemplate {
+    /// The search with a place for each test. It is a search itself, but must not run.
+    pub text: String,
+    /// The tests, in the order of their places.
+    pub tests: Vec<Match>,
+}
+
+/// A test whose text is this and a number is the place of a test in a template.
+const PLACE: &str = "\u{1}test";
+
+impl SearchTemplate {
+    /// Parses a search. Its text must not contain the beginning of a place, otherwise its template is the search itself.
+    pub fn of(text: &str) -> Result<Self, Problem> {
+        let mut parser = parser(text)?;
+        parser.parse()?;
+        let mut template = Self {
+            text: String::with_capacity(text.len()),
+            tests: Vec::with_capacity(parser.tests.len()),
+        };
+        let mut from = 0;
+        for (at, test) in parser.tests {
+            if text.contains(PLACE) {
+                break;
+            }
+            template.text.push_str(&text[from..at.start]);
+            template.text.push_str(&format!("{PLACE}{}", template.tests.len()));
+            template.tests.push(test);
+            from = at.end;
+        }
+        template.text.push_str(&text[from..]);
+        Ok(template)
+    }
+}
+
+impl Match {
+    /// The number of the place that this test is, if it is one.
+    pub fn place(&self) -> Option<usize> {
+        match self {
+            Self::Words(text) => text.strip_prefix(PLACE)?.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
 /// Parses a search.
 pub fn parse(text: &str) -> Result<SearchExpr, Problem> {
+    parser(text)?.parse()
+}
+
+fn parser(text: &str) -> Result<Parser<'_>, Problem> {
     if text.len() > SEARCH_BYTES_MAX {
         return Err(Problem::new(
             Code::TooComplex,
@@ -94,7 +144,7 @@ pub fn parse(text: &str) -> Result<SearchExpr, Problem> {
         )
         .hint(format!("the limit is {SEARCH_BYTES_MAX} bytes")));
     }
-    Parser::new(text).parse()
+    Ok(Parser::new(text))
 }
 
 #[cfg(test)]

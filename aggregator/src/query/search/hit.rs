@@ -12,11 +12,8 @@ use crate::{answer::Hit, render};
 /// The columns that a document's hit is made from.
 pub(super) const HIT_COLUMNS: [&str; 6] = ["_id", "_doc", "_source", "_partition", "_offset", "_item"];
 
-/// Those that ties are ordered by.
-pub(super) const ADDRESS_COLUMNS: [&str; 4] = ["_source", "_partition", "_offset", "_item"];
-
 /// Finds a column among the rows that a leaf sent.
-pub(super) fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
+fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
     let missing = || {
         Problem::new(
             Code::Internal,

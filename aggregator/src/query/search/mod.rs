@@ -1,21 +1,17 @@
-//! Searches: a condition and a sort order in, one page of documents or of rows of a view out.
-//!
-//! ```text
-//!   a collection, sorted by a column ──── topk ────── the first documents of every shard, merged
-//!   sorted by a field, or of a view ───── statement ─ SELECT … WHERE search('…') ORDER BY …, planned as any other
-//! ```
+//! Searches: a condition and a sort order in, one page of documents or of rows of a view out. A search is planned as
+//! the SQL statement `SELECT … WHERE search('…') ORDER BY …`.
 
 mod hit;
 mod statement;
-mod topk;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use plan::{
     Path,
+    search::SearchTemplate,
     value::{time_of_int, time_of_text},
 };
-use proto::{Code, CollectionName, Problem};
+use proto::{Catalog, Code, CollectionName, Problem};
 
 use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
 use crate::answer::{Hit, SearchAnswer, SearchQuery};
@@ -25,15 +21,25 @@ const HITS_DEFAULT: usize = 20;
 /// Limit on the hits of a page.
 const HITS_MAX: usize = 10_000;
 
-/// A running search, with the read views that it reads.
+/// A running search.
 struct SearchContext<'a> {
     engine: &'a Engine,
     context: &'a Arc<QueryContext>,
+    catalog: &'a Arc<Catalog>,
     request: &'a SearchQuery,
-    read_views: &'a QueryViews,
+    template: SearchTemplate,
     sort: Sort,
     time_range: TimeRange,
     limit: usize,
+}
+
+impl SearchContext<'_> {
+    async fn open(&self, collections: &BTreeSet<CollectionName>) -> Result<QueryViews, Problem> {
+        let options = &self.request.options;
+        let read_views = QueryViews::open(self.context, self.catalog, collections, &options.at_least).await?;
+        read_views.require_complete(options.allow_partial)?;
+        Ok(read_views)
+    }
 }
 
 struct HitPage {
@@ -58,29 +64,25 @@ pub(super) async fn run(
         .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     let catalog = engine.catalog();
     let is_view = catalog.view(name.as_str()).is_some();
-    let collections = match is_view {
-        true => statement::collections_of_view(&name, &catalog)?,
-        false if catalog.collections.contains_key(&name) => BTreeSet::from([name.clone()]),
-        false => return Err(no_collection(&name, &catalog)),
-    };
-    let read_views = QueryViews::open(context, &catalog, &collections, &request.options.at_least).await?;
-    read_views.require_complete(request.options.allow_partial)?;
+    if !is_view && !catalog.collections.contains_key(&name) {
+        return Err(no_collection(&name, &catalog));
+    }
     let search = SearchContext {
         engine,
         context,
+        catalog: &catalog,
         request,
-        read_views: &read_views,
+        template: SearchTemplate::of(&request.query)?,
         sort,
         time_range,
         limit,
     };
     let page = match is_view {
-        true => statement::search_view(&search, &name).await?,
-        false => match topk::run(&search, &name).await? {
-            Some(page) => page,
-            None => statement::search_collection(&search, &name).await?,
-        },
+        true => statement::search_view(&search, &name).await,
+        false => statement::search_collection(&search, &name).await,
     };
+    // Its author has not seen the statement of the search.
+    let (read_views, page) = page.map_err(|problem| Problem { at: None, ..problem })?;
     Ok(SearchAnswer {
         hits: page.hits,
         total: page.total,

@@ -1,14 +1,17 @@
-//! Runs a search as a SQL statement: over the rows of a view, and over documents in an order that leaves cannot
-//! compute, such as by a field.
+//! Runs a search as a SQL statement.
 //!
-//! One query is typed, and up to three plans are built on it, all over the same read views: one counts the matching
-//! rows; if there are many, one finds the sort key at which the page ends, so that few rows are read in full; the last
-//! one returns the page. Ties are broken by the address of a document. Rows of a view need not have one, so a hash of
-//! the row breaks their ties. The cursor counts equal rows, so that each appears on one page.
+//! ```text
+//!   documents, if leaves can sort them ─── top_page ── one scan: the first documents, and how many match
+//!   by a field, or of a view ───────────── row_order ─ up to three plans
+//! ```
+//!
+//! In the second case one query is typed, and its plans are built on it, all over the same read views: one counts the
+//! matching rows; if there are many, one finds the sort key at which the page ends, so that few rows are read in full;
+//! the last one returns the page. Ties are broken by the address of a document. Rows of a view need not have one, so a
+//! hash of the row breaks their ties. The cursor counts equal rows, so that each appears on one page.
 
 mod row_order;
-
-use std::collections::BTreeSet;
+mod top_page;
 
 use chrono::{DateTime, SecondsFormat};
 use datafusion::{
@@ -19,7 +22,7 @@ use datafusion::{
     },
     error::DataFusionError,
     functions_aggregate::expr_fn::count,
-    logical_expr::{Expr, LogicalPlanBuilder, lit},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit},
     physical_plan::execute_stream,
     sql::sqlparser::ast,
 };
@@ -37,9 +40,10 @@ use crate::{
     answer::Hit,
     failure::{self, NODE_LIMIT_MARKER},
     query::{
-        cursor,
+        cursor::RowsPageStart,
         planner::{self, TypedQuery},
         query_plan::ExecutablePlan,
+        read_views::QueryViews,
         statement_shape::StatementValues,
     },
     sql::{self, Statement},
@@ -48,16 +52,14 @@ use crate::{
 /// The alias of the collection or view that is searched.
 const INPUT: &str = "documents";
 
-/// The collections that a view reads.
-pub(super) fn collections_of_view(
+/// Searches a view. Also returns the read views that its page was read from.
+pub(super) async fn search_view(
+    search: &SearchContext<'_>,
     view: &CollectionName,
-    catalog: &Catalog,
-) -> Result<BTreeSet<CollectionName>, Problem> {
-    sql::collections(&select_all(view)?, catalog)
-}
-
-pub(super) async fn search_view(search: &SearchContext<'_>, view: &CollectionName) -> Result<HitPage, Problem> {
-    let columns = sql::columns(&select_all(view)?, search.read_views)?;
+) -> Result<(QueryViews, HitPage), Problem> {
+    let all = parse_query(&format!("SELECT * FROM {}", quoted(view.as_str())))?;
+    let read_views = search.open(&sql::collections(&all, search.catalog)?).await?;
+    let columns = sql::columns(&all, &read_views)?;
     let has_time = columns.iter().any(|column| column == "_time");
     if !has_time && (search.time_range.from.is_some() || search.time_range.to.is_some()) {
         return Err(Problem::new(
@@ -70,16 +72,28 @@ pub(super) async fn search_view(search: &SearchContext<'_>, view: &CollectionNam
         Some(name) => input_path(&sort_path(name)?),
         None => "TRUE".to_owned(),
     };
-    page(search, view, "*", &key, HitKind::Row).await
+    let sql = search_sql(search, view, "*", &key);
+    let page = page(search, &read_views, &sql, &key, HitKind::Row).await?;
+    Ok((read_views, page))
 }
 
+/// Searches a collection. Also returns the read views that its page was read from.
 pub(super) async fn search_collection(
     search: &SearchContext<'_>,
     collection: &CollectionName,
-) -> Result<HitPage, Problem> {
+) -> Result<(QueryViews, HitPage), Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
     let key = input_path(&sort_path(search.sort.name.as_deref().unwrap_or("_time"))?);
-    page(search, collection, &columns, &key, HitKind::Document).await
+    let sql = matches_sql(collection, &columns, &key, &search.template.text);
+    let (read_views, found) = top_page::read(search, collection, &sql, &key).await?;
+    let found = match found {
+        Some(found) => found,
+        None => {
+            let sql = search_sql(search, collection, &columns, &key);
+            page(search, &read_views, &sql, &key, HitKind::Document).await?
+        }
+    };
+    Ok((read_views, found))
 }
 
 /// What a hit is made from.
@@ -88,10 +102,6 @@ enum HitKind {
     Document,
     /// A row of a view.
     Row,
-}
-
-fn select_all(view: &CollectionName) -> Result<ast::Query, Problem> {
-    parse_query(&format!("SELECT * FROM {}", quoted(view.as_str())))
 }
 
 fn parse_query(text: &str) -> Result<ast::Query, Problem> {
@@ -113,13 +123,18 @@ fn input_path(path: &Path) -> String {
     })
 }
 
-/// The SQL of a search: the matching rows, with the sort key as the last column.
+/// The SQL of a search at any time: the matching rows, with the sort key as the last column.
+fn matches_sql(name: &CollectionName, columns: &str, key: &str, query: &str) -> String {
+    format!(
+        "SELECT {INPUT}.{columns}, {key} AS \"\u{1}\" FROM {} AS {INPUT} WHERE search({INPUT}, '{}')",
+        quoted(name.as_str()),
+        query.replace('\'', "''")
+    )
+}
+
+/// The SQL of a search.
 fn search_sql(search: &SearchContext<'_>, name: &CollectionName, columns: &str, key: &str) -> String {
-    let condition = search.request.query.replace('\'', "''");
-    let mut text = format!(
-        "SELECT {INPUT}.{columns}, {key} AS \"\u{1}\" FROM {} AS {INPUT} WHERE search({INPUT}, '{condition}')",
-        quoted(name.as_str())
-    );
+    let mut text = matches_sql(name, columns, key, &search.request.query);
     for (op, bound) in [(">=", search.time_range.from), ("<", search.time_range.to)] {
         if let Some(time) = bound.and_then(DateTime::from_timestamp_micros) {
             text += &format!(
@@ -133,34 +148,14 @@ fn search_sql(search: &SearchContext<'_>, name: &CollectionName, columns: &str, 
 
 async fn page(
     search: &SearchContext<'_>,
-    name: &CollectionName,
-    columns: &str,
+    read_views: &QueryViews,
+    sql: &str,
     key: &str,
     kind: HitKind,
 ) -> Result<HitPage, Problem> {
-    let resolved = sql::resolve(
-        &parse_query(&search_sql(search, name, columns, key))?,
-        search.read_views,
-        &[],
-        &[],
-    )?;
-    let typed = planner::type_query(
-        search.engine,
-        search.context,
-        search.read_views,
-        resolved,
-        StatementValues::default(),
-    )
-    .await?;
-    let total = count_rows(search, &typed).await?;
-    let order = RowOrder::new(&typed.logical, kind, search.sort.descending)?;
-    let by = format!("{key} {}", order.type_and_direction());
-    let after = search
-        .request
-        .after
-        .as_deref()
-        .map(|text| cursor::read_rows(text, &by, &order.types()))
-        .transpose()?;
+    let (typed, rows, order) = typed_rows(search, read_views, sql, key, kind).await?;
+    let after = order.page_start(search.request)?;
+    let total = count_rows(search, read_views, &typed).await?;
     if total == 0 || search.limit == 0 {
         return Ok(HitPage {
             hits: Vec::new(),
@@ -168,22 +163,48 @@ async fn page(
             after: None,
         });
     }
-    let rows = order.page(search, &typed, after.as_ref(), total).await?;
-    let hits = hits(&rows, kind, &order, search.read_views.catalog())?;
-    let after = (hits.len() == search.limit)
-        .then(|| order.page_end(&rows, after.as_ref()))
-        .transpose()?;
+    let rows = order
+        .page(search, read_views, &typed, rows, after.as_ref(), total)
+        .await?;
+    hit_page(search, &order, &rows, after.as_ref(), total)
+}
+
+/// Types a query. Also returns it with the keys of its rows, and their order.
+async fn typed_rows(
+    search: &SearchContext<'_>,
+    read_views: &QueryViews,
+    sql: &str,
+    key: &str,
+    kind: HitKind,
+) -> Result<(TypedQuery, LogicalPlan, RowOrder), Problem> {
+    let resolved = sql::resolve(&parse_query(sql)?, read_views, &[], &[])?;
+    let values = StatementValues::default();
+    let typed = planner::type_query(search.engine, search.context, read_views, resolved, values).await?;
+    let rows = row_order::with_keys(&typed.logical, kind)?;
+    let order = RowOrder::of(rows.schema().as_arrow(), kind, key, search.sort.descending);
+    Ok((typed, rows, order))
+}
+
+/// The page of these rows, which begins after a position.
+fn hit_page(
+    search: &SearchContext<'_>,
+    order: &RowOrder,
+    rows: &RecordBatch,
+    after: Option<&RowsPageStart>,
+    total: u64,
+) -> Result<HitPage, Problem> {
+    let is_full = rows.num_rows() == search.limit && search.limit > 0;
     Ok(HitPage {
-        hits,
+        hits: hits(rows, order, search.catalog)?,
         total,
-        after: after.map(|after| cursor::write_rows(&by, &after)).transpose()?,
+        after: is_full.then(|| order.cursor_after(rows, after)).transpose()?,
     })
 }
 
-async fn count_rows(search: &SearchContext<'_>, typed: &TypedQuery) -> Result<u64, Problem> {
+async fn count_rows(search: &SearchContext<'_>, read_views: &QueryViews, typed: &TypedQuery) -> Result<u64, Problem> {
     let counted = LogicalPlanBuilder::from(typed.logical.clone()).aggregate(Vec::<Expr>::new(), [count(lit(1_i64))]);
     let counted = counted.and_then(LogicalPlanBuilder::build).map_err(failure::problem)?;
-    let plan = typed.plan(search.engine, search.read_views, counted).await?;
+    let plan = typed.plan(search.engine, read_views, counted).await?;
     let rows = collect_rows(search, plan.executable).await?;
     let total = rows
         .column(0)
@@ -195,8 +216,8 @@ async fn count_rows(search: &SearchContext<'_>, typed: &TypedQuery) -> Result<u6
         .ok_or_else(|| Problem::new(Code::Internal, "the matches of a search were not counted"))
 }
 
-fn hits(rows: &RecordBatch, kind: HitKind, order: &RowOrder, catalog: &Catalog) -> Result<Vec<Hit>, Problem> {
-    match kind {
+fn hits(rows: &RecordBatch, order: &RowOrder, catalog: &Catalog) -> Result<Vec<Hit>, Problem> {
+    match order.kind {
         HitKind::Row => Ok((0..rows.num_rows())
             .map(|row| hit::view_row_hit(rows, order.columns, row))
             .collect()),
@@ -210,7 +231,7 @@ fn hits(rows: &RecordBatch, kind: HitKind, order: &RowOrder, catalog: &Catalog) 
 }
 
 /// Runs a plan that returns few rows.
-pub(super) async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
+async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
     let mut stream = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
     let (schema, mut batches, mut bytes) = (stream.schema(), Vec::new(), 0_usize);
     while let Some(batch) = stream.try_next().await.map_err(page_problem)? {

@@ -144,6 +144,26 @@ async fn topk_is_pushed_down() {
 }
 
 #[tokio::test]
+async fn keys_that_order_ties_by_address_are_left_to_the_leaves() {
+    let bench = bench((0..20).map(|n| json!({ "n": n, "at": n / 4, "third": n % 3 }))).await;
+    for (order, keys, numbers) in [
+        ("third, _source, _partition, _offset, _item", 1, [0, 6, 12, 18, 3]),
+        ("third, _partition, _source, _offset", 2, [0, 6, 12, 18, 3]),
+        ("third desc, _source, _partition, _offset", 1, [2, 8, 14, 5, 11]),
+        ("_partition desc, _source, _offset", 1, [1, 3, 5, 7, 9]),
+        ("third, _source, _partition, _offset desc", 4, [18, 12, 6, 0, 15]),
+        ("_source, _partition, _offset", 1, [0, 2, 4, 6, 8]),
+    ] {
+        bench.leaf.requests.lock().clear();
+        let (rows, _) = bench
+            .sql(&format!("select n from events order by {order} limit 5"))
+            .await;
+        assert_eq!(rows, numbers.map(|n| n.to_string()), "{order}");
+        bench.assert_each_request(|r| matches!(&r.stage, Stage::Top { keys: sorted, .. } if sorted.len() == keys));
+    }
+}
+
+#[tokio::test]
 async fn a_limit_is_pushed_down() {
     let bench = bench(clicks(50)).await;
     let (rows, stats) = bench

@@ -1,7 +1,8 @@
 //! Searches of a collection: pages, sort orders, totals, errors.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
+use plan::scan::Stage;
 use proto::Code;
 use serde_json::json;
 
@@ -97,6 +98,101 @@ async fn pages_contain_every_match_once() {
         assert_eq!(ids.len(), 101, "{sort:?}");
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 101, "{sort:?}");
     }
+}
+
+#[tokio::test]
+async fn a_page_takes_one_scan_and_the_next_one_has_the_same_plan() {
+    let bench = bench(notes(101)).await;
+    let pages = [(None, 30), (Some("size:desc"), 20)];
+    for (sort, limit) in pages {
+        bench.leaf.requests.lock().clear();
+        let ids = bench
+            .pages(SearchQuery {
+                query: "error".into(),
+                sort: sort.map(str::to_owned),
+                limit: Some(limit),
+                ..SearchQuery::default()
+            })
+            .await;
+        let requests = bench.leaf.requests.lock().clone();
+        assert_eq!((ids.len(), requests.len()), (51, 51 / limit + 1), "{sort:?}");
+        for request in requests {
+            assert!(
+                matches!(&request.stage, Stage::Top { keys, limit: top, counts_all: true, .. } if (keys.len(), *top) == (1, limit)),
+                "{request:?}"
+            );
+        }
+    }
+    assert_eq!(bench.engine.plans.size().0, pages.len());
+}
+
+/// Searches with the same template in each row.
+const WITH_A_PLAN_EACH: [&[&str]; 9] = [
+    &["", " "],
+    &["error", "info", "\"error\"", "inf*", "7", "nothing"],
+    &["level:error", "level:inf*", "level:*", "level:x"],
+    &["n:>50", "n:[3 TO 9}", "n:7", "n:x"],
+    &[
+        "NOT size:big level:error",
+        "NOT size:2 level:info",
+        "NOT size:2 level:x",
+    ],
+    &["twice:8", "twice:>100", "twice:x"],
+    &["_source:push", "_source:x"],
+    &["one:1", "one:2"],
+    &["error OR (n:3 twice:8)", "info OR (n:4 twice:8)", "x OR (n:* twice:*)"],
+];
+
+#[tokio::test]
+async fn searches_that_differ_in_their_values_share_a_plan_and_find_what_a_new_one_would() {
+    let bench = bench(notes(60)).await;
+    bench.sql("create field events.twice as n * 2").await;
+    bench.sql("create field events.one as 1").await;
+    let found = async |query: &str, limit, from: Option<&str>, after| {
+        let request = SearchQuery {
+            query: query.into(),
+            limit: Some(limit),
+            from: from.map(str::to_owned),
+            after,
+            ..SearchQuery::default()
+        };
+        let answer = bench.search(request).await.unwrap_or_else(|e| panic!("{query}: {e}"));
+        let ids: Vec<String> = answer.hits.into_iter().map(|hit| hit.id).collect();
+        (ids, answer.total, answer.after, answer.stats.warnings)
+    };
+    let mut shared = Vec::new();
+    for queries in WITH_A_PLAN_EACH {
+        bench.engine.plans.clear();
+        for query in queries {
+            for (limit, from) in [(7, None), (0, None), (100, Some("3")), (3, Some("7"))] {
+                let page = found(query, limit, from, None).await;
+                let next = found(query, 5, from, page.2.clone()).await;
+                shared.push((query, limit, from, page, next));
+            }
+        }
+        assert_eq!(bench.engine.plans.size().0, 1, "{queries:?}");
+    }
+    for (query, limit, from, page, next) in shared {
+        bench.engine.plans.clear();
+        assert_eq!(found(query, limit, from, None).await, page, "{query} {limit} {from:?}");
+        bench.engine.plans.clear();
+        assert_eq!(found(query, 5, from, page.2).await, next, "{query} {limit} {from:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_with_a_plan_reads_the_scan_that_began_with_its_views() {
+    let bench = bench(notes(20)).await;
+    for (query, prefetched) in [("level:error", 0), ("level:info", 1)] {
+        let request = SearchQuery {
+            query: query.into(),
+            ..SearchQuery::default()
+        };
+        assert_eq!(bench.search(request).await.expect("hits").total, 10, "{query}");
+        let began = bench.leaf.prefetched.swap(0, Ordering::SeqCst);
+        assert_eq!(began, prefetched, "{query}");
+    }
+    assert_eq!(bench.leaf.requests.lock().len(), 2);
 }
 
 #[tokio::test]

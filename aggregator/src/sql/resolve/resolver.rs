@@ -152,14 +152,6 @@ impl<'c> Resolver<'c> {
         self.uses.iter().filter(|used| *used != id).cloned().collect()
     }
 
-    /// The columns of a table that are read so far.
-    pub(in crate::sql) fn table_columns(&self, table: usize) -> Vec<Column> {
-        match self.tables.get(table).map(|t| &t.table) {
-            Some(Table::Collection { columns, .. }) => columns.clone(),
-            _ => Vec::new(),
-        }
-    }
-
     /// The value of `$index`.
     pub(in crate::sql) fn parameter(&self, index: usize) -> Option<&serde_json::Value> {
         self.parameters.get(index.checked_sub(1)?)

@@ -1,6 +1,6 @@
 //! Parses the text of a search into a [`SearchExpr`].
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
 use proto::{Code, Problem};
 
@@ -16,6 +16,8 @@ pub(super) struct Parser<'a> {
     at: usize,
     clauses: usize,
     depth: usize,
+    /// The tests of the clauses, in their order, and where each is in the text.
+    pub(super) tests: Vec<(Range<usize>, Match)>,
 }
 
 impl<'a> Parser<'a> {
@@ -26,11 +28,12 @@ impl<'a> Parser<'a> {
             at: 0,
             clauses: 0,
             depth: 0,
+            tests: Vec::new(),
         }
     }
 
     /// Parses the whole text.
-    pub(super) fn parse(mut self) -> Result<SearchExpr, Problem> {
+    pub(super) fn parse(&mut self) -> Result<SearchExpr, Problem> {
         self.skip_space();
         if self.rest().is_empty() {
             return Ok(SearchExpr::All);
@@ -209,13 +212,17 @@ impl<'a> Parser<'a> {
                 self.refuse_relative_time(started, text)?;
             }
         }
+        let ended = self.at;
         self.skip_space();
         match (name, matches) {
             (None, Some(Match::Exists)) => Ok(SearchExpr::All),
             (None, Some(Match::Range { .. })) => {
                 Err(self.error_at(started, "a range needs a path", "write path:[1 TO 9] or path:>3"))
             }
-            (name, Some(matches)) => Ok(SearchExpr::Clause { name, matches }),
+            (name, Some(matches)) => {
+                self.tests.push((started..ended, matches.clone()));
+                Ok(SearchExpr::Clause { name, matches })
+            }
             (_, None) => Err(self.error_at(
                 started,
                 "there is nothing to search for here",

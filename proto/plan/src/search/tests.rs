@@ -87,6 +87,48 @@ fn searches_parse_as_intended() {
     }
 }
 
+/// The same search with these tests in their places.
+fn filled(query: SearchExpr, tests: &[Match]) -> SearchExpr {
+    let all = |parts: Vec<SearchExpr>| parts.into_iter().map(|part| filled(part, tests)).collect();
+    match query {
+        SearchExpr::All => SearchExpr::All,
+        SearchExpr::And(parts) => SearchExpr::And(all(parts)),
+        SearchExpr::Or(parts) => SearchExpr::Or(all(parts)),
+        SearchExpr::Not(part) => SearchExpr::Not(Box::new(filled(*part, tests))),
+        SearchExpr::Clause { name, matches } => SearchExpr::Clause {
+            name,
+            matches: matches.place().map_or(matches, |place| tests[place].clone()),
+        },
+    }
+}
+
+#[test]
+fn a_template_with_its_tests_is_the_search() {
+    let table = [
+        ("", 0),
+        ("*", 0),
+        ("*:* a", 1),
+        ("disk \"disk full\" di*", 3),
+        ("(a OR -level:(error OR \"warn \\\" x\" OR i*)) c", 5),
+        ("_exists_:user.name \"odd key:\".x:[1 TO 9] ms:>3 ms:<=\"9.5\" t:*", 4),
+        ("NOT a\\:b AND +12:30||http://example.org/?a=b größe:😀a", 3),
+        ("x:\"\u{1}test0\" y", 0),
+    ];
+    for (text, tests) in table {
+        let template = SearchTemplate::of(text).expect(text);
+        assert_eq!(template.tests.len(), tests, "{text}");
+        let query = parse(&template.text).expect(text);
+        assert_eq!(parse(text), Ok(filled(query, &template.tests)), "{text}");
+    }
+    let of = |text| SearchTemplate::of(text).expect(text).text;
+    assert_eq!(of("a:x b:\"y z\""), of("a:>7 b:*"));
+    assert_ne!(of("a:x b:y"), of("a:x c:y"));
+    assert_eq!(
+        SearchTemplate::of("a AND").map(|template| template.text),
+        parse("a AND").map(|_| String::new())
+    );
+}
+
 #[test]
 fn syntax_errors_have_a_position_and_a_hint() {
     let table = [

@@ -3,14 +3,14 @@
 use datafusion::{
     arrow::{
         array::{Array as _, RecordBatch},
-        datatypes::DataType,
+        datatypes::{DataType, FieldRef, Schema},
     },
     common::Column,
     functions::{
         core::expr_fn::{coalesce, r#struct},
         crypto::expr_fn::md5,
     },
-    logical_expr::{Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, SortExpr, lit},
+    logical_expr::{Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder, lit},
     scalar::ScalarValue,
 };
 use plan::{
@@ -21,18 +21,26 @@ use proto::{Code, Problem};
 
 use super::{super::SearchContext, HitKind, collect_rows};
 use crate::{
-    answer::type_name,
+    answer::{SearchQuery, type_name},
     failure,
-    query::{cursor::RowsPageStart, planner::TypedQuery},
+    query::{
+        cursor::{self, RowsPageStart},
+        planner::TypedQuery,
+        read_views::QueryViews,
+    },
 };
 
 /// Up to this many matching rows, all are read in full to choose a page from them.
 const FULL_ROWS_MAX: u64 = 10_000;
 
+/// The names of the keys begin with this.
+const KEY: &str = "\u{1}key ";
+
 /// A total order of rows: by the sort key, then by tie-breakers.
 pub(super) struct RowOrder {
-    /// The rows, with the keys behind the columns of the hits.
-    rows: LogicalPlan,
+    pub(super) kind: HitKind,
+    /// The sort key, its type and the direction. A cursor is valid only for the ones that it was written for.
+    by: String,
     /// The number of columns that hits are made from.
     pub(super) columns: usize,
     keys: Vec<OrderKey>,
@@ -44,93 +52,95 @@ struct OrderKey {
     descending: bool,
 }
 
+/// Adds the keys behind the columns of the hits. The last column of the rows is the sort key.
+pub(super) fn with_keys(rows: &LogicalPlan, kind: HitKind) -> Result<LogicalPlan, Problem> {
+    let mut columns: Vec<Expr> = rows
+        .schema()
+        .iter()
+        .map(|field| Expr::Column(Column::from(field)))
+        .collect();
+    let key = columns
+        .pop()
+        .ok_or_else(|| Problem::new(Code::Internal, "the rows of a search have no sort key"))?;
+    let ties: Vec<Expr> = match kind {
+        // The address, which follows `_id` and `_doc`.
+        HitKind::Document => columns.iter().skip(2).cloned().collect(),
+        HitKind::Row => vec![row_hash(columns.clone())],
+    };
+    let keys = std::iter::once(sortable(key, rows)?).chain(ties).enumerate();
+    let keys = keys.map(|(number, key)| key.alias(format!("{KEY}{number}")));
+    LogicalPlanBuilder::from(rows.clone())
+        .project(columns.into_iter().chain(keys).collect::<Vec<_>>())
+        .and_then(LogicalPlanBuilder::build)
+        .map_err(failure::problem)
+}
+
 impl RowOrder {
-    /// Orders rows whose last column is the sort key.
-    pub(super) fn new(rows: &LogicalPlan, kind: HitKind, descending: bool) -> Result<Self, Problem> {
-        let mut columns: Vec<Expr> = rows
-            .schema()
-            .iter()
-            .map(|field| Expr::Column(Column::from(field)))
-            .collect();
-        let key = columns
-            .pop()
-            .ok_or_else(|| Problem::new(Code::Internal, "the rows of a search have no sort key"))?;
-        let ties = match kind {
-            // The address, which follows `_id` and `_doc`.
-            HitKind::Document => columns.iter().skip(2).cloned().collect(),
-            HitKind::Row => vec![row_hash(columns.clone())],
+    /// The order of rows with this schema by the keys at its end. `sorted_by` is the sort key in SQL.
+    pub(super) fn of(schema: &Schema, kind: HitKind, sorted_by: &str, descending: bool) -> Self {
+        let fields = schema.fields().iter().filter(|field| field.name().starts_with(KEY));
+        // Tie-breakers are ascending.
+        let directions = std::iter::once(descending).chain(std::iter::repeat(false));
+        let key = |(field, descending): (&FieldRef, bool)| OrderKey {
+            column: Expr::Column(Column::new_unqualified(field.name())),
+            data_type: field.data_type().clone(),
+            descending,
         };
-        let key = (sortable(key, rows)?, descending);
-        let exprs: Vec<(Expr, bool)> = std::iter::once(key)
-            .chain(ties.into_iter().map(|tie| (tie, false)))
-            .collect();
-        let name = |index: usize| format!("\u{1}{index}");
-        let mut keys = Vec::with_capacity(exprs.len());
-        for (index, (expr, descending)) in exprs.iter().enumerate() {
-            keys.push(OrderKey {
-                column: Expr::Column(Column::new_unqualified(name(index))),
-                data_type: expr.get_type(rows.schema()).map_err(failure::problem)?,
-                descending: *descending,
-            });
-        }
-        let named_keys = exprs
-            .into_iter()
-            .enumerate()
-            .map(|(index, (expr, _))| expr.alias(name(index)));
-        let projection = columns.iter().cloned().chain(named_keys).collect::<Vec<_>>();
-        let rows = LogicalPlanBuilder::from(rows.clone())
-            .project(projection)
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(failure::problem)?;
-        Ok(Self {
-            rows,
-            columns: columns.len(),
+        let keys: Vec<OrderKey> = fields.zip(directions).map(key).collect();
+        let data_type = keys.first().map_or(&DataType::Null, |key| &key.data_type);
+        Self {
+            kind,
+            by: format!("{sorted_by} {data_type} {}", if descending { "desc" } else { "asc" }),
+            columns: schema.fields().len() - keys.len(),
             keys,
-        })
+        }
     }
 
-    /// The type and the direction of the sort key. A cursor is valid only for the ones that it was written for.
-    pub(super) fn type_and_direction(&self) -> String {
-        self.keys
-            .first()
-            .map(|key| format!("{} {}", key.data_type, if key.descending { "desc" } else { "asc" }))
-            .unwrap_or_default()
+    /// Reads the position after which the requested page starts.
+    pub(super) fn page_start(&self, request: &SearchQuery) -> Result<Option<RowsPageStart>, Problem> {
+        let types: Vec<DataType> = self.keys.iter().map(|key| key.data_type.clone()).collect();
+        let after = request.after.as_deref();
+        after.map(|text| cursor::read(text, &self.by, &types)).transpose()
     }
 
-    /// The types of the keys.
-    pub(super) fn types(&self) -> Vec<DataType> {
-        self.keys.iter().map(|key| key.data_type.clone()).collect()
+    /// The first of these rows.
+    pub(super) fn first(&self, rows: LogicalPlan, limit: usize) -> Result<LogicalPlan, Problem> {
+        self.first_by(self.keys.len(), LogicalPlanBuilder::from(rows), limit)
+    }
+
+    /// The first rows by the first `keys` keys, NULLs last.
+    fn first_by(&self, keys: usize, rows: LogicalPlanBuilder, limit: usize) -> Result<LogicalPlan, Problem> {
+        let keys = self.keys.iter().take(keys);
+        rows.sort(keys.map(|key| key.column.clone().sort(!key.descending, false)))
+            .and_then(|sorted| sorted.limit(0, Some(limit)))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(failure::problem)
     }
 
     /// Reads the first page, or the one after a position.
     pub(super) async fn page(
         &self,
         search: &SearchContext<'_>,
+        read_views: &QueryViews,
         typed: &TypedQuery,
+        rows: LogicalPlan,
         after: Option<&RowsPageStart>,
         total: u64,
     ) -> Result<RecordBatch, Problem> {
         let skipped_max = after.map_or(0, |after| after.rows);
         let limit = search.limit.saturating_add(skipped_max);
-        let mut rest = LogicalPlanBuilder::from(self.rows.clone());
+        let mut rest = LogicalPlanBuilder::from(rows);
         if let Some(after) = after {
             rest = rest.filter(self.at_or_after(&after.values)).map_err(failure::problem)?;
         }
         if total > FULL_ROWS_MAX
-            && let Some(bound) = self.key_bound(search, typed, rest.clone(), limit).await?
+            && let Some(bound) = self.key_bound(search, read_views, typed, rest.clone(), limit).await?
         {
             rest = rest.filter(bound).map_err(failure::problem)?;
         }
-        let page = rest
-            .sort(self.sort_exprs(self.keys.len()))
-            .and_then(|page| page.limit(0, Some(limit)))
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(failure::problem)?;
-        let rows = collect_rows(
-            search,
-            typed.plan(search.engine, search.read_views, page).await?.executable,
-        )
-        .await?;
+        let page = self.first_by(self.keys.len(), rest, limit)?;
+        let plan = typed.plan(search.engine, read_views, page).await?;
+        let rows = collect_rows(search, plan.executable).await?;
         // Earlier pages have shown this many of the rows that are equal to their last one.
         let last_keys = after.map(|after| &after.values);
         let mut skipped = 0;
@@ -144,22 +154,17 @@ impl RowOrder {
     async fn key_bound(
         &self,
         search: &SearchContext<'_>,
+        read_views: &QueryViews,
         typed: &TypedQuery,
         rest: LogicalPlanBuilder,
         limit: usize,
     ) -> Result<Option<Expr>, Problem> {
         let Some(key) = self.keys.first() else { return Ok(None) };
-        let keys = rest
-            .project([key.column.clone()])
-            .and_then(|keys| keys.sort(self.sort_exprs(1)))
-            .and_then(|keys| keys.limit(0, Some(limit)))
-            .and_then(LogicalPlanBuilder::build)
-            .map_err(failure::problem)?;
-        let rows = collect_rows(
-            search,
-            typed.plan(search.engine, search.read_views, keys).await?.executable,
-        )
-        .await?;
+        let keys = rest.project([key.column.clone()]).map_err(failure::problem)?;
+        let plan = typed
+            .plan(search.engine, read_views, self.first_by(1, keys, limit)?)
+            .await?;
+        let rows = collect_rows(search, plan.executable).await?;
         if rows.num_rows() < limit || rows.column(0).is_null(limit - 1) {
             return Ok(None);
         }
@@ -170,15 +175,6 @@ impl RowOrder {
         } else {
             column.lt_eq(last)
         }))
-    }
-
-    /// Sorts by the first `keys` keys, NULLs last.
-    fn sort_exprs(&self, keys: usize) -> Vec<SortExpr> {
-        self.keys
-            .iter()
-            .take(keys)
-            .map(|key| key.column.clone().sort(!key.descending, false))
-            .collect()
     }
 
     /// The condition that a row has these keys or comes after them.
@@ -211,8 +207,8 @@ impl RowOrder {
             .map_err(failure::problem)
     }
 
-    /// The position where a page ends.
-    pub(super) fn page_end(&self, rows: &RecordBatch, after: Option<&RowsPageStart>) -> Result<RowsPageStart, Problem> {
+    /// The cursor of the page after these rows, which follow a position.
+    pub(super) fn cursor_after(&self, rows: &RecordBatch, after: Option<&RowsPageStart>) -> Result<String, Problem> {
         let mut row = rows.num_rows().saturating_sub(1);
         let values = self.row_keys(rows, row)?;
         let mut equal_rows = 1;
@@ -223,10 +219,11 @@ impl RowOrder {
         let earlier = after
             .filter(|after| row == 0 && after.values == values)
             .map_or(0, |after| after.rows);
-        Ok(RowsPageStart {
+        let end = RowsPageStart {
             values,
             rows: equal_rows + earlier,
-        })
+        };
+        cursor::write(&self.by, &end)
     }
 }
 
