@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, BooleanBufferBuilder, new_null_array};
+use memchr::memmem::Finder;
 use plan::{ColumnSource, Path, Type};
 use proto::Address;
 use roaring::RoaringBitmap;
@@ -31,6 +32,7 @@ impl Part {
                 self.on_path(path, |id| self.between(id, *to, from.as_ref(), until.as_ref()))
             }
             Lookup::StringPrefix(path, prefix) => self.on_path(path, |id| self.with_prefix(id, prefix)),
+            Lookup::Containing(path, letters) => self.on_path(path, |id| self.containing(id, letters)),
             Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
             Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
             Lookup::Search(clause) => self.search(clause),
@@ -351,6 +353,20 @@ impl Part {
         Ok(Some(
             Matches::certain(column.documents_with_prefix(prefix).map_err(index_error)?).with_candidates(long_texts),
         ))
+    }
+
+    /// None if so few texts are not in the dictionary that reading them is no slower than going through all tokens.
+    fn containing(&self, id: u32, letters: &str) -> Result<Option<Matches>, Error> {
+        const LONG_TEXTS_MIN: u64 = 1_000;
+        let long_texts = &self.outside(id).long_texts;
+        let is_worth_it = self.node(id).postings && long_texts.len() >= LONG_TEXTS_MIN;
+        let Some(index) = self.text.as_ref().filter(|_| is_worth_it) else {
+            return Ok(None);
+        };
+        let (mut found, letters) = (self.paths.oversized_tokens.clone(), Finder::new(letters));
+        index.tokens(id, "", |token| letters.find(token).is_some(), &mut found)?;
+        let candidates = self.with_texts(id, false)? | (found & long_texts);
+        Ok(Some(Matches::default().with_candidates(&candidates)))
     }
 
     fn non_null(&self, id: u32, to: Type) -> Result<Option<Matches>, Error> {

@@ -185,6 +185,8 @@ pub(crate) enum Lookup {
     Range(Path, Type, Option<(Literal, bool)>, Option<(Literal, bool)>),
     /// The value at the path is a string that begins with this text. (A prefix of a token is a [`Self::Search`].)
     StringPrefix(Path, String),
+    /// The value at the path is a string that may have a token which contains these lower-case letters.
+    Containing(Path, String),
     /// The value at the path, read strictly as this type, is not NULL (as JSON: it is a value other than null).
     Exists(Path, Type),
     /// The value at the path is neither null nor a string.

@@ -192,7 +192,7 @@ impl Part {
             }
             (ValueTest::Prefix(prefix), Some(index)) => {
                 found.candidates |= &self.paths.oversized_tokens;
-                return Ok(index.prefix(id, prefix, &mut found.certain)?);
+                return Ok(index.tokens(id, prefix, |_| true, &mut found.certain)?);
             }
             _ => {}
         }
