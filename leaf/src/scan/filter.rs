@@ -442,14 +442,32 @@ impl FilterAnalyzer<'_> {
         let Some(Some(pattern)) = pattern.try_as_str() else {
             return self.unknown();
         };
-        if like.case_insensitive || like.escape_char.is_some() || pattern.contains(['_', '\\']) {
-            return self.unknown();
-        }
+        let is_plain = !like.case_insensitive && !pattern.contains(['_', '\\']);
         match pattern.strip_suffix('%') {
-            Some(prefix) if !prefix.contains('%') => self.prefix(&like.expr, Some(prefix), truth),
-            None if !pattern.contains('%') => {
+            _ if like.escape_char.is_some() => self.unknown(),
+            Some(prefix) if is_plain && !prefix.contains('%') => self.prefix(&like.expr, Some(prefix), truth),
+            None if is_plain && !pattern.contains('%') => {
                 let op = if truth { Operator::Eq } else { Operator::NotEq };
                 self.comparison(&like.expr, op, &like.pattern, true)
+            }
+            _ if truth => self.containing(like, pattern),
+            _ => self.unknown(),
+        }
+    }
+
+    /// Where a text may match a pattern: a word of the text contains the longest word of the pattern.
+    fn containing(&self, like: &Like, pattern: &str) -> MatchResult {
+        // Without case, these equal letters beyond ASCII.
+        let has_relatives = |char: char| like.case_insensitive && matches!(char, 'k' | 'K' | 's' | 'S');
+        let words = pattern.split(|char: char| !char.is_ascii_alphanumeric() || has_relatives(char));
+        let word = words.max_by_key(|word| word.len()).unwrap_or_default();
+        let Some(column) = subject(&like.expr).filter(|column| column.read_as.to == Type::Text) else {
+            return self.unknown();
+        };
+        match &column.source {
+            ColumnSource::Path(path) if !word.is_empty() => {
+                let lookup = Lookup::Containing(path.clone(), word.to_ascii_lowercase());
+                Ok(self.text_lookup(&column, &lookup)?.into_candidates())
             }
             _ => self.unknown(),
         }

@@ -305,7 +305,7 @@ impl RowStream {
         while rows < BATCH_ROWS && (rows == 0 || Instant::now() < slice_end) && !trial.has_failed() {
             let accept = |groups: Vec<Groups>, documents: usize| {
                 let groups = slices(&batch_of_groups(&self.schema, groups)?);
-                Ok(trial.accepts(&groups, documents).then_some(groups))
+                Ok(trial.accepts(&groups, documents)?.then_some(groups))
             };
             let Some(groups) = self.blocks.next_groups(accept)? else {
                 break;

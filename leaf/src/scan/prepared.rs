@@ -20,7 +20,7 @@ use datafusion::{
     physical_expr::{PhysicalExpr, create_physical_expr, execution_props::ExecutionProps},
 };
 use plan::{
-    Column, ColumnSource, Type,
+    Column,
     functions::{FunctionContext, constants},
     scan::{ScanRequest, Stage},
 };
@@ -67,8 +67,6 @@ pub(super) struct Condition {
     pub columns: Vec<usize>,
     /// Whether it counts values: those that it cannot convert, and those without a result of a function.
     pub warns: bool,
-    /// Whether only the text at one path decides it.
-    pub is_of_one_text: bool,
     /// What documents must contain for it to be true.
     pub needles: Option<Needles>,
     schema: SchemaRef,
@@ -231,12 +229,7 @@ impl Condition {
             true => None,
             false => Some(Evaluation::new(&expr, &df_schema, &ExecutionProps::new())?),
         };
-        let is_of_one_text = match named.as_slice() {
-            [column] => column.read_as.to == Type::Text && matches!(column.source, ColumnSource::Path(_)),
-            _ => false,
-        };
         Ok(Self {
-            is_of_one_text,
             needles: Needles::of(&expr),
             expr,
             columns: named.iter().map(|column| column_index(columns, column)).collect(),

@@ -15,7 +15,6 @@ use datafusion::arrow::{
 };
 use parking_lot::Mutex;
 use plan::{
-    ColumnSource,
     functions::{FunctionContext, WarningCounts},
     scan::{ScanSource, SortKey, Stage},
 };
@@ -259,7 +258,7 @@ impl ScanTask {
             }
             self.check()?;
             let mut found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
-            if let Some(decided) = self.decide_texts(part, conjunct, &(bounds.possible() & &found.candidates))? {
+            if let Some(decided) = self.decide_values(part, conjunct, &(bounds.possible() & &found.candidates))? {
                 let certain = found.certain | (decided.certain & &found.candidates);
                 found = Matches {
                     certain,
@@ -292,40 +291,36 @@ impl ScanTask {
         })
     }
 
-    /// Where a condition on one text is true, decided once for each distinct text of the part. None if that is not worth
-    /// while for these documents.
-    fn decide_texts(
+    /// Where a condition on one column is true, decided once for each distinct value of the part. None if that is not
+    /// worth while for these documents.
+    fn decide_values(
         &self,
         part: SegmentPart,
         conjunct: &Conjunct,
         candidates: &RoaringBitmap,
     ) -> Result<Option<Matches>, Error> {
-        let (true, [column]) = (conjunct.condition.is_of_one_text, conjunct.condition.columns.as_slice()) else {
+        let [column] = conjunct.condition.columns.as_slice() else {
             return Ok(None);
         };
-        let column = &self.prepared.columns[*column];
-        let ColumnSource::Path(path) = &column.source else {
-            return Ok(None);
-        };
-        // A text may be of no document of the answer. So failures must not count, and if there are any, the condition
+        // A value may be of no document of the answer. So failures must not count, and if there are any, the condition
         // is evaluated for documents.
         let warnings = WarningCounts::default();
         let context = self.function_context(warnings.clone());
         let mut own = None;
-        let passes = |texts: ArrayRef| {
-            let rows = texts.len();
+        let passes = |values: ArrayRef| {
+            let rows = values.len();
             let own = match &mut own {
                 Some(own) => own,
                 none => none.insert(conjunct.in_context(context.clone())?),
             };
-            own.passes(vec![texts], rows)
+            own.passes(vec![values], rows)
         };
-        let decided = match part.decide_texts(path, column.read_as.cast, candidates, passes) {
+        let decided = match part.decide_values(&self.prepared.columns[*column], candidates, passes) {
             Err(Error::Query(_) | Error::Arrow(_) | Error::Problem(_)) => None,
             decided => decided?,
         };
         self.check()?;
-        Ok(decided.filter(|_| warnings.is_empty()))
+        Ok(decided.filter(|_| !warnings.has_failures()))
     }
 
     fn is_stored(&self, part: SegmentPart, conjunct: usize) -> bool {

@@ -9,24 +9,27 @@
 //! min(x), max(x), …          ->  the same: equal values do not change them
 //! ```
 //!
-//! A function counts the rows for which it has no result. Of a row that stands for many documents the count would be
-//! wrong, so functions are tried on the rows first, and where one has no result, documents are read one by one. The
-//! aggregate gets just the batches that were tried: AND, OR and CASE evaluate a part of them that depends on the others.
+//! A function counts the rows for which it has no result, and some count all their rows. So functions are tried on the
+//! rows first. Where one has no result, documents are read one by one. If all have results, the rows are tried again,
+//! those that stand for equally many documents together, and what they count is added for each document. The aggregate
+//! gets just the batches that were tried: AND and OR evaluate a part of them that depends on the others.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use datafusion::{
     arrow::{
         array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch},
+        compute::{partition, sort_to_indices, take_record_batch},
         datatypes::{DataType, Field, Int64Type, Schema},
     },
     common::tree_node::{Transformed, TreeNode as _},
     error::Result,
     functions_aggregate::sum::sum_udaf,
+    logical_expr::Operator,
     physical_expr::{
         HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions::{Column as PhysicalColumn, IsNotNullExpr, Literal, case, col},
+        expressions::{BinaryExpr, Column as PhysicalColumn, IsNotNullExpr, Literal, case, col},
     },
 };
 use plan::{
@@ -41,7 +44,12 @@ const DOCUMENTS: &str = "rachis_documents";
 const IDEMPOTENT: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
 
 /// The types of columns by whose values a segment may count documents.
-const COUNTED: [DataType; 3] = [DataType::Utf8View, DataType::Int64, DataType::Boolean];
+const COUNTED: [DataType; 4] = [
+    DataType::Utf8View,
+    DataType::Int64,
+    DataType::Float64,
+    DataType::Boolean,
+];
 
 /// An aggregate over the same columns and the number of documents that each row stands for.
 pub(super) struct WeightedAggregate {
@@ -153,11 +161,30 @@ fn calls_lambda(expression: Arc<dyn PhysicalExpr>) -> bool {
         .unwrap_or(true)
 }
 
+/// Whether what an expression counts depends on which rows are evaluated together, and not only on each row: AND and OR
+/// may evaluate their right side for some rows only, and a call without columns is evaluated once for all.
+fn counts_batches(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_column = |part: &Arc<dyn PhysicalExpr>| Ok(part.is::<PhysicalColumn>());
+    let depends = expression.exists(|part| {
+        if part.is::<ScalarFunctionExpr>() {
+            return Ok(!part.exists(is_column)?);
+        }
+        Ok(part.downcast_ref::<BinaryExpr>().is_some_and(|binary| {
+            matches!(binary.op(), Operator::And | Operator::Or) && calls_function(binary.right().clone())
+        }))
+    });
+    depends.unwrap_or(true)
+}
+
 /// The functions of an aggregate, to be tried on weighted rows.
 pub(super) struct FunctionTrial {
     /// The expressions that call functions. What these count is not part of the answer.
     expressions: Vec<Arc<dyn PhysicalExpr>>,
+    /// What they count.
     warnings: WarningCounts,
+    /// What the expressions of the aggregate count: once for each row. None if nobody asks.
+    counted: Option<WarningCounts>,
+    counts_batches: bool,
     has_failed: bool,
 }
 
@@ -168,16 +195,18 @@ impl FunctionTrial {
         warnings: WarningCounts,
         context: &FunctionContext,
     ) -> Result<Self> {
-        let mut tried = Vec::new();
+        let (mut tried, mut counted) = (Vec::new(), None);
         for expression in expressions(aggregate).filter(|expression| !expression.is::<PhysicalColumn>()) {
-            let in_context = expression.transform_up(|part| in_context(part, context))?;
+            let in_context = expression.transform_up(|part| in_context(part, context, &mut counted))?;
             if in_context.transformed {
                 tried.push(in_context.data);
             }
         }
         Ok(Self {
+            counts_batches: tried.iter().any(counts_batches),
             expressions: tried,
             warnings,
+            counted,
             has_failed: false,
         })
     }
@@ -187,38 +216,65 @@ impl FunctionTrial {
         self.expressions.is_empty()
     }
 
-    /// Whether a function had no result for some row, or counts all its results. Then it is not tried again.
+    /// Whether a function had no result for some row, or it is not known what it counts for each document. Then it is not
+    /// tried again.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed
     }
 
     /// Whether the functions may be computed from these batches, which stand for so many documents: their rows are
-    /// fewer, and the functions have results for all.
-    pub(super) fn accepts(&mut self, batches: &[RecordBatch], documents: usize) -> bool {
+    /// fewer, and the functions have results for all. Then all but the first document of each row are counted.
+    pub(super) fn accepts(&mut self, batches: &[RecordBatch], documents: usize) -> Result<bool> {
         /// Documents per row that make it worth while to compute functions twice.
         const DOCUMENTS_PER_ROW: usize = 4;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         if self.is_trivial() {
-            return true;
+            return Ok(true);
         }
         if rows.saturating_mul(DOCUMENTS_PER_ROW) > documents {
-            return false;
+            return Ok(false);
         }
-        let has_results = |rows: &RecordBatch| {
-            self.expressions
-                .iter()
-                .all(|expression| expression.evaluate(rows).is_ok())
-        };
-        self.has_failed |= !batches.iter().all(has_results) || !self.warnings.is_empty();
-        !self.has_failed
+        let have_results = batches.iter().all(|rows| self.evaluate(rows).is_ok());
+        let counted = self.warnings.take();
+        self.has_failed = !have_results || counted.has_failures() || (self.counts_batches && !counted.is_empty());
+        if !self.has_failed && !counted.is_empty() {
+            batches.iter().try_for_each(|rows| self.count_documents(rows))?;
+        }
+        Ok(!self.has_failed)
+    }
+
+    fn evaluate(&self, rows: &RecordBatch) -> Result<()> {
+        let mut expressions = self.expressions.iter();
+        expressions.try_for_each(|expression| expression.evaluate(rows).map(drop))
+    }
+
+    /// Counts all documents of these rows but the first of each.
+    fn count_documents(&self, rows: &RecordBatch) -> Result<()> {
+        let Some(counted) = &self.counted else { return Ok(()) };
+        let documents = rows.column(rows.num_columns() - 1);
+        let sorted = take_record_batch(rows, &sort_to_indices(documents, None, None)?)?;
+        let documents = sorted.column(rows.num_columns() - 1);
+        for Range { start, end } in partition(std::slice::from_ref(documents))?.ranges() {
+            let documents = documents.as_primitive::<Int64Type>().value(start);
+            if documents > 1 {
+                self.evaluate(&sorted.slice(start, end - start))?;
+                counted.add(&self.warnings.take(), documents as u64 - 1);
+            }
+        }
+        Ok(())
     }
 }
 
-/// A call in another context; any other expression as it is.
-fn in_context(part: Arc<dyn PhysicalExpr>, context: &FunctionContext) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
+/// A call in another context; any other expression as it is. `counted` becomes what it counted in its own.
+fn in_context(
+    part: Arc<dyn PhysicalExpr>,
+    context: &FunctionContext,
+    counted: &mut Option<WarningCounts>,
+) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
     let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() else {
         return Ok(Transformed::no(part));
     };
+    *counted = FunctionContext::of(call.config_options()).map(|own| own.warnings.clone());
     let mut settings = call.config_options().clone();
     settings.extensions.insert(context.clone());
     Ok(Transformed::yes(Arc::new(ScalarFunctionExpr::new(

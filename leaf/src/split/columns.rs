@@ -7,7 +7,8 @@ use std::{
 };
 
 use datafusion::arrow::{
-    array::{Array, ArrayRef, StringViewArray, StringViewBuilder, UInt32Array},
+    array::{Array, ArrayRef, BooleanBufferBuilder, StringViewArray, StringViewBuilder, UInt32Array},
+    buffer::BooleanBuffer,
     compute,
 };
 use parking_lot::RwLock;
@@ -129,22 +130,43 @@ pub(super) fn documents_where<T>(column: &Column<T>, holds: impl Fn(T) -> bool) 
 where
     T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
 {
-    let rows = column.values.num_vals();
-    let (mut block, mut at) = ([T::default(); BLOCK_ROWS], 0);
-    let mut hits = Vec::new();
-    while at < rows {
-        let length = BLOCK_ROWS.min((rows - at) as usize);
-        column.values.get_range(u64::from(at), &mut block[..length]);
-        hits.extend(
-            (at..)
-                .zip(&block[..length])
-                .filter(|(_, value)| holds(**value))
-                .map(|(row, _)| row),
-        );
-        at += length as u32;
+    /// Rows per hit, up to which all documents with a value are read instead of looking for those of the hits.
+    const SPARSE_MIN: usize = 16;
+    let rows = column.values.num_vals() as usize;
+    let (mut block, mut hits) = ([T::default(); BLOCK_ROWS], BooleanBufferBuilder::new(rows));
+    for at in (0..rows).step_by(BLOCK_ROWS) {
+        let block = &mut block[..BLOCK_ROWS.min(rows - at)];
+        column.values.get_range(at as u64, block);
+        hits.append_buffer(&BooleanBuffer::collect_bool(block.len(), |row| holds(block[row])));
     }
-    column.index.select_batch_in_place(0, &mut hits);
-    sorted(hits)
+    let hits = hits.finish();
+    match &column.index {
+        ColumnIndex::Full => RoaringBitmap::from_lsb0_bytes(0, hits.values()),
+        ColumnIndex::Optional(optional) if hits.count_set_bits() * SPARSE_MIN > rows => {
+            let mut documents = BooleanBufferBuilder::new(optional.num_docs() as usize);
+            documents.append_n(optional.num_docs() as usize, false);
+            let with_hits = optional.iter_non_null_docs().zip(&hits).filter(|(_, hit)| *hit);
+            with_hits.for_each(|(document, _)| documents.set_bit(document as usize, true));
+            RoaringBitmap::from_lsb0_bytes(0, documents.finish().values())
+        }
+        _ => {
+            let mut hits: Vec<u32> = hits.set_indices_u32().collect();
+            column.index.select_batch_in_place(0, &mut hits);
+            sorted(hits)
+        }
+    }
+}
+
+/// The documents with a value whose code is one of these.
+pub(super) fn documents_with_codes<T>(
+    column: &Column<T>,
+    codes: &BooleanBuffer,
+    code: impl Fn(T) -> u64,
+) -> RoaringBitmap
+where
+    T: Copy + Default + PartialOrd + std::fmt::Debug + Send + Sync + 'static,
+{
+    documents_where(column, |value| codes.value(code(value) as usize))
 }
 
 pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
@@ -347,24 +369,17 @@ impl TextColumn {
         Ok(compute::take(&values.finish(), &indices, None)?)
     }
 
-    /// The documents with a value of one of these ordinals.
-    pub(super) fn documents(&self, ordinals: &RoaringBitmap) -> RoaringBitmap {
-        const RANGES_MAX: u64 = 4;
-        let mut found = RoaringBitmap::new();
-        if ordinals.len() <= RANGES_MAX {
-            let mut hits = Vec::new();
-            for ordinal in ordinals {
-                self.range(u64::from(ordinal)..u64::from(ordinal) + 1, &mut hits, &mut found);
-            }
-            return found;
+    /// The documents with a value of one of these ordinals: there is a bit for each of the dictionary.
+    pub(super) fn documents(&self, ordinals: &BooleanBuffer) -> RoaringBitmap {
+        const RANGES_MAX: usize = 4;
+        if ordinals.count_set_bits() > RANGES_MAX {
+            return documents_with_codes(&self.ordinals, ordinals, |ordinal| ordinal);
         }
-        let mut set = vec![0u64; self.distinct() / 64 + 1];
-        ordinals
-            .iter()
-            .for_each(|ordinal| set[ordinal as usize / 64] |= 1 << (ordinal % 64));
-        documents_where(&self.ordinals, |ordinal| {
-            set[ordinal as usize / 64] >> (ordinal % 64) & 1 == 1
-        })
+        let (mut hits, mut found) = (Vec::new(), RoaringBitmap::new());
+        for ordinal in ordinals.set_indices() {
+            self.range(ordinal as u64..ordinal as u64 + 1, &mut hits, &mut found);
+        }
+        found
     }
 
     /// Adds the documents with an ordinal in this range. Ordinals are dense, so a range of existing ones lies within
@@ -385,15 +400,26 @@ impl TextColumn {
         found
     }
 
+    /// The documents with a value between two bounds, each of which says whether it is inclusive; None is unbounded.
+    pub(super) fn documents_between(
+        &self,
+        from: Option<&(String, bool)>,
+        until: Option<&(String, bool)>,
+    ) -> io::Result<RoaringBitmap> {
+        // An exclusive lower bound and an inclusive upper bound lie past their value.
+        let ordinal_past = |(value, inclusive): &(String, bool), wanted: bool| -> io::Result<u64> {
+            Ok(self.lower_bound(value)? + u64::from(*inclusive == wanted && self.ordinal(value)?.is_some()))
+        };
+        let start = from.map_or(Ok(0), |bound| ordinal_past(bound, false))?;
+        let end = until.map_or(Ok(self.distinct() as u64), |bound| ordinal_past(bound, true))?;
+        Ok(self.documents_in_range(start..end))
+    }
+
     /// The documents with a value for which `holds` is true.
     pub(super) fn documents_matching(&self, holds: impl Fn(&str) -> bool) -> io::Result<RoaringBitmap> {
-        let mut ordinals = Vec::new();
-        self.for_each(|ordinal, value| {
-            if holds(value) {
-                ordinals.push(ordinal as u32);
-            }
-        })?;
-        Ok(self.documents(&ordinals.into_iter().collect()))
+        let mut ordinals = BooleanBufferBuilder::new(self.distinct());
+        self.for_each(|_, value| ordinals.append(holds(value)))?;
+        Ok(self.documents(&ordinals.finish()))
     }
 
     /// The documents with a value that has this prefix.

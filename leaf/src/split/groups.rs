@@ -6,10 +6,10 @@
 
 mod codes;
 
-use datafusion::arrow::array::ArrayRef;
-use plan::{Column, ColumnSource, PathType, arrays};
+use datafusion::arrow::array::{Array as _, ArrayRef};
+use plan::{Column, ColumnSource, arrays};
 
-use self::codes::Codes;
+pub(super) use self::codes::Codes;
 use super::{part::Part, path_tree::PathNode, values::RequestedDocuments};
 use crate::error::Error;
 
@@ -40,7 +40,8 @@ pub(crate) struct GroupColumn {
 /// A column to group by.
 struct GroupKey {
     codes: Codes,
-    counted: GroupColumn,
+    /// Documents with a non-null value.
+    present: u64,
 }
 
 impl Part {
@@ -63,11 +64,13 @@ impl Part {
             }
         }
         let mut keys = Vec::with_capacity(columns.len());
-        for (id, read_as, codes) in codes {
-            match self.counted_column(id, read_as, requested)? {
-                Some(counted) => keys.push(GroupKey { codes, counted }),
-                None => return Ok(None),
+        for (id, codes) in codes {
+            let kinds = self.count_kinds(id, requested)?;
+            if !kinds.are_in(&codes) {
+                return Ok(None);
             }
+            let present = kinds.present();
+            keys.push(GroupKey { codes, present });
         }
         let slots = keys
             .iter()
@@ -90,7 +93,7 @@ impl Part {
         }
         let (mut groups, counts) = counter.finish();
         // The last key is the least significant digit of a group.
-        let mut values = Vec::with_capacity(keys.len());
+        let (mut values, mut columns) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in keys.iter().rev() {
             let null = key.codes.null();
             let codes: Vec<Option<u64>> = groups
@@ -102,22 +105,26 @@ impl Part {
                 })
                 .collect();
             // Without its own buffer, a state that is passed on would carry the whole dictionary along.
-            values.push(arrays::compact(&key.codes.values(&codes)?));
+            let of_groups = arrays::compact(&key.codes.values(&codes)?);
+            let with_value = (0..).zip(&counts).filter(|(group, _)| of_groups.is_valid(*group));
+            let with_value: i64 = with_value.map(|(_, documents)| documents).sum();
+            columns.push(GroupColumn {
+                cast_failures: key.present - with_value as u64,
+                present: key.present,
+            });
+            values.push(of_groups);
         }
         values.reverse();
+        columns.reverse();
         Ok(Some(Groups {
             values,
             documents: counts,
-            columns: keys.iter().map(|key| key.counted).collect(),
+            columns,
         }))
     }
 
     /// The path of a column and the codes of its values, if the column is likely to have few.
-    fn group_codes(
-        &self,
-        column: &Column,
-        requested: RequestedDocuments,
-    ) -> Result<Option<(u32, PathType, Codes)>, Error> {
+    fn group_codes(&self, column: &Column, requested: RequestedDocuments) -> Result<Option<(u32, Codes)>, Error> {
         let ColumnSource::Path(path) = &column.source else {
             return Ok(None);
         };
@@ -132,24 +139,9 @@ impl Part {
         if !stored || requested.count_in(&self.paths.header_only) > 0 {
             return Ok(None);
         }
-        let codes = Codes::open(&self.columns, id, outside, column.read_as.to)?;
+        let codes = Codes::open(&self.columns, id, outside, column.read_as)?;
         let few = codes.filter(|codes| codes.null() <= requested.documents.len() as u64 / 2);
-        Ok(few.map(|codes| (id, column.read_as, codes)))
-    }
-
-    /// What a column counts. None if some requested document has a value that has no code.
-    fn counted_column(
-        &self,
-        id: u32,
-        read_as: PathType,
-        requested: RequestedDocuments,
-    ) -> Result<Option<GroupColumn>, Error> {
-        let kinds = self.count_kinds(id, requested)?;
-        let counted = kinds.of_type(read_as).map(|with_code| GroupColumn {
-            cast_failures: kinds.present() - with_code,
-            present: kinds.present(),
-        });
-        Ok(counted)
+        Ok(few.map(|codes| (id, codes)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Lookup: the documents of a part that match a condition on a path or a header, from dictionaries and columns.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::collections::HashSet;
 
-use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, new_null_array};
+use datafusion::arrow::array::{Array as _, ArrayRef, BooleanArray, BooleanBufferBuilder, new_null_array};
+use memchr::memmem::Finder;
 use plan::{ColumnSource, Path, Type};
 use proto::Address;
 use roaring::RoaringBitmap;
@@ -10,7 +11,9 @@ use tantivy::columnar::Column;
 
 use super::{
     Literal, Lookup,
+    column_name::ColumnKind,
     columns::{documents_where, documents_with, range, sorted},
+    groups::Codes,
     part::{Part, index_error},
     path_tree::ArrayScope,
     recorder::DICTIONARY_VALUE_BYTES_MAX,
@@ -29,6 +32,7 @@ impl Part {
                 self.on_path(path, |id| self.between(id, *to, from.as_ref(), until.as_ref()))
             }
             Lookup::StringPrefix(path, prefix) => self.on_path(path, |id| self.with_prefix(id, prefix)),
+            Lookup::Containing(path, letters) => self.on_path(path, |id| self.containing(id, letters)),
             Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
             Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
             Lookup::Search(clause) => self.search(clause),
@@ -47,44 +51,56 @@ impl Part {
         }
     }
 
-    /// See [`SegmentPart::decide_texts`](super::SegmentPart::decide_texts).
-    pub(super) fn decide_texts(
+    /// See [`SegmentPart::decide_values`](super::SegmentPart::decide_values).
+    pub(super) fn decide_values(
         &self,
-        path: &Path,
-        cast: bool,
+        column: &plan::Column,
         candidates: &RoaringBitmap,
         mut passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
     ) -> Result<Option<Matches>, Error> {
-        /// Documents per distinct text that make it worth while.
-        const DOCUMENTS_PER_TEXT: u64 = 2;
-        const BLOCK_TEXTS: usize = 8_192;
+        /// Documents per distinct value that make it worth while.
+        const DOCUMENTS_PER_VALUE: u64 = 2;
+        const BLOCK_VALUES: u64 = 8_192;
+        let ColumnSource::Path(path) = &column.source else {
+            return Ok(None);
+        };
         let Some(id) = path.keys().and_then(|keys| self.paths.find(keys)) else {
             return Ok(None);
         };
-        let scope = self.outside(id);
-        if !self.node(id).column || scope.texts == 0 {
+        if candidates.is_empty() || !self.node(id).column {
             return Ok(None);
         }
-        let column = self.columns.texts(id, false).map_err(index_error)?;
-        if column.distinct() as u64 * DOCUMENTS_PER_TEXT > candidates.len() {
+        let Some(codes) = Codes::open(&self.columns, id, self.outside(id), column.read_as)? else {
+            return Ok(None);
+        };
+        if codes.null().saturating_mul(DOCUMENTS_PER_VALUE) > candidates.len() {
             return Ok(None);
         }
-        let texts = column.decoded().map_err(index_error)?;
-        let mut ordinals = RoaringBitmap::new();
-        for from in (0..texts.len()).step_by(BLOCK_TEXTS) {
-            let block = texts.slice(from, BLOCK_TEXTS.min(texts.len() - from));
-            let found = passes(Arc::new(block))?;
-            ordinals.extend(found.values().set_indices().map(|at| (from + at) as u32));
+        let mut passing = BooleanBufferBuilder::new(codes.null() as usize);
+        for from in (0..codes.null()).step_by(BLOCK_VALUES as usize) {
+            let block: Vec<Option<u64>> = (from..codes.null().min(from + BLOCK_VALUES)).map(Some).collect();
+            let values = codes.values(&block)?;
+            if values.null_count() > 0 {
+                // What cannot be converted is counted for documents.
+                return Ok(None);
+            }
+            passing.append_buffer(passes(values)?.values());
         }
-        let mut unlisted = &self.paths.header_only | &scope.long_texts;
-        if cast {
-            unlisted |= self.no_text(id, false)?;
+        let mut certain = codes.documents(&passing.finish());
+        let with_code = match codes.kind() {
+            ColumnKind::Text => self.with_texts(id, false)?,
+            ColumnKind::Bool => self.with_bools(id, false)?,
+            _ => self.with_ints(id, false)?,
+        };
+        let mut others = match codes.has_all_values() {
+            true => self.outside(id).long_texts.clone(),
+            false => self.present(id, false)? - &with_code,
+        };
+        others |= &self.paths.header_only;
+        if passes(new_null_array(&column.read_as.to.arrow(), 1))?.value(0) {
+            certain |= self.all() - with_code;
         }
-        let mut certain = column.documents(&ordinals);
-        if passes(new_null_array(texts.data_type(), 1))?.value(0) {
-            certain |= self.all() - self.with_texts(id, false)?;
-        }
-        Ok(Some(Matches::certain(certain).with_candidates(&unlisted)))
+        Ok(Some(Matches::certain(certain).with_candidates(&others)))
     }
 
     /// Resolves a path of keys and calls `find` with it. Only incompletely indexed documents may have values at a path
@@ -175,12 +191,16 @@ impl Part {
             return Ok(Some(Matches::default().with_candidates(candidates)));
         }
         let column = self.columns.texts(id, false).map_err(index_error)?;
-        let mut ordinals = RoaringBitmap::new();
+        let mut ordinals = BooleanBufferBuilder::new(column.distinct());
+        ordinals.append_n(column.distinct(), false);
         for text in texts {
-            ordinals.extend(column.ordinal(text).map_err(index_error)?.map(|ordinal| ordinal as u32));
+            let ordinal = column.ordinal(text).map_err(index_error)?;
+            ordinal
+                .into_iter()
+                .for_each(|ordinal| ordinals.set_bit(ordinal as usize, true));
         }
         Ok(Some(
-            Matches::certain(column.documents(&ordinals)).with_candidates(candidates),
+            Matches::certain(column.documents(&ordinals.finish())).with_candidates(candidates),
         ))
     }
 
@@ -289,18 +309,9 @@ impl Part {
             return Ok(Some(Matches::default().with_candidates(candidates)));
         }
         let column = self.columns.texts(id, false).map_err(index_error)?;
-        let ordinal_past = |(value, inclusive): &(String, bool), wanted: bool| -> Result<u64, Error> {
-            let lower = column.lower_bound(value).map_err(index_error)?;
-            let is_present = *inclusive == wanted && column.ordinal(value).map_err(index_error)?.is_some();
-            Ok(lower + u64::from(is_present))
-        };
-        // An exclusive lower bound and an inclusive upper bound lie past their value.
-        let low = from.as_ref().map_or(Ok(0), |bound| ordinal_past(bound, false))?;
-        let high = until
-            .as_ref()
-            .map_or(Ok(column.distinct() as u64), |bound| ordinal_past(bound, true))?;
+        let found = column.documents_between(from.as_ref(), until.as_ref());
         Ok(Some(
-            Matches::certain(column.documents_in_range(Range { start: low, end: high })).with_candidates(candidates),
+            Matches::certain(found.map_err(index_error)?).with_candidates(candidates),
         ))
     }
 
@@ -327,11 +338,7 @@ impl Part {
         if *texts > 0 {
             let column = self.columns.texts(id, false).map_err(index_error)?;
             let times = column.times().map_err(index_error)?;
-            let ordinals = (0u32..)
-                .zip(times.iter())
-                .filter(|(_, time)| time.is_some_and(&holds))
-                .map(|(ordinal, _)| ordinal)
-                .collect();
+            let ordinals = times.iter().map(|time| time.is_some_and(&holds)).collect();
             certain = column.documents(&ordinals);
         }
         Ok(Matches::certain(certain).with_candidates(long_texts))
@@ -346,6 +353,20 @@ impl Part {
         Ok(Some(
             Matches::certain(column.documents_with_prefix(prefix).map_err(index_error)?).with_candidates(long_texts),
         ))
+    }
+
+    /// None if so few texts are not in the dictionary that reading them is no slower than going through all tokens.
+    fn containing(&self, id: u32, letters: &str) -> Result<Option<Matches>, Error> {
+        const LONG_TEXTS_MIN: u64 = 1_000;
+        let long_texts = &self.outside(id).long_texts;
+        let is_worth_it = self.node(id).postings && long_texts.len() >= LONG_TEXTS_MIN;
+        let Some(index) = self.text.as_ref().filter(|_| is_worth_it) else {
+            return Ok(None);
+        };
+        let (mut found, letters) = (self.paths.oversized_tokens.clone(), Finder::new(letters));
+        index.tokens(id, "", |token| letters.find(token).is_some(), &mut found)?;
+        let candidates = self.with_texts(id, false)? | (found & long_texts);
+        Ok(Some(Matches::default().with_candidates(&candidates)))
     }
 
     fn non_null(&self, id: u32, to: Type) -> Result<Option<Matches>, Error> {

@@ -141,17 +141,16 @@ impl SegmentPart<'_> {
         self.part.lookup(lookup)
     }
 
-    /// Where a condition on the text at a path is true, given the documents whose values must be read. It is evaluated
-    /// once for each distinct text, by `passes`; None if there are too many of them. The text of another value is NULL
-    /// or, with a cast, has to be read. Documents are numbered like those of [`find_matches`](Self::find_matches).
-    pub(crate) fn decide_texts(
+    /// Where a condition on one column is true, given the documents whose values must be read. It is evaluated once for
+    /// each distinct value, by `passes`; None if they are too many, or not known. Documents whose value is not among them
+    /// must be read. They are numbered like those of [`find_matches`](Self::find_matches).
+    pub(crate) fn decide_values(
         &self,
-        path: &Path,
-        cast: bool,
+        column: &Column,
         candidates: &RoaringBitmap,
         passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
     ) -> Result<Option<Matches>, Error> {
-        self.part.decide_texts(path, cast, candidates, passes)
+        self.part.decide_values(column, candidates, passes)
     }
 
     /// Between which values a column lies, or None if that is not known exactly.
@@ -186,6 +185,8 @@ pub(crate) enum Lookup {
     Range(Path, Type, Option<(Literal, bool)>, Option<(Literal, bool)>),
     /// The value at the path is a string that begins with this text. (A prefix of a token is a [`Self::Search`].)
     StringPrefix(Path, String),
+    /// The value at the path is a string that may have a token which contains these lower-case letters.
+    Containing(Path, String),
     /// The value at the path, read strictly as this type, is not NULL (as JSON: it is a value other than null).
     Exists(Path, Type),
     /// The value at the path is neither null nor a string.

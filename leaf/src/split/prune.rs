@@ -28,6 +28,7 @@ impl PartStatistics<'_> {
                 may_lie(scope, *to, borrowed(from.as_ref()), borrowed(until.as_ref()))
             }),
             Lookup::StringPrefix(path, prefix) => self.may_have(path, |scope| scope.bounds.may_have_prefix(prefix)),
+            Lookup::Containing(path, _) => self.may_have(path, |scope| may_exist(scope, Type::Text)),
             Lookup::Exists(path, to) => self.may_have(path, |scope| may_exist(scope, *to)),
             Lookup::NoText(path) => self.may_have(path, |scope| {
                 scope.present() > u64::from(scope.texts) + scope.long_texts.len()

@@ -192,7 +192,7 @@ impl Part {
             }
             (ValueTest::Prefix(prefix), Some(index)) => {
                 found.candidates |= &self.paths.oversized_tokens;
-                return Ok(index.prefix(id, prefix, &mut found.certain)?);
+                return Ok(index.tokens(id, prefix, |_| true, &mut found.certain)?);
             }
             _ => {}
         }
@@ -212,17 +212,7 @@ fn search_dictionary(column: &TextColumn, test: &ValueTest) -> std::io::Result<R
     match test {
         ValueTest::Words { tokens, .. } => column.documents_matching(|value| contains_phrase(value, tokens)),
         ValueTest::Prefix(prefix) => column.documents_matching(|value| contains_prefix(value, prefix)),
-        ValueTest::Strings(ValueRange { from, to }) => {
-            // An exclusive lower bound and an inclusive upper bound lie past their value.
-            let ordinal_past = |(value, inclusive): &(String, bool), wanted: bool| -> std::io::Result<u64> {
-                Ok(column.lower_bound(value)? + u64::from(*inclusive == wanted && column.ordinal(value)?.is_some()))
-            };
-            let start = from.as_ref().map_or(Ok(0), |bound| ordinal_past(bound, false))?;
-            let end = to
-                .as_ref()
-                .map_or(Ok(column.distinct() as u64), |bound| ordinal_past(bound, true))?;
-            Ok(column.documents_in_range(start..end))
-        }
+        ValueTest::Strings(ValueRange { from, to }) => column.documents_between(from.as_ref(), to.as_ref()),
         ValueTest::Numbers(_) | ValueTest::Exists => Ok(RoaringBitmap::new()),
     }
 }

@@ -60,15 +60,23 @@ impl TextIndex {
         Ok(())
     }
 
-    /// Adds the documents that have a token with this prefix at a path.
-    pub(super) fn prefix(&self, path: u32, prefix: &str, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+    /// Adds the documents that have a token at a path which has this prefix and for which `holds` is true.
+    pub(super) fn tokens(
+        &self,
+        path: u32,
+        prefix: &str,
+        holds: impl Fn(&[u8]) -> bool,
+        found: &mut RoaringBitmap,
+    ) -> Result<(), TantivyError> {
         let from = term(path, prefix);
         let mut terms = self.reader.terms().range().ge(&from).into_stream()?;
         while terms.advance() {
             if !terms.key().starts_with(&from) {
                 break;
             }
-            self.documents(terms.value(), found)?;
+            if holds(&terms.key()[from.len() - prefix.len()..]) {
+                self.documents(terms.value(), found)?;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ use roaring::RoaringBitmap;
 use self::convert::times;
 use super::{
     ColumnValues,
+    column_name::ColumnKind,
+    groups::Codes,
     header::{Headers, PartitionRun},
     part::{Part, index_error},
     path_tree::{ArrayScope, PathNode},
@@ -72,18 +74,15 @@ impl KindCounts {
         self.bools + self.ints + self.floats + self.texts + self.long_texts + self.big_numbers + self.nested
     }
 
-    /// How many documents have a value in the column of a type. None if others have one, too: converted to this type, or
-    /// because a text is too long for the dictionary.
-    pub(super) fn of_type(&self, read_as: PathType) -> Option<u64> {
-        let PathType { to, cast } = read_as;
-        let (stored, convertible, long_texts) = match to {
-            // Every value has a text.
-            Type::Text => (self.texts, self.present() - self.texts, self.long_texts),
-            Type::Int => (self.ints, self.floats + self.bools + self.texts + self.long_texts, 0),
-            Type::Bool => (self.bools, self.ints + self.texts + self.long_texts, 0),
-            _ => return None,
+    /// Whether every value has one of these codes or is NULL, as it is read.
+    pub(super) fn are_in(&self, codes: &Codes) -> bool {
+        let with_code = match codes.kind() {
+            ColumnKind::Text => self.texts,
+            ColumnKind::Int => self.ints,
+            ColumnKind::Float => self.floats,
+            ColumnKind::Bool => self.bools,
         };
-        (long_texts == 0 && !(cast && convertible > 0)).then_some(stored)
+        with_code == self.present() || (codes.has_all_values() && self.long_texts == 0)
     }
 }
 

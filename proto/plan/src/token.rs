@@ -12,6 +12,7 @@
 
 use std::{borrow::Cow, sync::LazyLock};
 
+use memchr::memchr2_iter;
 use regex::Regex;
 
 /// The token characters outside ASCII, as a bitmap with one bit per character.
@@ -78,6 +79,9 @@ pub fn lower(text: &str) -> Cow<'_, str> {
 /// Whether the tokens of a text contain these tokens, adjacent and in this order. An empty phrase is in no text.
 pub fn contains_phrase(text: &str, phrase: &[String]) -> bool {
     let [first, others @ ..] = phrase else { return false };
+    if !may_contain(text, first) {
+        return false;
+    }
     let mut rest = tokens(text);
     while let Some(written) = rest.next_raw() {
         if is(written, first) && begins_with(rest.clone(), others) {
@@ -104,7 +108,18 @@ fn is(written: &str, token: &str) -> bool {
 
 /// Whether some token of a text begins with this lower-case prefix.
 pub fn contains_prefix(text: &str, prefix: &str) -> bool {
-    tokens(text).any(|token| token.starts_with(prefix))
+    may_contain(text, prefix) && tokens(text).any(|token| token.starts_with(prefix))
+}
+
+/// Whether a text has these lower-case letters in a row, which most texts do not. It is not known of a text beyond ASCII.
+fn may_contain(text: &str, letters: &str) -> bool {
+    let (text, letters) = (text.as_bytes(), letters.as_bytes());
+    let Some(first) = letters.first() else { return true };
+    let is_there = |at: usize| {
+        let there = text[at..].get(..letters.len());
+        there.is_some_and(|there| there.eq_ignore_ascii_case(letters))
+    };
+    memchr2_iter(*first, first.to_ascii_uppercase(), text).any(is_there) || !text.is_ascii()
 }
 
 #[cfg(test)]

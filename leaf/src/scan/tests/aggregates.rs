@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use datafusion::{
-    arrow::{array::RecordBatch, compute::concat_batches, datatypes::Schema},
+    arrow::{
+        array::{ArrayRef, Int64Array, RecordBatch},
+        compute::concat_batches,
+        datatypes::Schema,
+    },
     datasource::MemTable,
     execution::TaskContext,
     functions_aggregate::{
@@ -26,7 +30,12 @@ use plan::{
     scan::{PartialAggregate, ScanSource, ScanTrailer, Stage},
 };
 
-use super::{super::weighted::WeightedAggregate, document, lines, random::SeededRng, request, scan, table, tail, view};
+use super::{
+    super::weighted::{FunctionTrial, WeightedAggregate},
+    document, lines,
+    random::SeededRng,
+    request, scan, table, tail, view,
+};
 use crate::{document::Document, view::ReadView};
 
 #[test]
@@ -131,6 +140,43 @@ fn aggregates_of_texts_equal_datafusions_over_the_rows() {
 }
 
 #[test]
+fn groups_of_cast_values_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("groups_of_cast_values_equal_datafusions_over_the_rows");
+    let text = |rng: &mut SeededRng| {
+        let entry = |rng: &mut SeededRng, key: &str, values: &[&str]| format!(r#""{key}":{}"#, rng.pick(values));
+        let entries = [
+            entry(rng, "n", &["0", "1", "-7", "null"]),
+            entry(rng, "b", &["true", "false", "null"]),
+            entry(
+                rng,
+                "t",
+                &["\"2015-01-01\"", "\"2015-01-01T00:00:00Z\"", "\"7\"", "\"x\"", "null"],
+            ),
+            entry(rng, "m", &["1", "1.0", "2.5", "true", "\"1\"", "[1]", "1e999", "null"]),
+        ];
+        format!("{{{}}}", entries.join(","))
+    };
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let view = view(&documents, &[1_500, 300], &[]);
+    for path in ["n", "b", "t", "m"] {
+        for to in ["text", "int", "double", "bool", "time"] {
+            for cast in ["", "!"] {
+                let name = format!("{path}:{to}{cast}");
+                let batch = table(&documents, std::slice::from_ref(&name));
+                let key = expressions::col(&name, &batch.schema()).expect("a column");
+                let count = aggregate(function("count"), vec![key.clone()], "n", &batch.schema());
+                let partial = partial_of(&batch, vec![(key, "key".to_owned())], vec![count], vec![None]);
+                let counted = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+                    let (_, trailer) = check_states(&view, read, &[&name], &partial, &batch);
+                    trailer.cast_failures
+                });
+                assert_eq!(counted[0], counted[1], "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_function_without_a_result_is_counted_for_each_document() {
     let mut rng = SeededRng::new("a_function_without_a_result_is_counted_for_each_document");
     let (documents, deleted, live) = documents_with_texts(&mut rng);
@@ -168,6 +214,60 @@ fn a_function_without_a_result_is_counted_for_each_document() {
         let [auto, raw] = [ScanSource::Auto, ScanSource::Raw].map(|read| counted(read, is_key, &filter));
         assert_eq!(auto, raw, "{is_key} {filter:?}");
         assert_eq!(!raw.1.is_empty(), fails, "some texts are no times: {is_key} {filter:?}");
+    }
+}
+
+#[test]
+fn a_function_with_results_is_counted_for_each_document() {
+    let text = |n: usize| format!(r#"{{"n":{}}}"#, [1, 1, 2, 3, 3, 3][n % 6]);
+    let mut documents: Vec<_> = (0..1_800).map(|n| document(n, &text(n as usize))).collect();
+    documents.extend((1_800..1_900).map(|n| document(n, r#"{"n":0}"#)));
+    let batch = table(&documents, &["n:int".to_owned()]);
+    let schema = batch.schema();
+    let warnings = WarningCounts::default();
+    let context = FunctionContext::new(warnings.clone(), || None);
+    let n = || expressions::col("n:int", &schema).expect("a column");
+    let remainder = || call("checked_mod", vec![expressions::lit(7i64), n()], &schema, &context);
+    let partial = |key: Arc<dyn PhysicalExpr>| {
+        let count = aggregate(function("count"), vec![expressions::lit(1i64)], "n", &schema);
+        partial_of(&batch, vec![(key, "key".to_owned())], vec![count], vec![None])
+    };
+    let view = view(&documents, &[1_200, 600], &[]);
+    let answers = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+        let stage = Stage::Partial(partial(remainder()));
+        let (states, _) = scan(&view, request(read, &["n:int"], vec![], stage)).expect("an answer");
+        (lines(&states), warnings.take().messages())
+    });
+    assert_eq!(answers[0], answers[1]);
+    let message = "remainder: 100 of 1900 values had no result and are NULL";
+    assert_eq!(answers[1].1, [message]);
+
+    // Segments count these documents: the functions are computed for three rows.
+    let is_positive: Arc<dyn PhysicalExpr> = Arc::new(BinaryExpr::new(n(), Operator::Gt, expressions::lit(0i64)));
+    let is_odd = Arc::new(BinaryExpr::new(remainder(), Operator::Eq, expressions::lit(1i64)));
+    let both = |left, right| -> Arc<dyn PhysicalExpr> { Arc::new(BinaryExpr::new(left, Operator::And, right)) };
+    for (key, is_accepted) in [
+        (remainder(), true),
+        (both(is_odd.clone(), is_positive.clone()), true),
+        // Whether it is called for a row depends on the others.
+        (both(is_positive, is_odd), false),
+    ] {
+        let weighted = WeightedAggregate::of(&partial(key.clone()))
+            .expect("a plan")
+            .expect("one");
+        let columns: Vec<ArrayRef> = [[1, 2, 3], [600, 300, 900]]
+            .map(|column| Arc::new(Int64Array::from_iter_values(column)) as ArrayRef)
+            .into();
+        let rows = RecordBatch::try_new(weighted.aggregate.input.clone(), columns).expect("rows");
+        let own = WarningCounts::default();
+        let trial = FunctionTrial::new(&weighted.aggregate, own.clone(), &FunctionContext::new(own, || None));
+        let accepted = trial.expect("a trial").accepts(&[rows], 1_800).expect("functions");
+        assert_eq!(accepted, is_accepted, "{key}");
+        let counted = warnings.take();
+        counted.count("remainder", 1, 3);
+        let total = if is_accepted { 1_800 } else { 3 };
+        let message = format!("remainder: 1 of {total} values had no result and are NULL");
+        assert_eq!(counted.messages(), [message], "{key}");
     }
 }
 

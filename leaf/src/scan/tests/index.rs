@@ -3,8 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
+    arrow::datatypes::DataType,
     functions::expr_fn::{regexp_replace, right},
     logical_expr::lit,
+    prelude::cast,
     scalar::ScalarValue,
 };
 use plan::{
@@ -110,6 +112,10 @@ impl Index for EveryDocument<'_> {
             Lookup::StringPrefix(path, prefix) => find(
                 self.cells(path, Type::Text),
                 &|cell| matches!(cell, Literal::Text(text) if text.starts_with(prefix)),
+            ),
+            Lookup::Containing(path, letters) => find(
+                self.cells(path, Type::Text),
+                &|cell| matches!(cell, Literal::Text(text) if text.to_lowercase().contains(letters)),
             ),
             Lookup::Exists(path, to) => find(self.cells(path, *to), &|_| true),
             Lookup::NoText(path) => {
@@ -293,6 +299,67 @@ fn conditions_on_functions_of_a_text_are_decided_by_the_index_of_the_texts() {
             (found, decided),
             "{what}: {condition}"
         );
+    }
+}
+
+#[test]
+fn a_condition_on_one_column_is_evaluated_once_for_each_value() {
+    let numbers = ["0", "1", "2", "3", "-4", "null", "\"2\"", "1.5", "true", "[2]"];
+    let flags = ["true", "false", "\"true\"", "null"];
+    let text = |n: usize| format!(r#"{{"a":{},"b":{},"n":{n}}}"#, numbers[n % 10], flags[n % 4]);
+    let documents: Vec<_> = (0..1_000).map(|n| super::document(n as i64, &text(n))).collect();
+    let deleted: Vec<u32> = (0..1_000).step_by(7).collect();
+    let view = super::view(&documents, &[1_000], &deleted);
+    let live: Vec<_> = (0..1_000)
+        .filter(|n| !deleted.contains(&(*n as u32)))
+        .map(|n: usize| documents[n].clone())
+        .collect();
+    let is_two = |name: &str| (column(name) + lit(1_i64)).eq(lit(3_i64));
+    let may_be_two = |name: &str| is_two(name).is_not_false();
+    let is_one = |name: &str| cast(column(name), DataType::Int64).eq(lit(1_i64));
+    for (condition, all_decided) in [
+        (is_two("a:int"), true),
+        // Other values have to be converted.
+        (is_two("a:int!"), false),
+        (may_be_two("a:int"), true),
+        (may_be_two("a:int!"), false),
+        (is_one("b:bool"), true),
+        (is_one("b:bool!"), false),
+    ] {
+        let stage = Stage::Rows { limit: None };
+        let request = super::request(ScanSource::Auto, &["n:int"], vec![condition.clone()], stage);
+        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        let expected = model(&live, &["n:int"], &condition);
+        assert_eq!(super::lines(&batches), expected, "{condition}");
+        let decided = trailer.counts.index;
+        assert!(decided > 400, "{condition}: {decided} were decided");
+        assert_eq!(decided == live.len() as u64, all_decided, "{condition}: {decided}");
+    }
+}
+
+#[test]
+fn long_texts_are_read_only_if_a_word_contains_that_of_the_pattern() {
+    let filler = "filler ".repeat(40);
+    let text = |n: i64| format!(r#"{{"t":"{filler} Number{}, 1\u017fix","n":{n}}}"#, n % 20);
+    let documents: Vec<_> = (0..1_200).map(|n| super::document(n, &text(n))).collect();
+    let view = super::view(&documents, &[1_200], &[]);
+    for (condition, raw) in [
+        (column("t:text").like(lit("%mber3, %")), 60),
+        (column("t:text!").like(lit("f%Number3_1%")), 60),
+        (column("t:text").like(lit("%number3%")), 60),
+        (column("t:text").ilike(lit("%NUMBER3%")), 60),
+        // The letter of the documents is an s without case, but no s as a token.
+        (column("t:text").ilike(lit("%mber3, 1six")), 60),
+        (column("t:text").ilike(lit("%1s%")), 1_200),
+        (column("t:text").not_like(lit("%Number3%")), 1_200),
+        (column("t:text").like(lit("%")), 1_200),
+    ] {
+        let stage = Stage::Rows { limit: None };
+        let request = super::request(ScanSource::Auto, &["n:int"], vec![condition.clone()], stage);
+        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        let expected = model(&documents, &["n:int"], &condition);
+        assert_eq!(super::lines(&batches), expected, "{condition}");
+        assert!(trailer.counts.raw <= raw, "{condition}: {}", trailer.counts.raw);
     }
 }
 

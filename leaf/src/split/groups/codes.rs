@@ -2,19 +2,29 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array};
-use plan::Type;
+use datafusion::arrow::{
+    array::{Array as _, ArrayRef, BooleanArray, Int64Array},
+    buffer::BooleanBuffer,
+};
+use plan::{PathType, Type, functions::convert::cast_as_json};
+use roaring::RoaringBitmap;
 
 use super::super::{
-    columns::{Columns, TextColumn},
+    column_name::ColumnKind,
+    columns::{Columns, TextColumn, documents_with_codes},
     part::index_error,
     path_tree::ArrayScope,
     stored_column::{DocumentValues, StoredColumn},
 };
 use crate::error::Error;
 
-/// The codes of a column's values.
-pub(super) enum Codes {
+/// The codes of a column's values, and the type that these become.
+pub(in crate::split) struct Codes {
+    stored: StoredCodes,
+    read_as: PathType,
+}
+
+enum StoredCodes {
     /// Ordinals of the dictionary.
     Texts(Arc<TextColumn>),
     /// Distances from the least value; and the number of those that are possible.
@@ -28,51 +38,91 @@ pub(super) enum Codes {
 }
 
 impl Codes {
-    /// Opens the column of the values of a type at a path. None if there are none, or they have no codes.
-    pub(super) fn open(columns: &Columns, path: u32, scope: &ArrayScope, to: Type) -> Result<Option<Self>, Error> {
-        Ok(match to {
-            Type::Text if scope.texts > 0 => Some(Self::Texts(columns.texts(path, false).map_err(index_error)?)),
-            Type::Int if scope.ints > 0 => {
+    /// Opens the column of the values at a path that most likely become values of a type. None if there are none, or they
+    /// have no codes.
+    pub(in crate::split) fn open(
+        columns: &Columns,
+        path: u32,
+        scope: &ArrayScope,
+        read_as: PathType,
+    ) -> Result<Option<Self>, Error> {
+        let counts = [
+            (ColumnKind::Text, scope.texts),
+            (ColumnKind::Int, scope.ints),
+            (ColumnKind::Bool, scope.bools),
+        ];
+        let own = match read_as.to {
+            Type::Text => ColumnKind::Text,
+            Type::Int | Type::Double => ColumnKind::Int,
+            Type::Bool => ColumnKind::Bool,
+            // Few documents have the same time, or the same object.
+            Type::Time | Type::Json | Type::Canonical | Type::Rank => return Ok(None),
+        };
+        let mut present = counts.into_iter().filter(|(_, count)| *count > 0);
+        let kind = match present.clone().find(|(kind, _)| *kind == own) {
+            None if read_as.cast => present.next(),
+            kind => kind,
+        };
+        let Some((kind, _)) = kind else { return Ok(None) };
+        let stored = match kind {
+            ColumnKind::Text => StoredCodes::Texts(columns.texts(path, false).map_err(index_error)?),
+            ColumnKind::Bool => StoredCodes::Bools(columns.bools(path, false).map_err(index_error)?),
+            _ => {
                 let column = columns.ints(path, false).map_err(index_error)?;
                 let least = column.min_value();
-                let distances = least.abs_diff(column.max_value()).checked_add(1);
-                distances.map(|distances| Self::Ints {
+                let Some(distances) = least.abs_diff(column.max_value()).checked_add(1) else {
+                    return Ok(None);
+                };
+                StoredCodes::Ints {
                     column,
                     least,
                     distances,
-                })
+                }
             }
-            Type::Bool if scope.bools > 0 => Some(Self::Bools(columns.bools(path, false).map_err(index_error)?)),
-            _ => None,
-        })
+        };
+        Ok(Some(Self { stored, read_as }))
+    }
+
+    /// The kind of the values that have codes.
+    pub(in crate::split) fn kind(&self) -> ColumnKind {
+        match self.stored {
+            StoredCodes::Texts(_) => ColumnKind::Text,
+            StoredCodes::Ints { .. } => ColumnKind::Int,
+            StoredCodes::Bools(_) => ColumnKind::Bool,
+        }
+    }
+
+    /// Whether a value of another kind is NULL.
+    pub(in crate::split) fn has_all_values(&self) -> bool {
+        !self.read_as.cast && self.read_as.to != Type::Double
     }
 
     /// The code of NULL: the number of the others.
-    pub(super) fn null(&self) -> u64 {
-        match self {
-            Self::Texts(column) => column.distinct() as u64,
-            Self::Ints { distances, .. } => *distances,
-            Self::Bools(_) => 2,
+    pub(in crate::split) fn null(&self) -> u64 {
+        match &self.stored {
+            StoredCodes::Texts(column) => column.distinct() as u64,
+            StoredCodes::Ints { distances, .. } => *distances,
+            StoredCodes::Bools(_) => 2,
         }
     }
 
     /// The number of codes.
-    pub(super) fn count(&self) -> u64 {
+    pub(in crate::split) fn count(&self) -> u64 {
         self.null().saturating_add(1)
     }
 
     /// The codes of these documents (ascending).
-    pub(super) fn of(&self, documents: &[u32]) -> Vec<u64> {
-        let (mut codes, present) = match self {
-            Self::Texts(column) => {
+    pub(in crate::split) fn of(&self, documents: &[u32]) -> Vec<u64> {
+        let (mut codes, present) = match &self.stored {
+            StoredCodes::Texts(column) => {
                 let DocumentValues { values, present } = column.ordinals.values_of(documents);
                 (values, present)
             }
-            Self::Ints { column, least, .. } => {
+            StoredCodes::Ints { column, least, .. } => {
                 let DocumentValues { values, present } = column.values_of(documents);
                 (values.into_iter().map(|int| int.abs_diff(*least)).collect(), present)
             }
-            Self::Bools(column) => {
+            StoredCodes::Bools(column) => {
                 let DocumentValues { values, present } = column.values_of(documents);
                 (values.into_iter().map(u64::from).collect(), present)
             }
@@ -84,20 +134,33 @@ impl Codes {
         codes
     }
 
-    /// The values of these codes.
-    pub(super) fn values(&self, codes: &[Option<u64>]) -> Result<ArrayRef, Error> {
+    /// The documents whose value has one of these codes: there is a bit for each but that of NULL.
+    pub(in crate::split) fn documents(&self, codes: &BooleanBuffer) -> RoaringBitmap {
+        match &self.stored {
+            StoredCodes::Texts(column) => column.documents(codes),
+            StoredCodes::Ints { column, least, .. } => documents_with_codes(column, codes, |int| int.abs_diff(*least)),
+            StoredCodes::Bools(column) => documents_with_codes(column, codes, u64::from),
+        }
+    }
+
+    /// The values of these codes. One that cannot be converted is NULL.
+    pub(in crate::split) fn values(&self, codes: &[Option<u64>]) -> Result<ArrayRef, Error> {
         let codes_of = || codes.iter().copied();
-        Ok(match self {
-            Self::Texts(column) => column.values(codes)?,
-            Self::Ints { least, .. } => {
+        let stored: ArrayRef = match &self.stored {
+            StoredCodes::Texts(column) => column.values(codes)?,
+            StoredCodes::Ints { least, .. } => {
                 let int = |distance: u64| least.wrapping_add_unsigned(distance);
                 Arc::new(codes_of().map(|code| code.map(int)).collect::<Int64Array>())
             }
-            Self::Bools(_) => Arc::new(
+            StoredCodes::Bools(_) => Arc::new(
                 codes_of()
                     .map(|code| code.map(|code| code > 0))
                     .collect::<BooleanArray>(),
             ),
+        };
+        Ok(match *stored.data_type() == self.read_as.to.arrow() {
+            true => stored,
+            false => cast_as_json(&stored, self.read_as.to)?.finish(),
         })
     }
 }

@@ -79,7 +79,7 @@ fn convert_as_json(call: &Call) -> Result<ArrayRef> {
         return exec_err!("{JSON_CAST} does not convert to {target}");
     };
     let converted = cast_as_json(&call.column(0)?, to)?;
-    // As `json_get` does. What counts successes, too, cannot be computed once for many equal values.
+    // As `json_get` does. What counts successes, too, is computed twice where a row stands for many documents.
     if converted.cast_failures > 0 {
         call.count(
             &format!("as {}", call.text(2)?),

@@ -23,6 +23,7 @@ use datafusion::{
 use super::{
     bounded,
     context::FunctionContext,
+    formatted_times,
     function::{schema_name, unbounded_result},
     in_utc,
     registry::{self, Property},
@@ -119,7 +120,8 @@ impl Lenient {
     /// DataFusion's result, with NULL if it has none.
     fn compute(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let has_columns = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
-        match in_utc::invoke(&self.function, args.clone()) {
+        let formatted = formatted_times::format(&self.function, args);
+        match formatted.unwrap_or_else(|| in_utc::invoke(&self.function, args.clone())) {
             Err(_) if has_columns => self.compute_by_row(args),
             // Scalars are the values of subqueries, and literals only if the result is a text or a list.
             Err(error) if is_caused_by_values(&error) => self.null(args),

@@ -14,6 +14,7 @@ mod context;
 pub mod convert;
 mod distinct_count;
 pub mod extreme;
+mod formatted_times;
 mod function;
 mod growth;
 mod in_utc;

@@ -28,6 +28,23 @@ impl WarningCounts {
         self.0.lock().is_empty()
     }
 
+    /// Whether some value had no result.
+    pub fn has_failures(&self) -> bool {
+        self.0.lock().values().any(|(failed, _)| *failed > 0)
+    }
+
+    /// Moves these counts out, so that counting starts anew.
+    pub fn take(&self) -> Self {
+        Self(Arc::new(Mutex::new(std::mem::take(&mut *self.0.lock()))))
+    }
+
+    /// Adds other counts, as if each of their values had occurred so many times.
+    pub fn add(&self, other: &Self, times: u64) {
+        for (operation, (failed, total)) in other.0.lock().iter() {
+            self.count(operation, failed * times, total * times);
+        }
+    }
+
     /// One text per operation, for example `sqrt: 1 of 4 values had no result and are NULL`.
     pub fn messages(&self) -> Vec<String> {
         let counts = self.0.lock();
