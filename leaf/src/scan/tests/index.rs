@@ -350,6 +350,7 @@ fn long_texts_are_read_only_if_a_word_contains_that_of_the_pattern() {
         (column("t:text").ilike(lit("%NUMBER3%")), 60),
         // The letter of the documents is an s without case, but no s as a token.
         (column("t:text").ilike(lit("%mber3, 1six")), 60),
+        (column("t:text").ilike(lit("%1six")), 1_200),
         (column("t:text").ilike(lit("%1s%")), 1_200),
         (column("t:text").not_like(lit("%Number3%")), 1_200),
         (column("t:text").like(lit("%")), 1_200),
