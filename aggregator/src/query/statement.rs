@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use datafusion::{logical_expr::LogicalPlan, physical_plan::execute_stream, sql::sqlparser::ast};
+use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
 use plan::Type;
 use proto::{
@@ -30,12 +30,6 @@ use crate::{
     sql::{self, SchemaContext as _, Statement},
 };
 
-/// A plan from the cache, for one run.
-enum ReusedPlan<'c> {
-    Physical(CopiedPlan),
-    Logical(&'c LogicalPlan),
-}
-
 /// Starts a statement of any kind.
 pub(super) async fn run(
     engine: &Engine,
@@ -45,7 +39,14 @@ pub(super) async fn run(
     let catalog = engine.catalog();
     let shape = StatementShape::of(request);
     let mut read_views = None;
-    if let Some((cached, values)) = cached_plan(engine, request, shape.as_ref(), &catalog) {
+    let kept = statement_shape::key(request).and_then(|key| engine.plans.get(&key, &catalog));
+    let kept_for_shape = || {
+        let shape = shape.as_ref()?;
+        let cached = engine.plans.get(&shape.key, &catalog)?;
+        Some((cached, ScanValues::texts(Arc::clone(&shape.texts))))
+    };
+    let cached = kept.map(|cached| (cached, ScanValues::default()));
+    if let Some((cached, values)) = cached.or_else(kept_for_shape) {
         let (opened, planned) = reuse(engine, context, &catalog, &cached, values, &request.options).await?;
         if let Some(planned) = planned {
             return execute(opened, planned, cached.rows_max);
@@ -76,22 +77,6 @@ pub(super) async fn run(
     }
 }
 
-/// The plan of a statement from the cache, and the values for its scans.
-fn cached_plan(
-    engine: &Engine,
-    request: &SqlQuery,
-    shape: Option<&StatementShape>,
-    catalog: &Arc<Catalog>,
-) -> Option<(Arc<CachedPlan>, ScanValues)> {
-    let with_texts = engine.plans.get(&statement_shape::key(request)?, catalog);
-    if let Some(cached) = with_texts {
-        return Some((cached, ScanValues::default()));
-    }
-    let shape = shape?;
-    let cached = engine.plans.get(&shape.key, catalog)?;
-    Some((cached, ScanValues::texts(Arc::clone(&shape.texts))))
-}
-
 /// Opens the shards that a plan from the cache reads. Also returns the plan over them, unless they need another one.
 pub(super) async fn reuse(
     engine: &Engine,
@@ -101,16 +86,11 @@ pub(super) async fn reuse(
     values: ScanValues,
     options: &QueryOptions,
 ) -> Result<(QueryViews, Option<ExecutablePlan>), Problem> {
-    let plan = match &cached.plan {
-        ReusablePlan::Physical(template) => {
-            ReusedPlan::Physical(CopiedPlan::new(engine, context, template, values.clone())?)
-        }
-        ReusablePlan::Logical(plan) => ReusedPlan::Logical(plan),
+    let copied = match &cached.plan {
+        ReusablePlan::Physical(template) => Some(CopiedPlan::new(engine, context, template, values.clone())?),
+        ReusablePlan::Logical(_) => None,
     };
-    let expected = |time_path, shards| match &plan {
-        ReusedPlan::Physical(plan) => plan.expected_scan(context, time_path, shards),
-        ReusedPlan::Logical(_) => None,
-    };
+    let expected = |time_path, shards| copied.as_ref()?.expected_scan(context, time_path, shards);
     let names = cached.collections();
     let opened = QueryViews::open_to_scan(context, catalog, &names, &options.at_least, &expected).await?;
     let (opened, prefetched) = opened;
@@ -118,14 +98,14 @@ pub(super) async fn reuse(
     if !cached.fits(&opened) {
         return Ok((opened, None));
     }
-    let planned = match plan {
-        ReusedPlan::Physical(plan) => plan.over(engine, context, &opened, prefetched),
-        ReusedPlan::Logical(plan) => {
+    let planned = match &cached.plan {
+        ReusablePlan::Physical(_) => copied.map(|plan| plan.over(engine, context, &opened, prefetched)),
+        ReusablePlan::Logical(plan) => {
             let plan = plan_cache::bind(plan, context, &opened).map_err(failure::problem)?;
-            planner::plan_optimized(engine, context, &opened, &plan, &values).await?
+            Some(planner::plan_optimized(engine, context, &opened, &plan, &values).await?)
         }
     };
-    Ok((opened, Some(planned)))
+    Ok((opened, planned))
 }
 
 const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \

@@ -95,10 +95,13 @@ fn filled(query: SearchExpr, tests: &[Match]) -> SearchExpr {
         SearchExpr::And(parts) => SearchExpr::And(all(parts)),
         SearchExpr::Or(parts) => SearchExpr::Or(all(parts)),
         SearchExpr::Not(part) => SearchExpr::Not(Box::new(filled(*part, tests))),
-        SearchExpr::Clause { name, matches } => SearchExpr::Clause {
-            name,
-            matches: matches.place().map_or(matches, |place| tests[place].clone()),
-        },
+        SearchExpr::Clause { name, matches } => {
+            let test = matches.place().and_then(|place| tests.get(place)).cloned();
+            SearchExpr::Clause {
+                name,
+                matches: test.unwrap_or(matches),
+            }
+        }
     }
 }
 
