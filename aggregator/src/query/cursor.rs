@@ -21,7 +21,7 @@ pub(super) struct RowsPageStart {
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     by: String,
-    /// Cast to text; [`read`] casts them back.
+    /// Cast to text, times as numbers; [`read`] casts them back.
     keys: Vec<Option<String>>,
     rows: usize,
 }
@@ -32,8 +32,9 @@ const EQUAL_ROWS_MAX: usize = 100_000;
 /// Writes the cursor of a page of rows.
 pub(super) fn write(by: &str, after: &RowsPageStart) -> Result<String, Problem> {
     let text = |value: &ScalarValue| {
-        value
-            .cast_to(&DataType::Utf8)
+        written(&value.data_type())
+            .map_or_else(|| Ok(value.clone()), |number| value.cast_to(&number))
+            .and_then(|value| value.cast_to(&DataType::Utf8))
             .map(|text| text.try_as_str().flatten().map(str::to_owned))
     };
     let keys = after
@@ -70,7 +71,11 @@ pub(super) fn read(text: &str, by: &str, types: &[DataType]) -> Result<RowsPageS
     let value = |(text, of): (Option<String>, &DataType)| match text {
         None => ScalarValue::try_from(of).ok(),
         text => {
-            let value = ScalarValue::Utf8(text).cast_to(of).ok();
+            let text = ScalarValue::Utf8(text);
+            let value = written(of)
+                .map_or_else(|| Ok(text.clone()), |number| text.cast_to(&number))
+                .and_then(|value| value.cast_to(of))
+                .ok();
             value.filter(|value| !value.is_null())
         }
     };
@@ -85,6 +90,11 @@ pub(super) fn read(text: &str, by: &str, types: &[DataType]) -> Result<RowsPageS
         values,
         rows: cursor.rows,
     })
+}
+
+/// The type that a value is cast to before it becomes text: the text of a time beyond the year 9999 does not read back.
+fn written(of: &DataType) -> Option<DataType> {
+    matches!(of, DataType::Timestamp(..)).then_some(DataType::Int64)
 }
 
 fn sort_order_differs() -> Problem {

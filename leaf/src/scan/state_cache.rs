@@ -111,6 +111,7 @@ impl StateCache {
         };
         // Dropped after the lock is released.
         let _displaced;
+        let mut replaced: Vec<Arc<SplitStates>> = Vec::new();
         let mut requests = self.requests.lock();
         let Some(request) = requests.get(&key) else {
             let bytes = ENTRY_BYTES + key.request.len();
@@ -147,8 +148,9 @@ impl StateCache {
         if request.splits.len() > view.segments.len() {
             let live: HashSet<u64> = view.segments.iter().map(|split| split.segment.uid()).collect();
             _displaced = requests.update(&divided.key, |request, bytes| {
-                let replaced = request.splits.extract_if(|uid, _| !live.contains(uid));
-                *bytes -= replaced.map(|(_, states)| states.bytes()).sum::<usize>();
+                let others = request.splits.extract_if(|uid, _| !live.contains(uid));
+                replaced.extend(others.map(|(_, states)| states));
+                *bytes -= replaced.iter().map(|states| states.bytes()).sum::<usize>();
             });
         }
         Some(divided)
@@ -156,11 +158,12 @@ impl StateCache {
 
     /// Caches the states of a split.
     pub(super) fn put(&self, key: &RequestKey, split: &SegmentView, states: SplitStates) {
-        // Dropped after the lock is released.
+        // Both are dropped after the lock is released.
+        let mut replaced = None;
         let _displaced = self.requests.lock().update(key, |request, bytes| {
             *bytes += states.bytes();
-            let replaced = request.splits.insert(split.segment.uid(), Arc::new(states));
-            *bytes -= replaced.map_or(0, |replaced| replaced.bytes());
+            replaced = request.splits.insert(split.segment.uid(), Arc::new(states));
+            *bytes -= replaced.as_ref().map_or(0, |replaced| replaced.bytes());
         });
     }
 

@@ -29,7 +29,7 @@ use datafusion::{
     physical_expr::{
         HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions::{BinaryExpr, Column as PhysicalColumn, IsNotNullExpr, Literal, case, col},
+        expressions::{BinaryExpr, Column as PhysicalColumn, InListExpr, IsNotNullExpr, Literal, case, col},
     },
 };
 use plan::{
@@ -162,12 +162,15 @@ fn calls_lambda(expression: Arc<dyn PhysicalExpr>) -> bool {
 }
 
 /// Whether what an expression counts depends on which rows are evaluated together, and not only on each row: AND and OR
-/// may evaluate their right side for some rows only, and a call without columns is evaluated once for all.
+/// may evaluate their right side for some rows only, IN the items of a computed list, and a call without columns is evaluated once for all.
 fn counts_batches(expression: &Arc<dyn PhysicalExpr>) -> bool {
     let is_column = |part: &Arc<dyn PhysicalExpr>| Ok(part.is::<PhysicalColumn>());
     let depends = expression.exists(|part| {
         if part.is::<ScalarFunctionExpr>() {
             return Ok(!part.exists(is_column)?);
+        }
+        if let Some(list) = part.downcast_ref::<InListExpr>() {
+            return Ok(list.list().iter().cloned().any(calls_function));
         }
         Ok(part.downcast_ref::<BinaryExpr>().is_some_and(|binary| {
             matches!(binary.op(), Operator::And | Operator::Or) && calls_function(binary.right().clone())
@@ -182,7 +185,7 @@ pub(super) struct FunctionTrial {
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     /// What they count.
     warnings: WarningCounts,
-    /// What the expressions of the aggregate count: once for each row. None if nobody asks.
+    /// The counts of the aggregate's own calls, which count each row once. None if no call has a context.
     counted: Option<WarningCounts>,
     counts_batches: bool,
     has_failed: bool,

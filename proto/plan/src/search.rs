@@ -98,7 +98,8 @@ pub struct SearchTemplate {
 const PLACE: &str = "\u{1}test";
 
 impl SearchTemplate {
-    /// Parses a search. Its text must not contain the beginning of a place, otherwise its template is the search itself.
+    /// Parses a search. Its template is the search itself if its text contains the beginning of a place, or if the template
+    /// would be too long.
     pub fn of(text: &str) -> Result<Self, Problem> {
         let mut parser = parser(text)?;
         parser.parse()?;
@@ -117,6 +118,13 @@ impl SearchTemplate {
             from = at.end;
         }
         template.text.push_str(&text[from..]);
+        // A place may be longer than the test.
+        if template.text.len() > SEARCH_BYTES_MAX {
+            template = Self {
+                text: text.to_owned(),
+                tests: Vec::new(),
+            };
+        }
         Ok(template)
     }
 }

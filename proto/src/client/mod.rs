@@ -81,7 +81,11 @@ impl Peer {
 
     /// The value with which this peer has answered a call.
     pub fn value<T: DeserializeOwned>(&self, answer: Result<Response<Json>, Status>) -> Result<T, Problem> {
-        self.answer(answer)?.decode()
+        // Not the caller's fault, so a batch is sent again.
+        self.answer(answer)?.decode().map_err(|problem| {
+            let detail = format!("node {} answered in another form: {}", self.name, problem.detail);
+            Problem::new(Code::Internal, detail).hint("run the same release on all nodes")
+        })
     }
 
     /// A request with a value, see [`Peer::request`].

@@ -21,6 +21,9 @@ fn a_cursor_reads_back_in_every_type() {
         ScalarValue::LargeUtf8(None),
         ScalarValue::Null,
         ScalarValue::TimestampMicrosecond(Some(-5), Some("UTC".into())),
+        // The years 10000 and -1.
+        ScalarValue::TimestampMicrosecond(Some(253_402_318_799_000_000), Some("UTC".into())),
+        ScalarValue::TimestampMicrosecond(Some(-62_198_755_200_000_000), Some("UTC".into())),
         ScalarValue::TimestampNanosecond(Some(1_769_853_600_000_000_001), None),
         ScalarValue::Date32(Some(20_000)),
     ];

@@ -106,6 +106,17 @@ fn filled(query: SearchExpr, tests: &[Match]) -> SearchExpr {
 }
 
 #[test]
+fn the_template_of_the_longest_search_is_not_too_long() {
+    for search in [
+        "a".to_owned() + &" ".repeat(SEARCH_BYTES_MAX - 1),
+        "a ".repeat(CLAUSES_MAX),
+    ] {
+        let template = SearchTemplate::of(&search).expect("a search");
+        parse(&template.text).expect("its template");
+    }
+}
+
+#[test]
 fn a_template_with_its_tests_is_the_search() {
     let table = [
         ("", 0),
