@@ -1,6 +1,7 @@
 //! Scan task: a prepared request over one view, and its units of work.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc, OnceLock,
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     error::Error,
     matches::Matches,
-    split::SegmentPart,
+    split::{DecidedValues, SegmentPart},
     view::{ReadView, SegmentView},
 };
 
@@ -251,25 +252,27 @@ impl ScanTask {
                 Matches::default()
             }
         };
-        let mut open_conjuncts = Vec::new();
+        let (mut open_conjuncts, mut decided_columns) = (Vec::new(), Vec::new());
         for (number, conjunct) in self.conjuncts.iter().enumerate() {
             if bounds.is_empty() {
                 break;
             }
             self.check()?;
             let mut found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
-            if let Some(decided) = self.decide_values(part, conjunct, &(bounds.possible() & &found.candidates))? {
-                let certain = found.certain | (decided.certain & &found.candidates);
+            let open = bounds.possible() & &found.candidates;
+            if let Some((column, decided)) = self.decide_values(part, conjunct, &open)? {
                 found = Matches {
-                    certain,
-                    candidates: decided.candidates & found.candidates,
+                    certain: found.certain | (&decided.found.certain & &found.candidates),
+                    candidates: &decided.found.candidates & found.candidates,
                 };
+                decided_columns.push((column, open - &decided.found.candidates, decided));
             }
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }
             bounds = bounds.and(&found);
         }
+        self.count_decided(decided_columns, &open_conjuncts, &bounds);
         let Matches {
             certain: pass,
             candidates: undecided,
@@ -291,14 +294,48 @@ impl ScanTask {
         })
     }
 
-    /// Where a condition on one column is true, decided once for each distinct value of the part. None if that is not
-    /// worth while for these documents.
+    /// Counts the values that were decided without being read, as if they had been: documents that are read anyway are
+    /// counted then.
+    fn count_decided(
+        &self,
+        decided: Vec<(usize, RoaringBitmap, DecidedValues)>,
+        open_conjuncts: &[usize],
+        bounds: &Matches,
+    ) {
+        let mut counted = BTreeMap::<usize, RoaringBitmap>::new();
+        for (
+            column,
+            mut documents,
+            DecidedValues {
+                present, cast_failures, ..
+            },
+        ) in decided
+        {
+            let reads = |conjunct: &usize| self.conjuncts[*conjunct].condition.columns.contains(&column);
+            if self.prepared.wanted.contains(&column) {
+                documents -= bounds.possible();
+            } else if open_conjuncts.iter().any(reads) {
+                documents -= &bounds.candidates;
+            }
+            let of_column = counted.entry(column).or_default();
+            documents -= &*of_column;
+            let (present, failures) = (
+                present.intersection_len(&documents),
+                cast_failures.intersection_len(&documents),
+            );
+            self.stats.lock().count_values(column, present, failures);
+            *of_column |= documents;
+        }
+    }
+
+    /// Where a condition on one column is true, decided once for each distinct value of the part; and the column. None if
+    /// that is not worth while for these documents.
     fn decide_values(
         &self,
         part: SegmentPart,
         conjunct: &Conjunct,
         candidates: &RoaringBitmap,
-    ) -> Result<Option<Matches>, Error> {
+    ) -> Result<Option<(usize, DecidedValues)>, Error> {
         let [column] = conjunct.condition.columns.as_slice() else {
             return Ok(None);
         };
@@ -306,9 +343,10 @@ impl ScanTask {
         // is evaluated for documents.
         let warnings = WarningCounts::default();
         let context = self.function_context(warnings.clone());
-        let mut own = None;
+        let (mut own, mut evaluated) = (None, 0);
         let passes = |values: ArrayRef| {
             let rows = values.len();
+            evaluated += rows as u64;
             let own = match &mut own {
                 Some(own) => own,
                 none => none.insert(conjunct.in_context(context.clone())?),
@@ -320,7 +358,13 @@ impl ScanTask {
             decided => decided?,
         };
         self.check()?;
-        Ok(decided.filter(|_| !warnings.has_failures()))
+        let Some(decided) = decided.filter(|_| !warnings.has_failures()) else {
+            return Ok(None);
+        };
+        let documents = candidates.len() - candidates.intersection_len(&decided.found.candidates);
+        let counted = &self.stats.lock().warnings;
+        counted.add_for_documents(&warnings, evaluated, documents);
+        Ok(Some((*column, decided)))
     }
 
     fn is_stored(&self, part: SegmentPart, conjunct: usize) -> bool {

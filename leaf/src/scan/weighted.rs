@@ -261,7 +261,7 @@ impl FunctionTrial {
             let documents = documents.as_primitive::<Int64Type>().value(start);
             if documents > 1 {
                 self.evaluate(&sorted.slice(start, end - start))?;
-                counted.add(&self.warnings.take(), documents as u64 - 1);
+                counted.add_for_documents(&self.warnings.take(), 1, documents as u64 - 1);
             }
         }
         Ok(())

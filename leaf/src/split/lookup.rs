@@ -23,6 +23,16 @@ use crate::{error::Error, matches::Matches};
 /// A bound: a value, and whether it is inclusive. None is unbounded.
 type LiteralBound<'a> = Option<&'a (Literal, bool)>;
 
+/// What the distinct values of a column decide about a condition.
+pub(crate) struct DecidedValues {
+    /// Where the condition is true. Its candidates are the documents whose value has to be read.
+    pub found: Matches,
+    /// The documents with a non-null value.
+    pub present: RoaringBitmap,
+    /// Those of them, not to be read, whose value does not convert to the column's type.
+    pub cast_failures: RoaringBitmap,
+}
+
 impl Part {
     /// The documents that match a condition, or None if this part knows nothing about it.
     pub(super) fn lookup(&self, lookup: &Lookup) -> Result<Option<Matches>, Error> {
@@ -57,7 +67,7 @@ impl Part {
         column: &plan::Column,
         candidates: &RoaringBitmap,
         mut passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
-    ) -> Result<Option<Matches>, Error> {
+    ) -> Result<Option<DecidedValues>, Error> {
         /// Documents per distinct value that make it worth while.
         const DOCUMENTS_PER_VALUE: u64 = 2;
         const BLOCK_VALUES: u64 = 8_192;
@@ -92,15 +102,21 @@ impl Part {
             ColumnKind::Bool => self.with_bools(id, false)?,
             _ => self.with_ints(id, false)?,
         };
+        let present = self.present(id, false)?;
+        let without_code = &present - &with_code;
         let mut others = match codes.has_all_values() {
             true => self.outside(id).long_texts.clone(),
-            false => self.present(id, false)? - &with_code,
+            false => without_code.clone(),
         };
         others |= &self.paths.header_only;
         if passes(new_null_array(&column.read_as.to.arrow(), 1))?.value(0) {
             certain |= self.all() - with_code;
         }
-        Ok(Some(Matches::certain(certain).with_candidates(&others)))
+        Ok(Some(DecidedValues {
+            found: Matches::certain(certain).with_candidates(&others),
+            present,
+            cast_failures: without_code - others,
+        }))
     }
 
     /// Resolves a path of keys and calls `find` with it. Only incompletely indexed documents may have values at a path

@@ -85,6 +85,7 @@ pub(crate) use self::{
     checksummed_file::ChecksumMismatch,
     footer::{SplitFacts, SplitOrigin},
     groups::Groups,
+    lookup::DecidedValues,
     prune::PartStatistics,
     statistics::TimeBounds,
 };
@@ -149,7 +150,7 @@ impl SegmentPart<'_> {
         column: &Column,
         candidates: &RoaringBitmap,
         passes: impl FnMut(ArrayRef) -> Result<BooleanArray, Error>,
-    ) -> Result<Option<Matches>, Error> {
+    ) -> Result<Option<DecidedValues>, Error> {
         self.part.decide_values(column, candidates, passes)
     }
 

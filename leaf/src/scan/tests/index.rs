@@ -11,7 +11,7 @@ use datafusion::{
 };
 use plan::{
     Column, ColumnSource, Path, Type,
-    scan::{ScanSource, Stage},
+    scan::{ScanSource, ScanTrailer, Stage},
 };
 use roaring::RoaringBitmap;
 
@@ -326,11 +326,22 @@ fn a_condition_on_one_column_is_evaluated_once_for_each_value() {
         (is_one("b:bool"), true),
         (is_one("b:bool!"), false),
     ] {
-        let stage = Stage::Rows { limit: None };
-        let request = super::request(ScanSource::Auto, &["n:int"], vec![condition.clone()], stage);
-        let (batches, trailer) = super::scan(&view, request).expect("an answer");
+        let [(batches, trailer), (_, raw)] = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+            let stage = Stage::Rows { limit: None };
+            let request = super::request(read, &["n:int"], vec![condition.clone()], stage);
+            super::scan(&view, request).expect("an answer")
+        });
         let expected = model(&live, &["n:int"], &condition);
         assert_eq!(super::lines(&batches), expected, "{condition}");
+        let failures = |trailer: &ScanTrailer| {
+            trailer
+                .cast_failures
+                .iter()
+                .find(|f| f.column.name() != "n:int")
+                .cloned()
+        };
+        assert!(failures(&raw).is_some_and(|of_column| of_column.total > 0));
+        assert_eq!(failures(&trailer), failures(&raw), "{condition}");
         let decided = trailer.counts.index;
         assert!(decided > 400, "{condition}: {decided} were decided");
         assert_eq!(decided == live.len() as u64, all_decided, "{condition}: {decided}");

@@ -38,10 +38,11 @@ impl WarningCounts {
         Self(Arc::new(Mutex::new(std::mem::take(&mut *self.0.lock()))))
     }
 
-    /// Adds other counts, as if each of their values had occurred so many times.
-    pub fn add(&self, other: &Self, times: u64) {
+    /// Adds what was counted for `rows` rows as if it had been counted for as many documents.
+    pub fn add_for_documents(&self, other: &Self, rows: u64, documents: u64) {
+        let of_documents = |count: u64| (u128::from(count) * u128::from(documents) / u128::from(rows.max(1))) as u64;
         for (operation, (failed, total)) in other.0.lock().iter() {
-            self.count(operation, failed * times, total * times);
+            self.count(operation, of_documents(*failed), of_documents(*total));
         }
     }
 
