@@ -17,6 +17,8 @@ pub struct SqlQuery {
     pub sql: String,
     /// The values of `$1`, `$2`, …
     pub parameters: Vec<serde_json::Value>,
+    /// Who makes a change, as the client says.
+    pub author: Option<String>,
     /// Options that a search has, too.
     pub options: QueryOptions,
 }

@@ -25,6 +25,16 @@ pub const SHARDS_MAX: u32 = 1_024;
 pub const SOURCES_MAX: usize = 1_000;
 /// Definitions of a catalog.
 pub const DEFINITIONS_MAX: usize = 10_000;
+/// Versions of one definition.
+pub const DEFINITION_VERSIONS_MAX: usize = 1_000;
+/// Tags of one definition.
+pub const DEFINITION_TAGS_MAX: usize = 64;
+/// How deep definitions may use each other.
+pub const DEFINITION_DEPTH_MAX: usize = 16;
+/// Bytes of the note of a version.
+pub const DEFINITION_NOTE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of the name of an author.
+pub const AUTHOR_BYTES_MAX: usize = 256;
 /// Records of one preview of a source.
 pub const PREVIEW_RECORDS_MAX: usize = 1_000;
 /// Skipped ranges of one partition.

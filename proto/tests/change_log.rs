@@ -62,7 +62,7 @@ fn drop_collection(uid: u128, name: &str, seen: ReadUpTo) -> LogChange {
 fn bytes(change: LogChange) -> Vec<u8> {
     serde_json::to_vec(&LogRecord {
         level: CATALOG_RULES_LEVEL,
-        entry: Entry::Change(change),
+        entry: Entry::Change(Box::new(change)),
     })
     .expect("JSON")
 }

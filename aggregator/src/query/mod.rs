@@ -19,6 +19,7 @@ mod aggregate_pushdown;
 mod bound_functions;
 mod context;
 mod cursor;
+mod definitions;
 mod distinct_groups;
 mod engine;
 mod explain;

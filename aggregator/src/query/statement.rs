@@ -5,16 +5,13 @@ use std::{collections::BTreeSet, sync::Arc};
 use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
 use plan::Type;
-use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem,
-    catalog::{Change, DefinitionId, DefinitionKind},
-};
+use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::DefinitionKind};
 use serde_json::{Value, json};
 
 use super::{
     Engine,
     context::QueryContext,
-    explain,
+    definitions, explain,
     plan_cache::{self, CachedPlan, ReusablePlan},
     planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
@@ -37,6 +34,7 @@ pub(super) async fn run(
     request: &SqlQuery,
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
+    let author = request.author.as_deref();
     let shape = StatementShape::of(request);
     let mut read_views = None;
     let kept = statement_shape::key(request).and_then(|key| engine.plans.get(&key, &catalog));
@@ -67,11 +65,19 @@ pub(super) async fn run(
             execute(read_views, planned.executable, rows_max)
         }
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
-        Statement::Define { id, text, at, replace } => define(engine, context, &id, &text, replace)
-            .await
-            .map_err(|problem| at_statement_position(at, problem)),
-        Statement::Undefine { id, if_exists } => undefine(engine, id, if_exists).await,
-        Statement::ShowDefinitions => select_text(engine, context, request, SHOW_DEFINITIONS).await,
+        Statement::ChangeDefinition(change) => definitions::change(engine, context, &change, author).await,
+        Statement::Call { id, version, arguments } => {
+            let bound = definitions::called(&engine.catalog(), &id, &version, arguments, &request.parameters)?;
+            let request = SqlQuery {
+                parameters: bound.parameters,
+                ..request.clone()
+            };
+            select(engine, context, &request, &bound.query).await
+        }
+        Statement::ShowDefinitions => select_text(engine, context, request, definitions::SHOW_DEFINITIONS).await,
+        Statement::ShowVersions(id) => definitions::show_versions(&engine.catalog(), &id),
+        Statement::ShowDependents(id) => definitions::show_dependents(&engine.catalog(), &id),
+        Statement::ShowCreate { id, version } => definitions::show_create(&engine.catalog(), &id, &version),
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,
     }
@@ -107,9 +113,6 @@ pub(super) async fn reuse(
     };
     Ok((opened, planned))
 }
-
-const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, text FROM rachis.definitions WHERE in_force \
-                                ORDER BY kind, collection, name LIMIT 100000";
 
 /// Opens the shards of these collections.
 async fn open(
@@ -199,94 +202,6 @@ async fn explain(
         read_views: Some(read_views),
         ..QueryOutput::of_batch(rows)
     })
-}
-
-/// Checks a definition against the current documents and proposes it. The answer is its name and version.
-async fn define(
-    engine: &Engine,
-    context: &Arc<QueryContext>,
-    id: &DefinitionId,
-    text: &str,
-    replace: bool,
-) -> Result<QueryOutput, Problem> {
-    let catalog = engine.catalog();
-    let names = collections_read_by(engine, id, text, &catalog)?;
-    let read_views = QueryViews::open(context, &catalog, &names, &PositionVector::default()).await?;
-    let mut defined = sql::define(id, text, replace, &read_views)?;
-    // Planning checks its types. Its warnings are reported below, so planning must not repeat them.
-    defined.query.warnings.clear();
-    match planner::plan(
-        engine,
-        context,
-        &read_views,
-        defined.query,
-        StatementValues::default(),
-        None,
-    )
-    .await
-    {
-        // This error comes after the type check: a missing shard makes answers incomplete, not the definition invalid.
-        Err(problem) if problem.code == Code::Incomplete => {}
-        planned => drop(planned?),
-    }
-    drop(read_views);
-    defined.warnings.iter().for_each(|warning| context.report.warn(warning));
-    let catalog = engine.change_catalog(defined.change).await?;
-    let version = catalog
-        .definitions
-        .get(id)
-        .map(|definition| i64::from(definition.current().number));
-    definition_row(id, version)
-}
-
-/// Converts the place of a problem from the text of a definition to the whole statement.
-fn at_statement_position((line, column): (u64, u64), mut problem: Problem) -> Problem {
-    problem.at = problem.at.map(|at| match at {
-        (1, text_column) => (line, column + text_column - 1),
-        (text_line, text_column) => (line + text_line - 1, text_column),
-    });
-    problem
-}
-
-/// The collections whose paths a definition is checked against.
-fn collections_read_by(
-    engine: &Engine,
-    id: &DefinitionId,
-    text: &str,
-    catalog: &Catalog,
-) -> Result<BTreeSet<CollectionName>, Problem> {
-    match id.kind {
-        DefinitionKind::Field => Ok(id
-            .collection
-            .iter()
-            .filter(|name| catalog.collections.contains_key(*name))
-            .cloned()
-            .collect()),
-        DefinitionKind::View => match sql::parse(text, engine.options.statement_bytes_max)? {
-            Statement::Query(query) => sql::collections(&query, catalog),
-            _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW slow AS SELECT …")),
-        },
-    }
-}
-
-async fn undefine(engine: &Engine, id: DefinitionId, if_exists: bool) -> Result<QueryOutput, Problem> {
-    let version = engine
-        .catalog()
-        .definitions
-        .get(&id)
-        .map(|definition| i64::from(definition.current().number));
-    let change = Change::Undefine {
-        id: id.clone(),
-        if_exists,
-    };
-    engine.change_catalog(change).await?;
-    definition_row(&id, version)
-}
-
-fn definition_row(id: &DefinitionId, version: Option<i64>) -> Result<QueryOutput, Problem> {
-    let columns = [("definition", Type::Text), ("version", Type::Int)];
-    let row = json!({ "definition": id.to_string(), "version": version });
-    Ok(QueryOutput::of_batch(system::batch(&columns, &[row])?))
 }
 
 fn show_tables(catalog: &Catalog) -> Result<QueryOutput, Problem> {

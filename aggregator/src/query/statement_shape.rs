@@ -138,15 +138,20 @@ pub(super) struct StatementValues {
 }
 
 impl StatementValues {
+    /// Values without texts of a shape.
+    pub(super) fn of_parameters(parameters: &[Value]) -> Result<Self, Problem> {
+        let values = parameters.iter().map(parameter);
+        let values = values.map(|value| value.map(ScalarAndMetadata::from));
+        Ok(Self {
+            values: values.collect::<Result<_, _>>()?,
+            texts: Texts::default(),
+        })
+    }
+
     pub(super) fn of(request: &SqlQuery, shape: Option<&StatementShape>) -> Result<Self, Problem> {
-        let parameters = request.parameters.iter().map(parameter);
-        let mut values = parameters
-            .map(|value| value.map(ScalarAndMetadata::from))
-            .collect::<Result<Vec<_>, _>>()?;
-        let Some(shape) = shape else {
-            let texts = Texts::default();
-            return Ok(Self { values, texts });
-        };
+        let parameters = Self::of_parameters(&request.parameters)?;
+        let Some(shape) = shape else { return Ok(parameters) };
+        let mut values = parameters.values;
         let mut texts = shape
             .texts
             .iter()

@@ -1,116 +1,191 @@
-//! Checks CREATE FIELD and CREATE VIEW. A definition is parsed and resolved once before it enters the catalog, so every
-//! accepted definition can be queried.
+//! Checks CREATE. A definition is parsed and resolved once before it enters the catalog, so every accepted definition
+//! can be queried.
+
+use std::collections::BTreeMap;
 
 use datafusion::sql::sqlparser::ast;
-use plan::Path;
+use plan::{Path, functions::registry};
 use proto::{
     Code, CollectionName, Problem,
-    catalog::{Catalog, Change, Definition, DefinitionId, DefinitionKind, DefinitionVersion},
+    catalog::{Catalog, Definition, DefinitionId, DefinitionKind, DefinitionVersion, LATEST, Origin},
+    limits::DEFINITION_BYTES_MAX,
 };
 
 use super::{
-    ResolvedDefinition, ResolvedQuery, SchemaContext,
+    NewDefinition, ResolvedDefinition, ResolvedQuery, SchemaContext,
     names::{CollectionNames, ResolvedName},
-    resolve::{
-        self, Resolver,
-        scope::{Input, InputKind, Scope},
-    },
+    reads,
+    resolve::{self, Resolver, scope::InputKind},
+    signature::{FunctionText, SavedQuery, Unknown},
     statement,
 };
+use crate::typing::is_aggregate;
 
-/// Checks a definition. Returns the change that creates it, the query to plan as a check, and warnings for the user.
-pub(super) fn define(
-    id: &DefinitionId,
-    text: &str,
-    replace: bool,
-    context: &dyn SchemaContext,
-) -> Result<ResolvedDefinition, Problem> {
-    if text.len() > proto::limits::DEFINITION_BYTES_MAX {
-        let limit = proto::limits::DEFINITION_BYTES_MAX;
+/// Checks a new definition or a new version of one. Returns what it uses, the query to plan as a check, and warnings for
+/// the user.
+pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result<ResolvedDefinition, Problem> {
+    let NewDefinition { id, text, replace, .. } = new;
+    if text.len() > DEFINITION_BYTES_MAX {
         return Err(Problem::new(
             Code::TooComplex,
             format!("the definition is too long: {} bytes", text.len()),
         )
-        .hint(format!("the limit is {limit} bytes")));
+        .hint(format!("the limit is {DEFINITION_BYTES_MAX} bytes")));
     }
     let exists = context.catalog().definitions.contains_key(id);
     if exists && !replace {
         return Err(Problem::new(Code::Conflict, format!("{id} already exists"))
             .hint("use CREATE OR REPLACE to create a new version"));
     }
-    let catalog = catalog_with(context.catalog(), id, text);
-    match id.kind {
-        DefinitionKind::Field => define_field(id, text, replace, context, &catalog),
-        DefinitionKind::View => define_view(id, text, replace, context, &catalog),
-    }
+    let (catalog, number) = catalog_with(context.catalog(), id, text);
+    let mut warnings = check_name(id, context)?;
+    // Resolving the text alone reports errors with their position. Only the expansion finds cycles and definitions that
+    // are nested too deeply.
+    let checked = query_of(id, text, context);
+    let mut parameters = Vec::new();
+    let mut resolver = Resolver::new(context, &catalog, &[]);
+    let saved;
+    let expanded = match id.kind {
+        DefinitionKind::Field => {
+            let expression = statement::parse_expression(text, DEFINITION_BYTES_MAX)?;
+            resolver
+                .expand(id, number, |resolver| {
+                    let collection = collection_of(id)?;
+                    let names = resolver.collection_names(collection);
+                    let table = resolver.document_table(collection)?;
+                    let kind = InputKind::Documents { table, names };
+                    resolver.within(collection.as_str(), kind, |resolver| resolver.expression(&expression))
+                })
+                .map(drop)
+        }
+        DefinitionKind::View => {
+            let query = statement::parse_query(text, DEFINITION_BYTES_MAX)?;
+            resolver.expand(id, number, |resolver| resolver.query(&query)).map(drop)
+        }
+        DefinitionKind::Function => {
+            let function = FunctionText::parse(text)?;
+            let unknown = function.null_arguments();
+            resolver
+                .expand(id, number, |resolver| resolver.function_body(id, &function, unknown))
+                .map(drop)
+        }
+        DefinitionKind::Query => {
+            saved = SavedQuery::parse(text)?.bind(&BTreeMap::new(), Unknown::Null)?;
+            resolver = Resolver::new(context, &catalog, &saved.parameters);
+            parameters.clone_from(&saved.parameters);
+            resolver
+                .expand(id, number, |resolver| resolver.query(&saved.query))
+                .map(drop)
+        }
+    };
+    let query = match expanded {
+        Err(problem) if problem.code == Code::Conflict || problem.code == Code::TooComplex => return Err(problem),
+        Err(problem) => return Err(checked.err().unwrap_or(problem)),
+        Ok(()) => checked?.0,
+    };
+    warnings.extend(resolver.take_warnings());
+    Ok(ResolvedDefinition {
+        uses: resolver.take_uses(),
+        reads: match &id.collection {
+            Some(collection) => vec![collection.clone()],
+            None => resolver.reads.iter().cloned().collect(),
+        },
+        query,
+        parameters,
+        warnings,
+    })
 }
 
-/// The catalog with the new definition, so that a definition that uses itself is found.
-fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> Catalog {
+/// A query that uses a definition, and its parameters: planning it checks the definition.
+pub(super) fn query_of(
+    id: &DefinitionId,
+    text: &str,
+    context: &dyn SchemaContext,
+) -> Result<(ResolvedQuery, Vec<serde_json::Value>), Problem> {
+    let none = Vec::new();
+    let resolve = |query: &ast::Query| resolve::resolve(query, context, &[], &[]);
+    let query = match id.kind {
+        DefinitionKind::Field => {
+            let expression = statement::parse_expression(text, DEFINITION_BYTES_MAX)?;
+            reads::check_row_expression(id.kind, &expression)?;
+            resolve(&select_from_collection(&expression, collection_of(id)?)?)?
+        }
+        DefinitionKind::View => resolve(&*statement::parse_query(text, DEFINITION_BYTES_MAX)?)?,
+        DefinitionKind::Function => {
+            let function = FunctionText::parse(text)?;
+            reads::check_row_expression(id.kind, &function.body)?;
+            resolve::resolve_expression(context, |resolver| {
+                resolver.function_body(id, &function, function.null_arguments())
+            })?
+        }
+        DefinitionKind::Query => {
+            let bound = SavedQuery::parse(text)?.bind(&BTreeMap::new(), Unknown::Null)?;
+            let query = resolve::resolve(&bound.query, context, &bound.parameters, &[])?;
+            return Ok((query, bound.parameters));
+        }
+    };
+    Ok((query, none))
+}
+
+/// The catalog with the new version, so that a definition that uses itself is found; and the number of the version.
+fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
     let mut next = catalog.clone();
-    let number = next.definitions.get(id).map_or(1, |d| d.current().number + 1);
+    let last = next
+        .definitions
+        .get(id)
+        .and_then(|definition| definition.versions.last());
+    let number = last.map_or(1, |version| version.number + 1);
     let version = DefinitionVersion {
         number,
         text: text.to_owned(),
         uses: vec![],
         reads: vec![],
+        note: None,
+        origin: Origin::default(),
     };
-    next.definitions
-        .entry(id.clone())
-        .or_insert_with(|| Definition { versions: vec![] })
-        .versions
-        .push(version);
-    next
+    let definition = next.definitions.entry(id.clone()).or_insert_with(|| Definition {
+        versions: vec![],
+        tags: BTreeMap::new(),
+    });
+    definition.versions.push(version);
+    definition.tags.remove(LATEST);
+    (next, number)
 }
 
-fn define_field(
-    id: &DefinitionId,
-    text: &str,
-    replace: bool,
-    context: &dyn SchemaContext,
-    catalog: &Catalog,
-) -> Result<ResolvedDefinition, Problem> {
-    let collection = id
-        .collection
-        .clone()
-        .ok_or_else(|| Problem::new(Code::BadSql, "a field needs a collection"))?;
-    let path = check_field_name(id, &collection, catalog)?;
-    let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
-    super::reads::check_field_expression(&expression)?;
-    let query = resolve::resolve(&select_from_collection(&expression, &collection)?, context, &[], &[]);
-    let mut resolver = Resolver::new(context, catalog, &[]);
-    let names = resolver.collection_names(&collection);
-    let table = resolver.document_table(&collection)?;
-    // Expanding the field as a query would expand it also finds every use of itself.
-    let resolved = resolver.expand(id, |resolver| {
-        resolver.scopes.push(Scope {
-            inputs: vec![Input {
-                alias: collection.as_str().to_owned(),
-                kind: InputKind::Documents { table, names },
-            }],
-            closed: true,
-            ..Scope::default()
-        });
-        resolver.expression(&expression)
-    });
-    let query = clearest_result(resolved, query)?;
-    let uses = resolver.definitions_used_by(id);
-    let mut warnings = resolver.take_warnings();
-    let names = CollectionNames::new(&collection, context.catalog(), context.paths(&collection));
-    if let Some(ResolvedName::Path(path, _)) = names.stored_path(&path) {
-        warnings.push(hidden_path_warning(id, &path));
-    }
-    Ok(ResolvedDefinition {
-        change: Change::Define {
-            id: id.clone(),
-            text: text.to_owned(),
-            uses,
-            reads: vec![collection],
-            replace,
+fn collection_of(id: &DefinitionId) -> Result<&CollectionName, Problem> {
+    let missing = || Problem::new(Code::BadSql, format!("{id} needs a collection"));
+    id.collection.as_ref().ok_or_else(missing)
+}
+
+/// Checks that the name of a definition is free for use. Returns warnings.
+fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+    let catalog = context.catalog();
+    match id.kind {
+        DefinitionKind::Field => {
+            let collection = collection_of(id)?;
+            let path = check_field_name(id, collection, catalog)?;
+            let names = CollectionNames::new(collection, catalog, context.paths(collection));
+            Ok(match names.stored_path(&path) {
+                Some(ResolvedName::Path(path, _)) => vec![hidden_path_warning(id, &path)],
+                _ => Vec::new(),
+            })
+        }
+        DefinitionKind::View => match catalog.collections.keys().any(|name| name.as_str() == id.name) {
+            true => Err(
+                Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
+                    .hint("choose another name"),
+            ),
+            false => Ok(Vec::new()),
         },
-        query,
-        warnings,
-    })
+        DefinitionKind::Function => match registry::function(&id.name).is_some() || is_aggregate(&id.name) {
+            true => Err(
+                Problem::new(Code::Conflict, format!("{} is a function of Rachis", id.name))
+                    .hint("choose another name"),
+            ),
+            false => Ok(Vec::new()),
+        },
+        DefinitionKind::Query => Ok(Vec::new()),
+    }
 }
 
 /// Checks that the collection exists and that the field's name is free for use. Returns the name as a path.
@@ -123,7 +198,7 @@ fn check_field_name(id: &DefinitionId, collection: &CollectionName, catalog: &Ca
         .hint("put the expression into the view: CREATE OR REPLACE VIEW …"));
     }
     if !catalog.collections.contains_key(collection) {
-        return Err(super::reads::no_such_table(collection.as_str(), catalog));
+        return Err(reads::no_such_table(collection.as_str(), catalog));
     }
     let path = Path::parse(&id.name).map_err(|detail| Problem::new(Code::BadSql, detail))?;
     if let Some(first) = path.keys().and_then(|keys| keys.first().map(|key| key.to_string()))
@@ -147,64 +222,11 @@ fn hidden_path_warning(id: &DefinitionId, path: &Path) -> String {
     )
 }
 
-/// Chooses the more useful error. Resolving the text (`checked`) reports errors with their position. Only the expansion
-/// (`resolved`) finds cycles and definitions that are nested too deeply.
-fn clearest_result<T>(
-    resolved: Result<T, Problem>,
-    checked: Result<ResolvedQuery, Problem>,
-) -> Result<ResolvedQuery, Problem> {
-    match resolved {
-        Err(problem) if problem.code == Code::Conflict || problem.code == Code::TooComplex => Err(problem),
-        Err(problem) => Err(checked.err().unwrap_or(problem)),
-        Ok(_) => checked,
-    }
-}
-
 /// `SELECT expression FROM collection`.
 fn select_from_collection(expression: &ast::Expr, collection: &CollectionName) -> Result<ast::Query, Problem> {
-    let mut query = statement::parse_query(
-        &format!("SELECT 1 FROM \"{collection}\""),
-        proto::limits::DEFINITION_BYTES_MAX,
-    )?;
+    let mut query = statement::parse_query(&format!("SELECT 1 FROM \"{collection}\""), DEFINITION_BYTES_MAX)?;
     if let ast::SetExpr::Select(select) = &mut *query.body {
         select.projection = vec![ast::SelectItem::UnnamedExpr(expression.clone())];
     }
     Ok(*query)
-}
-
-fn define_view(
-    id: &DefinitionId,
-    text: &str,
-    replace: bool,
-    context: &dyn SchemaContext,
-    catalog: &Catalog,
-) -> Result<ResolvedDefinition, Problem> {
-    if catalog
-        .collections
-        .keys()
-        .any(|collection| collection.as_str() == id.name)
-    {
-        return Err(
-            Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
-                .hint("choose another name"),
-        );
-    }
-    let query = statement::parse_query(text, proto::limits::DEFINITION_BYTES_MAX)?;
-    let checked = resolve::resolve(&query, context, &[], &[]);
-    let mut resolver = Resolver::new(context, catalog, &[]);
-    let resolved = resolver.expand(id, |resolver| resolver.query(&query));
-    let checked = clearest_result(resolved, checked)?;
-    let (uses, warnings) = (resolver.definitions_used_by(id), resolver.take_warnings());
-    let reads = resolver.reads.iter().cloned().collect();
-    Ok(ResolvedDefinition {
-        change: Change::Define {
-            id: id.clone(),
-            text: text.to_owned(),
-            uses,
-            reads,
-            replace,
-        },
-        query: checked,
-        warnings,
-    })
 }

@@ -12,6 +12,7 @@ mod resolve;
 mod resolved_query;
 mod schema_context;
 mod search;
+mod signature;
 mod statement;
 mod token;
 
@@ -21,9 +22,10 @@ use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
 pub(crate) use self::{
-    parsed_statement::{Statement, StatementText},
+    parsed_statement::{Arguments, DefinitionChange, NewDefinition, Statement, StatementText, TagTarget},
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
+    signature::{BoundQuery, SavedQuery, Unknown},
 };
 use crate::deep_stack::on_deep_stack;
 
@@ -58,14 +60,36 @@ pub(crate) fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result
     on_deep_stack(|| resolve::columns(query, context))
 }
 
-/// Checks a definition against the catalog. Positions in errors are relative to the start of `text`.
-pub(crate) fn define(
+/// Checks a new definition against the catalog. Positions in errors are relative to the start of its text.
+pub(crate) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result<ResolvedDefinition, Problem> {
+    on_deep_stack(|| define::define(new, context))
+}
+
+/// A query that uses a definition of this text, and its parameters: planning it checks the definition.
+pub(crate) fn query_of(
     id: &DefinitionId,
     text: &str,
-    replace: bool,
     context: &dyn SchemaContext,
-) -> Result<ResolvedDefinition, Problem> {
-    on_deep_stack(|| define::define(id, text, replace, context))
+) -> Result<(ResolvedQuery, Vec<serde_json::Value>), Problem> {
+    on_deep_stack(|| define::query_of(id, text, context))
+}
+
+/// A saved query with values for its parameters.
+pub(crate) fn bind(
+    text: &str,
+    given: &std::collections::BTreeMap<String, serde_json::Value>,
+    unknown: Unknown,
+) -> Result<BoundQuery, Problem> {
+    on_deep_stack(|| SavedQuery::parse(text)?.bind(given, unknown))
+}
+
+/// A saved query with these values: of the parameters named, or else of the next ones.
+pub(crate) fn bind_call(text: &str, values: Vec<(Option<String>, serde_json::Value)>) -> Result<BoundQuery, Problem> {
+    on_deep_stack(|| {
+        let query = SavedQuery::parse(text)?;
+        let given = query.named(values)?;
+        query.bind(&given, Unknown::Refused)
+    })
 }
 
 #[cfg(test)]

@@ -50,13 +50,8 @@ pub(super) enum MatchQuality {
 impl CollectionNames {
     /// Collects the names of a collection from the catalog and its known paths.
     pub(super) fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
-        let own = |id: &&proto::catalog::DefinitionId| id.collection.as_ref() == Some(collection);
-        let fields: BTreeSet<Path> = catalog
-            .definitions
-            .keys()
-            .filter(own)
-            .filter_map(|id| Path::parse(&id.name).ok())
-            .collect();
+        let fields = catalog.fields(collection);
+        let fields: BTreeSet<Path> = fields.filter_map(|(name, _)| Path::parse(name).ok()).collect();
         Self {
             collection: collection.clone(),
             known_paths,

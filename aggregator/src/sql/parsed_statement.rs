@@ -3,7 +3,11 @@
 use std::ops::Range;
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
-use proto::catalog::DefinitionId;
+use proto::{
+    Code, Problem,
+    catalog::{DefinitionId, VersionRef},
+};
+use serde_json::Value;
 
 /// A statement of any kind.
 #[derive(Debug, Clone)]
@@ -17,25 +21,30 @@ pub(crate) enum Statement {
         /// Whether the query is also run.
         analyze: bool,
     },
-    /// CREATE [OR REPLACE] FIELD | VIEW.
-    Define {
-        /// The field or view.
+    /// CREATE, ALTER, REVERT and DROP of a definition.
+    ChangeDefinition(DefinitionChange),
+    /// CALL of a saved query.
+    Call {
+        /// The saved query.
         id: DefinitionId,
-        /// The expression or query, verbatim.
-        text: String,
-        /// Where the text begins in the statement: line and column, both from 1.
-        at: (u64, u64),
-        /// OR REPLACE.
-        replace: bool,
-    },
-    /// DROP FIELD | VIEW [IF EXISTS].
-    Undefine {
-        /// The field or view.
-        id: DefinitionId,
-        if_exists: bool,
+        /// Which version of it.
+        version: VersionRef,
+        /// The values of its parameters.
+        arguments: Arguments,
     },
     /// SHOW DEFINITIONS.
     ShowDefinitions,
+    /// SHOW VERSIONS OF.
+    ShowVersions(DefinitionId),
+    /// SHOW DEPENDENTS OF.
+    ShowDependents(DefinitionId),
+    /// SHOW CREATE.
+    ShowCreate {
+        /// The definition.
+        id: DefinitionId,
+        /// Which version of it.
+        version: VersionRef,
+    },
     /// SHOW TABLES.
     ShowTables,
     /// DESCRIBE name.
@@ -43,6 +52,113 @@ pub(crate) enum Statement {
         /// A collection, a view or a system table.
         name: String,
     },
+}
+
+/// A change of a definition.
+#[derive(Debug, Clone)]
+pub(crate) enum DefinitionChange {
+    /// CREATE [OR REPLACE].
+    Define(NewDefinition),
+    /// ALTER … SET TAG, ALTER … DROP TAG and REVERT.
+    MoveTag {
+        /// The definition.
+        id: DefinitionId,
+        /// The tag.
+        tag: String,
+        /// Where it goes.
+        to: TagTarget,
+        /// Only if this version has the tag.
+        from: Option<u32>,
+    },
+    /// ALTER … RENAME TO.
+    Rename {
+        /// The definition.
+        id: DefinitionId,
+        /// Its new name; for a field, a path in SQL spelling.
+        to: String,
+    },
+    /// DROP [IF EXISTS].
+    Drop {
+        /// The definition.
+        id: DefinitionId,
+        /// IF EXISTS.
+        if_exists: bool,
+    },
+}
+
+impl DefinitionChange {
+    /// The definition that is changed.
+    pub(crate) fn id(&self) -> &DefinitionId {
+        match self {
+            Self::Define(NewDefinition { id, .. })
+            | Self::MoveTag { id, .. }
+            | Self::Rename { id, .. }
+            | Self::Drop { id, .. } => id,
+        }
+    }
+}
+
+/// What a CREATE statement defines.
+#[derive(Debug, Clone)]
+pub(crate) struct NewDefinition {
+    /// The definition.
+    pub id: DefinitionId,
+    /// Its text, verbatim: of a field the expression, of a view the query, of other kinds everything after the name.
+    pub text: String,
+    /// Where the text begins in the statement: line and column, both from 1.
+    pub at: (u64, u64),
+    /// OR REPLACE.
+    pub replace: bool,
+    /// COMMENT.
+    pub note: Option<String>,
+}
+
+/// The arguments of a call, in order.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Arguments(pub Vec<Argument>);
+
+/// An argument of a call.
+#[derive(Debug, Clone)]
+pub(crate) struct Argument {
+    /// The name of the parameter; without it, the next one is meant.
+    pub name: Option<String>,
+    /// Its value.
+    pub value: ArgumentValue,
+}
+
+/// The value of an argument.
+#[derive(Debug, Clone)]
+pub(crate) enum ArgumentValue {
+    /// A literal.
+    Literal(Value),
+    /// The value of `$1`, …: a number from 1 on.
+    Parameter(usize),
+}
+
+impl Arguments {
+    /// The values, given those of `$1`, `$2`, …
+    pub(crate) fn values(self, parameters: &[Value]) -> Result<Vec<(Option<String>, Value)>, Problem> {
+        let value = |argument: Argument| match argument.value {
+            ArgumentValue::Literal(value) => Ok((argument.name, value)),
+            ArgumentValue::Parameter(number) => match parameters.get(number.wrapping_sub(1)) {
+                Some(value) => Ok((argument.name, value.clone())),
+                None => Err(Problem::new(Code::BadSql, format!("parameter ${number} has no value"))
+                    .hint(format!("{} parameters were given", parameters.len()))),
+            },
+        };
+        self.0.into_iter().map(value).collect()
+    }
+}
+
+/// Where a tag goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TagTarget {
+    /// To this version.
+    Version(VersionRef),
+    /// To the version before the one that has it.
+    Back,
+    /// To none: it is removed.
+    Nowhere,
 }
 
 /// A quoted text of a statement, or the place of a parameter.

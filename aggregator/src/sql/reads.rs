@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use front::{Node, Root, walk};
-use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
+use proto::{
+    Catalog, Code, CollectionName, Problem,
+    catalog::{DefinitionId, DefinitionKind, VersionRef},
+};
 
 use super::{resolve::function_name, statement};
 use crate::{nearest::nearest, typing::is_aggregate};
@@ -13,22 +16,19 @@ use crate::{nearest::nearest, typing::is_aggregate};
 /// The collections that a query reads, directly or through views. Names that the catalog does not have are skipped.
 pub(super) fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
     let mut found = BTreeSet::new();
-    let mut views: BTreeSet<DefinitionId> = BTreeSet::new();
+    let mut views: BTreeSet<(DefinitionId, u32)> = BTreeSet::new();
     let mut pending = vec![relation_names(query)];
     while let Some(names) = pending.pop() {
         for name in names {
-            match find_relation(&name, catalog) {
+            match find_relation(&name, catalog)? {
                 Some(NamedRelation::Collection(collection)) => {
                     found.insert(collection);
                 }
-                Some(NamedRelation::View(id)) => {
-                    if let Some(definition) = catalog.definitions.get(&id)
-                        && views.insert(id.clone())
-                    {
-                        pending.push(relation_names(&*statement::parse_query(
-                            &definition.current().text,
-                            proto::limits::DEFINITION_BYTES_MAX,
-                        )?));
+                Some(NamedRelation::View(id, version)) => {
+                    let version = catalog.definition_version(&id, &version)?;
+                    if views.insert((id, version.number)) {
+                        let bytes_max = proto::limits::DEFINITION_BYTES_MAX;
+                        pending.push(relation_names(&*statement::parse_query(&version.text, bytes_max)?));
                     }
                 }
                 // It may be a WITH query; the resolver knows the scopes and rejects unknown names.
@@ -42,21 +42,34 @@ pub(super) fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<C
 /// What a one-part relation name refers to in the catalog.
 enum NamedRelation {
     Collection(CollectionName),
-    View(DefinitionId),
+    View(DefinitionId, VersionRef),
 }
 
 /// Looks a name up as written, then in lower case.
-fn find_relation(name: &str, catalog: &Catalog) -> Option<NamedRelation> {
-    [name.to_owned(), name.to_lowercase()].into_iter().find_map(|spelled| {
-        if catalog.view(&spelled).is_some() {
-            return Some(NamedRelation::View(DefinitionId::view(&spelled)));
+fn find_relation(name: &str, catalog: &Catalog) -> Result<Option<NamedRelation>, Problem> {
+    for spelled in [name.to_owned(), name.to_lowercase()] {
+        if let Some((id, version)) = view_version(&spelled, catalog)? {
+            return Ok(Some(NamedRelation::View(id, version)));
         }
-        let collection: CollectionName = spelled.parse().ok()?;
-        catalog
-            .collections
-            .contains_key(&collection)
-            .then_some(NamedRelation::Collection(collection))
-    })
+        if let Ok(collection) = spelled.parse::<CollectionName>()
+            && catalog.collections.contains_key(&collection)
+        {
+            return Ok(Some(NamedRelation::Collection(collection)));
+        }
+    }
+    Ok(None)
+}
+
+/// The view of a name, and which version of it: `slow`, `slow@2`.
+pub(super) fn view_version(name: &str, catalog: &Catalog) -> Result<Option<(DefinitionId, VersionRef)>, Problem> {
+    let is_view = |name: &str| catalog.view(name).is_some();
+    if is_view(name) {
+        return Ok(Some((DefinitionId::view(name), VersionRef::latest())));
+    }
+    match name.rsplit_once('@') {
+        Some((view, version)) if is_view(view) => Ok(Some((DefinitionId::view(view), VersionRef::parse(version)?))),
+        _ => Ok(None),
+    }
 }
 
 /// All one-part relation names in a query.
@@ -79,7 +92,7 @@ pub(super) fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
     let views = catalog
         .definitions
         .keys()
-        .filter(|id| id.collection.is_none())
+        .filter(|id| id.kind == DefinitionKind::View)
         .map(|id| id.name.as_str());
     let near = nearest(
         name,
@@ -92,8 +105,9 @@ pub(super) fn no_such_table(name: &str, catalog: &Catalog) -> Problem {
     Problem::new(Code::NotFound, format!("collection {name} does not exist")).hint(hint)
 }
 
-/// Rejects subqueries, aggregates, windows and unnest: a field is computed from one document.
-pub(super) fn check_field_expression(expression: &Expr) -> Result<(), Problem> {
+/// Rejects subqueries, aggregates, windows and unnest: a field is computed from one document, a function from its
+/// arguments.
+pub(super) fn check_row_expression(kind: DefinitionKind, expression: &Expr) -> Result<(), Problem> {
     let unsupported = walk(Root::Expr(expression), &mut |node| match node {
         Node::Query(_) => ControlFlow::Break("a subquery"),
         Node::Expr(Expr::Function(function)) if function.over.is_some() => ControlFlow::Break("a window"),
@@ -106,8 +120,10 @@ pub(super) fn check_field_expression(expression: &Expr) -> Result<(), Problem> {
     });
     match unsupported {
         Some(what) => Err(
-            Problem::new(Code::NotSupported, format!("a field cannot contain {what}"))
-                .hint("a field is computed from one document; a view can use any query"),
+            Problem::new(Code::NotSupported, format!("a {} cannot contain {what}", kind.as_str())).hint(match kind {
+                DefinitionKind::Field => "a field is computed from one document; a view can use any query",
+                _ => "a function is computed from its arguments; a view can use any query",
+            }),
         ),
         None => Ok(()),
     }

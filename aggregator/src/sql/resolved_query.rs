@@ -2,7 +2,7 @@
 
 use datafusion::sql::sqlparser::ast;
 use plan::Column;
-use proto::{CollectionName, catalog::Change};
+use proto::{CollectionName, catalog::DefinitionUse};
 
 /// A query in which every name is resolved.
 #[derive(Debug, Clone)]
@@ -45,13 +45,17 @@ pub(crate) enum Table {
     },
 }
 
-/// A checked field or view definition.
+/// A checked definition.
 #[derive(Debug)]
 pub(crate) struct ResolvedDefinition {
-    /// The change that creates it.
-    pub change: Change,
-    /// The query to plan once as a check: the field over every document, or the view's query.
+    /// The definitions that it uses.
+    pub uses: Vec<DefinitionUse>,
+    /// The collections that it reads.
+    pub reads: Vec<CollectionName>,
+    /// The query to plan once as a check: a field over every document, a view's query.
     pub query: ResolvedQuery,
+    /// The parameters of that query.
+    pub parameters: Vec<serde_json::Value>,
     /// Warnings for the user, for example that the field hides a path in documents.
     pub warnings: Vec<String>,
 }

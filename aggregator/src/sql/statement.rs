@@ -1,13 +1,14 @@
 //! Parses tokens into a statement. Our own statements are parsed here and queries by sqlparser; any other statement is
 //! rejected by name.
 
+mod definition;
+
 use datafusion::sql::sqlparser::{
     ast,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
-use plan::Path;
-use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
+use proto::{Code, Problem};
 
 use super::{
     Statement, compat,
@@ -18,8 +19,8 @@ use super::{
 /// Recursion limit of the parser. One level of nesting takes several; the nesting itself is limited earlier.
 const PARSER_LEVELS_MAX: usize = 500;
 /// The hint for unsupported statements.
-const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE] FIELD|VIEW, \
-                         DROP FIELD|VIEW, SHOW TABLES, SHOW DEFINITIONS and DESCRIBE";
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE], ALTER, REVERT and \
+                         DROP of a FIELD, FUNCTION, QUERY or VIEW, CALL, SHOW and DESCRIBE";
 
 pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     let tokens = tokenize(sql, statement_bytes_max)?;
@@ -30,8 +31,11 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
         "SELECT" | "WITH" | "VALUES" | "FROM" => Ok(Statement::Query(query(tokens)?)),
         "" if matches!(tokens.all[0].token, Token::LParen) => Ok(Statement::Query(query(tokens)?)),
         "EXPLAIN" => explain(tokens),
-        "CREATE" => create(&tokens, sql),
-        "DROP" => drop_definition(&tokens),
+        "CREATE" => definition::create(&tokens, sql),
+        "ALTER" => definition::alter(&tokens),
+        "REVERT" => definition::revert(&tokens),
+        "DROP" => definition::drop(&tokens),
+        "CALL" => definition::call(&tokens),
         "SHOW" => show(&tokens),
         "DESCRIBE" | "DESC" => match tokens.words(1, &["TABLE"]) && tokens.all.len() > 2 {
             true => describe(&tokens, 2),
@@ -63,7 +67,10 @@ pub(super) fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>
 
 /// Parses the text of a field.
 pub(super) fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
-    let tokens = tokenize(sql, bytes_max)?;
+    expression(tokenize(sql, bytes_max)?)
+}
+
+pub(super) fn expression(tokens: Tokens) -> Result<ast::Expr, Problem> {
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the expression is empty"));
     }
@@ -72,13 +79,16 @@ pub(super) fn parse_expression(sql: &str, bytes_max: usize) -> Result<ast::Expr,
     Ok(expression)
 }
 
-fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
+pub(super) fn query(tokens: Tokens) -> Result<Box<ast::Query>, Problem> {
     let mut query = with_parser(tokens, |parser| parser.parse_query())?;
     compat::rewrite_query(&mut query)?;
     Ok(query)
 }
 
-fn with_parser<T>(tokens: Tokens, parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>) -> Result<T, Problem> {
+pub(super) fn with_parser<T>(
+    tokens: Tokens,
+    parse: impl FnOnce(&mut Parser<'_>) -> Result<T, ParserError>,
+) -> Result<T, Problem> {
     let dialect = RachisDialect::for_tokens(tokens.all.len());
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(PARSER_LEVELS_MAX)
@@ -136,50 +146,6 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
     })
 }
 
-/// Reads `FIELD collection.path` or `VIEW name`. Also returns the index of the token after it.
-fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
-    let kind = tokens.word(index);
-    let (keys, next) = dotted_name(tokens, index + 1);
-    let at = |problem: Problem| match tokens.all.get(index + 1) {
-        Some(token) => problem.at(token.span.start.line, token.span.start.column),
-        None => problem,
-    };
-    if let Some(versioned) = keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
-        return Err(at(Problem::new(
-            Code::BadSql,
-            format!("{versioned}: the catalog assigns version numbers"),
-        )
-        .hint("remove the @")));
-    }
-    match (kind.as_str(), keys.as_slice()) {
-        ("VIEW", [name]) => Ok((DefinitionId::view(collection_name(name).map_err(at)?.as_str()), next)),
-        ("FIELD", [collection, path @ ..]) if !path.is_empty() => {
-            let name = Path::of_keys(path.iter().copied()).to_string();
-            Ok((
-                DefinitionId::field(collection_name(collection).map_err(at)?, &name),
-                next,
-            ))
-        }
-        ("FIELD", _) => Err(at(
-            Problem::new(Code::BadSql, "a field needs a collection and a name").hint("write FIELD events.price")
-        )),
-        ("VIEW", _) => Err(at(
-            Problem::new(Code::BadSql, "the name of a view has one part").hint("write VIEW slow")
-        )),
-        ("TABLE", _) if tokens.word(0) == "DROP" => {
-            Err(at(Problem::new(Code::NotSupported, "DROP TABLE is not supported")
-                .hint(
-                    "drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME",
-                )))
-        }
-        _ => Err(at(Problem::new(
-            Code::NotSupported,
-            format!("{} {kind} is not supported", tokens.word(0)),
-        )
-        .hint(SUPPORTED))),
-    }
-}
-
 /// Reads the words of a name with dots, if there is one. Also returns the index of the token after it.
 fn dotted_name(tokens: &Tokens, index: usize) -> (Vec<&str>, usize) {
     let (mut words, mut next) = (Vec::new(), index);
@@ -194,67 +160,22 @@ fn dotted_name(tokens: &Tokens, index: usize) -> (Vec<&str>, usize) {
     (words, next)
 }
 
-/// Parses the name of a collection or view in lower case: all of their names are lower case.
-fn collection_name(name: &str) -> Result<CollectionName, Problem> {
-    name.to_ascii_lowercase()
-        .parse()
-        .map_err(|e| Problem::new(Code::BadSql, format!("{e}")))
-}
-
-fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
-    let replace = tokens.words(1, &["OR", "REPLACE"]);
-    let kind = if replace { 3 } else { 1 };
-    if tokens.words(kind + 1, &["IF", "NOT", "EXISTS"]) {
-        return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not supported")
-            .hint("use CREATE OR REPLACE to create a new version"));
-    }
-    let (id, next) = definition_id(tokens, kind)?;
-    if tokens.all.get(next).is_some_and(|token| token.token == Token::LParen) {
-        return Err(
-            Problem::new(Code::NotSupported, "a column list after the name is not supported")
-                .hint("name the columns in the query: SELECT a AS x"),
-        );
-    }
-    if tokens.word(next) != "AS" || tokens.all.len() == next + 1 {
-        return Err(Problem::new(Code::BadSql, format!("{id}: the definition is missing"))
-            .hint("write CREATE FIELD events.price AS expression, or CREATE VIEW slow AS SELECT …"));
-    }
-    let at = tokens
-        .all
-        .get(next + 1)
-        .map_or((1, 1), |token| (token.span.start.line, token.span.start.column));
-    Ok(Statement::Define {
-        id,
-        text: tokens.text_from(sql, next + 1).to_owned(),
-        at,
-        replace,
-    })
-}
-
-fn drop_definition(tokens: &Tokens) -> Result<Statement, Problem> {
-    // IF EXISTS follows the kind, where the name would be.
-    let if_exists = tokens.words(2, &["IF", "EXISTS"]);
-    let (id, next) = if if_exists {
-        let mut all = tokens.all.clone();
-        all.drain(2..4);
-        definition_id(&Tokens { all }, 1).map(|(id, next)| (id, next + 2))?
-    } else {
-        definition_id(tokens, 1)?
-    };
-    expect_end(tokens, next)?;
-    Ok(Statement::Undefine { id, if_exists })
-}
-
 fn show(tokens: &Tokens) -> Result<Statement, Problem> {
     if matches!(tokens.word(1).as_str(), "COLUMNS" | "FIELDS") && matches!(tokens.word(2).as_str(), "FROM" | "IN") {
         return describe(tokens, 3);
     }
+    if let Some(shown) = definition::show(tokens)? {
+        return Ok(shown);
+    }
     let statement = match tokens.word(1).as_str() {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
-        "DEFINITIONS" | "FIELDS" | "VIEWS" => Statement::ShowDefinitions,
+        "DEFINITIONS" | "FIELDS" | "VIEWS" | "FUNCTIONS" | "QUERIES" => Statement::ShowDefinitions,
         _ => {
-            return Err(Problem::new(Code::NotSupported, "SHOW needs TABLES or DEFINITIONS")
-                .hint("settings and statistics are in the system tables of the schema rachis"));
+            return Err(Problem::new(
+                Code::NotSupported,
+                "SHOW needs TABLES, DEFINITIONS, VERSIONS OF, DEPENDENTS OF or CREATE",
+            )
+            .hint("settings and statistics are in the system tables of the schema rachis"));
         }
     };
     expect_end(tokens, 2)?;

@@ -44,9 +44,10 @@ impl Tokens {
         words.iter().enumerate().all(|(i, word)| self.word(index + i) == *word)
     }
 
-    /// The statement's text from this token through the last.
-    pub(super) fn text_from<'a>(&self, sql: &'a str, index: usize) -> &'a str {
-        match (self.all.get(index), self.all.last()) {
+    /// The statement's text from a token to before another one.
+    pub(super) fn text_between<'a>(&self, sql: &'a str, from: usize, until: usize) -> &'a str {
+        let tokens = self.all.get(from..until).unwrap_or_default();
+        match (tokens.first(), tokens.last()) {
             (Some(first), Some(last)) => {
                 let mut offsets = Offsets::new(sql);
                 let start = offsets.of(first.span.start);
@@ -210,8 +211,17 @@ fn significant(raw: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                 None => all.push(token),
                 Some(name) => {
                     let end = raw.next().map_or(token.span.end, |next| next.span.end);
-                    let joined = joined_with_at(&mut all, &token, &name, end);
+                    // In `price@1.x` the dot is of the path.
+                    let version = name.strip_suffix('.');
+                    let joined = joined_with_at(&mut all, &token, version.unwrap_or(&name), end);
+                    let span = joined.span;
                     all.push(joined);
+                    if version.is_some() {
+                        all.push(TokenWithSpan {
+                            token: Token::Period,
+                            span,
+                        });
+                    }
                 }
             },
             // `a>-1`: no SQL operator ends in a sign.

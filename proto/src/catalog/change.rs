@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, RetiredSource, Skips, Source,
-    SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, DefinitionUse, RetiredSource,
+    Skips, Source, SourceSettings,
 };
 use crate::{
     address::SourceName,
@@ -18,7 +18,9 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 1;
+pub const CATALOG_RULES_LEVEL: u16 = 2;
+/// From this level on, `expected` of a change of a definition is the version of all definitions, and their depth is limited.
+const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -72,10 +74,26 @@ pub enum Change {
     Define {
         id: DefinitionId,
         text: String,
-        uses: Vec<DefinitionId>,
+        uses: Vec<DefinitionUse>,
         reads: Vec<CollectionName>,
         replace: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author: Option<String>,
     },
+    /// Moves a tag to a version, or removes it. With `from`, only if that version has it.
+    SetTag {
+        id: DefinitionId,
+        tag: String,
+        to: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author: Option<String>,
+    },
+    /// Gives a definition another name; refused while another one uses it.
+    RenameDefinition { id: DefinitionId, to: String },
     /// Drops a definition; refused while another one uses it. With `if_exists`, a missing definition is not an error.
     Undefine { id: DefinitionId, if_exists: bool },
 }
@@ -87,11 +105,11 @@ impl Catalog {
         let mut next = self.clone();
         next.version += 1;
         let result = match record.expected {
-            Some(expected) if self.version_of(&record.change) != expected => Err(Problem::new(
+            Some(expected) if self.version_of(record) != expected => Err(Problem::new(
                 Code::Conflict,
                 format!(
                     "the entry was changed in the meantime (its version is {}, not {expected})",
-                    self.version_of(&record.change)
+                    self.version_of(record)
                 ),
             )
             .hint("read it again and retry the change")),
@@ -110,8 +128,8 @@ impl Catalog {
     }
 
     /// The version of the entry that a change refers to; 0 if there is none.
-    fn version_of(&self, change: &Change) -> u64 {
-        match change {
+    fn version_of(&self, record: &ChangeRecord) -> u64 {
+        match &record.change {
             Change::OpenPushes { collection } => self.collection(*collection).map_or(0, |(_, c)| c.version),
             Change::CreateCollection { name, .. }
             | Change::AlterCollection { name, .. }
@@ -121,9 +139,13 @@ impl Catalog {
             | Change::DropSource { name }
             | Change::SuspendSource { name, .. }
             | Change::SkipSource { name, .. } => self.sources.get(name).map_or(0, |s| s.version),
-            Change::Define { id, .. } | Change::Undefine { id, .. } => {
+            Change::Define { id, .. } | Change::Undefine { id, .. } if record.level < CHECKED_DEFINITIONS_LEVEL => {
                 self.definitions.get(id).map_or(0, |d| u64::from(d.current().number))
             }
+            Change::Define { .. }
+            | Change::Undefine { .. }
+            | Change::SetTag { .. }
+            | Change::RenameDefinition { .. } => self.definitions_version,
         }
     }
 
@@ -147,14 +169,10 @@ impl Catalog {
                 let found = self.collections.get_mut(collection);
                 found.ok_or_else(|| no_collection(collection))?.push_skips.add(skips)
             }
-            Change::Define {
-                id,
-                text,
-                uses,
-                reads,
-                replace,
-            } => self.define(id, text, uses, reads, *replace),
-            Change::Undefine { id, if_exists } => self.undefine(id, *if_exists),
+            Change::Define { .. }
+            | Change::SetTag { .. }
+            | Change::RenameDefinition { .. }
+            | Change::Undefine { .. } => self.change_definition(record),
         }
     }
 
@@ -233,22 +251,22 @@ impl Catalog {
             .hint("drop the source first"));
         }
         let own = |id: &DefinitionId| id.collection.as_ref() == Some(name);
-        if let Some((id, _)) = self
-            .definitions
-            .iter()
-            .find(|(id, d)| !own(id) && d.current().reads.contains(name))
-        {
+        let reads = |(id, number): &(&DefinitionId, u32)| {
+            let version = self
+                .definitions
+                .get(id)
+                .and_then(|definition| definition.numbered(*number));
+            !own(id) && version.is_some_and(|version| version.reads.contains(name))
+        };
+        if let Some((id, _)) = self.versions_in_use().into_iter().find(reads) {
             return Err(
                 Problem::new(Code::InUse, format!("collection {name} is in use: {id} reads it"))
                     .hint(format!("drop {id} first")),
             );
         }
         let collection = self.collections.remove(name).ok_or_else(|| no_collection(name))?;
-        // The timestamp of the request's uid, because it is the same on every node. A request without one never
-        // expires.
-        let at_ms = request.get_timestamp().map_or(i64::MAX, |time| {
-            (time.to_unix().0 * 1_000).try_into().unwrap_or(i64::MAX)
-        });
+        // A request without a time never expires.
+        let at_ms = requested_ms(request).unwrap_or(i64::MAX);
         self.dropped
             .retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_RETENTION_MS));
         self.dropped.insert(collection.uid, at_ms);
@@ -346,6 +364,12 @@ impl Catalog {
         source.version = version;
         Ok(result)
     }
+}
+
+/// When a request was made, in milliseconds since 1970, by the timestamp of its uid: it is the same on every node.
+fn requested_ms(request: Uuid) -> Option<i64> {
+    let (seconds, nanos) = request.get_timestamp()?.to_unix();
+    i64::try_from(seconds * 1_000 + u64::from(nanos) / 1_000_000).ok()
 }
 
 fn no_collection(name: &CollectionName) -> Problem {

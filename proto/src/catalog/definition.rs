@@ -1,20 +1,29 @@
-//! Definition: a field or view that is evaluated at query time, with immutable numbered versions.
+//! Definition: what is evaluated at query time, with immutable numbered versions and movable tags.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::collection::CollectionName;
+use super::{Catalog, collection::CollectionName};
+use crate::problem::{Code, Problem};
 
-/// The identity of a definition: a field of a collection, or a view.
+/// The tag of the version that a name without `@` means. A new version gets it.
+pub const LATEST: &str = "latest";
+/// Bytes of the name of a tag.
+const TAG_BYTES_MAX: usize = 64;
+
+/// The identity of a definition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DefinitionId {
     /// The kind.
     pub kind: DefinitionKind,
-    /// The collection of a field; `None` for a view.
+    /// The collection of a field or parser; `None` for the other kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<CollectionName>,
-    /// The name; for a field, a path in SQL spelling.
+    /// The name; for a field or parser, a path in SQL spelling.
     pub name: String,
 }
 
@@ -26,15 +35,31 @@ pub enum DefinitionKind {
     Field,
     /// A query, usable wherever a collection is.
     View,
+    /// An expression over its parameters, usable wherever a function is.
+    Function,
+    /// A query with parameters, called by its name.
+    Query,
 }
 
 impl DefinitionKind {
-    /// The name of the kind in messages and system tables.
+    /// All kinds, in the order in which definitions can use each other.
+    pub const ALL: [Self; 4] = [Self::Function, Self::Field, Self::View, Self::Query];
+
+    /// The name of the kind in statements, messages and system tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Field => "field",
             Self::View => "view",
+            Self::Function => "function",
+            Self::Query => "query",
         }
+    }
+
+    /// The kind of a name, in any case.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -48,13 +73,36 @@ impl DefinitionId {
         }
     }
 
-    /// A view.
-    pub fn view(name: &str) -> Self {
+    /// A definition that belongs to no collection.
+    pub fn global(kind: DefinitionKind, name: &str) -> Self {
         Self {
-            kind: DefinitionKind::View,
+            kind,
             collection: None,
             name: name.to_owned(),
         }
+    }
+
+    /// A view.
+    pub fn view(name: &str) -> Self {
+        Self::global(DefinitionKind::View, name)
+    }
+
+    /// The name as a statement spells it: `events.price`, `slow`.
+    pub fn spelled(&self) -> String {
+        match &self.collection {
+            Some(collection) => format!("{}.{}", spelled_name(collection.as_str()), self.name),
+            None => spelled_name(&self.name),
+        }
+    }
+}
+
+/// A name in quotes if a statement needs them.
+fn spelled_name(name: &str) -> String {
+    let is_plain =
+        |(index, byte): (usize, u8)| byte.is_ascii_lowercase() || byte == b'_' || (index > 0 && byte.is_ascii_digit());
+    match name.bytes().enumerate().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
 }
 
@@ -68,22 +116,146 @@ impl fmt::Display for DefinitionId {
     }
 }
 
-/// A definition with all its versions, of which the last is current.
+/// Which version of a definition is meant: `@2` or `@prod`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum VersionRef {
+    /// The version of this number.
+    Number(u32),
+    /// The version that has this tag.
+    Tag(String),
+}
+
+impl VersionRef {
+    /// The version that a name without `@` means.
+    pub fn latest() -> Self {
+        Self::Tag(LATEST.to_owned())
+    }
+
+    /// Reads what follows the `@`: a number, or a tag in any case.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text
+                .parse()
+                .map(Self::Number)
+                .map_err(|_| Problem::new(Code::BadSql, format!("{text} is not the number of a version")));
+        }
+        parse_tag(text).map(Self::Tag)
+    }
+
+    fn is_latest(&self) -> bool {
+        matches!(self, Self::Tag(tag) if tag == LATEST)
+    }
+}
+
+impl fmt::Display for VersionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "@{number}"),
+            Self::Tag(tag) => write!(f, "@{tag}"),
+        }
+    }
+}
+
+/// A tag in lower case, or the problem that the text is none.
+pub fn parse_tag(text: &str) -> Result<String, Problem> {
+    let tag = text.to_ascii_lowercase();
+    let begins = tag.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+    let is_of_tag = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+    match begins && tag.len() <= TAG_BYTES_MAX && tag.bytes().all(is_of_tag) {
+        true => Ok(tag),
+        false => Err(
+            Problem::new(Code::BadSql, format!("{text:?} is not a tag")).hint(format!(
+                "a tag is a letter or underscore, then letters, digits, _ or -, at most {TAG_BYTES_MAX} bytes"
+            )),
+        ),
+    }
+}
+
+/// A use of a definition by another one: it names a version, or follows a tag.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DefinitionUse {
+    /// The definition that is used.
+    #[serde(flatten)]
+    pub id: DefinitionId,
+    /// Its version.
+    #[serde(default = "VersionRef::latest", skip_serializing_if = "VersionRef::is_latest")]
+    pub version: VersionRef,
+}
+
+impl fmt::Display for DefinitionUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.id, self.version)
+    }
+}
+
+/// A definition with all its versions and tags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
     /// The versions by number, ascending; never empty.
     pub versions: Vec<DefinitionVersion>,
+    /// The tags by name. Without [`LATEST`], the last version has it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, Tag>,
+}
+
+/// Where a tag is, and who put it there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tag {
+    /// The version that has the tag.
+    pub version: u32,
+    /// Who moved it, and when.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+/// Who made a change, and when.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The author, as the client says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// The time of the request in milliseconds since 1970; unknown for changes by early releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
 }
 
 impl Definition {
-    /// The current version.
+    /// The version that a name without `@` means.
     pub fn current(&self) -> &DefinitionVersion {
-        self.versions.last().expect("a definition always has a version")
+        let last = || self.versions.last().expect("a definition always has a version");
+        let tagged = self.tags.get(LATEST).and_then(|tag| self.numbered(tag.version));
+        tagged.unwrap_or_else(last)
     }
 
     /// The version of this number, if there is one.
-    pub fn version(&self, number: u32) -> Option<&DefinitionVersion> {
+    pub fn numbered(&self, number: u32) -> Option<&DefinitionVersion> {
         self.versions.iter().find(|version| version.number == number)
+    }
+
+    /// The version that is meant, if there is one.
+    pub fn version(&self, wanted: &VersionRef) -> Option<&DefinitionVersion> {
+        match wanted {
+            VersionRef::Number(number) => self.numbered(*number),
+            wanted if wanted.is_latest() => Some(self.current()),
+            VersionRef::Tag(tag) => self.numbered(self.tags.get(tag)?.version),
+        }
+    }
+
+    /// The tags of a version, in order.
+    pub fn tags_of(&self, number: u32) -> impl Iterator<Item = &str> {
+        let latest = (self.current().number == number).then_some(LATEST);
+        let others = self
+            .tags
+            .iter()
+            .filter(move |(name, tag)| *name != LATEST && tag.version == number);
+        latest.into_iter().chain(others.map(|(name, _)| name.as_str()))
+    }
+
+    /// The numbers of the versions that have a tag.
+    pub(super) fn tagged(&self) -> BTreeSet<u32> {
+        let tagged = self.tags.values().map(|tag| tag.version);
+        tagged.chain([self.current().number]).collect()
     }
 }
 
@@ -92,12 +264,133 @@ impl Definition {
 pub struct DefinitionVersion {
     /// The number, from 1. It is never reused, not even after a drop.
     pub number: u32,
-    /// The expression or query as the user wrote it.
+    /// The definition as the user wrote it: of a field the expression, of a view the query, of other kinds everything
+    /// after the name.
     pub text: String,
     /// The definitions that it refers to.
-    pub uses: Vec<DefinitionId>,
+    pub uses: Vec<DefinitionUse>,
     /// The collections that it refers to (for a field: its own).
     pub reads: Vec<CollectionName>,
+    /// What the user noted about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Who created it, and when.
+    #[serde(flatten)]
+    pub origin: Origin,
+}
+
+impl DefinitionVersion {
+    /// The statement that creates this version again.
+    pub fn statement(&self, id: &DefinitionId) -> String {
+        let mut statement = format!("CREATE OR REPLACE {} {}", id.kind.as_str().to_uppercase(), id.spelled());
+        statement.push_str(match id.kind {
+            DefinitionKind::Field | DefinitionKind::View => " AS ",
+            DefinitionKind::Function | DefinitionKind::Query => " ",
+        });
+        statement.push_str(&self.text);
+        if let Some(note) = &self.note {
+            statement.push_str(&format!(" COMMENT '{}'", note.replace('\'', "''")));
+        }
+        statement
+    }
+}
+
+/// A version of a definition, and what it means.
+pub type Pinned<'a> = (&'a DefinitionId, &'a DefinitionVersion);
+
+impl Catalog {
+    /// The version of a definition that is meant, or the problem that it does not exist.
+    pub fn definition_version(&self, id: &DefinitionId, wanted: &VersionRef) -> Result<&DefinitionVersion, Problem> {
+        let definition = self.definitions.get(id).ok_or_else(|| no_definition(id))?;
+        definition.version(wanted).ok_or_else(|| {
+            let numbers: Vec<String> = definition
+                .versions
+                .iter()
+                .map(|version| version.number.to_string())
+                .collect();
+            let tags: Vec<&str> = definition
+                .tags
+                .keys()
+                .map(String::as_str)
+                .filter(|tag| *tag != LATEST)
+                .collect();
+            let (what, mut hint) = match wanted {
+                VersionRef::Number(number) => (
+                    format!("version {number}"),
+                    format!("its versions are {}", shortened(&numbers)),
+                ),
+                VersionRef::Tag(tag) => (
+                    format!("tag {tag}"),
+                    format!("its tags are {}", [&[LATEST], &tags[..]].concat().join(", ")),
+                ),
+            };
+            if matches!(wanted, VersionRef::Tag(_)) {
+                hint.push_str(&format!(
+                    "; set one with ALTER {} {} SET TAG …",
+                    id.kind.as_str().to_uppercase(),
+                    id.spelled()
+                ));
+            }
+            Problem::new(Code::BadSql, format!("{id} has no {what}")).hint(hint)
+        })
+    }
+
+    /// The versions in use: those with a tag, and those that these use. Others can still be asked for by number.
+    pub fn versions_in_use(&self) -> BTreeSet<(&DefinitionId, u32)> {
+        let mut open: Vec<(&DefinitionId, u32)> = Vec::new();
+        for (id, definition) in &self.definitions {
+            open.extend(definition.tagged().into_iter().map(|number| (id, number)));
+        }
+        let mut found = BTreeSet::new();
+        while let Some(version) = open.pop() {
+            if found.insert(version) {
+                open.extend(self.used_by(version).map(|(id, version)| (id, version.number)));
+            }
+        }
+        found
+    }
+
+    /// The versions that a version uses.
+    pub fn used_by<'a>(&'a self, (id, number): (&'a DefinitionId, u32)) -> impl Iterator<Item = Pinned<'a>> {
+        let version = self
+            .definitions
+            .get(id)
+            .and_then(|definition| definition.numbered(number));
+        let uses = version.map(|version| version.uses.iter());
+        uses.into_iter().flatten().filter_map(|used| {
+            let definition = self.definitions.get(&used.id)?;
+            Some((&used.id, definition.version(&used.version)?))
+        })
+    }
+
+    /// The versions in use that use this definition, and how they name it.
+    pub fn dependents<'a>(&'a self, id: &'a DefinitionId) -> impl Iterator<Item = (Pinned<'a>, &'a DefinitionUse)> {
+        self.versions_in_use().into_iter().flat_map(move |(user, number)| {
+            let version = self
+                .definitions
+                .get(user)
+                .and_then(|definition| definition.numbered(number));
+            let uses = version
+                .into_iter()
+                .flat_map(move |version| version.uses.iter().map(move |used| (version, used)));
+            uses.filter(move |(_, used)| used.id == *id)
+                .map(move |(version, used)| ((user, version), used))
+        })
+    }
+}
+
+/// The problem that a definition does not exist.
+pub fn no_definition(id: &DefinitionId) -> Problem {
+    Problem::new(Code::NotFound, format!("{id} does not exist")).hint("SHOW DEFINITIONS lists all definitions")
+}
+
+/// A list, the middle of a long one left out.
+fn shortened(items: &[String]) -> String {
+    const ENDS: usize = 5;
+    match items.len() {
+        0..=12 => items.join(", "),
+        count => format!("{}, …, {}", items[..ENDS].join(", "), items[count - ENDS..].join(", ")),
+    }
 }
 
 /// Serializes a map as a list of pairs, because its keys are not strings.

@@ -14,7 +14,10 @@ use std::collections::BTreeMap;
 
 pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
-pub use definition::{Definition, DefinitionId, DefinitionKind, DefinitionVersion, as_list};
+pub use definition::{
+    Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST, Origin, Pinned, Tag,
+    VersionRef, as_list, no_definition, parse_tag,
+};
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
 pub use state::{Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State};
@@ -33,6 +36,10 @@ pub struct Catalog {
     /// Definitions by id.
     #[serde(with = "as_list")]
     pub definitions: BTreeMap<DefinitionId, Definition>,
+    /// The catalog's version at the last change of a definition. A change of one is checked against all others, and
+    /// accepted only if none was changed in the meantime.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub definitions_version: u64,
     /// Collections dropped in the last weeks, with the time of the request in milliseconds since 1970. Leaves delete
     /// their shards a while later, also leaves that were down at the time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -40,6 +47,10 @@ pub struct Catalog {
     /// The last version number of each dropped definition, so that no number is reused.
     #[serde(with = "as_list")]
     pub retired: BTreeMap<DefinitionId, u32>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Catalog {
@@ -65,24 +76,15 @@ impl Catalog {
         &'a self,
         collection: &'a CollectionName,
     ) -> impl Iterator<Item = (&'a str, &'a DefinitionVersion)> {
-        let own =
-            move |id: &DefinitionId| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection);
+        let first = DefinitionId::field(collection.clone(), "");
         self.definitions
-            .iter()
-            .filter(move |(id, _)| own(id))
+            .range(first..)
+            .take_while(move |(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection))
             .map(|(id, definition)| (id.name.as_str(), definition.current()))
     }
 
     /// A view, by name.
     pub fn view(&self, name: &str) -> Option<&Definition> {
         self.definitions.get(&DefinitionId::view(name))
-    }
-
-    /// The definitions whose current version uses this one.
-    pub fn dependents<'a>(&'a self, id: &'a DefinitionId) -> impl Iterator<Item = &'a DefinitionId> {
-        self.definitions
-            .iter()
-            .filter(move |(_, definition)| definition.current().uses.contains(id))
-            .map(|(id, _)| id)
     }
 }

@@ -75,7 +75,7 @@ pub enum Entry {
     /// The header, which is always the first record and only the first.
     Begin(LogHeader),
     /// A change.
-    Change(LogChange),
+    Change(Box<LogChange>),
 }
 
 /// The header of a log.

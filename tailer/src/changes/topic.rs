@@ -164,11 +164,11 @@ impl TopicLog {
             change: with_placement(change, uid, &self.leaves),
         };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
-        let entry = Entry::Change(LogChange {
+        let entry = Entry::Change(Box::new(LogChange {
             record,
             not_after_ms,
             seen: state.seen(),
-        });
+        }));
         let json = serde_json::to_vec(&LogRecord {
             level: CATALOG_RULES_LEVEL,
             entry,

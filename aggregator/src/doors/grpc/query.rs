@@ -145,6 +145,7 @@ impl query_server::Query for QueryService {
             .query(SqlQuery {
                 sql: request.sql,
                 parameters,
+                author: non_empty(request.author),
                 options,
             })
             .await?;

@@ -12,6 +12,7 @@ pub(super) mod error;
 mod items;
 mod observe;
 mod queries;
+mod saved;
 mod search;
 mod skips;
 mod sniff;
@@ -78,6 +79,7 @@ fn compressed_routes() -> Router<AppState> {
             get(search::by_query).post(search::by_body),
         )
         .route("/v1/sql", post(sql::run))
+        .route("/v1/saved/{query}", get(saved::by_query).post(saved::by_body))
         .route("/v1/queries", get(queries::list))
         .route("/v1/queries/{query}", delete(queries::cancel))
         .route("/v1/sources", get(sources::list))

@@ -33,6 +33,8 @@ struct SqlBody {
     sql: String,
     #[serde(default)]
     parameters: Vec<serde_json::Value>,
+    #[serde(default)]
+    author: Option<String>,
     #[serde(flatten)]
     options: QueryOptionsBody,
 }
@@ -102,20 +104,32 @@ fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
             .map_err(|e| Problem::new(Code::BadSql, format!("the statement is not UTF-8: {e}")))?;
         return Ok(SqlQuery {
             sql: sql.to_owned(),
+            author: author(headers)?,
             ..SqlQuery::default()
         });
     }
     let body: SqlBody = serde_json::from_slice(bytes).map_err(|e| {
         invalid_json(&e).hint(
-            "send {\"sql\", \"parameters\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\", \"query_id\"}, \
-             or the statement as text/plain",
+            "send {\"sql\", \"parameters\", \"author\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\", \
+             \"query_id\"}, or the statement as text/plain",
         )
     })?;
     Ok(SqlQuery {
         sql: body.sql,
         parameters: body.parameters,
+        author: body.author.map_or_else(|| author(headers), |author| Ok(Some(author)))?,
         options: body.options.parse()?,
     })
+}
+
+/// Who makes a change, from the header `Rachis-Author`.
+fn author(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("rachis-author") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.to_owned()))
+        .map_err(|_| Problem::new(Code::BadRequest, "the header Rachis-Author is not UTF-8"))
 }
 
 /// Whether a body is JSON: by its content type or, if that is missing or generic, by its first character.

@@ -105,6 +105,14 @@ impl QueryViews {
         Ok((Self { catalog, collections }, prefetched))
     }
 
+    /// The same read views, with names looked up in another catalog.
+    pub(super) fn under(&self, catalog: &Arc<Catalog>) -> Self {
+        Self {
+            catalog: Arc::clone(catalog),
+            collections: self.collections.clone(),
+        }
+    }
+
     /// The collections, by name.
     pub(super) fn collections(&self) -> &[Arc<CollectionViews>] {
         &self.collections

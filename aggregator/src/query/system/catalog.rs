@@ -27,7 +27,11 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
                 "name": id.name,
                 "version": version.number,
                 "in_force": version.number == definition.current().number,
+                "tags": definition.tags_of(version.number).collect::<Vec<_>>().join(", "),
                 "text": version.text,
+                "note": version.note,
+                "author": version.origin.author,
+                "created": version.origin.at_ms,
                 "uses": uses.join(", "),
                 "reads": reads.join(", "),
             }));

@@ -1,5 +1,6 @@
 //! Tests of the engine over an in-memory leaf: what it requests from the leaf, and what it returns.
 
+mod definitions;
 mod distinct;
 mod fake;
 mod field_search;

@@ -251,7 +251,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    fn cast(&mut self, kind: ast::CastKind, expr: &Expr, data_type: ast::DataType) -> Result<Expr, Problem> {
+    pub(super) fn cast(&mut self, kind: ast::CastKind, expr: &Expr, data_type: ast::DataType) -> Result<Expr, Problem> {
         check_type(&data_type)?;
         // The planner names a cast after its operand only, so two casts of one column would have the same name.
         let (expr, type_name) = (Box::new(self.expression(expr)?), text(&data_type.to_string()));

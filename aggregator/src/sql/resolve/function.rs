@@ -30,6 +30,9 @@ impl Resolver<'_> {
     pub(super) fn function(&mut self, mut function: Function) -> Result<Rewritten, Problem> {
         let name =
             function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
+        if let Some(expression) = self.defined_function(&name, &function)? {
+            return Ok(Rewritten::Done(expression));
+        }
         let known = registry::function(&name);
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {
             return Ok(Rewritten::Open(Expr::Function(function)));

@@ -3,6 +3,7 @@
 
 mod access;
 mod build;
+mod defined_function;
 mod expression;
 mod from;
 mod function;
@@ -48,6 +49,19 @@ pub(super) fn resolve(
     resolver.quoted = quoted;
     resolver.copies = Copies::of_query(query);
     let (query, _) = resolver.query(query)?;
+    Ok(resolver.into_resolved(query))
+}
+
+/// Resolves an expression without inputs to a query that selects it.
+pub(super) fn resolve_expression(
+    context: &dyn SchemaContext,
+    expression: impl FnOnce(&mut Resolver<'_>) -> Result<ast::Expr, Problem>,
+) -> Result<ResolvedQuery, Problem> {
+    let mut resolver = Resolver::new(context, context.catalog(), &[]);
+    let mut select = empty_select();
+    select.projection = vec![ast::SelectItem::UnnamedExpr(expression(&mut resolver)?)];
+    let mut query = empty_query();
+    query.body = Box::new(ast::SetExpr::Select(Box::new(select)));
     Ok(resolver.into_resolved(query))
 }
 

@@ -6,14 +6,14 @@ use std::rc::Rc;
 use plan::{Column, Kinds, Path, path::Step};
 use proto::{
     Problem,
-    catalog::{Definition, DefinitionId},
+    catalog::{DefinitionId, VersionRef},
 };
 
 use super::{
     operator::nested,
     problem::{at, bad},
-    resolver::{EXPANSIONS_MAX, Resolver},
-    scope::{Input, InputKind, MergedColumn, OutputColumn, Scope, SpelledName},
+    resolver::Resolver,
+    scope::{Input, InputKind, MergedColumn, OutputColumn, SpelledName},
     value::{Base, PathRef, Value, check_steps, column},
 };
 use crate::sql::{
@@ -185,18 +185,18 @@ impl Resolver<'_> {
         {
             return self.resolve_system_column(base, source, rest);
         }
-        if let Some((field, version)) = split_version(steps)
-            && matches!(names.find(field.steps(), quality), Some(ResolvedName::Field(..)))
+        if let Some((field, version, rest)) = split_version(steps)
+            && let Some(ResolvedName::Field(field, inside)) = names.find(field.steps(), quality)
+            && inside.is_empty()
         {
-            return self
-                .expand_field(alias, table, names, &field, Some(version), vec![])
-                .map(Some);
+            let version = VersionRef::parse(version)?;
+            return self.expand_field(alias, table, names, &field, &version, rest).map(Some);
         }
         match names.find(steps, quality) {
             None => Ok(None),
-            Some(ResolvedName::Field(field, rest)) => {
-                self.expand_field(alias, table, names, &field, None, rest).map(Some)
-            }
+            Some(ResolvedName::Field(field, rest)) => self
+                .expand_field(alias, table, names, &field, &VersionRef::latest(), rest)
+                .map(Some),
             Some(ResolvedName::Path(path, kinds)) => {
                 if kinds.without(Kinds::NULL).only(Kinds::ELEMENT)
                     && let Some(indexed) = names.indexed_list_path(&path)
@@ -228,40 +228,25 @@ impl Resolver<'_> {
         Ok(rest.is_empty().then(|| Value::Expr(column(alias, &name))))
     }
 
-    /// Expands a field in a scope of its own documents only. A `version` of `None` is the current one.
+    /// Expands a field in a scope of its own documents only.
     fn expand_field(
         &mut self,
         alias: &str,
         table: usize,
         names: &CollectionNames,
         field: &Path,
-        version: Option<u32>,
+        version: &VersionRef,
         rest: Vec<Step>,
     ) -> Result<Value, Problem> {
         let id = DefinitionId::field(names.collection.clone(), &field.to_string());
-        let catalog = self.catalog;
-        let definition = catalog
-            .definitions
-            .get(&id)
-            .ok_or_else(|| bad(format!("{id} does not exist")))?;
-        let text = definition_text(&id, definition, version)?;
-        let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
-        let input = Input {
-            alias: alias.to_owned(),
-            kind: InputKind::Documents {
-                table,
-                names: self.collection_names(&names.collection),
-            },
+        let version = self.used(&id, version)?;
+        let expression = statement::parse_expression(&version.text, proto::limits::DEFINITION_BYTES_MAX)?;
+        let kind = InputKind::Documents {
+            table,
+            names: self.collection_names(&names.collection),
         };
-        let value = self.expand(&id, |resolver| {
-            resolver.scopes.push(Scope {
-                inputs: vec![input],
-                closed: true,
-                ..Scope::default()
-            });
-            let value = resolver.value(&expression);
-            resolver.scopes.pop();
-            value
+        let value = self.expand(&id, version.number, |resolver| {
+            resolver.within(alias, kind, |resolver| resolver.value(&expression))
         })?;
         Ok(if rest.is_empty() {
             parenthesized(value)
@@ -335,31 +320,14 @@ fn system_column(key: &str, quality: MatchQuality) -> Option<Column> {
     }
 }
 
-fn definition_text<'d>(
-    id: &DefinitionId,
-    definition: &'d Definition,
-    version: Option<u32>,
-) -> Result<&'d str, Problem> {
-    let Some(number) = version else {
-        return Ok(&definition.current().text);
-    };
-    match definition.version(number) {
-        Some(found) => Ok(&found.text),
-        None => {
-            let numbers: Vec<String> = definition.versions.iter().map(|v| v.number.to_string()).collect();
-            Err(bad(format!("{id} has no version {number}")).hint(format!("its versions are {}", numbers.join(", "))))
-        }
-    }
-}
-
-/// Splits `price@2` into a field and a version number.
-fn split_version(steps: &[Step]) -> Option<(Path, u32)> {
-    let (Step::Key(last), before) = steps.split_last()? else {
-        return None;
-    };
-    let (name, number) = last.rsplit_once('@').filter(|(name, _)| !name.is_empty())?;
-    let path = Path::new(before.iter().cloned().chain([Step::Key(name.into())]).collect());
-    Some((path, number.parse().ok()?))
+/// Splits `price@2.x` into a field, what follows the `@`, and the steps into its value.
+fn split_version(steps: &[Step]) -> Option<(Path, &str, Vec<Step>)> {
+    let versioned = |step: &Step| matches!(step, Step::Key(key) if key.rfind('@').is_some_and(|at| at > 0));
+    let index = steps.iter().position(versioned)?;
+    let Step::Key(key) = &steps[index] else { return None };
+    let (name, version) = key.rsplit_once('@')?;
+    let field = steps[..index].iter().cloned().chain([Step::Key(name.into())]);
+    Some((Path::new(field.collect()), version, steps[index + 1..].to_vec()))
 }
 
 /// Puts an expanded expression in parentheses, so that operators around it do not regroup it.
@@ -371,4 +339,4 @@ fn parenthesized(value: Value) -> Value {
 }
 
 // Nested definitions recurse on the stack, whose size is chosen for this limit.
-const _: () = assert!(EXPANSIONS_MAX <= 50);
+const _: () = assert!(proto::limits::DEFINITION_DEPTH_MAX <= 50);

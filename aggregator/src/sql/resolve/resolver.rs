@@ -7,7 +7,11 @@ use std::{
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use plan::Column;
-use proto::{Catalog, Code, CollectionName, Problem, catalog::DefinitionId};
+use proto::{
+    Catalog, Code, CollectionName, Problem,
+    catalog::{DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, VersionRef},
+    limits::DEFINITION_DEPTH_MAX,
+};
 
 use super::scope::{CteInScope, Scope};
 use crate::sql::{
@@ -26,8 +30,6 @@ const RELATIONS_MAX: usize = 200;
 const BYTES_OF_EXPRESSION: usize = 32;
 /// Subqueries in expressions, once for each copy. Each becomes a join.
 const SUBQUERIES_MAX: usize = 100;
-/// Nesting of definitions.
-pub(in crate::sql) const EXPANSIONS_MAX: usize = 50;
 /// Warnings returned for one query.
 pub(in crate::sql) const WARNINGS_MAX: usize = 50;
 /// Top-level keys that `*` expands to.
@@ -44,10 +46,10 @@ pub(in crate::sql) struct Resolver<'c> {
     pub tables: Vec<TableUse>,
     pub(super) warnings: Vec<String>,
     pub(super) names: HashMap<CollectionName, Rc<CollectionNames>>,
-    /// Definitions being expanded, outermost first.
-    pub(super) expanding: Vec<DefinitionId>,
-    /// Definitions used directly by the statement, or by the definition that the statement creates.
-    pub uses: BTreeSet<DefinitionId>,
+    /// Versions of definitions being expanded, outermost first.
+    pub(super) expanding: Vec<(DefinitionId, u32)>,
+    /// Definitions used directly by the one that is expanded first.
+    uses: BTreeSet<DefinitionUse>,
     /// Collections that the query reads.
     pub reads: BTreeSet<CollectionName>,
     /// Scopes of the FROM clauses around the current expression, outermost first.
@@ -147,9 +149,9 @@ impl<'c> Resolver<'c> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The definitions that the definition being created uses directly.
-    pub(in crate::sql) fn definitions_used_by(&self, id: &DefinitionId) -> Vec<DefinitionId> {
-        self.uses.iter().filter(|used| *used != id).cloned().collect()
+    /// The definitions that the definition expanded first uses directly.
+    pub(in crate::sql) fn take_uses(&mut self) -> Vec<DefinitionUse> {
+        std::mem::take(&mut self.uses).into_iter().collect()
     }
 
     /// The value of `$index`.
@@ -261,34 +263,50 @@ impl<'c> Resolver<'c> {
         self.copies.charge(copies, expressions(expr))
     }
 
-    /// Runs `inside` as the expansion of a definition. Detects cycles and limits the nesting of definitions.
+    /// Finds a version of a definition that is used.
+    pub(in crate::sql) fn used(
+        &mut self,
+        id: &DefinitionId,
+        version: &VersionRef,
+    ) -> Result<&'c DefinitionVersion, Problem> {
+        let found = self.catalog.definition_version(id, version)?;
+        if self.expanding.len() == 1 {
+            self.uses.insert(DefinitionUse {
+                id: id.clone(),
+                version: version.clone(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Runs `inside` as the expansion of a version of a definition. Detects cycles and limits the nesting of definitions.
     pub(in crate::sql) fn expand<T>(
         &mut self,
         id: &DefinitionId,
+        number: u32,
         inside: impl FnOnce(&mut Self) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        if self.expanding.len() <= 1 {
-            self.uses.insert(id.clone());
-        }
-        if self.expanding.contains(id) {
-            let cycle: Vec<String> = self.expanding.iter().chain([id]).map(DefinitionId::to_string).collect();
-            let hint = id
-                .collection
-                .as_ref()
-                .map_or("a view cannot read itself".to_owned(), |_| {
+        let version = (id.clone(), number);
+        if self.expanding.contains(&version) {
+            let names = self.expanding.iter().chain([&version]).map(|(id, _)| id.to_string());
+            let hint = match id.kind {
+                DefinitionKind::Field => {
                     format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
-                });
+                }
+                kind => format!("a {} cannot use itself", kind.as_str()),
+            };
+            let chain: Vec<String> = names.collect();
             return Err(
-                Problem::new(Code::Conflict, format!("{id} would use itself: {}", cycle.join(" -> "))).hint(hint),
+                Problem::new(Code::Conflict, format!("{id} would use itself: {}", chain.join(" -> "))).hint(hint),
             );
         }
-        if self.expanding.len() >= EXPANSIONS_MAX {
+        if self.expanding.len() >= DEFINITION_DEPTH_MAX {
             return Err(Problem::new(
                 Code::TooComplex,
-                format!("definitions are nested more than {EXPANSIONS_MAX} levels deep"),
+                format!("definitions are nested more than {DEFINITION_DEPTH_MAX} levels deep"),
             ));
         }
-        self.expanding.push(id.clone());
+        self.expanding.push(version);
         let result = inside(self);
         self.expanding.pop();
         result.map_err(|mut problem| {

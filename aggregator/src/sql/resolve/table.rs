@@ -1,16 +1,23 @@
 //! Resolves table names in FROM: WITH queries, collections, views and system tables.
 
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, TableAlias, TableFactor};
-use proto::{Code, CollectionName, Problem, catalog::DefinitionId};
+use proto::{
+    Code, CollectionName, Problem,
+    catalog::{DefinitionId, VersionRef},
+};
 
 use super::{
     build::{derived, table_factor, untyped_column},
-    problem::{at, bad, not_offered},
+    problem::{at, not_offered},
     query::rename,
     resolver::{Resolver, TABLES_MAX},
     scope::{CteInScope, InputKind, OutputColumn},
 };
-use crate::sql::{Table, TableUse, reads::no_such_table, statement};
+use crate::sql::{
+    Table, TableUse,
+    reads::{no_such_table, view_version},
+    statement,
+};
 
 impl Resolver<'_> {
     /// Resolves a table name and adds the table as an input.
@@ -74,8 +81,8 @@ impl Resolver<'_> {
     fn collection_or_view(&mut self, name: &Ident, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
         let catalog = self.catalog;
         for spelled in [name.value.clone(), name.value.to_lowercase()] {
-            if catalog.view(&spelled).is_some() {
-                return self.view(&spelled, name, alias);
+            if let Some((view, version)) = view_version(&spelled, catalog)? {
+                return self.view(&view, &version, name, alias);
             }
             if let Ok(collection) = spelled.parse::<CollectionName>()
                 && catalog.collections.contains_key(&collection)
@@ -112,16 +119,18 @@ impl Resolver<'_> {
         Ok(table_factor(&internal, &alias.value))
     }
 
-    fn view(&mut self, view: &str, name: &Ident, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
-        let id = DefinitionId::view(view);
-        let catalog = self.catalog;
-        let text = &catalog
-            .view(view)
-            .ok_or_else(|| bad(format!("{id} does not exist")))?
-            .current()
-            .text;
-        let parsed = statement::parse_query(text, proto::limits::DEFINITION_BYTES_MAX)?;
-        let (query, columns) = self.expand(&id, |resolver| resolver.isolated(|resolver| resolver.query(&parsed)))?;
+    fn view(
+        &mut self,
+        id: &DefinitionId,
+        version: &VersionRef,
+        name: &Ident,
+        alias: Option<&TableAlias>,
+    ) -> Result<TableFactor, Problem> {
+        let version = self.used(id, version)?;
+        let parsed = statement::parse_query(&version.text, proto::limits::DEFINITION_BYTES_MAX)?;
+        let (query, columns) = self.expand(id, version.number, |resolver| {
+            resolver.isolated(|resolver| resolver.query(&parsed))
+        })?;
         let (alias, renamed) = alias_and_columns(name, alias);
         let columns = rename(columns, &renamed, &alias.value)?;
         let names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();

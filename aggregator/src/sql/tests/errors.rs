@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proto::Code;
 
 use super::{
-    super::{Statement, parse},
+    super::{DefinitionChange, Statement, parse},
     test_schema::TestSchema,
 };
 
@@ -262,7 +262,6 @@ fn other_statements_are_not_supported() {
         "copy events to 'x'",
         "begin",
         "truncate events",
-        "call f()",
         "show variables",
         "pragma x",
     ] {
@@ -293,8 +292,19 @@ fn statements_of_rachis_are_parsed() {
     let shown = |sql: &str| match parse(sql, 1 << 20).unwrap_or_else(|p| panic!("{sql}: {p}")) {
         Statement::Query(query) => format!("query {query}"),
         Statement::Explain { query, analyze } => format!("explain {analyze} {query}"),
-        Statement::Define { id, text, replace, .. } => format!("define {id} as [{text}] {replace}"),
-        Statement::Undefine { id, if_exists } => format!("undefine {id} {if_exists}"),
+        Statement::ChangeDefinition(DefinitionChange::Define(new)) => {
+            let note = new.note.map_or(String::new(), |note| format!(" ({note})"));
+            format!("define {} as [{}] {}{note}", new.id, new.text, new.replace)
+        }
+        Statement::ChangeDefinition(DefinitionChange::MoveTag { id, tag, to, from }) => {
+            format!("move {tag} of {id} to {to:?} from {from:?}")
+        }
+        Statement::ChangeDefinition(DefinitionChange::Rename { id, to }) => format!("rename {id} to {to}"),
+        Statement::ChangeDefinition(DefinitionChange::Drop { id, if_exists }) => format!("drop {id} {if_exists}"),
+        Statement::Call { id, version, arguments } => format!("call {id}{version} {:?}", arguments.0),
+        Statement::ShowVersions(id) => format!("versions of {id}"),
+        Statement::ShowDependents(id) => format!("dependents of {id}"),
+        Statement::ShowCreate { id, version } => format!("create {id}{version}"),
         Statement::ShowDefinitions => "definitions".into(),
         Statement::ShowTables => "tables".into(),
         Statement::Describe { name } => format!("describe {name}"),
@@ -312,8 +322,54 @@ fn statements_of_rachis_are_parsed() {
             "create view slow as\nselect *\nfrom events -- all",
             "define view slow as [select *\nfrom events] false",
         ),
-        ("drop field events.price", "undefine field events.price false"),
-        ("drop view if exists slow;", "undefine view slow true"),
+        (
+            "create field events.price as p / 100 comment 'ann''s price'",
+            "define field events.price as [p / 100] false (ann's price)",
+        ),
+        (
+            "create function Euros(cents bigint) returns double as cents / 100.0",
+            "define function euros as [(cents bigint) returns double as cents / 100.0] false",
+        ),
+        (
+            "create query top(k int default 10) as select user from events limit $k comment 'often used'",
+            "define query top as [(k int default 10) as select user from events limit $k] false (often used)",
+        ),
+        (
+            "alter field events.price set tag Prod to 2 from 1",
+            "move prod of field events.price to Version(Number(2)) from Some(1)",
+        ),
+        (
+            "alter view slow set tag prod to @latest",
+            "move prod of view slow to Version(Tag(\"latest\")) from None",
+        ),
+        (
+            "alter view slow drop tag prod",
+            "move prod of view slow to Nowhere from None",
+        ),
+        (
+            "alter field events.price rename to user.cost",
+            "rename field events.price to user.cost",
+        ),
+        (
+            "revert field events.price",
+            "move latest of field events.price to Back from None",
+        ),
+        (
+            "revert view slow to 3",
+            "move latest of view slow to Version(Number(3)) from None",
+        ),
+        (
+            "call top@prod(k => -3, since => $1, null)",
+            "call query top@prod [Argument { name: Some(\"k\"), value: Literal(Number(-3)) }, \
+             Argument { name: Some(\"since\"), value: Parameter(1) }, Argument { name: None, value: Literal(Null) }]",
+        ),
+        ("call top", "call query top@latest []"),
+        ("show versions of field events.price", "versions of field events.price"),
+        ("show dependents of view slow", "dependents of view slow"),
+        ("show create field events.price@2", "create field events.price@2"),
+        ("show create function euros", "create function euros@latest"),
+        ("drop field events.price", "drop field events.price false"),
+        ("drop view if exists slow;", "drop view slow true"),
         ("show definitions", "definitions"),
         ("show tables;", "tables"),
         ("describe rachis.sources", "describe rachis.sources"),
@@ -557,7 +613,7 @@ fn invalid_definitions_are_errors() {
     let id = proto::catalog::DefinitionId::view("v");
     assert_eq!(
         schema.uses(&id),
-        (vec!["field events.b".to_owned()], vec!["events".to_owned()])
+        (vec!["field events.b@latest".to_owned()], vec!["events".to_owned()])
     );
 }
 

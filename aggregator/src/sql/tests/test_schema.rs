@@ -27,7 +27,7 @@ use proto::{
 
 use crate::typing;
 
-use super::super::{ResolvedDefinition, ResolvedQuery, SchemaContext, Statement, Table, define, parse, resolve};
+use super::super::{DefinitionChange, ResolvedQuery, SchemaContext, Statement, Table, define, parse, resolve};
 
 /// A catalog, and the documents of its collections.
 #[derive(Default)]
@@ -116,11 +116,20 @@ impl TestSchema {
     /// Runs a CREATE statement and returns its warnings.
     pub(super) fn create(&mut self, sql: &str) -> Result<Vec<String>, Problem> {
         match parse(sql, 1 << 20)? {
-            Statement::Define { id, text, replace, .. } => {
-                let ResolvedDefinition { change, warnings, .. } = define(&id, &text, replace, self)?;
+            Statement::ChangeDefinition(DefinitionChange::Define(new)) => {
+                let defined = define(&new, self)?;
+                let change = Change::Define {
+                    id: new.id,
+                    text: new.text,
+                    uses: defined.uses,
+                    reads: defined.reads,
+                    replace: new.replace,
+                    note: new.note,
+                    author: None,
+                };
                 let (catalog, result) = self.catalog.apply(&record_of(change));
                 self.catalog = catalog;
-                result.map(|()| warnings)
+                result.map(|()| defined.warnings)
             }
             other => panic!("{other:?}"),
         }

@@ -1,91 +1,157 @@
-//! Definitions: the rules for creating, replacing and dropping fields and views.
+//! Definitions: the rules for creating, replacing, tagging, renaming and dropping them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::no_collection;
+use super::{CHECKED_DEFINITIONS_LEVEL, Change, ChangeRecord, no_collection, requested_ms};
 use crate::{
-    catalog::{Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionVersion},
-    limits::{DEFINITION_BYTES_MAX, DEFINITIONS_MAX},
+    catalog::{
+        Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST,
+        Origin, Tag, no_definition, parse_tag,
+    },
+    limits::{
+        AUTHOR_BYTES_MAX, DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NOTE_BYTES_MAX, DEFINITION_TAGS_MAX,
+        DEFINITION_VERSIONS_MAX, DEFINITIONS_MAX,
+    },
     problem::{Code, Problem},
 };
 
+/// Names in the message of a refusal.
+const LISTED_MAX: usize = 20;
+
 impl Catalog {
-    /// Creates a definition or, with `replace`, a new version of it.
-    pub(super) fn define(
-        &mut self,
-        id: &DefinitionId,
-        text: &str,
-        uses: &[DefinitionId],
-        reads: &[CollectionName],
-        replace: bool,
-    ) -> Result<(), Problem> {
-        self.check_definition_limits(id, text)?;
-        self.check_references(id, uses, reads)?;
-        self.check_acyclic(id, uses)?;
-        let version = DefinitionVersion {
-            number: self.next_definition_number(id),
-            text: text.to_owned(),
-            uses: uses.to_vec(),
-            reads: reads.to_vec(),
+    /// Applies a change of a definition.
+    pub(super) fn change_definition(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
+        let at_ms = requested_ms(record.uid);
+        let origin = |author: &Option<String>| Origin {
+            author: author.clone(),
+            at_ms,
         };
+        match &record.change {
+            Change::Define {
+                id,
+                text,
+                uses,
+                reads,
+                replace,
+                note,
+                author,
+            } => {
+                let version = DefinitionVersion {
+                    number: self.next_definition_number(id),
+                    text: text.clone(),
+                    uses: uses.clone(),
+                    reads: reads.clone(),
+                    note: note.clone(),
+                    origin: origin(author),
+                };
+                self.define(id, version, *replace)?;
+                if record.level >= CHECKED_DEFINITIONS_LEVEL {
+                    self.check_depth()?;
+                }
+            }
+            Change::SetTag {
+                id,
+                tag,
+                to,
+                from,
+                author,
+            } => self.set_tag(id, tag, *to, *from, origin(author))?,
+            Change::RenameDefinition { id, to } => self.rename(id, to)?,
+            Change::Undefine { id, if_exists } => self.undefine(id, *if_exists)?,
+            _ => return Ok(()),
+        }
+        self.definitions_version = self.version;
+        Ok(())
+    }
+
+    /// Creates a definition or, with `replace`, adds a version to it, which becomes the latest.
+    fn define(&mut self, id: &DefinitionId, version: DefinitionVersion, replace: bool) -> Result<(), Problem> {
+        self.check_definition_limits(id, &version)?;
+        self.check_name(id)?;
+        self.check_references(id, &version.uses, &version.reads)?;
+        let number = version.number;
         match self.definitions.get_mut(id) {
-            Some(_) if !replace => Err(Problem::new(Code::Conflict, format!("{id} already exists"))
-                .hint("use CREATE OR REPLACE to create a new version")),
+            Some(_) if !replace => {
+                return Err(Problem::new(Code::Conflict, format!("{id} already exists"))
+                    .hint("use CREATE OR REPLACE to create a new version"));
+            }
             Some(definition) => {
+                let tag = Tag {
+                    version: number,
+                    origin: version.origin.clone(),
+                };
+                definition.tags.insert(LATEST.to_owned(), tag);
                 definition.versions.push(version);
-                Ok(())
             }
             None => {
                 let definition = Definition {
                     versions: vec![version],
+                    tags: BTreeMap::new(),
                 };
                 self.definitions.insert(id.clone(), definition);
-                Ok(())
             }
         }
+        self.check_acyclic(id, number)
     }
 
-    fn check_definition_limits(&self, id: &DefinitionId, text: &str) -> Result<(), Problem> {
-        if text.len() > DEFINITION_BYTES_MAX {
-            return Err(Problem::new(
-                Code::TooComplex,
-                format!("{id} has {} bytes; the limit is {DEFINITION_BYTES_MAX}", text.len()),
+    fn check_definition_limits(&self, id: &DefinitionId, version: &DefinitionVersion) -> Result<(), Problem> {
+        let too_long =
+            |what: String, limit: usize| Problem::new(Code::TooComplex, format!("{what}; the limit is {limit}"));
+        let bytes = version.text.len();
+        if bytes > DEFINITION_BYTES_MAX {
+            return Err(too_long(format!("{id} has {bytes} bytes"), DEFINITION_BYTES_MAX));
+        }
+        let bytes = version.note.as_ref().map_or(0, String::len);
+        if bytes > DEFINITION_NOTE_BYTES_MAX {
+            return Err(too_long(
+                format!("the comment of {id} has {bytes} bytes"),
+                DEFINITION_NOTE_BYTES_MAX,
             ));
         }
-        if !self.definitions.contains_key(id) && self.definitions.len() >= DEFINITIONS_MAX {
-            return Err(Problem::new(
-                Code::LimitReached,
-                format!("the limit of {DEFINITIONS_MAX} definitions is reached"),
-            )
-            .hint("drop definitions that are no longer needed"));
+        check_author(&version.origin)?;
+        let definition = self.definitions.get(id);
+        if definition.is_none() && self.definitions.len() >= DEFINITIONS_MAX {
+            return Err(limit_reached(format!("{DEFINITIONS_MAX} definitions"))
+                .hint("drop definitions that are no longer needed"));
+        }
+        if definition.is_some_and(|definition| definition.versions.len() >= DEFINITION_VERSIONS_MAX) {
+            return Err(limit_reached(format!("{DEFINITION_VERSIONS_MAX} versions of {id}"))
+                .hint("create a definition with another name, or drop this one and create it again"));
         }
         Ok(())
     }
 
-    /// Checks that everything the definition refers to exists, and that a view does not hide a collection.
+    /// Checks that a view does not hide a collection.
+    fn check_name(&self, id: &DefinitionId) -> Result<(), Problem> {
+        let is_collection = |name: &str| {
+            name.parse::<CollectionName>()
+                .is_ok_and(|name| self.collections.contains_key(&name))
+        };
+        match id.kind == DefinitionKind::View && is_collection(&id.name) {
+            true => Err(
+                Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
+                    .hint("choose another name for the view"),
+            ),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that everything the definition refers to exists.
     fn check_references(
         &self,
         id: &DefinitionId,
-        uses: &[DefinitionId],
+        uses: &[DefinitionUse],
         reads: &[CollectionName],
     ) -> Result<(), Problem> {
         let mut collections = id.collection.iter().chain(reads);
         if let Some(missing) = collections.find(|name| !self.collections.contains_key(*name)) {
             return Err(no_collection(missing));
         }
-        let is_collection = |name: &str| {
-            name.parse::<CollectionName>()
-                .is_ok_and(|name| self.collections.contains_key(&name))
-        };
-        if id.kind == DefinitionKind::View && is_collection(&id.name) {
-            return Err(
-                Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
-                    .hint("choose another name for the view"),
-            );
-        }
-        let missing = uses
+        // A use of itself is a cycle, which is said later.
+        let mut others = uses
             .iter()
-            .find(|used| !self.definitions.contains_key(used) && *used != id);
+            .filter(|used| used.id != *id || self.definitions.contains_key(id));
+        let missing = others.find(|used| self.definition_version(&used.id, &used.version).is_err());
         match missing {
             Some(missing) => Err(Problem::new(
                 Code::NotFound,
@@ -95,16 +161,21 @@ impl Catalog {
         }
     }
 
-    fn check_acyclic(&self, id: &DefinitionId, uses: &[DefinitionId]) -> Result<(), Problem> {
-        let Some(chain) = self.use_chain(uses, id) else {
+    /// Checks that a version does not use itself, directly or through others.
+    fn check_acyclic(&self, id: &DefinitionId, number: u32) -> Result<(), Problem> {
+        let Some(chain) = self.cycle_through((id, number)) else {
             return Ok(());
         };
-        let names: Vec<String> = chain.iter().map(DefinitionId::to_string).collect();
+        let names: Vec<String> = chain.iter().map(|(id, _)| id.to_string()).collect();
         let hint = match id.kind {
             DefinitionKind::Field => {
                 format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
             }
-            DefinitionKind::View => "a view cannot read itself".into(),
+            kind => format!(
+                "a {} cannot use itself; it can use an earlier version: {}@1",
+                kind.as_str(),
+                id.name
+            ),
         };
         Err(Problem::new(
             Code::Conflict,
@@ -113,60 +184,242 @@ impl Catalog {
         .hint(hint))
     }
 
-    /// A chain of uses that leads from one of `from` to `to`, if there is one.
-    fn use_chain(&self, from: &[DefinitionId], to: &DefinitionId) -> Option<Vec<DefinitionId>> {
-        let mut user_of: BTreeMap<&DefinitionId, Option<&DefinitionId>> = from.iter().map(|id| (id, None)).collect();
-        let mut open: Vec<&DefinitionId> = user_of.keys().copied().collect();
-        while let Some(id) = open.pop() {
-            if id == to {
-                let mut chain: Vec<DefinitionId> =
-                    std::iter::successors(Some(id), |at| user_of.get(at).copied().flatten())
-                        .cloned()
-                        .collect();
-                chain.reverse();
-                return Some(chain);
-            }
-            let uses = self.definitions.get(id).map(|d| &d.current().uses[..]);
-            for next in uses.unwrap_or_default() {
-                if !user_of.contains_key(next) {
-                    user_of.insert(next, Some(id));
+    /// A chain of uses that leads from a version back to itself, if there is one.
+    fn cycle_through<'a>(&'a self, start: (&'a DefinitionId, u32)) -> Option<Vec<(&'a DefinitionId, u32)>> {
+        let mut user_of: BTreeMap<(&DefinitionId, u32), Option<(&DefinitionId, u32)>> = BTreeMap::new();
+        let mut open: Vec<(&DefinitionId, u32)> = Vec::new();
+        let mut from = None;
+        loop {
+            for (id, version) in self.used_by(from.unwrap_or(start)) {
+                let next = (id, version.number);
+                if let std::collections::btree_map::Entry::Vacant(entry) = user_of.entry(next) {
+                    entry.insert(from);
                     open.push(next);
                 }
             }
+            let next = open.pop()?;
+            if next == start {
+                let mut chain: Vec<_> =
+                    std::iter::successors(Some(next), |at| user_of.get(at).copied().flatten()).collect();
+                chain.reverse();
+                return Some(chain);
+            }
+            from = Some(next);
         }
-        None
+    }
+
+    /// Checks how deep the versions in use use each other. There are no cycles among them.
+    fn check_depth(&self) -> Result<(), Problem> {
+        let mut depths: BTreeMap<(&DefinitionId, u32), usize> = BTreeMap::new();
+        for version in self.versions_in_use() {
+            let mut open = vec![version];
+            while let Some(version) = open.last().copied() {
+                let used: Vec<_> = self.used_by(version).map(|(id, used)| (id, used.number)).collect();
+                let unknown: Vec<_> = used.iter().copied().filter(|used| !depths.contains_key(used)).collect();
+                if unknown.is_empty() {
+                    let depth = used
+                        .iter()
+                        .filter_map(|used| depths.get(used))
+                        .max()
+                        .map_or(1, |depth| depth + 1);
+                    if depth > DEFINITION_DEPTH_MAX {
+                        return Err(Problem::new(
+                            Code::TooComplex,
+                            format!(
+                                "{}@{} would use definitions that use others, {depth} levels deep: the limit is {DEFINITION_DEPTH_MAX}",
+                                version.0, version.1
+                            ),
+                        )
+                        .hint("write the expression of an inner definition into an outer one"));
+                    }
+                    depths.insert(version, depth);
+                    open.pop();
+                }
+                open.extend(unknown);
+            }
+        }
+        Ok(())
     }
 
     /// The number of the next version; it continues after a drop.
     fn next_definition_number(&self, id: &DefinitionId) -> u32 {
-        let current = self.definitions.get(id).map(|d| d.current().number);
-        current.or(self.retired.get(id).copied()).unwrap_or(0) + 1
+        let last = self
+            .definitions
+            .get(id)
+            .and_then(|definition| definition.versions.last());
+        let last = last.map(|version| version.number).or(self.retired.get(id).copied());
+        last.unwrap_or(0) + 1
+    }
+
+    fn set_tag(
+        &mut self,
+        id: &DefinitionId,
+        tag: &str,
+        to: Option<u32>,
+        from: Option<u32>,
+        origin: Origin,
+    ) -> Result<(), Problem> {
+        let tag = parse_tag(tag)?;
+        check_author(&origin)?;
+        let definition = self.definitions.get(id).ok_or_else(|| no_definition(id))?;
+        let now = match tag == LATEST {
+            true => Some(definition.current().number),
+            false => definition.tags.get(&tag).map(|tag| tag.version),
+        };
+        if from.is_some() && from != now {
+            let now = now.map_or("no version has it".to_owned(), |now| format!("version {now} has it"));
+            return Err(Problem::new(
+                Code::Conflict,
+                format!(
+                    "tag {tag} of {id} is not at version {}: {now}",
+                    from.unwrap_or_default()
+                ),
+            )
+            .hint("look at SHOW VERSIONS, and decide again"));
+        }
+        let Some(to) = to else {
+            return self.remove_tag(id, &tag);
+        };
+        self.definition_version(id, &super::super::VersionRef::Number(to))?;
+        let Some(definition) = self.definitions.get_mut(id) else {
+            return Ok(());
+        };
+        if !definition.tags.contains_key(&tag) && definition.tags.len() >= DEFINITION_TAGS_MAX {
+            return Err(limit_reached(format!("{DEFINITION_TAGS_MAX} tags of {id}")).hint("remove a tag"));
+        }
+        definition.tags.insert(tag, Tag { version: to, origin });
+        self.check_acyclic(id, to)?;
+        self.check_depth()
+    }
+
+    fn remove_tag(&mut self, id: &DefinitionId, tag: &str) -> Result<(), Problem> {
+        if tag == LATEST {
+            return Err(
+                Problem::new(Code::Conflict, format!("the tag {LATEST} of {id} cannot be removed"))
+                    .hint("move it to another version"),
+            );
+        }
+        let follows =
+            |used: &DefinitionUse| matches!(&used.version, super::super::VersionRef::Tag(used) if used == tag);
+        let users = self.dependents(id).filter(|(_, used)| follows(used));
+        let users: BTreeSet<String> = users
+            .map(|((user, version), _)| format!("{user}@{}", version.number))
+            .collect();
+        if !users.is_empty() {
+            return Err(in_use(format!("tag {tag} of {id} is used by {}", listed(users))));
+        }
+        let removed = self
+            .definitions
+            .get_mut(id)
+            .and_then(|definition| definition.tags.remove(tag));
+        removed.map(drop).ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("{id} has no tag {tag}")).hint("SHOW VERSIONS lists its tags")
+        })
+    }
+
+    fn rename(&mut self, id: &DefinitionId, to: &str) -> Result<(), Problem> {
+        let definition = self.definitions.get(id).ok_or_else(|| no_definition(id))?;
+        let renamed = DefinitionId {
+            name: to.to_owned(),
+            ..id.clone()
+        };
+        if self.definitions.contains_key(&renamed) {
+            return Err(Problem::new(Code::Conflict, format!("{renamed} already exists")).hint("choose another name"));
+        }
+        self.check_name(&renamed)?;
+        // An old version without a tag that uses the old name would find nothing.
+        let own = definition
+            .versions
+            .iter()
+            .filter(|version| version.uses.iter().any(|used| used.id == *id));
+        let own: Vec<String> = own.map(|version| format!("{id}@{}", version.number)).collect();
+        let users: BTreeSet<String> = self.users_of(id).into_iter().chain(own).collect();
+        if !users.is_empty() {
+            return Err(in_use(format!("{id} is used by {}", listed(users))));
+        }
+        let first = self.retired.get(&renamed).copied();
+        let Some(definition) = self.definitions.remove(id) else {
+            return Ok(());
+        };
+        // Numbers of a dropped definition of the new name are not reused.
+        if let Some(last) = first {
+            let taken = definition
+                .versions
+                .first()
+                .is_some_and(|version| version.number <= last);
+            if taken {
+                self.definitions.insert(id.clone(), definition);
+                return Err(Problem::new(
+                    Code::Conflict,
+                    format!("a dropped {renamed} had versions up to {last}, whose numbers are not used again"),
+                )
+                .hint("choose another name"));
+            }
+        }
+        if let Some(last) = definition.versions.last() {
+            self.retired.insert(id.clone(), last.number);
+        }
+        self.definitions.insert(renamed, definition);
+        Ok(())
     }
 
     /// Drops a definition that no other definition uses.
-    pub(super) fn undefine(&mut self, id: &DefinitionId, if_exists: bool) -> Result<(), Problem> {
+    fn undefine(&mut self, id: &DefinitionId, if_exists: bool) -> Result<(), Problem> {
         if !self.definitions.contains_key(id) {
-            return if if_exists {
-                Ok(())
-            } else {
-                Err(Problem::new(Code::NotFound, format!("{id} does not exist")))
+            return match if_exists {
+                true => Ok(()),
+                false => Err(no_definition(id)),
             };
         }
-        let users: Vec<String> = self.dependents(id).map(DefinitionId::to_string).collect();
+        let users = self.users_of(id);
         if !users.is_empty() {
-            return Err(
-                Problem::new(Code::InUse, format!("{id} is used by {}", users.join(", ")))
-                    .hint("drop or change the definitions that use it first"),
-            );
+            return Err(in_use(format!("{id} is used by {}", listed(users))));
         }
         self.retire(id);
         Ok(())
     }
 
+    /// The names of the other definitions that use this one.
+    fn users_of(&self, id: &DefinitionId) -> BTreeSet<String> {
+        let others = self.dependents(id).filter(|((user, _), _)| *user != id);
+        others.map(|((user, _), _)| user.to_string()).collect()
+    }
+
     /// Removes a definition and keeps its last version number, so that the number is not reused.
     pub(super) fn retire(&mut self, id: &DefinitionId) {
-        if let Some(definition) = self.definitions.remove(id) {
-            self.retired.insert(id.clone(), definition.current().number);
+        if let Some(definition) = self.definitions.remove(id)
+            && let Some(last) = definition.versions.last()
+        {
+            self.retired.insert(id.clone(), last.number);
         }
     }
+}
+
+fn check_author(origin: &Origin) -> Result<(), Problem> {
+    let bytes = origin.author.as_ref().map_or(0, String::len);
+    match bytes > AUTHOR_BYTES_MAX {
+        true => Err(Problem::new(
+            Code::BadRequest,
+            format!("the name of the author has {bytes} bytes; the limit is {AUTHOR_BYTES_MAX}"),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn limit_reached(what: String) -> Problem {
+    Problem::new(Code::LimitReached, format!("the limit of {what} is reached"))
+}
+
+fn in_use(detail: String) -> Problem {
+    Problem::new(Code::InUse, detail).hint("drop or change the definitions that use it first")
+}
+
+/// Names separated by commas, the end of a long list as a number.
+fn listed(names: BTreeSet<String>) -> String {
+    let more = names.len().saturating_sub(LISTED_MAX);
+    let mut listed: Vec<String> = names.into_iter().take(LISTED_MAX).collect();
+    if more > 0 {
+        listed.push(format!("and {more} more"));
+    }
+    listed.join(", ")
 }

@@ -1,6 +1,7 @@
 //! Tests of `change`.
 
 use super::*;
+use crate::catalog::VersionRef;
 
 fn name(text: &str) -> CollectionName {
     text.parse().expect("a name")
@@ -32,9 +33,20 @@ fn field(text: &str, uses: &[&str], replace: bool) -> Change {
     Change::Define {
         id: id(text),
         text: "1".into(),
-        uses: uses.iter().map(|u| id(u)).collect(),
+        uses: uses.iter().map(|text| used(text)).collect(),
         reads: vec![],
         replace,
+        note: None,
+        author: None,
+    }
+}
+
+/// A use of a field: `a`, `a@2`, `a@prod`.
+fn used(text: &str) -> DefinitionUse {
+    let (field, version) = text.split_once('@').unwrap_or((text, "latest"));
+    DefinitionUse {
+        id: DefinitionId::field(name("events"), field),
+        version: VersionRef::parse(version).expect("a version"),
     }
 }
 
@@ -147,4 +159,143 @@ fn a_source_with_the_name_of_a_dropped_one_keeps_its_rules_and_skips() {
     assert_eq!(result, Ok(()));
     assert_eq!(catalog.sources[&source].skips, skips);
     assert!(catalog.collections[&name("events")].retired_sources.is_empty());
+}
+
+fn set_tag(field: &str, tag: &str, to: Option<u32>, from: Option<u32>) -> Change {
+    Change::SetTag {
+        id: DefinitionId::field(name("events"), field),
+        tag: tag.into(),
+        to,
+        from,
+        author: Some("ann".into()),
+    }
+}
+
+fn rename(field: &str, to: &str) -> Change {
+    Change::RenameDefinition {
+        id: DefinitionId::field(name("events"), field),
+        to: to.into(),
+    }
+}
+
+#[test]
+fn tags_move_by_compare_and_set_and_latest_moves_with_a_new_version() {
+    let begin = [create("events"), field("a", &[], false), field("a", &[], true)];
+    let numbers = |changes: &[Change]| {
+        let (catalog, result) = with([&begin[..], changes].concat());
+        let definition = &catalog.definitions[&DefinitionId::field(name("events"), "a")];
+        let of = |version: &str| {
+            let version = VersionRef::parse(version).expect("a version");
+            definition.version(&version).map(|version| version.number)
+        };
+        (result.map_err(|problem| problem.code), of("latest"), of("prod"))
+    };
+    let moved = |to, from| set_tag("a", "prod", to, from);
+    assert_eq!(numbers(&[moved(Some(1), None)]), (Ok(()), Some(2), Some(1)));
+    assert_eq!(numbers(&[moved(Some(3), None)]), (Err(Code::BadSql), Some(2), None));
+    assert_eq!(
+        numbers(&[moved(Some(1), Some(2))]),
+        (Err(Code::Conflict), Some(2), None)
+    );
+    let twice = [moved(Some(1), None), moved(Some(2), Some(1))];
+    assert_eq!(numbers(&twice), (Ok(()), Some(2), Some(2)));
+    assert_eq!(
+        numbers(&[moved(Some(1), None), moved(None, None)]),
+        (Ok(()), Some(2), None)
+    );
+    let reverted = set_tag("a", "latest", Some(1), Some(2));
+    assert_eq!(numbers(std::slice::from_ref(&reverted)), (Ok(()), Some(1), None));
+    assert_eq!(numbers(&[reverted, field("a", &[], true)]), (Ok(()), Some(3), None));
+    assert_eq!(numbers(&[set_tag("a", "latest", None, None)]).0, Err(Code::Conflict));
+}
+
+#[test]
+fn a_definition_may_use_earlier_versions_of_itself_but_no_tag_closes_a_circle() {
+    let begin = vec![create("events"), field("a", &[], false), field("a", &["a@1"], true)];
+    assert_eq!(with(begin.clone()).1, Ok(()));
+    let prod = [
+        begin,
+        vec![set_tag("a", "prod", Some(2), None), field("b", &["a@prod"], false)],
+    ]
+    .concat();
+    let (catalog, result) = with([prod.clone(), vec![field("a", &["b"], true)]].concat());
+    assert_eq!(result, Ok(()), "version 3 uses b, which uses version 2");
+    assert_eq!(catalog.field(&name("events"), "a").map(|d| d.current().number), Some(3));
+    let circle = [
+        prod,
+        vec![field("a", &["b"], true), set_tag("a", "prod", Some(3), None)],
+    ]
+    .concat();
+    assert_eq!(with(circle).1.map_err(|problem| problem.code), Err(Code::Conflict));
+}
+
+#[test]
+fn what_is_in_use_is_neither_dropped_nor_renamed() {
+    let begin = vec![
+        create("events"),
+        field("a", &[], false),
+        field("b", &["a@1"], false),
+        field("c", &["b"], false),
+    ];
+    let after = |change: Change| {
+        let (_, result) = with([begin.clone(), vec![change]].concat());
+        result.map_err(|problem| problem.detail)
+    };
+    assert_eq!(
+        after(rename("a", "x")),
+        Err("field events.a is used by field events.b".into())
+    );
+    assert_eq!(after(rename("c", "b")), Err("field events.b already exists".into()));
+    assert_eq!(after(rename("c", "x")), Ok(()));
+    // Only what has a tag, or is used by what has one, is in use.
+    let unused = [begin.clone(), vec![field("b", &[], true), rename("a", "x")]].concat();
+    assert_eq!(with(unused).1, Ok(()));
+    let old = [
+        begin,
+        vec![field("b", &[], true), field("c", &["b@1"], true), rename("a", "x")],
+    ]
+    .concat();
+    let problem = with(old).1.expect_err("c uses the first version of b");
+    assert_eq!(problem.detail, "field events.a is used by field events.b");
+}
+
+#[test]
+fn definitions_use_each_other_sixteen_levels_deep() {
+    let mut changes = vec![create("events"), field("f1", &[], false)];
+    for n in 2..=16 {
+        changes.push(field(&format!("f{n}"), &[&format!("f{}", n - 1)], false));
+    }
+    assert_eq!(with(changes.clone()).1, Ok(()));
+    let deeper = [changes.clone(), vec![field("f17", &["f16"], false)]].concat();
+    assert_eq!(with(deeper).1.map_err(|problem| problem.code), Err(Code::TooComplex));
+    // A new version deep inside makes those around it deeper.
+    let inside = [changes, vec![field("f0", &[], false), field("f1", &["f0"], true)]].concat();
+    assert_eq!(with(inside).1.map_err(|problem| problem.code), Err(Code::TooComplex));
+}
+
+#[test]
+fn a_change_is_refused_if_another_definition_was_changed_since_it_was_checked() {
+    let (catalog, _) = with(vec![create("events"), field("a", &[], false)]);
+    let record = |expected| ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: Some(expected),
+        change: field("b", &[], false),
+    };
+    let checked = catalog.definitions_version;
+    let (after, result) = catalog.apply(&record(checked));
+    assert_eq!(result, Ok(()));
+    assert_ne!(after.definitions_version, checked);
+    assert_eq!(after.apply(&record(checked)).1.map_err(|p| p.code), Err(Code::Conflict));
+}
+
+#[test]
+fn definitions_of_the_first_release_are_read() {
+    let id = r#"{"kind":"field","collection":"events","name":"b"}"#;
+    let version = format!(r#"{{"number":4,"text":"b","uses":[{id}],"reads":["events"]}}"#);
+    let definition: super::super::Definition =
+        serde_json::from_str(&format!(r#"{{"versions":[{version}]}}"#)).expect("a definition");
+    assert_eq!(definition.current().number, 4);
+    assert_eq!(definition.current().uses, [used("b")]);
+    assert_eq!(definition.tags_of(4).collect::<Vec<_>>(), ["latest"]);
 }

@@ -1,0 +1,108 @@
+//! `GET` and `POST /v1/saved/{name}@{version}`: calls a saved query, by query string or by JSON body.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::{Query, Request, State, rejection::QueryRejection},
+    http::HeaderMap,
+    response::Response,
+};
+use proto::{Code, Problem};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    answer::respond,
+    body,
+    error::{HttpError, PathText, path_text},
+    sql::QueryOptionsBody,
+    state::AppState,
+};
+use crate::{
+    answer::SqlQuery,
+    doors::{answer_writer::AnswerFormat, names::is_versioned_name},
+};
+
+/// The JSON body of a call.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallBody {
+    /// Values by the names of the parameters.
+    #[serde(default)]
+    parameters: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    options: QueryOptionsBody,
+}
+
+/// `GET`: parameters and options in the query string.
+pub(super) async fn by_query(
+    State(app): State<AppState>,
+    path: PathText,
+    headers: HeaderMap,
+    query: Result<Query<BTreeMap<String, String>>, QueryRejection>,
+) -> Result<Response, HttpError> {
+    let Query(mut given) = query.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    let mut option = |name: &str| given.remove(name);
+    let invalid = |name: &str, value: &str| Problem::new(Code::BadRequest, format!("{name} cannot be {value:?}"));
+    let options = QueryOptionsBody {
+        at_least: match option("at_least") {
+            Some(text) => Some(text.parse().map_err(|_| invalid("at_least", &text))?),
+            None => None,
+        },
+        allow_partial: match option("allow_partial") {
+            Some(text) => text.parse().map_err(|_| invalid("allow_partial", &text))?,
+            None => false,
+        },
+        timeout_ms: match option("timeout_ms") {
+            Some(text) => Some(text.parse().map_err(|_| invalid("timeout_ms", &text))?),
+            None => None,
+        },
+        scan: match option("scan") {
+            Some(text) => serde_json::from_value(Value::String(text.clone())).map_err(|_| invalid("scan", &text))?,
+            None => Default::default(),
+        },
+        query_id: option("query_id"),
+    };
+    let parameters = given.into_iter().map(|(name, value)| (name, Value::String(value)));
+    let parameters = parameters.collect();
+    call(&app, path, &headers, CallBody { parameters, options }).await
+}
+
+/// `POST`: parameters and options in the body.
+pub(super) async fn by_body(
+    State(app): State<AppState>,
+    path: PathText,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let headers = request.headers().clone();
+    let body = body::json(request).await?;
+    call(&app, path, &headers, body).await
+}
+
+async fn call(app: &AppState, path: PathText, headers: &HeaderMap, body: CallBody) -> Result<Response, HttpError> {
+    let format = AnswerFormat::of(headers)?;
+    let name = path_text(path)?;
+    if !is_versioned_name(&name) {
+        let problem = Problem::new(Code::NotFound, format!("{name:?} is not the name of a saved query"));
+        return Err(problem
+            .hint("write /v1/saved/name, /v1/saved/name@2 or /v1/saved/name@tag")
+            .into());
+    }
+    // Values are bound to places; only names become part of the statement.
+    let (mut places, mut parameters) = (Vec::new(), Vec::new());
+    for (name, value) in body.parameters {
+        if !is_versioned_name(&name) || name.contains('@') {
+            return Err(Problem::new(Code::BadRequest, format!("the query has no parameter {name:?}")).into());
+        }
+        parameters.push(value);
+        places.push(format!("\"{name}\" => ${}", parameters.len()));
+    }
+    let query = SqlQuery {
+        sql: format!("CALL {name}({})", places.join(", ")),
+        parameters,
+        author: None,
+        options: body.options.parse()?,
+    };
+    let answer = app.engine.query(query).await?;
+    Ok(respond(answer, format).await?)
+}

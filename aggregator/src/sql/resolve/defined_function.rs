@@ -1,0 +1,125 @@
+//! Calls of defined functions: the expression of the definition, over the arguments of the call.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments};
+use front::{Node, Root};
+use proto::{
+    Problem,
+    catalog::{DefinitionId, DefinitionKind, VersionRef},
+};
+
+use super::{
+    problem::{bad, not_offered},
+    resolver::Resolver,
+    scope::{Input, InputKind, OutputColumn, Scope},
+};
+use crate::sql::{copies::expressions, signature::FunctionText};
+
+impl Resolver<'_> {
+    /// Resolves a call of a defined function: `euros(x)`, `euros@2(x)`. None if there is none of this name.
+    pub(super) fn defined_function(&mut self, name: &str, call: &Function) -> Result<Option<Expr>, Problem> {
+        let exists = |name: &str| {
+            let id = DefinitionId::global(DefinitionKind::Function, name);
+            self.catalog.definitions.contains_key(&id).then_some(id)
+        };
+        let (id, version) = match (exists(name), name.rsplit_once('@')) {
+            (Some(id), _) => (id, VersionRef::latest()),
+            (None, Some((name, version))) if let Some(id) = exists(name) => (id, VersionRef::parse(version)?),
+            _ => return Ok(None),
+        };
+        let version = self.used(&id, &version)?;
+        let function = FunctionText::parse(&version.text)?;
+        let arguments = arguments(&id, &function, call)?;
+        self.expand(&id, version.number, |resolver| {
+            resolver.function_body(&id, &function, arguments)
+        })
+        .map(Some)
+    }
+
+    /// The expression of a function over these arguments, which belong to the scopes around.
+    pub(in crate::sql) fn function_body(
+        &mut self,
+        id: &DefinitionId,
+        function: &FunctionText,
+        arguments: Vec<Expr>,
+    ) -> Result<Expr, Problem> {
+        let mut columns = Vec::with_capacity(arguments.len());
+        for (parameter, argument) in function.parameters.iter().zip(arguments) {
+            let value = self.cast(ast::CastKind::Cast, &argument, parameter.data_type.clone())?;
+            let uses = uses_of(&parameter.name, &function.body);
+            self.copies.charge(uses.saturating_sub(1), expressions(&value))?;
+            columns.push(OutputColumn {
+                name: parameter.name.clone(),
+                origin: None,
+                expr: Some(value),
+            });
+        }
+        let (body, returns) = (&function.body, function.returns.clone());
+        let kind = InputKind::Columns(columns.into());
+        self.within(&id.name, kind, |resolver| {
+            resolver.cast(ast::CastKind::Cast, body, returns)
+        })
+    }
+
+    /// Runs `inside` in a scope of one input, with no other in sight.
+    pub(in crate::sql) fn within<T>(
+        &mut self,
+        alias: &str,
+        kind: InputKind,
+        inside: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let alias = alias.to_owned();
+        self.scopes.push(Scope {
+            inputs: vec![Input { alias, kind }],
+            closed: true,
+            ..Scope::default()
+        });
+        let result = inside(self);
+        self.scopes.pop();
+        result
+    }
+}
+
+/// The arguments of a call, one for each parameter.
+fn arguments(id: &DefinitionId, function: &FunctionText, call: &Function) -> Result<Vec<Expr>, Problem> {
+    let signature = || {
+        let parameters = function.parameters.iter();
+        let parameters: Vec<String> = parameters
+            .map(|known| format!("{} {}", known.name, known.data_type))
+            .collect();
+        format!("it is {}({})", id.name, parameters.join(", "))
+    };
+    let plain = call.filter.is_none() && call.over.is_none() && call.within_group.is_empty();
+    let list = match &call.args {
+        FunctionArguments::List(list) if plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() => list,
+        _ => return Err(not_offered(format!("{id} with more than arguments")).hint(signature())),
+    };
+    let argument = |argument: &FunctionArg| match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr.clone()),
+        other => Err(not_offered(format!("the argument {other} of {id}")).hint(signature())),
+    };
+    let arguments = list.args.iter().map(argument).collect::<Result<Vec<_>, _>>()?;
+    match arguments.len() == function.parameters.len() {
+        true => Ok(arguments),
+        false => {
+            let (taken, given) = (function.parameters.len(), arguments.len());
+            Err(bad(format!("{id} takes {taken} arguments, not {given}")).hint(signature()))
+        }
+    }
+}
+
+/// How often an expression names a parameter.
+fn uses_of(name: &str, body: &Expr) -> usize {
+    let mut uses = 0;
+    front::walk(Root::Expr(body), &mut |node| {
+        let first = match node {
+            Node::Expr(Expr::Identifier(ident)) => Some(ident),
+            Node::Expr(Expr::CompoundIdentifier(idents)) => idents.first(),
+            _ => None,
+        };
+        uses += usize::from(first.is_some_and(|first| first.value.eq_ignore_ascii_case(name)));
+        ControlFlow::Continue(())
+    });
+    uses
+}
