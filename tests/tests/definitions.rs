@@ -7,6 +7,9 @@ use tests::{Client, Service, data, query_both};
 tests::for_single_process_and_cluster! {
     redefined_fields_and_views_apply_to_all_stored_documents_at_once: tests::Settings::default().small_splits(),
     a_field_may_shadow_a_stored_value_which_stays_reachable: tests::Settings::default().small_splits(),
+    versions_tags_functions_and_saved_queries_are_the_same_through_every_door_and_after_a_kill:
+        tests::Settings::default().small_splits(),
+    two_that_change_definitions_at_once_leave_none_that_is_broken: tests::Settings::default(),
 }
 
 /// Real wiki edits, as text and parsed.
@@ -163,4 +166,97 @@ async fn a_field_may_shadow_a_stored_value_which_stays_reachable(mut server: Ser
         query_both(&server, "select sum(cents) from prices").await,
         [[json!(449.0)]]
     );
+}
+
+async fn versions_tags_functions_and_saved_queries_are_the_same_through_every_door_and_after_a_kill(
+    mut server: Service,
+) {
+    let orders: Vec<String> = (1..=300)
+        .map(|n| format!(r#"{{"cents":{},"user":"u{}"}}"#, n * 10, n % 3))
+        .collect();
+    server.push("orders", orders.join("\n")).await.expect("a push");
+    for statement in [
+        "create function euros(cents bigint) returns double as cents / 100.0",
+        "create field orders.price as euros(cents)",
+        "create or replace field orders.price as euros(cents) * 2 comment 'with tax'",
+        "alter field orders.price set tag prod to 1",
+        "create query dearest(least double default 0, k int default 2) as \
+         select user, price, price@prod as net from orders where price >= $least order by price desc limit $k",
+    ] {
+        let options = json!({ "author": "ann" });
+        server.query(statement, options).await.expect(statement);
+    }
+    let rows = [
+        [json!("u0"), json!(60.0), json!(30.0)],
+        [json!("u2"), json!(59.8), json!(29.9)],
+    ];
+    assert_eq!(query_both(&server, "call dearest").await, rows);
+    server.kill_and_restart().await;
+    assert_eq!(query_both(&server, "call dearest(k => 2)").await, rows);
+    let objects = json!([{ "user": "u0", "price": 60.0, "net": 30.0 }]);
+    let saved = "/v1/saved/dearest@latest";
+    let by_url = server.get(&format!("{saved}?k=1&least=59.9&scan=raw")).await;
+    assert_eq!(by_url.expect("an answer")["rows"], objects);
+    let body = json!({ "parameters": { "k": 1 }, "timeout_ms": 60_000 });
+    let by_body = server.json(reqwest::Method::POST, saved, body).await;
+    assert_eq!(by_body.expect("an answer")["rows"], objects);
+    let wrong = server
+        .get(&format!("{saved}?most=3"))
+        .await
+        .expect_err("an unknown parameter");
+    assert!(
+        format!("{wrong:#}").contains("the query has no parameter most"),
+        "{wrong:#}"
+    );
+    let history = "select version, tags, note, author, created > timestamp '2026-01-01' from rachis.definitions \
+                   where kind = 'field' order by version";
+    assert_eq!(
+        server.sql(history).await.rows,
+        [
+            [json!(1), json!("prod"), json!(null), json!("ann"), json!(true)],
+            [json!(2), json!("latest"), json!("with tax"), json!("ann"), json!(true)],
+        ]
+    );
+    let refused = "create or replace function euros(cents bigint, rate double) returns double as cents * rate";
+    assert_refused(&server, refused, "function euros takes 2 arguments, not 1").await;
+    server.sql("revert field orders.price").await;
+    let sums = [[json!(4515.0), json!(4515.0), json!(9030.0)]];
+    let sql = "select sum(price), sum(price@prod), sum(price@2) from orders";
+    assert_eq!(query_both(&server, sql).await, sums);
+}
+
+/// While one client replaces a view by one with a column more or less, the other creates views that read the column. Each
+/// statement is accepted or refused, but no accepted view is broken.
+async fn two_that_change_definitions_at_once_leave_none_that_is_broken(server: Service) {
+    server.push("orders", r#"{"a":1,"b":2}"#).await.expect("a push");
+    server.sql("create view base as select a, b from orders").await;
+    let replace = async {
+        for n in 0..20 {
+            let columns = if n % 2 == 0 { "a" } else { "a, b" };
+            let sql = format!("create or replace view base as select {columns} from orders");
+            let _refused_while_used = server.query(&sql, json!({})).await;
+        }
+    };
+    let create = async {
+        let mut accepted = Vec::new();
+        for n in 0..20 {
+            let created = server
+                .query(&format!("create view v{n} as select b from base"), json!({}))
+                .await;
+            if created.is_ok() {
+                accepted.push(n);
+                if n % 2 == 0 {
+                    continue;
+                }
+                server.sql(&format!("drop view v{n}")).await;
+            }
+        }
+        accepted
+    };
+    let ((), accepted) = tokio::join!(replace, create);
+    let kept: Vec<i32> = accepted.into_iter().filter(|n| n % 2 == 0).collect();
+    assert!(!kept.is_empty(), "some views were created");
+    for n in kept {
+        assert_eq!(query_both(&server, &format!("select * from v{n}")).await, [[json!(2)]]);
+    }
 }

@@ -128,8 +128,8 @@ async fn views_have_versions_and_use_versions() {
     assert_eq!(
         dependents,
         [
-            "view dear | 1 | field events.price@latest | 2 | true",
             "view dear | 1 | field events.price@1 | 1 | true",
+            "view dear | 1 | field events.price@latest | 2 | true",
             "view dear | 2 | view dear@1 | 1 | false",
         ]
     );
