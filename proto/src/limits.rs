@@ -27,6 +27,8 @@ pub const SOURCES_MAX: usize = 1_000;
 pub const DEFINITIONS_MAX: usize = 10_000;
 /// Versions of one definition.
 pub const DEFINITION_VERSIONS_MAX: usize = 1_000;
+/// Bytes of the texts of all versions of all definitions.
+pub const DEFINITIONS_BYTES_MAX: usize = 32 << 20;
 /// Tags of one definition.
 pub const DEFINITION_TAGS_MAX: usize = 64;
 /// How deep definitions may use each other.

@@ -229,7 +229,14 @@ async fn versions_tags_functions_and_saved_queries_are_the_same_through_every_do
 /// statement is accepted or refused, but no accepted view is broken.
 async fn two_that_change_definitions_at_once_leave_none_that_is_broken(server: Service) {
     server.push("orders", r#"{"a":1,"b":2}"#).await.expect("a push");
+    server.push("others", r#"{"a":1}"#).await.expect("a push");
     server.sql("create view base as select a, b from orders").await;
+    server.sql("create view first as select a from base").await;
+    server
+        .sql("create or replace view base as select a, null as b from others")
+        .await;
+    assert_eq!(query_both(&server, "select a from first").await, [[json!(1)]]);
+    server.sql("revert view base").await;
     let replace = async {
         for n in 0..20 {
             let columns = if n % 2 == 0 { "a" } else { "a, b" };

@@ -46,6 +46,6 @@ pub(super) fn is_versioned_name(text: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.split_once('@') {
         None => is_word(text),
-        Some((name, version)) => is_word(name) && (is_number(version) || is_word(version)),
+        Some((name, version)) => is_word(name) && (is_number(version) || is_word(&version.replace('-', "_"))),
     }
 }

@@ -64,10 +64,9 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
         }
         DefinitionKind::Function => {
             let function = FunctionText::parse(text)?;
-            let unknown = function.null_arguments();
-            resolver
-                .expand(id, number, |resolver| resolver.function_body(id, &function, unknown))
-                .map(drop)
+            let columns = resolver.argument_columns(&function, function.null_arguments())?;
+            let body = |resolver: &mut Resolver<'_>| resolver.function_body(id, &function, columns);
+            resolver.expand(id, number, body).map(drop)
         }
         DefinitionKind::Query => {
             saved = SavedQuery::parse(text)?.bind(&BTreeMap::new(), Unknown::Null)?;
@@ -115,7 +114,8 @@ pub(super) fn query_of(
             let function = FunctionText::parse(text)?;
             reads::check_row_expression(id.kind, &function.body)?;
             resolve::resolve_expression(context, |resolver| {
-                resolver.function_body(id, &function, function.null_arguments())
+                let columns = resolver.argument_columns(&function, function.null_arguments())?;
+                resolver.function_body(id, &function, columns)
             })?
         }
         DefinitionKind::Query => {
@@ -158,7 +158,7 @@ fn collection_of(id: &DefinitionId) -> Result<&CollectionName, Problem> {
 }
 
 /// Checks that the name of a definition is free for use. Returns warnings.
-fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
     let catalog = context.catalog();
     match id.kind {
         DefinitionKind::Field => {

@@ -65,6 +65,11 @@ pub(crate) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
     on_deep_stack(|| define::define(new, context))
 }
 
+/// Checks that the name of a definition is free for use. Returns warnings for the user: that a field hides a path.
+pub(crate) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
+    define::check_name(id, context)
+}
+
 /// A query that uses a definition of this text, and its parameters: planning it checks the definition.
 pub(crate) fn query_of(
     id: &DefinitionId,

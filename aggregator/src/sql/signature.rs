@@ -137,7 +137,12 @@ impl SavedQuery {
         let query = statement::query(Tokens {
             all: rest[1..].to_vec(),
         })?;
-        Ok(Self { parameters, query })
+        let numbered = rest.iter().find(|token| is_numbered_place(&token.token));
+        match numbered {
+            Some(token) => Err(bad(format!("{} is not a parameter of the query", token.token))
+                .hint("a saved query names its parameters: $k")),
+            None => Ok(Self { parameters, query }),
+        }
     }
 
     /// Values by the names of the parameters: a value without a name is of the next parameter.
@@ -182,7 +187,9 @@ impl SavedQuery {
         for parameter in &self.parameters {
             let value = match (given.get(&parameter.name), &parameter.default) {
                 (Some(value), _) => Some(typed_value(parameter, value)?),
-                (None, Some(default)) => constant(default),
+                (None, Some(default)) => constant(default)
+                    .map(|value| typed_value(parameter, &value))
+                    .transpose()?,
                 (None, None) if unknown == Unknown::Null => Some(Value::Null),
                 (None, None) => {
                     return Err(Problem::new(
@@ -304,7 +311,11 @@ fn typed_value(parameter: &Parameter, value: &Value) -> Result<Value, Problem> {
         Value::Null => Ok(Value::Null),
         Value::Array(_) | Value::Object(_) => Err(wrong().hint("pass a string, a number, a boolean or null")),
         Value::String(text) if of(Type::Int) => text.trim().parse::<i64>().map(Value::from).map_err(|_| wrong()),
-        Value::String(text) if of(Type::Double) => text.trim().parse::<f64>().map(Value::from).map_err(|_| wrong()),
+        Value::String(text) if of(Type::Double) => {
+            let double = text.trim().parse::<f64>().ok();
+            let double = double.and_then(serde_json::Number::from_f64);
+            double.map(Value::Number).ok_or_else(wrong)
+        }
         Value::String(text) if of(Type::Bool) => match text.trim().to_ascii_lowercase().as_str() {
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
@@ -421,6 +432,11 @@ fn position(tokens: &[TokenWithSpan], word: &str) -> Option<usize> {
         }
         depth == 0 && is_word(token, word)
     })
+}
+
+/// `$1`, `$2`, …
+fn is_numbered_place(token: &Token) -> bool {
+    matches!(token, Token::Placeholder(name) if name[1..].parse::<usize>().is_ok())
 }
 
 fn is_word(token: &TokenWithSpan, word: &str) -> bool {

@@ -19,7 +19,8 @@ use crate::{
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
 pub const CATALOG_RULES_LEVEL: u16 = 2;
-/// From this level on, `expected` of a change of a definition is the version of all definitions, and their depth is limited.
+/// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
+/// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
@@ -158,7 +159,7 @@ impl Catalog {
             } => self.create_collection(record.uid, name, settings, placement),
             Change::OpenPushes { collection } => self.open_pushes(*collection),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
-            Change::DropCollection { name } => self.drop_collection(record.uid, name),
+            Change::DropCollection { name } => self.drop_collection(record, name),
             Change::PutSource { name, settings } => self.put_source(name, settings),
             Change::DropSource { name } => self.drop_source(name),
             Change::SuspendSource { name, suspended } => {
@@ -242,7 +243,7 @@ impl Catalog {
         Ok(())
     }
 
-    fn drop_collection(&mut self, request: Uuid, name: &CollectionName) -> Result<(), Problem> {
+    fn drop_collection(&mut self, record: &ChangeRecord, name: &CollectionName) -> Result<(), Problem> {
         if let Some((source, _)) = self.sources_of(name).next() {
             return Err(Problem::new(
                 Code::InUse,
@@ -266,11 +267,14 @@ impl Catalog {
         }
         let collection = self.collections.remove(name).ok_or_else(|| no_collection(name))?;
         // A request without a time never expires.
-        let at_ms = requested_ms(request).unwrap_or(i64::MAX);
+        let at_ms = requested_ms(record.uid).unwrap_or(i64::MAX);
         self.dropped
             .retain(|_, dropped_ms| *dropped_ms > at_ms.saturating_sub(DROPPED_RETENTION_MS));
         self.dropped.insert(collection.uid, at_ms);
         let fields: Vec<DefinitionId> = self.definitions.keys().filter(|id| own(id)).cloned().collect();
+        if !fields.is_empty() && record.level >= CHECKED_DEFINITIONS_LEVEL {
+            self.definitions_version = self.version;
+        }
         for id in fields {
             self.retire(&id);
         }

@@ -344,14 +344,14 @@ impl Catalog {
         let mut found = BTreeSet::new();
         while let Some(version) = open.pop() {
             if found.insert(version) {
-                open.extend(self.used_by(version).map(|(id, version)| (id, version.number)));
+                open.extend(self.uses_of(version).map(|(id, version)| (id, version.number)));
             }
         }
         found
     }
 
     /// The versions that a version uses.
-    pub fn used_by<'a>(&'a self, (id, number): (&'a DefinitionId, u32)) -> impl Iterator<Item = Pinned<'a>> {
+    pub fn uses_of<'a>(&'a self, (id, number): (&'a DefinitionId, u32)) -> impl Iterator<Item = Pinned<'a>> {
         let version = self
             .definitions
             .get(id)

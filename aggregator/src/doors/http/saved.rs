@@ -98,7 +98,7 @@ async fn call(app: &AppState, path: PathText, headers: &HeaderMap, body: CallBod
         places.push(format!("\"{name}\" => ${}", parameters.len()));
     }
     let query = SqlQuery {
-        sql: format!("CALL {name}({})", places.join(", ")),
+        sql: format!("CALL \"{name}\"({})", places.join(", ")),
         parameters,
         author: None,
         options: body.options.parse()?,

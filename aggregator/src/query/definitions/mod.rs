@@ -19,8 +19,8 @@ use plan::Type;
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{
-        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionKind, DefinitionVersion, VersionRef,
-        no_definition,
+        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion,
+        Pinned, VersionRef, no_definition,
     },
 };
 use serde_json::json;
@@ -49,6 +49,8 @@ struct Prepared {
     /// The definition afterwards.
     id: DefinitionId,
     warnings: Vec<String>,
+    /// Whether the definition hides what documents have. Then others may use it without knowing.
+    hides: bool,
 }
 
 /// Changes a definition: checks what the change would break, and proposes it; again while other definitions are changed.
@@ -60,6 +62,8 @@ pub(super) async fn change(
     author: Option<&str>,
 ) -> Result<QueryOutput, Problem> {
     let mut catalogs = engine.roles.changes.catalog();
+    // Two that go back at once shall not go back twice: where to is decided once.
+    let wanted = &back_to_version(wanted, &catalogs.borrow())?;
     for _ in 0..CHECKS_MAX {
         let catalog = Arc::clone(&catalogs.borrow_and_update());
         let prepared = prepare(engine, context, &catalog, wanted, author).await?;
@@ -71,12 +75,11 @@ pub(super) async fn change(
             change: prepared.change.clone(),
         });
         verdict?;
-        check_users(engine, context, &catalog, &Arc::new(after), wanted.id()).await?;
+        check_users(engine, context, &catalog, &Arc::new(after), wanted.id(), prepared.hides).await?;
         match engine.roles.changes.propose(prepared.change, checked).await {
             // This node may learn of the other change later than the one that judged.
             Err(problem) if problem.code == Code::Conflict => {
-                let is_changed = |now: &Arc<Catalog>| now.definitions_version != catalog.definitions_version;
-                if catalogs.wait_for(is_changed).await.is_err() {
+                if catalogs.wait_for(|now| now.version > catalog.version).await.is_err() {
                     return Err(problem);
                 }
             }
@@ -110,7 +113,7 @@ async fn prepare(
     author: Option<&str>,
 ) -> Result<Prepared, Problem> {
     let author = author.map(str::to_owned);
-    let (id, change) = match wanted {
+    let change = match wanted {
         DefinitionChange::Define(new) => {
             let defined = define(engine, context, catalog, new).await;
             let defined = defined.map_err(|problem| at_statement_position(new.at, problem))?;
@@ -123,38 +126,63 @@ async fn prepare(
                 note: new.note.clone(),
                 author,
             };
-            let (id, warnings) = (new.id.clone(), defined.warnings);
-            return Ok(Prepared { change, id, warnings });
+            return Ok(Prepared {
+                change,
+                id: new.id.clone(),
+                hides: new.id.kind == DefinitionKind::Field && !defined.warnings.is_empty(),
+                warnings: defined.warnings,
+            });
         }
         DefinitionChange::MoveTag { id, tag, to, from } => {
-            let (to, from) = tagged(catalog, id, to, *from)?;
-            let (id, tag) = (id.clone(), tag.clone());
-            (
-                id.clone(),
-                Change::SetTag {
-                    id,
-                    tag,
-                    to,
-                    from,
-                    author,
-                },
-            )
+            let to = match to {
+                TagTarget::Version(version) => Some(catalog.definition_version(id, version)?),
+                TagTarget::Nowhere | TagTarget::Back => None,
+            };
+            if let Some(version) = to {
+                let names = collections_of(engine, id, &version.text, catalog)?;
+                let read_views = QueryViews::open(context, catalog, &names, &PositionVector::default()).await?;
+                is_sound(engine, context, &read_views, id, version).await?;
+            }
+            let (id, tag, to, from) = (id.clone(), tag.clone(), to.map(|version| version.number), *from);
+            Change::SetTag {
+                id,
+                tag,
+                to,
+                from,
+                author,
+            }
         }
         DefinitionChange::Rename { id, to } => {
-            let (id, to) = (id.clone(), to.clone());
+            let to = to.clone();
             let renamed = DefinitionId {
                 name: to.clone(),
                 ..id.clone()
             };
-            (renamed, Change::RenameDefinition { id, to })
+            let names = id
+                .collection
+                .iter()
+                .filter(|name| catalog.collections.contains_key(*name));
+            let names = names.cloned().collect();
+            let read_views = QueryViews::open(context, catalog, &names, &PositionVector::default()).await?;
+            let warnings = sql::check_name(&renamed, &read_views)?;
+            return Ok(Prepared {
+                change: Change::RenameDefinition { id: id.clone(), to },
+                id: renamed,
+                hides: !warnings.is_empty(),
+                warnings,
+            });
         }
         DefinitionChange::Drop { id, if_exists } => {
             let (id, if_exists) = (id.clone(), *if_exists);
-            (id.clone(), Change::Undefine { id, if_exists })
+            Change::Undefine { id, if_exists }
         }
     };
-    let warnings = Vec::new();
-    Ok(Prepared { change, id, warnings })
+    Ok(Prepared {
+        change,
+        id: wanted.id().clone(),
+        warnings: Vec::new(),
+        hides: false,
+    })
 }
 
 /// Checks a new definition against the current documents.
@@ -164,7 +192,7 @@ async fn define(
     catalog: &Arc<Catalog>,
     new: &NewDefinition,
 ) -> Result<ResolvedDefinition, Problem> {
-    let names = collections_read_by(engine, new, catalog)?;
+    let names = collections_of(engine, &new.id, &new.text, catalog)?;
     let read_views = QueryViews::open(context, catalog, &names, &PositionVector::default()).await?;
     let mut defined = sql::define(new, &read_views)?;
     // Its warnings are reported with the answer, so planning must not repeat them.
@@ -174,28 +202,30 @@ async fn define(
     Ok(defined)
 }
 
-/// Where a tag goes, and where it must be.
-fn tagged(
-    catalog: &Catalog,
-    id: &DefinitionId,
-    to: &TagTarget,
-    from: Option<u32>,
-) -> Result<(Option<u32>, Option<u32>), Problem> {
+/// The change with a version instead of the one before the current version.
+fn back_to_version(wanted: &DefinitionChange, catalog: &Catalog) -> Result<DefinitionChange, Problem> {
+    let (id, tag) = match wanted {
+        DefinitionChange::MoveTag {
+            id,
+            tag,
+            to: TagTarget::Back,
+            ..
+        } => (id, tag),
+        other => return Ok(other.clone()),
+    };
     let definition = catalog.definitions.get(id).ok_or_else(|| no_definition(id))?;
-    match to {
-        TagTarget::Version(version) => Ok((Some(catalog.definition_version(id, version)?.number), from)),
-        TagTarget::Nowhere => Ok((None, from)),
-        TagTarget::Back => {
-            let current = definition.current().number;
-            let mut earlier = definition.versions.iter().rev().map(|version| version.number);
-            let before = earlier.find(|number| *number < current).ok_or_else(|| {
-                Problem::new(Code::Conflict, format!("{id} has no version before {current}"))
-                    .hint("SHOW VERSIONS lists its versions")
-            })?;
-            // Two that go back at once shall not go back twice.
-            Ok((Some(before), Some(current)))
-        }
-    }
+    let current = definition.current().number;
+    let mut earlier = definition.versions.iter().rev().map(|version| version.number);
+    let before = earlier.find(|number| *number < current).ok_or_else(|| {
+        Problem::new(Code::Conflict, format!("{id} has no version before {current}"))
+            .hint("SHOW VERSIONS lists its versions")
+    })?;
+    Ok(DefinitionChange::MoveTag {
+        id: id.clone(),
+        tag: tag.clone(),
+        to: TagTarget::Version(VersionRef::Number(before)),
+        from: Some(current),
+    })
 }
 
 /// Converts the place of a problem from the text of a definition to the whole statement.
@@ -213,16 +243,16 @@ fn row(id: &DefinitionId, version: Option<u32>) -> Result<QueryOutput, Problem> 
     Ok(QueryOutput::of_batch(system::batch(&columns, &[row])?))
 }
 
-/// The collections whose paths a new definition is checked against.
-fn collections_read_by(
+/// The collections whose paths a definition is checked against: those that it reads, directly or through views.
+fn collections_of(
     engine: &Engine,
-    new: &NewDefinition,
+    id: &DefinitionId,
+    text: &str,
     catalog: &Catalog,
 ) -> Result<BTreeSet<CollectionName>, Problem> {
-    let bytes_max = engine.options.statement_bytes_max;
-    match new.id.kind {
+    match id.kind {
         DefinitionKind::Field => {
-            let own = new.id.collection.iter();
+            let own = id.collection.iter();
             Ok(own
                 .filter(|name| catalog.collections.contains_key(*name))
                 .cloned()
@@ -230,10 +260,10 @@ fn collections_read_by(
         }
         DefinitionKind::Function => Ok(BTreeSet::new()),
         DefinitionKind::Query => {
-            let bound = sql::bind(&new.text, &BTreeMap::new(), sql::Unknown::Null)?;
+            let bound = sql::bind(text, &BTreeMap::new(), sql::Unknown::Null)?;
             sql::collections(&bound.query, catalog)
         }
-        DefinitionKind::View => match sql::parse(&new.text, bytes_max)? {
+        DefinitionKind::View => match sql::parse(text, engine.options.statement_bytes_max)? {
             Statement::Query(query) => sql::collections(&query, catalog),
             _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW slow AS SELECT …")),
         },
@@ -263,12 +293,19 @@ async fn check_users(
     before: &Arc<Catalog>,
     after: &Arc<Catalog>,
     changed: &DefinitionId,
+    hides: bool,
 ) -> Result<(), Problem> {
-    let users = users_of(after, changed);
+    let users = users_of(after, changed, hides);
     if users.is_empty() {
         return Ok(());
     }
-    let names: BTreeSet<CollectionName> = users.iter().flat_map(|(_, user)| user.reads.iter().cloned()).collect();
+    let mut names = BTreeSet::new();
+    for (id, user) in &users {
+        for catalog in [after, before] {
+            // A version that cannot be read any more is found below.
+            names.extend(collections_of(engine, id, &user.text, catalog).unwrap_or_default());
+        }
+    }
     let read_views = QueryViews::open(context, after, &names, &PositionVector::default()).await?;
     let views_before = read_views.under(before);
     let mut broken = Vec::new();
@@ -316,26 +353,36 @@ async fn is_sound(
     check(engine, context, read_views, query, &parameters).await
 }
 
-/// The versions in use that use a definition, directly or through others.
-fn users_of<'a>(catalog: &'a Catalog, used: &DefinitionId) -> Vec<(&'a DefinitionId, &'a DefinitionVersion)> {
-    let mut users: BTreeMap<&DefinitionId, Vec<(&DefinitionId, u32)>> = BTreeMap::new();
-    for (user, number) in catalog.versions_in_use() {
-        for (used, _) in catalog.used_by((user, number)) {
-            users.entry(used).or_default().push((user, number));
+/// The versions in use that follow a tag of a definition, directly or through others. One that hides a path of documents
+/// may be used by all that read its collection.
+fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId, hides: bool) -> Vec<Pinned<'a>> {
+    let mut users: BTreeMap<(&DefinitionId, u32), Vec<Pinned<'a>>> = BTreeMap::new();
+    let mut open: Vec<Pinned<'a>> = Vec::new();
+    for (id, number) in catalog.versions_in_use() {
+        let Ok(version) = catalog.definition_version(id, &VersionRef::Number(number)) else {
+            continue;
+        };
+        for (used, of) in catalog.uses_of((id, number)) {
+            users.entry((used, of.number)).or_default().push((id, version));
+        }
+        let follows = |used: &DefinitionUse| used.id == *changed && matches!(used.version, VersionRef::Tag(_));
+        let may_read = hides
+            && version
+                .reads
+                .iter()
+                .any(|name| Some(name) == changed.collection.as_ref());
+        if version.uses.iter().any(follows) || may_read {
+            open.push((id, version));
         }
     }
-    let (mut found, mut open) = (BTreeSet::new(), vec![used]);
-    while let Some(used) = open.pop() {
-        for user in users.get(used).into_iter().flatten() {
-            if found.insert(*user) {
-                open.push(user.0);
-            }
+    let mut found = BTreeMap::new();
+    while let Some((id, version)) = open.pop() {
+        if found.insert((id, version.number), version).is_none() {
+            open.extend(users.get(&(id, version.number)).into_iter().flatten());
         }
     }
-    let found = found.into_iter().filter(|(id, _)| *id != used);
-    found
-        .filter_map(|(id, number)| Some((id, catalog.definition_version(id, &VersionRef::Number(number)).ok()?)))
-        .collect()
+    let others = found.into_iter().filter(|((id, _), _)| *id != changed);
+    others.map(|((id, _), version)| (id, version)).collect()
 }
 
 /// CALL: a saved query with values for its parameters.

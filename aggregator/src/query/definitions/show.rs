@@ -60,12 +60,12 @@ pub(in crate::query) fn show_dependents(catalog: &Catalog, id: &DefinitionId) ->
                 continue;
             }
             open.push(user);
-            let now = catalog.definition_version(&used.id, &used.version)?;
+            let now = catalog.definition_version(&used.id, &used.version).ok();
             rows.push(json!({
                 "dependent": user.to_string(),
                 "version": version.number,
                 "uses": used.to_string(),
-                "uses_version": now.number,
+                "uses_version": now.map(|now| now.number),
                 "direct": used.id == *id,
             }));
         }

@@ -163,6 +163,13 @@ async fn functions_take_typed_arguments_and_nest() {
             .0,
         ["198.0 | 9.9"]
     );
+    assert_eq!(
+        bench
+            .sql("SELECT euros(euros(cents)) AS e FROM events ORDER BY 1 LIMIT 1")
+            .await
+            .0,
+        ["1.2"]
+    );
     for (statement, detail) in [
         ("SELECT euros(1, 2)", "function euros takes 1 arguments, not 2"),
         ("DROP FUNCTION euros", "function euros is used by function with_tax"),
@@ -200,6 +207,84 @@ async fn functions_take_typed_arguments_and_nest() {
     }
     let problem = refused(&bench, "CREATE FUNCTION f(x int) RETURNS int AS y + 1").await;
     assert!(problem.detail.contains('y'), "{problem}");
+}
+
+#[tokio::test]
+async fn the_arguments_of_a_function_are_uses_of_the_definition_that_calls_it() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FUNCTION twice(x double) RETURNS double AS twice.x * 2",
+            "CREATE FIELD events.price AS cents / 10.0",
+            "CREATE FIELD events.cost AS twice(twice(price))",
+        ],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT max(cost) AS c FROM events").await.0, ["396.0"]);
+    let problem = refused(&bench, "DROP FIELD events.price").await;
+    assert_eq!(problem.detail, "field events.price is used by field events.cost");
+    for (statement, detail) in [
+        ("ALTER FUNCTION twice RENAME TO lower", "lower is a function of Rachis"),
+        ("ALTER FIELD events.cost RENAME TO _time", "_time is a system column"),
+        (
+            "ALTER FIELD events.cost RENAME TO cost@2",
+            "cost@2: the catalog assigns version numbers",
+        ),
+        (
+            "CREATE QUERY q(k int) AS SELECT $1",
+            "$1 is not a parameter of the query",
+        ),
+        (
+            "CREATE QUERY q(k int DEFAULT 'x') AS SELECT $k",
+            "the parameter k is no INT: \"x\"",
+        ),
+    ] {
+        assert_eq!(refused(&bench, statement).await.detail, detail, "{statement}");
+    }
+    assert_eq!(
+        bench
+            .sql("CREATE OR REPLACE FIELD events.price AS cents / 10.0")
+            .await
+            .0,
+        ["field events.price | 1"],
+        "nothing is new"
+    );
+    let nine = |call: &str| [call; 9].join(" + ");
+    let mut tower = format!("CREATE FUNCTION f0(x double) RETURNS double AS {}", nine("f0.x"));
+    for n in 1..8 {
+        if bench.try_sql(&tower).await.is_err() {
+            break;
+        }
+        tower = format!(
+            "CREATE FUNCTION f{n}(x double) RETURNS double AS {}",
+            nine(&format!("f{}(x)", n - 1))
+        );
+    }
+    assert_eq!(
+        refused(&bench, &tower).await.code,
+        Code::TooComplex,
+        "each multiplies the copies by nine"
+    );
+}
+
+#[tokio::test]
+async fn a_key_with_an_at_sign_is_no_version() {
+    let bench = bench(vec![
+        json!({ "price": 1, "price@eur": 2, "a@b.c": { "d@e": 3 }, "price@2": 4 }),
+    ])
+    .await;
+    run(
+        &bench,
+        &["CREATE FIELD events.price AS 10", "CREATE FIELD events.a AS 11"],
+    )
+    .await;
+    let sql = "SELECT \"price@eur\" AS x, \"a@b.c\".\"d@e\" AS y, price@1 AS z, price@2 AS s FROM events";
+    assert_eq!(bench.sql(sql).await.0, ["2 | 3 | 10 | 4"]);
+    let all = bench.sql("SELECT * FROM events").await.0;
+    assert_eq!(all.len(), 1, "{all:?}");
+    run(&bench, &["CREATE OR REPLACE FIELD events.price AS 20"]).await;
+    assert_eq!(bench.sql("SELECT price@2 AS z FROM events").await.0, ["20"]);
 }
 
 #[tokio::test]

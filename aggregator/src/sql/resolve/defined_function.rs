@@ -1,6 +1,6 @@
 //! Calls of defined functions: the expression of the definition, over the arguments of the call.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, rc::Rc};
 
 use datafusion::sql::sqlparser::ast::{self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments};
 use front::{Node, Root};
@@ -14,7 +14,7 @@ use super::{
     resolver::Resolver,
     scope::{Input, InputKind, OutputColumn, Scope},
 };
-use crate::sql::{copies::expressions, signature::FunctionText};
+use crate::sql::signature::{FunctionText, Parameter};
 
 impl Resolver<'_> {
     /// Resolves a call of a defined function: `euros(x)`, `euros@2(x)`. None if there is none of this name.
@@ -31,33 +31,44 @@ impl Resolver<'_> {
         let version = self.used(&id, &version)?;
         let function = FunctionText::parse(&version.text)?;
         let arguments = arguments(&id, &function, call)?;
+        // The arguments belong to the caller, not to the function.
+        let columns = self.argument_columns(&function, arguments)?;
         self.expand(&id, version.number, |resolver| {
-            resolver.function_body(&id, &function, arguments)
+            resolver.function_body(&id, &function, columns)
         })
         .map(Some)
     }
 
-    /// The expression of a function over these arguments, which belong to the scopes around.
+    /// The parameters of a function as columns that are computed by these arguments.
+    pub(in crate::sql) fn argument_columns(
+        &mut self,
+        function: &FunctionText,
+        arguments: Vec<Expr>,
+    ) -> Result<Rc<[OutputColumn]>, Problem> {
+        let column = |(parameter, argument): (&Parameter, Expr)| {
+            let begun = self.resolved();
+            let value = self.cast(ast::CastKind::Cast, &argument, parameter.data_type.clone())?;
+            let uses = uses_of(&parameter.name, &function.body);
+            self.charge_copies(uses.saturating_sub(1), begun)?;
+            self.charge_expression(uses.saturating_sub(1), &value)?;
+            Ok(OutputColumn {
+                name: parameter.name.clone(),
+                origin: None,
+                expr: Some(value),
+            })
+        };
+        function.parameters.iter().zip(arguments).map(column).collect()
+    }
+
+    /// The expression of a function over its parameters.
     pub(in crate::sql) fn function_body(
         &mut self,
         id: &DefinitionId,
         function: &FunctionText,
-        arguments: Vec<Expr>,
+        columns: Rc<[OutputColumn]>,
     ) -> Result<Expr, Problem> {
-        let mut columns = Vec::with_capacity(arguments.len());
-        for (parameter, argument) in function.parameters.iter().zip(arguments) {
-            let value = self.cast(ast::CastKind::Cast, &argument, parameter.data_type.clone())?;
-            let uses = uses_of(&parameter.name, &function.body);
-            self.copies.charge(uses.saturating_sub(1), expressions(&value))?;
-            columns.push(OutputColumn {
-                name: parameter.name.clone(),
-                origin: None,
-                expr: Some(value),
-            });
-        }
         let (body, returns) = (&function.body, function.returns.clone());
-        let kind = InputKind::Columns(columns.into());
-        self.within(&id.name, kind, |resolver| {
+        self.within(&id.name, InputKind::Columns(columns), |resolver| {
             resolver.cast(ast::CastKind::Cast, body, returns)
         })
     }
@@ -90,7 +101,8 @@ fn arguments(id: &DefinitionId, function: &FunctionText, call: &Function) -> Res
             .collect();
         format!("it is {}({})", id.name, parameters.join(", "))
     };
-    let plain = call.filter.is_none() && call.over.is_none() && call.within_group.is_empty();
+    let plain =
+        call.filter.is_none() && call.over.is_none() && call.null_treatment.is_none() && call.within_group.is_empty();
     let list = match &call.args {
         FunctionArguments::List(list) if plain && list.duplicate_treatment.is_none() && list.clauses.is_empty() => list,
         _ => return Err(not_offered(format!("{id} with more than arguments")).hint(signature())),
@@ -113,12 +125,13 @@ fn arguments(id: &DefinitionId, function: &FunctionText, call: &Function) -> Res
 fn uses_of(name: &str, body: &Expr) -> usize {
     let mut uses = 0;
     front::walk(Root::Expr(body), &mut |node| {
-        let first = match node {
-            Node::Expr(Expr::Identifier(ident)) => Some(ident),
-            Node::Expr(Expr::CompoundIdentifier(idents)) => idents.first(),
-            _ => None,
-        };
-        uses += usize::from(first.is_some_and(|first| first.value.eq_ignore_ascii_case(name)));
+        let is_parameter = |ident: &ast::Ident| ident.value.eq_ignore_ascii_case(name);
+        uses += usize::from(match node {
+            Node::Expr(Expr::Identifier(ident)) => is_parameter(ident),
+            // The name of the function may come first.
+            Node::Expr(Expr::CompoundIdentifier(idents)) => idents.iter().any(is_parameter),
+            _ => false,
+        });
         ControlFlow::Continue(())
     });
     uses

@@ -188,8 +188,9 @@ impl Resolver<'_> {
         if let Some((field, version, rest)) = split_version(steps)
             && let Some(ResolvedName::Field(field, inside)) = names.find(field.steps(), quality)
             && inside.is_empty()
+            && let Ok(version) = VersionRef::parse(version)
+            && (self.has_version(names, &field, &version) || names.stored_path(&Path::new(steps.to_vec())).is_none())
         {
-            let version = VersionRef::parse(version)?;
             return self.expand_field(alias, table, names, &field, &version, rest).map(Some);
         }
         match names.find(steps, quality) {
@@ -226,6 +227,12 @@ impl Resolver<'_> {
         }
         self.add_column(*table, source);
         Ok(rest.is_empty().then(|| Value::Expr(column(alias, &name))))
+    }
+
+    /// Whether a field has a version. Otherwise a document's key may contain the `@`.
+    fn has_version(&self, names: &CollectionNames, field: &Path, version: &VersionRef) -> bool {
+        let id = DefinitionId::field(names.collection.clone(), &field.to_string());
+        self.catalog.definition_version(&id, version).is_ok()
     }
 
     /// Expands a field in a scope of its own documents only.

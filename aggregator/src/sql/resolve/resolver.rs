@@ -50,7 +50,7 @@ pub(in crate::sql) struct Resolver<'c> {
     pub(super) expanding: Vec<(DefinitionId, u32)>,
     /// Definitions used directly by the one that is expanded first.
     uses: BTreeSet<DefinitionUse>,
-    /// Collections that the query reads.
+    /// Collections that the query reads, or the definition that is expanded first: not those that it uses.
     pub reads: BTreeSet<CollectionName>,
     /// Scopes of the FROM clauses around the current expression, outermost first.
     pub scopes: Vec<Scope>,

@@ -102,7 +102,9 @@ impl Resolver<'_> {
         if alias.is_some_and(|alias| !alias.columns.is_empty()) {
             return Err(not_offered("a list of column names for a collection").hint("documents have no fixed columns"));
         }
-        self.reads.insert(collection.clone());
+        if self.expanding.len() <= 1 {
+            self.reads.insert(collection.clone());
+        }
         let internal = self.base_table(Table::Collection {
             collection: collection.clone(),
             columns: vec![],

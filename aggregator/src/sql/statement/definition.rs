@@ -114,6 +114,7 @@ pub(super) fn alter(tokens: &Tokens) -> Result<Statement, Problem> {
     }
     if tokens.words(next, &["RENAME", "TO"]) {
         let (keys, end) = dotted_name(tokens, next + 2);
+        check_unversioned(tokens, next + 2, &keys)?;
         let to = name_of(id.kind, &keys).map_err(|problem| at_token(tokens, next + 2, problem))?;
         expect_end(tokens, end)?;
         return changed(DefinitionChange::Rename { id, to });
@@ -262,14 +263,22 @@ pub(super) fn show(tokens: &Tokens) -> Result<Option<Statement>, Problem> {
 /// Reads `FIELD collection.path` or `VIEW name`. Also returns the index of the token after it.
 fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize), Problem> {
     let (keys, next) = dotted_name(tokens, index + 1);
-    if let Some(versioned) = keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
-        let problem = Problem::new(
-            Code::BadSql,
-            format!("{versioned}: the catalog assigns version numbers"),
-        );
-        return Err(at_token(tokens, index + 1, problem.hint("remove the @")));
-    }
+    check_unversioned(tokens, index + 1, &keys)?;
     Ok((id_of(tokens, index, &keys)?, next))
+}
+
+/// Refuses `price@2` where a definition is named.
+fn check_unversioned(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<(), Problem> {
+    match keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
+        Some(versioned) => {
+            let problem = Problem::new(
+                Code::BadSql,
+                format!("{versioned}: the catalog assigns version numbers"),
+            );
+            Err(at_token(tokens, index, problem.hint("remove the @")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The definition of a kind and name at these tokens, and the version after the `@` of the name.

@@ -6,11 +6,11 @@ use super::{CHECKED_DEFINITIONS_LEVEL, Change, ChangeRecord, no_collection, requ
 use crate::{
     catalog::{
         Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST,
-        Origin, Tag, no_definition, parse_tag,
+        Origin, Tag, VersionRef, no_definition, parse_tag,
     },
     limits::{
         AUTHOR_BYTES_MAX, DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NOTE_BYTES_MAX, DEFINITION_TAGS_MAX,
-        DEFINITION_VERSIONS_MAX, DEFINITIONS_MAX,
+        DEFINITION_VERSIONS_MAX, DEFINITIONS_BYTES_MAX, DEFINITIONS_MAX,
     },
     problem::{Code, Problem},
 };
@@ -44,9 +44,17 @@ impl Catalog {
                     note: note.clone(),
                     origin: origin(author),
                 };
+                let is_checked = record.level >= CHECKED_DEFINITIONS_LEVEL;
+                if is_checked && *replace && self.is_current(id, &version) {
+                    return Ok(());
+                }
+                if is_checked {
+                    self.check_size(id, &version)?;
+                }
                 self.define(id, version, *replace)?;
-                if record.level >= CHECKED_DEFINITIONS_LEVEL {
+                if is_checked {
                     self.check_depth()?;
+                    self.forget_versions(id)?;
                 }
             }
             Change::SetTag {
@@ -60,8 +68,19 @@ impl Catalog {
             Change::Undefine { id, if_exists } => self.undefine(id, *if_exists)?,
             _ => return Ok(()),
         }
-        self.definitions_version = self.version;
+        // A node that has loaded an old state, and one that replays the log from its beginning, shall agree.
+        if record.level >= CHECKED_DEFINITIONS_LEVEL {
+            self.definitions_version = self.version;
+        }
         Ok(())
+    }
+
+    /// Whether a version says just what the latest one says: then it is not a change.
+    fn is_current(&self, id: &DefinitionId, version: &DefinitionVersion) -> bool {
+        self.definitions.get(id).is_some_and(|definition| {
+            let current = definition.current();
+            (&current.text, &current.note, &current.uses) == (&version.text, &version.note, &version.uses)
+        })
     }
 
     /// Creates a definition or, with `replace`, adds a version to it, which becomes the latest.
@@ -101,22 +120,61 @@ impl Catalog {
         if bytes > DEFINITION_BYTES_MAX {
             return Err(too_long(format!("{id} has {bytes} bytes"), DEFINITION_BYTES_MAX));
         }
-        let bytes = version.note.as_ref().map_or(0, String::len);
-        if bytes > DEFINITION_NOTE_BYTES_MAX {
-            return Err(too_long(
-                format!("the comment of {id} has {bytes} bytes"),
-                DEFINITION_NOTE_BYTES_MAX,
-            ));
-        }
-        check_author(&version.origin)?;
-        let definition = self.definitions.get(id);
-        if definition.is_none() && self.definitions.len() >= DEFINITIONS_MAX {
+        if !self.definitions.contains_key(id) && self.definitions.len() >= DEFINITIONS_MAX {
             return Err(limit_reached(format!("{DEFINITIONS_MAX} definitions"))
                 .hint("drop definitions that are no longer needed"));
         }
-        if definition.is_some_and(|definition| definition.versions.len() >= DEFINITION_VERSIONS_MAX) {
-            return Err(limit_reached(format!("{DEFINITION_VERSIONS_MAX} versions of {id}"))
-                .hint("create a definition with another name, or drop this one and create it again"));
+        Ok(())
+    }
+
+    /// Checks the note, the author, and the bytes of all definitions.
+    fn check_size(&self, id: &DefinitionId, version: &DefinitionVersion) -> Result<(), Problem> {
+        let bytes = version.note.as_ref().map_or(0, String::len);
+        if bytes > DEFINITION_NOTE_BYTES_MAX {
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("the comment of {id} has {bytes} bytes; the limit is {DEFINITION_NOTE_BYTES_MAX}"),
+            ));
+        }
+        check_author(&version.origin)?;
+        let versions = self.definitions.values().flat_map(|definition| &definition.versions);
+        let bytes: usize = versions.chain([version]).map(|version| version.text.len()).sum();
+        match bytes > DEFINITIONS_BYTES_MAX {
+            true => Err(limit_reached(format!("{DEFINITIONS_BYTES_MAX} bytes of definitions"))
+                .hint("drop definitions that are no longer needed")),
+            false => Ok(()),
+        }
+    }
+
+    /// Forgets the oldest versions that nothing uses, if there are too many.
+    fn forget_versions(&mut self, id: &DefinitionId) -> Result<(), Problem> {
+        let versions = self
+            .definitions
+            .get(id)
+            .map_or(0, |definition| definition.versions.len());
+        if versions <= DEFINITION_VERSIONS_MAX {
+            return Ok(());
+        }
+        let in_use: BTreeSet<u32> = self
+            .versions_in_use()
+            .into_iter()
+            .filter_map(|(used, number)| (used == id).then_some(number))
+            .collect();
+        let Some(definition) = self.definitions.get_mut(id) else {
+            return Ok(());
+        };
+        let oldest = definition
+            .versions
+            .iter()
+            .position(|version| !in_use.contains(&version.number));
+        match oldest {
+            Some(oldest) => drop(definition.versions.remove(oldest)),
+            None => {
+                return Err(
+                    limit_reached(format!("{DEFINITION_VERSIONS_MAX} versions of {id} in use"))
+                        .hint("remove tags that are no longer needed"),
+                );
+            }
         }
         Ok(())
     }
@@ -190,7 +248,7 @@ impl Catalog {
         let mut open: Vec<(&DefinitionId, u32)> = Vec::new();
         let mut from = None;
         loop {
-            for (id, version) in self.used_by(from.unwrap_or(start)) {
+            for (id, version) in self.uses_of(from.unwrap_or(start)) {
                 let next = (id, version.number);
                 if let std::collections::btree_map::Entry::Vacant(entry) = user_of.entry(next) {
                     entry.insert(from);
@@ -208,37 +266,52 @@ impl Catalog {
         }
     }
 
-    /// Checks how deep the versions in use use each other. There are no cycles among them.
+    /// Checks that the versions in use do not use each other in a circle, or too deeply.
     fn check_depth(&self) -> Result<(), Problem> {
-        let mut depths: BTreeMap<(&DefinitionId, u32), usize> = BTreeMap::new();
+        let mut depths = BTreeMap::new();
         for version in self.versions_in_use() {
-            let mut open = vec![version];
-            while let Some(version) = open.last().copied() {
-                let used: Vec<_> = self.used_by(version).map(|(id, used)| (id, used.number)).collect();
-                let unknown: Vec<_> = used.iter().copied().filter(|used| !depths.contains_key(used)).collect();
-                if unknown.is_empty() {
-                    let depth = used
-                        .iter()
-                        .filter_map(|used| depths.get(used))
-                        .max()
-                        .map_or(1, |depth| depth + 1);
-                    if depth > DEFINITION_DEPTH_MAX {
-                        return Err(Problem::new(
-                            Code::TooComplex,
-                            format!(
-                                "{}@{} would use definitions that use others, {depth} levels deep: the limit is {DEFINITION_DEPTH_MAX}",
-                                version.0, version.1
-                            ),
-                        )
-                        .hint("write the expression of an inner definition into an outer one"));
-                    }
-                    depths.insert(version, depth);
-                    open.pop();
-                }
-                open.extend(unknown);
-            }
+            self.depth(version, &mut Vec::new(), &mut depths)?;
         }
         Ok(())
+    }
+
+    /// How many levels of definitions a version has, itself included. `around` are those that use it here.
+    fn depth<'a>(
+        &'a self,
+        version: (&'a DefinitionId, u32),
+        around: &mut Vec<(&'a DefinitionId, u32)>,
+        depths: &mut BTreeMap<(&'a DefinitionId, u32), usize>,
+    ) -> Result<usize, Problem> {
+        if let Some(depth) = depths.get(&version) {
+            return Ok(*depth);
+        }
+        let (id, number) = version;
+        if around.contains(&version) {
+            return Err(Problem::new(Code::Conflict, format!("{id}@{number} would use itself")));
+        }
+        let mut deepest = 0;
+        if around.len() < DEFINITION_DEPTH_MAX {
+            around.push(version);
+            for (used, version) in self.uses_of(version) {
+                deepest = deepest.max(self.depth((used, version.number), around, depths)?);
+            }
+            around.pop();
+        } else {
+            deepest = DEFINITION_DEPTH_MAX;
+        }
+        if deepest >= DEFINITION_DEPTH_MAX {
+            let outermost = around.first().unwrap_or(&version);
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!(
+                    "{}@{} would have more than {DEFINITION_DEPTH_MAX} levels of definitions that use each other",
+                    outermost.0, outermost.1
+                ),
+            )
+            .hint("write the expression of an inner definition into an outer one"));
+        }
+        depths.insert(version, deepest + 1);
+        Ok(deepest + 1)
     }
 
     /// The number of the next version; it continues after a drop.
@@ -280,7 +353,8 @@ impl Catalog {
         let Some(to) = to else {
             return self.remove_tag(id, &tag);
         };
-        self.definition_version(id, &super::super::VersionRef::Number(to))?;
+        let version = self.definition_version(id, &VersionRef::Number(to))?;
+        self.check_references(id, &version.uses, &version.reads)?;
         let Some(definition) = self.definitions.get_mut(id) else {
             return Ok(());
         };
@@ -299,8 +373,7 @@ impl Catalog {
                     .hint("move it to another version"),
             );
         }
-        let follows =
-            |used: &DefinitionUse| matches!(&used.version, super::super::VersionRef::Tag(used) if used == tag);
+        let follows = |used: &DefinitionUse| matches!(&used.version, VersionRef::Tag(used) if used == tag);
         let users = self.dependents(id).filter(|(_, used)| follows(used));
         let users: BTreeSet<String> = users
             .map(|((user, version), _)| format!("{user}@{}", version.number))
@@ -327,6 +400,20 @@ impl Catalog {
             return Err(Problem::new(Code::Conflict, format!("{renamed} already exists")).hint("choose another name"));
         }
         self.check_name(&renamed)?;
+        let versions = |(user, definition): (&DefinitionId, &Definition)| {
+            let uses = definition.versions.iter().flat_map(|version| &version.uses);
+            uses.into_iter()
+                .any(|used| used.id == renamed)
+                .then(|| user.to_string())
+        };
+        let dangling: BTreeSet<String> = self.definitions.iter().filter_map(versions).collect();
+        if !dangling.is_empty() {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("old versions of {} use the name {renamed}", listed(dangling)),
+            )
+            .hint("choose another name"));
+        }
         // An old version without a tag that uses the old name would find nothing.
         let own = definition
             .versions

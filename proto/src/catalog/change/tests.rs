@@ -1,5 +1,7 @@
 //! Tests of `change`.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 use crate::catalog::VersionRef;
 
@@ -29,10 +31,11 @@ fn create(text: &str) -> Change {
 }
 
 fn field(text: &str, uses: &[&str], replace: bool) -> Change {
-    let id = |text: &str| DefinitionId::field(name("events"), text);
+    /// A version that says the same as the one before is none.
+    static TEXTS: AtomicU32 = AtomicU32::new(0);
     Change::Define {
-        id: id(text),
-        text: "1".into(),
+        id: DefinitionId::field(name("events"), text),
+        text: TEXTS.fetch_add(1, Ordering::Relaxed).to_string(),
         uses: uses.iter().map(|text| used(text)).collect(),
         reads: vec![],
         replace,
@@ -298,4 +301,88 @@ fn definitions_of_the_first_release_are_read() {
     assert_eq!(definition.current().number, 4);
     assert_eq!(definition.current().uses, [used("b")]);
     assert_eq!(definition.tags_of(4).collect::<Vec<_>>(), ["latest"]);
+}
+
+#[test]
+fn a_version_that_says_the_same_is_no_new_one() {
+    let first = field("a", &[], true);
+    let (catalog, result) = with(vec![create("events"), first.clone(), first]);
+    assert_eq!(result, Ok(()));
+    assert_eq!(catalog.field(&name("events"), "a").map(|d| d.versions.len()), Some(1));
+}
+
+#[test]
+fn the_oldest_versions_that_nothing_uses_are_forgotten() {
+    let mut changes = vec![
+        create("events"),
+        field("a", &[], false),
+        set_tag("a", "first", Some(1), None),
+    ];
+    changes.extend((0..1_005).map(|_| field("a", &[], true)));
+    let (catalog, result) = with(changes);
+    assert_eq!(result, Ok(()));
+    let definition = catalog.field(&name("events"), "a").expect("a definition");
+    let numbers: Vec<u32> = definition.versions.iter().map(|version| version.number).collect();
+    assert_eq!(
+        (numbers.len(), numbers[0], numbers[1], definition.current().number),
+        (1_000, 1, 8, 1_006)
+    );
+}
+
+#[test]
+fn changes_of_the_first_release_are_judged_as_it_did() {
+    let level_one = |catalog: &Catalog, change| {
+        let record = ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: 1,
+            expected: None,
+            change,
+        };
+        let (after, result) = catalog.apply(&record);
+        result.map(|()| after)
+    };
+    let (mut catalog, _) = with(vec![create("events")]);
+    for n in 0..40 {
+        let uses = format!("f{}", n - 1);
+        let uses: &[&str] = if n == 0 { &[] } else { &[&uses] };
+        catalog = level_one(&catalog, field(&format!("f{n}"), uses, false)).expect("no limit of depth");
+    }
+    let same = field("same", &[], true);
+    for number in 1..=1_001 {
+        catalog = level_one(&catalog, same.clone()).expect("no limit of versions");
+        assert_eq!(
+            catalog.field(&name("events"), "same").map(|d| d.current().number),
+            Some(number)
+        );
+    }
+    assert_eq!(
+        catalog.definitions_version, 0,
+        "a loaded state and a replayed log agree"
+    );
+}
+
+#[test]
+fn a_renamed_definition_closes_no_circle() {
+    let drop = |text: &str| Change::Undefine {
+        id: DefinitionId::field(name("events"), text),
+        if_exists: false,
+    };
+    let begin = [
+        create("events"),
+        field("y", &[], false),
+        field("x", &["y"], false),
+        field("x", &[], true),
+        drop("y"),
+    ];
+    let after = |changes: Vec<Change>| {
+        with([&begin[..], &changes[..]].concat())
+            .1
+            .map_err(|problem| problem.detail)
+    };
+    assert_eq!(
+        after(vec![field("z", &[], false), rename("z", "y")]),
+        Err("old versions of field events.x use the name field events.y".into())
+    );
+    let problem = after(vec![field("y", &["x@1"], false)]).expect_err("x@1 uses y");
+    assert!(problem.contains("would use itself"), "{problem}");
 }
