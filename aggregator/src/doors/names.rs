@@ -1,6 +1,9 @@
 //! Parses the names that clients send, and reports names that do not exist.
 
-use proto::{Catalog, Code, CollectionName, Problem, SourceName, catalog::Source};
+use proto::{
+    Catalog, Code, CollectionName, Problem, SourceName,
+    catalog::{LATEST, Source, VersionRef, is_plain_name},
+};
 
 use crate::nearest::nearest;
 pub(super) use crate::query::{find_collection, no_collection};
@@ -37,15 +40,8 @@ fn no_source(name: &SourceName, catalog: &Catalog) -> Problem {
     Problem::new(Code::NotFound, format!("source {name} does not exist")).hint(hint)
 }
 
-/// Whether a text is a word, or a word and a version: `top_users`, `top_users@2`, `top_users@prod`.
+/// Whether a text is a plain name, or a plain name and a version: `top_users`, `top_users@2`, `top_users@prod`.
 pub(super) fn is_versioned_name(text: &str) -> bool {
-    let is_word = |text: &str| {
-        text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.split_once('@') {
-        None => is_word(text),
-        Some((name, version)) => is_word(name) && (is_number(version) || is_word(&version.replace('-', "_"))),
-    }
+    let (name, version) = text.split_once('@').unwrap_or((text, LATEST));
+    is_plain_name(&name.to_ascii_lowercase()) && VersionRef::parse(version).is_ok()
 }

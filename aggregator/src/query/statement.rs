@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use datafusion::{physical_plan::execute_stream, sql::sqlparser::ast};
 use futures::{StreamExt as _, TryStreamExt as _};
 use plan::Type;
-use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::DefinitionKind};
+use proto::{
+    Catalog, Code, CollectionName, PositionVector, Problem,
+    catalog::{DefinitionKind, no_definition},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -75,7 +78,19 @@ pub(super) async fn run(
             select(engine, context, &request, &bound.query).await
         }
         Statement::ShowDefinitions => select_text(engine, context, request, definitions::SHOW_DEFINITIONS).await,
-        Statement::ShowVersions(id) => definitions::show_versions(&engine.catalog(), &id),
+        Statement::ShowVersions(id) => {
+            engine
+                .catalog()
+                .definitions
+                .get(&id)
+                .ok_or_else(|| no_definition(&id))?;
+            let collection = id.collection.as_ref().map_or("", CollectionName::as_str);
+            let request = SqlQuery {
+                parameters: vec![id.kind.as_str().into(), collection.into(), id.name.as_str().into()],
+                ..request.clone()
+            };
+            select_text(engine, context, &request, definitions::SHOW_VERSIONS).await
+        }
         Statement::ShowDependents(id) => definitions::show_dependents(&engine.catalog(), &id),
         Statement::ShowCreate { id, version } => definitions::show_create(&engine.catalog(), &id, &version),
         Statement::ShowTables => show_tables(&engine.catalog()),

@@ -1,7 +1,7 @@
 //! Checks CREATE. A definition is parsed and resolved once before it enters the catalog, so every accepted definition
 //! can be queried.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast;
 use plan::{Path, functions::registry};
@@ -127,6 +127,29 @@ pub(super) fn query_of(
     Ok((query, none))
 }
 
+/// The collections that a definition reads, directly or through views. Names that the catalog does not have are skipped.
+pub(super) fn collections_of(
+    id: &DefinitionId,
+    text: &str,
+    catalog: &Catalog,
+) -> Result<BTreeSet<CollectionName>, Problem> {
+    match id.kind {
+        DefinitionKind::Field => {
+            let own = id
+                .collection
+                .iter()
+                .filter(|name| catalog.collections.contains_key(*name));
+            Ok(own.cloned().collect())
+        }
+        DefinitionKind::Function => Ok(BTreeSet::new()),
+        DefinitionKind::Query => {
+            let bound = SavedQuery::parse(text)?.bind(&BTreeMap::new(), Unknown::Null)?;
+            reads::collections(&bound.query, catalog)
+        }
+        DefinitionKind::View => reads::collections(&*statement::parse_query(text, DEFINITION_BYTES_MAX)?, catalog),
+    }
+}
+
 /// The catalog with the new version, so that a definition that uses itself is found; and the number of the version.
 fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
     let mut next = catalog.clone();
@@ -170,13 +193,6 @@ pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Resu
                 _ => Vec::new(),
             })
         }
-        DefinitionKind::View => match catalog.collections.keys().any(|name| name.as_str() == id.name) {
-            true => Err(
-                Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
-                    .hint("choose another name"),
-            ),
-            false => Ok(Vec::new()),
-        },
         DefinitionKind::Function => match registry::function(&id.name).is_some() || is_aggregate(&id.name) {
             true => Err(
                 Problem::new(Code::Conflict, format!("{} is a function of Rachis", id.name))
@@ -184,7 +200,8 @@ pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Resu
             ),
             false => Ok(Vec::new()),
         },
-        DefinitionKind::Query => Ok(Vec::new()),
+        // The catalog refuses a view with the name of a collection.
+        DefinitionKind::View | DefinitionKind::Query => Ok(Vec::new()),
     }
 }
 

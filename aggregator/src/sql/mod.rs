@@ -21,11 +21,12 @@ use std::collections::BTreeSet;
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
+use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
     parsed_statement::{Arguments, DefinitionChange, NewDefinition, Statement, StatementText, TagTarget},
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
-    signature::{BoundQuery, SavedQuery, Unknown},
+    signature::BoundQuery,
 };
 use crate::deep_stack::on_deep_stack;
 
@@ -79,16 +80,16 @@ pub(crate) fn query_of(
     on_deep_stack(|| define::query_of(id, text, context))
 }
 
-/// A saved query with values for its parameters.
-pub(crate) fn bind(
+/// The collections that a definition of this text reads, directly or through views.
+pub(crate) fn collections_of(
+    id: &DefinitionId,
     text: &str,
-    given: &std::collections::BTreeMap<String, serde_json::Value>,
-    unknown: Unknown,
-) -> Result<BoundQuery, Problem> {
-    on_deep_stack(|| SavedQuery::parse(text)?.bind(given, unknown))
+    catalog: &Catalog,
+) -> Result<BTreeSet<CollectionName>, Problem> {
+    on_deep_stack(|| define::collections_of(id, text, catalog))
 }
 
-/// A saved query with these values: of the parameters named, or else of the next ones.
+/// A saved query with values for its parameters. A value without a name is for the parameter at its position.
 pub(crate) fn bind_call(text: &str, values: Vec<(Option<String>, serde_json::Value)>) -> Result<BoundQuery, Problem> {
     on_deep_stack(|| {
         let query = SavedQuery::parse(text)?;

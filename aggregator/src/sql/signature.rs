@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::{
 };
 use front::NodeMut;
 use plan::Type;
-use proto::{Code, Problem, limits::DEFINITION_BYTES_MAX};
+use proto::{Code, Problem, catalog::is_plain_name, limits::DEFINITION_BYTES_MAX};
 use serde_json::Value;
 
 use super::{
@@ -26,7 +26,7 @@ use crate::typing;
 
 /// Parameters of one function or saved query.
 const PARAMETERS_MAX: usize = 64;
-/// Names that a call of a saved query uses for itself.
+/// Options of a call, which no parameter may be named after.
 pub(crate) const RESERVED: [&str; 6] = [
     "at_least",
     "allow_partial",
@@ -36,7 +36,7 @@ pub(crate) const RESERVED: [&str; 6] = [
     "parameters",
 ];
 
-/// A parameter of a function or a saved query.
+/// A parameter of a function or saved query.
 #[derive(Debug, Clone)]
 pub(crate) struct Parameter {
     /// Its name, in lower case.
@@ -73,7 +73,7 @@ pub(crate) struct BoundQuery {
     pub parameters: Vec<Value>,
 }
 
-/// What a parameter without a value and a default is.
+/// What becomes of a parameter that has neither a value nor a default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unknown {
     /// A problem.
@@ -127,7 +127,7 @@ impl SavedQuery {
             .find(|parameter| RESERVED.contains(&parameter.name.as_str()))
         {
             return Err(bad(format!("{} cannot be the name of a parameter", parameter.name))
-                .hint(format!("a call uses {} itself", RESERVED.join(", "))));
+                .hint(format!("a call has options of these names: {}", RESERVED.join(", "))));
         }
         if !rest.first().is_some_and(|first| is_word(first, "AS")) {
             return Err(
@@ -137,7 +137,7 @@ impl SavedQuery {
         let query = statement::query(Tokens {
             all: rest[1..].to_vec(),
         })?;
-        let numbered = rest.iter().find(|token| is_numbered_place(&token.token));
+        let numbered = tokens.iter().find(|token| is_numbered_place(&token.token));
         match numbered {
             Some(token) => Err(bad(format!("{} is not a parameter of the query", token.token))
                 .hint("a saved query names its parameters: $k")),
@@ -160,7 +160,7 @@ impl SavedQuery {
                 }
             };
             if given.insert(name.clone(), value).is_some() {
-                return Err(bad(format!("the parameter {name} has two values")));
+                return Err(bad(format!("parameter {name} is given twice")));
             }
         }
         Ok(given)
@@ -300,7 +300,7 @@ fn typed_value(parameter: &Parameter, value: &Value) -> Result<Value, Problem> {
         Problem::new(
             Code::BadRequest,
             format!(
-                "the parameter {} is no {}: {shown}",
+                "parameter {} takes {}, not {shown}",
                 parameter.name, parameter.data_type
             ),
         )
@@ -322,7 +322,7 @@ fn typed_value(parameter: &Parameter, value: &Value) -> Result<Value, Problem> {
             _ => Err(wrong().hint("write true or false")),
         },
         Value::String(text) if of(Type::Time) => match plan::value::time_of_text(text.trim()) {
-            Some(_) => Ok(value.clone()),
+            Some(_) => Ok(Value::from(text.trim())),
             None => Err(wrong().hint("write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z")),
         },
         Value::Number(number) if of(Type::Int) => number.as_i64().map(Value::from).ok_or_else(wrong),
@@ -380,8 +380,7 @@ fn parameter(tokens: &[TokenWithSpan]) -> Result<Parameter, Problem> {
         Some((first, rest)) if let Token::Word(word) = &first.token => (word.value.to_ascii_lowercase(), rest),
         _ => return Err(bad("the name of a parameter is missing").hint("write (name type, …)")),
     };
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    if !name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_') || !name.bytes().all(is_plain) {
+    if !is_plain_name(&name) {
         return Err(bad(format!("{name:?} cannot be the name of a parameter"))
             .hint("use letters, digits and underscores, beginning with a letter"));
     }
@@ -403,7 +402,7 @@ fn data_type(tokens: &[TokenWithSpan], of: &str) -> Result<ast::DataType, Proble
     if tokens.is_empty() {
         return Err(bad(format!("the type of {of} is missing")).hint(hint));
     }
-    // The names of types are no names of columns here.
+    // The token pass may have quoted the name of a type, as if it were a column.
     let unquoted = |token: &TokenWithSpan| TokenWithSpan {
         token: match &token.token {
             Token::Word(word) => Token::make_word(&word.value, None),

@@ -169,6 +169,9 @@ pub(crate) struct SqlArgs {
     /// A value for $1, $2, …; parsed as JSON, or else taken as text
     #[arg(short, long = "parameter", value_name = "VALUE")]
     pub parameters: Vec<String>,
+    /// Who makes a change of a definition, for its history
+    #[arg(long, env = "RACHIS_AUTHOR", value_name = "NAME")]
+    pub author: Option<String>,
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,

@@ -98,9 +98,7 @@ impl DefinitionId {
 
 /// A name in quotes if a statement needs them.
 fn spelled_name(name: &str) -> String {
-    let is_plain =
-        |(index, byte): (usize, u8)| byte.is_ascii_lowercase() || byte == b'_' || (index > 0 && byte.is_ascii_digit());
-    match name.bytes().enumerate().all(is_plain) {
+    match is_plain_name(name) {
         true => name.to_owned(),
         false => format!("\"{}\"", name.replace('"', "\"\"")),
     }
@@ -116,7 +114,7 @@ impl fmt::Display for DefinitionId {
     }
 }
 
-/// Which version of a definition is meant: `@2` or `@prod`.
+/// Selects a version of a definition: `@2` or `@prod`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum VersionRef {
@@ -157,12 +155,17 @@ impl fmt::Display for VersionRef {
     }
 }
 
-/// A tag in lower case, or the problem that the text is none.
+/// Whether a text is a plain name: lower-case letters, digits and underscores, not beginning with a digit.
+pub fn is_plain_name(text: &str) -> bool {
+    let is_of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    text.bytes().all(is_of_name) && !text.is_empty() && !text.starts_with(|first: char| first.is_ascii_digit())
+}
+
+/// Parses the name of a tag and returns it in lower case. A tag may also contain hyphens.
 pub fn parse_tag(text: &str) -> Result<String, Problem> {
     let tag = text.to_ascii_lowercase();
-    let begins = tag.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
-    let is_of_tag = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
-    match begins && tag.len() <= TAG_BYTES_MAX && tag.bytes().all(is_of_tag) {
+    let is_tag = !tag.starts_with('-') && is_plain_name(&tag.replace('-', "_"));
+    match is_tag && tag.len() <= TAG_BYTES_MAX {
         true => Ok(tag),
         false => Err(
             Problem::new(Code::BadSql, format!("{text:?} is not a tag")).hint(format!(
@@ -233,7 +236,7 @@ impl Definition {
         self.versions.iter().find(|version| version.number == number)
     }
 
-    /// The version that is meant, if there is one.
+    /// The selected version, if it exists.
     pub fn version(&self, wanted: &VersionRef) -> Option<&DefinitionVersion> {
         match wanted {
             VersionRef::Number(number) => self.numbered(*number),
@@ -295,11 +298,20 @@ impl DefinitionVersion {
     }
 }
 
-/// A version of a definition, and what it means.
+/// A definition and one of its versions.
 pub type Pinned<'a> = (&'a DefinitionId, &'a DefinitionVersion);
 
+/// A version in use that uses another definition.
+#[derive(Debug, Clone, Copy)]
+pub struct Dependent<'a> {
+    /// The version that uses it.
+    pub user: Pinned<'a>,
+    /// What it uses.
+    pub used: &'a DefinitionUse,
+}
+
 impl Catalog {
-    /// The version of a definition that is meant, or the problem that it does not exist.
+    /// The selected version of a definition. Fails if the definition or the version does not exist.
     pub fn definition_version(&self, id: &DefinitionId, wanted: &VersionRef) -> Result<&DefinitionVersion, Problem> {
         let definition = self.definitions.get(id).ok_or_else(|| no_definition(id))?;
         definition.version(wanted).ok_or_else(|| {
@@ -363,19 +375,20 @@ impl Catalog {
         })
     }
 
-    /// The versions in use that use this definition, and how they name it.
-    pub fn dependents<'a>(&'a self, id: &'a DefinitionId) -> impl Iterator<Item = (Pinned<'a>, &'a DefinitionUse)> {
-        self.versions_in_use().into_iter().flat_map(move |(user, number)| {
-            let version = self
-                .definitions
-                .get(user)
-                .and_then(|definition| definition.numbered(number));
-            let uses = version
-                .into_iter()
-                .flat_map(move |version| version.uses.iter().map(move |used| (version, used)));
-            uses.filter(move |(_, used)| used.id == *id)
-                .map(move |(version, used)| ((user, version), used))
-        })
+    /// The versions in use that use each definition, and how they name it.
+    pub fn dependents(&self) -> BTreeMap<&DefinitionId, Vec<Dependent<'_>>> {
+        let mut dependents: BTreeMap<&DefinitionId, Vec<Dependent<'_>>> = BTreeMap::new();
+        for (user, number) in self.versions_in_use() {
+            let definition = self.definitions.get(user);
+            let Some(version) = definition.and_then(|definition| definition.numbered(number)) else {
+                continue;
+            };
+            for used in &version.uses {
+                let user = (user, version);
+                dependents.entry(&used.id).or_default().push(Dependent { user, used });
+            }
+        }
+        dependents
     }
 }
 

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
 pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
 pub use definition::{
-    Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST, Origin, Pinned, Tag,
-    VersionRef, as_list, no_definition, parse_tag,
+    Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent, LATEST, Origin, Pinned, Tag,
+    VersionRef, as_list, is_plain_name, no_definition, parse_tag,
 };
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};

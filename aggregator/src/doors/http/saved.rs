@@ -7,7 +7,7 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use proto::{Code, Problem};
+use proto::{Code, Problem, catalog::is_plain_name};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ async fn call(app: &AppState, path: PathText, headers: &HeaderMap, body: CallBod
     // Values are bound to places; only names become part of the statement.
     let (mut places, mut parameters) = (Vec::new(), Vec::new());
     for (name, value) in body.parameters {
-        if !is_versioned_name(&name) || name.contains('@') {
+        if !is_plain_name(&name.to_ascii_lowercase()) {
             return Err(Problem::new(Code::BadRequest, format!("the query has no parameter {name:?}")).into());
         }
         parameters.push(value);

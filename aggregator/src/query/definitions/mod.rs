@@ -1,4 +1,4 @@
-//! Changes of definitions: each is checked against everything that uses what it changes, and then proposed.
+//! Changes definitions: checks a change against all definitions that use the changed one, then proposes it.
 //!
 //! ```text
 //! statement ─ check the text itself ─┬─ apply to a copy of the catalog ─ check all that uses it ─ propose
@@ -17,16 +17,16 @@ use std::{
 
 use plan::Type;
 use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem,
+    Catalog, Code, PositionVector, Problem,
     catalog::{
-        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion,
-        Pinned, VersionRef, no_definition,
+        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionKind, DefinitionVersion, Dependent, Pinned,
+        VersionRef, no_definition,
     },
 };
 use serde_json::json;
 use uuid::Uuid;
 
-pub(super) use self::show::{SHOW_DEFINITIONS, show_create, show_dependents, show_versions};
+pub(super) use self::show::{SHOW_DEFINITIONS, SHOW_VERSIONS, show_create, show_dependents};
 use super::{
     Engine,
     context::QueryContext,
@@ -36,7 +36,7 @@ use super::{
     statement_shape::{StatementValues, parameter},
     system,
 };
-use crate::sql::{self, DefinitionChange, NewDefinition, ResolvedDefinition, Statement, TagTarget};
+use crate::sql::{self, DefinitionChange, NewDefinition, ResolvedDefinition, TagTarget};
 
 /// How often a change is checked again because other definitions were changed in the meantime.
 const CHECKS_MAX: usize = 32;
@@ -49,7 +49,7 @@ struct Prepared {
     /// The definition afterwards.
     id: DefinitionId,
     warnings: Vec<String>,
-    /// Whether the definition hides what documents have. Then others may use it without knowing.
+    /// Whether the definition hides a stored path. Definitions that read the path then read it instead.
     hides: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn change(
     author: Option<&str>,
 ) -> Result<QueryOutput, Problem> {
     let mut catalogs = engine.roles.changes.catalog();
-    // Two that go back at once shall not go back twice: where to is decided once.
+    // Decided once: of two concurrent REVERTs, the second must not go back another version.
     let wanted = &back_to_version(wanted, &catalogs.borrow())?;
     for _ in 0..CHECKS_MAX {
         let catalog = Arc::clone(&catalogs.borrow_and_update());
@@ -77,7 +77,7 @@ pub(super) async fn change(
         verdict?;
         check_users(engine, context, &catalog, &Arc::new(after), wanted.id(), prepared.hides).await?;
         match engine.roles.changes.propose(prepared.change, checked).await {
-            // This node may learn of the other change later than the one that judged.
+            // Another change came first. This node may still have to read it.
             Err(problem) if problem.code == Code::Conflict => {
                 if catalogs.wait_for(|now| now.version > catalog.version).await.is_err() {
                     return Err(problem);
@@ -139,7 +139,7 @@ async fn prepare(
                 TagTarget::Nowhere | TagTarget::Back => None,
             };
             if let Some(version) = to {
-                let names = collections_of(engine, id, &version.text, catalog)?;
+                let names = sql::collections_of(id, &version.text, catalog)?;
                 let read_views = QueryViews::open(context, catalog, &names, &PositionVector::default()).await?;
                 is_sound(engine, context, &read_views, id, version).await?;
             }
@@ -192,7 +192,7 @@ async fn define(
     catalog: &Arc<Catalog>,
     new: &NewDefinition,
 ) -> Result<ResolvedDefinition, Problem> {
-    let names = collections_of(engine, &new.id, &new.text, catalog)?;
+    let names = sql::collections_of(&new.id, &new.text, catalog)?;
     let read_views = QueryViews::open(context, catalog, &names, &PositionVector::default()).await?;
     let mut defined = sql::define(new, &read_views)?;
     // Its warnings are reported with the answer, so planning must not repeat them.
@@ -243,33 +243,6 @@ fn row(id: &DefinitionId, version: Option<u32>) -> Result<QueryOutput, Problem> 
     Ok(QueryOutput::of_batch(system::batch(&columns, &[row])?))
 }
 
-/// The collections whose paths a definition is checked against: those that it reads, directly or through views.
-fn collections_of(
-    engine: &Engine,
-    id: &DefinitionId,
-    text: &str,
-    catalog: &Catalog,
-) -> Result<BTreeSet<CollectionName>, Problem> {
-    match id.kind {
-        DefinitionKind::Field => {
-            let own = id.collection.iter();
-            Ok(own
-                .filter(|name| catalog.collections.contains_key(*name))
-                .cloned()
-                .collect())
-        }
-        DefinitionKind::Function => Ok(BTreeSet::new()),
-        DefinitionKind::Query => {
-            let bound = sql::bind(text, &BTreeMap::new(), sql::Unknown::Null)?;
-            sql::collections(&bound.query, catalog)
-        }
-        DefinitionKind::View => match sql::parse(text, engine.options.statement_bytes_max)? {
-            Statement::Query(query) => sql::collections(&query, catalog),
-            _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW slow AS SELECT …")),
-        },
-    }
-}
-
 /// Plans a query, which checks its types.
 async fn check(
     engine: &Engine,
@@ -286,7 +259,7 @@ async fn check(
     }
 }
 
-/// Refuses a change that breaks a definition which was sound before, with the list of all.
+/// Refuses a change that would break definitions that work now, and lists them.
 async fn check_users(
     engine: &Engine,
     context: &Arc<QueryContext>,
@@ -302,8 +275,8 @@ async fn check_users(
     let mut names = BTreeSet::new();
     for (id, user) in &users {
         for catalog in [after, before] {
-            // A version that cannot be read any more is found below.
-            names.extend(collections_of(engine, id, &user.text, catalog).unwrap_or_default());
+            // A text that no longer parses fails the check below.
+            names.extend(sql::collections_of(id, &user.text, catalog).unwrap_or_default());
         }
     }
     let read_views = QueryViews::open(context, after, &names, &PositionVector::default()).await?;
@@ -333,11 +306,11 @@ async fn check_users(
     Err(Problem::new(
         Code::InUse,
         format!(
-            "the change of {changed} would break {count} that use it: {}{more}",
+            "changing {changed} would break {count} definitions that use it: {}{more}",
             broken.join(", ")
         ),
     )
-    .hint("change these first, or let them name the version that they were made for, such as price@1"))
+    .hint("change those first, or let them name the version that they need, for example price@1"))
 }
 
 /// Whether a version of a definition can be queried under the catalog of these read views.
@@ -353,32 +326,28 @@ async fn is_sound(
     check(engine, context, read_views, query, &parameters).await
 }
 
-/// The versions in use that follow a tag of a definition, directly or through others. One that hides a path of documents
-/// may be used by all that read its collection.
+/// The versions in use that follow a tag of a definition, directly or through others; if the definition hides a stored
+/// path, also all that read its collection.
 fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId, hides: bool) -> Vec<Pinned<'a>> {
-    let mut users: BTreeMap<(&DefinitionId, u32), Vec<Pinned<'a>>> = BTreeMap::new();
-    let mut open: Vec<Pinned<'a>> = Vec::new();
-    for (id, number) in catalog.versions_in_use() {
-        let Ok(version) = catalog.definition_version(id, &VersionRef::Number(number)) else {
-            continue;
-        };
-        for (used, of) in catalog.uses_of((id, number)) {
-            users.entry((used, of.number)).or_default().push((id, version));
-        }
-        let follows = |used: &DefinitionUse| used.id == *changed && matches!(used.version, VersionRef::Tag(_));
-        let may_read = hides
-            && version
-                .reads
-                .iter()
-                .any(|name| Some(name) == changed.collection.as_ref());
-        if version.uses.iter().any(follows) || may_read {
-            open.push((id, version));
-        }
+    let dependents = catalog.dependents();
+    let of_changed = dependents.get(changed).into_iter().flatten();
+    let follow_tags = of_changed.filter(|dependent| matches!(dependent.used.version, VersionRef::Tag(_)));
+    let mut open: Vec<Pinned<'a>> = follow_tags.map(|dependent| dependent.user).collect();
+    if let Some(collection) = changed.collection.as_ref().filter(|_| hides) {
+        let in_use = catalog.versions_in_use().into_iter();
+        let versions = in_use.filter_map(|(id, number)| Some((id, catalog.definitions.get(id)?.numbered(number)?)));
+        open.extend(versions.filter(|(_, version)| version.reads.contains(collection)));
     }
     let mut found = BTreeMap::new();
     while let Some((id, version)) = open.pop() {
-        if found.insert((id, version.number), version).is_none() {
-            open.extend(users.get(&(id, version.number)).into_iter().flatten());
+        if found.insert((id, version.number), version).is_some() {
+            continue;
+        }
+        for Dependent { user, used } in dependents.get(id).into_iter().flatten() {
+            let of = catalog.definition_version(&used.id, &used.version);
+            if of.is_ok_and(|of| of.number == version.number) {
+                open.push(*user);
+            }
         }
     }
     let others = found.into_iter().filter(|((id, _), _)| *id != changed);

@@ -1,13 +1,13 @@
 //! SHOW of definitions: their versions, what uses them, and the statements that create them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plan::Type;
 use proto::{
     Catalog, Problem,
-    catalog::{DefinitionId, VersionRef, no_definition},
+    catalog::{DefinitionId, Dependent, VersionRef, no_definition},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::{run::QueryOutput, system};
 
@@ -15,47 +15,22 @@ use super::super::{run::QueryOutput, system};
 pub(in crate::query) const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, tags, text, note, author, \
     created FROM rachis.definitions WHERE in_force ORDER BY kind, collection, name LIMIT 100000";
 
-/// SHOW VERSIONS OF.
-pub(in crate::query) fn show_versions(catalog: &Catalog, id: &DefinitionId) -> Result<QueryOutput, Problem> {
-    let definition = catalog.definitions.get(id).ok_or_else(|| no_definition(id))?;
-    let rows = definition.versions.iter().map(|version| {
-        let uses: Vec<String> = version.uses.iter().map(ToString::to_string).collect();
-        json!({
-            "version": version.number,
-            "tags": definition.tags_of(version.number).collect::<Vec<_>>().join(", "),
-            "text": version.text,
-            "note": version.note,
-            "author": version.origin.author,
-            "created": version.origin.at_ms,
-            "uses": uses.join(", "),
-        })
-    });
-    let columns = [
-        ("version", Type::Int),
-        ("tags", Type::Text),
-        ("text", Type::Text),
-        ("note", Type::Text),
-        ("author", Type::Text),
-        ("created", Type::Time),
-        ("uses", Type::Text),
-    ];
-    let rows: Vec<Value> = rows.collect();
-    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
-}
+/// The versions of one definition. Its parameters are kind, collection (empty for none) and name.
+pub(in crate::query) const SHOW_VERSIONS: &str = "SELECT version, tags, text, note, author, created, uses \
+    FROM rachis.definitions WHERE kind = $1 AND coalesce(collection, '') = $2 AND name = $3 ORDER BY version \
+    LIMIT 100000";
 
 /// SHOW DEPENDENTS OF: what uses a definition, directly or through another one.
 pub(in crate::query) fn show_dependents(catalog: &Catalog, id: &DefinitionId) -> Result<QueryOutput, Problem> {
     catalog.definitions.get(id).ok_or_else(|| no_definition(id))?;
-    let mut users: BTreeMap<&DefinitionId, Vec<_>> = BTreeMap::new();
-    for (user, number) in catalog.versions_in_use() {
-        let version = catalog.definition_version(user, &VersionRef::Number(number))?;
-        for used in &version.uses {
-            users.entry(&used.id).or_default().push((user, version, used));
-        }
-    }
+    let dependents = catalog.dependents();
     let (mut rows, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![id]);
     while let Some(used_id) = open.pop() {
-        for (user, version, used) in users.get(used_id).into_iter().flatten() {
+        for Dependent {
+            user: (user, version),
+            used,
+        } in dependents.get(used_id).into_iter().flatten()
+        {
             if !seen.insert((*user, version.number, *used)) {
                 continue;
             }

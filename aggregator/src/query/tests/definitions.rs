@@ -1,6 +1,9 @@
 //! Definitions: versions, tags, functions and saved queries, and what is refused.
 
-use proto::Code;
+use proto::{
+    Code,
+    catalog::{Change, DefinitionId},
+};
 use serde_json::json;
 
 use super::*;
@@ -62,7 +65,7 @@ async fn versions_of_a_field_stand_side_by_side_and_tags_move_between_them() {
         (problem.code, problem.detail.as_str()),
         (
             Code::Conflict,
-            "tag prod of field events.price is not at version 1: version 2 has it"
+            "tag prod of field events.price is not on version 1: version 2 has it"
         )
     );
     let versions = bench.sql("SHOW VERSIONS OF FIELD events.price").await.0;
@@ -237,7 +240,7 @@ async fn the_arguments_of_a_function_are_uses_of_the_definition_that_calls_it() 
         ),
         (
             "CREATE QUERY q(k int DEFAULT 'x') AS SELECT $k",
-            "the parameter k is no INT: \"x\"",
+            "parameter k takes INT, not \"x\"",
         ),
     ] {
         assert_eq!(refused(&bench, statement).await.detail, detail, "{statement}");
@@ -248,7 +251,7 @@ async fn the_arguments_of_a_function_are_uses_of_the_definition_that_calls_it() 
             .await
             .0,
         ["field events.price | 1"],
-        "nothing is new"
+        "an equal replacement creates no version"
     );
     let nine = |call: &str| [call; 9].join(" + ");
     let mut tower = format!("CREATE FUNCTION f0(x double) RETURNS double AS {}", nine("f0.x"));
@@ -310,9 +313,9 @@ async fn saved_queries_bind_their_parameters() {
         assert_eq!(bench.sql(call).await.0, rows, "{call}");
     }
     for (statement, detail) in [
-        ("CALL top(least => 'many')", "the parameter least is no INT: \"many\""),
+        ("CALL top(least => 'many')", "parameter least takes INT, not \"many\""),
         ("CALL top(most => 1)", "the query has no parameter most"),
-        ("CALL top(k => 1, k => 2)", "the parameter k has two values"),
+        ("CALL top(k => 1, k => 2)", "parameter k is given twice"),
         (
             "CALL top(1, 'x', 2, 3)",
             "the query takes 3 parameters, and more values were given",
@@ -373,4 +376,37 @@ async fn a_change_that_would_break_what_uses_it_is_refused_with_the_list() {
     assert_eq!(bench.sql("CALL ask(200)").await.0, ["ANN", "ANN"]);
     let problem = refused(&bench, "DROP VIEW one").await;
     assert_eq!(problem.detail, "view one is used by query ask, view pinned, view two");
+}
+
+#[tokio::test]
+async fn a_change_is_checked_again_if_another_one_came_first() {
+    let bench = bench(orders()).await;
+    run(&bench, &["CREATE VIEW base AS SELECT cents, user FROM events"]).await;
+    let first = |text: &str| Change::Define {
+        id: DefinitionId::view("base"),
+        text: text.to_owned(),
+        uses: Vec::new(),
+        reads: vec!["events".parse().expect("a name")],
+        replace: true,
+        note: None,
+        author: None,
+    };
+    bench
+        .changes
+        .before
+        .lock()
+        .push(first("SELECT cents, upper(user) AS user FROM events"));
+    run(
+        &bench,
+        &["CREATE VIEW users AS SELECT DISTINCT user FROM base ORDER BY 1"],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT * FROM users").await.0, ["ANN", "BOB"]);
+    bench.changes.before.lock().push(first("SELECT user FROM events"));
+    let problem = refused(&bench, "CREATE VIEW cents AS SELECT cents FROM base").await;
+    assert!(problem.detail.contains("cents"), "{problem}");
+    assert!(
+        refused(&bench, "SELECT * FROM cents").await.detail.contains("cents"),
+        "the view does not exist"
+    );
 }

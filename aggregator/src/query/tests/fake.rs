@@ -286,24 +286,39 @@ impl Pushes for FakeLeaf {
 }
 
 /// A change log in memory.
-pub(super) struct FakeChanges(pub watch::Sender<Arc<Catalog>>);
+#[derive(Default)]
+pub(super) struct FakeChanges {
+    pub catalogs: watch::Sender<Arc<Catalog>>,
+    /// Changes that come just before those proposed.
+    pub before: Mutex<Vec<Change>>,
+}
 
-#[async_trait]
-impl Changes for FakeChanges {
-    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.0.subscribe()
-    }
-    async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+impl FakeChanges {
+    fn apply(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
         let record = ChangeRecord {
             uid: uuid::Uuid::now_v7(),
             level: proto::catalog::CATALOG_RULES_LEVEL,
             expected,
             change,
         };
-        let (after, result) = self.0.borrow().apply(&record);
+        let (after, result) = self.catalogs.borrow().apply(&record);
         let after = Arc::new(after);
-        self.0.send_replace(Arc::clone(&after));
+        self.catalogs.send_replace(Arc::clone(&after));
         result.map(|()| after)
+    }
+}
+
+#[async_trait]
+impl Changes for FakeChanges {
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalogs.subscribe()
+    }
+    async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+        let before = self.before.lock().pop();
+        if let Some(before) = before {
+            self.apply(before, None).expect("an accepted change");
+        }
+        self.apply(change, expected)
     }
     fn health(&self) -> LogHealth {
         LogHealth::default()

@@ -28,7 +28,6 @@ use proto::{
     tailer::Changes as _,
 };
 use serde_json::Value;
-use tokio::sync::watch;
 
 use self::fake::{FakeChanges, FakeLeaf, FakeTailer};
 use super::{Engine, planner, read_views::QueryViews, run, statement, statement_shape::StatementValues};
@@ -43,6 +42,7 @@ struct Bench {
     engine: Arc<Engine>,
     leaf: Arc<FakeLeaf>,
     tailer: Arc<FakeTailer>,
+    changes: Arc<FakeChanges>,
     spill: PathBuf,
 }
 
@@ -59,7 +59,7 @@ async fn bench(documents: impl IntoIterator<Item = Value>) -> Bench {
 
 async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnOnce(&mut AggregatorOptions)) -> Bench {
     let (leaf, tailer) = (FakeLeaf::new(), Arc::new(FakeTailer::default()));
-    let changes = Arc::new(FakeChanges(watch::Sender::new(Arc::default())));
+    let changes = Arc::new(FakeChanges::default());
     let settings = CollectionSettings {
         shards: 2,
         ..CollectionSettings::default()
@@ -97,7 +97,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
         leaf: leaf.clone(),
         ingest: leaf.clone(),
         pushes: leaf.clone(),
-        changes,
+        changes: changes.clone(),
         source_admin: tailer.clone(),
         nodes: Arc::new(nodes),
     };
@@ -105,6 +105,7 @@ async fn bench_with(documents: impl IntoIterator<Item = Value>, limits: impl FnO
         engine: Engine::new(roles, options).expect("an engine"),
         leaf,
         tailer,
+        changes,
         spill,
     }
 }

@@ -17,7 +17,8 @@ use super::{
 use crate::sql::signature::{FunctionText, Parameter};
 
 impl Resolver<'_> {
-    /// Resolves a call of a defined function: `euros(x)`, `euros@2(x)`. None if there is none of this name.
+    /// Resolves a call of a defined function: `euros(x)`, `euros@2(x)`. Returns None if no function is defined under this
+    /// name.
     pub(super) fn defined_function(&mut self, name: &str, call: &Function) -> Result<Option<Expr>, Problem> {
         let exists = |name: &str| {
             let id = DefinitionId::global(DefinitionKind::Function, name);

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use plan::Path;
 use proto::{
     Code, CollectionName, Problem,
-    catalog::{DefinitionId, DefinitionKind, LATEST, VersionRef, parse_tag},
+    catalog::{DefinitionId, DefinitionKind, LATEST, VersionRef, is_plain_name, parse_tag},
 };
 
 use serde_json::Value;
@@ -350,9 +350,7 @@ const WORD_BYTES_MAX: usize = 128;
 /// The name of a function or saved query, in lower case.
 fn word_name(kind: DefinitionKind, name: &str) -> Result<String, Problem> {
     let name = name.to_ascii_lowercase();
-    let begins = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
-    let is_of_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    match begins && name.len() <= WORD_BYTES_MAX && name.bytes().all(is_of_word) {
+    match is_plain_name(&name) && name.len() <= WORD_BYTES_MAX {
         true => Ok(name),
         false => Err(Problem::new(
             Code::BadSql,

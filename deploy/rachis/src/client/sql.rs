@@ -126,6 +126,9 @@ fn request_body(arguments: &cli::SqlArgs) -> Result<Value, Failure> {
     let parameter = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let parameters: Vec<Value> = arguments.parameters.iter().map(parameter).collect();
     let mut body = json!({ "sql": sql, "parameters": parameters, "allow_partial": arguments.allow_partial });
+    if let Some(author) = &arguments.author {
+        body["author"] = author.as_str().into();
+    }
     if let Some(at_least) = &arguments.at_least {
         body["at_least"] = at_least.as_str().into();
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{CHECKED_DEFINITIONS_LEVEL, Change, ChangeRecord, no_collection, requested_ms};
 use crate::{
     catalog::{
-        Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST,
-        Origin, Tag, VersionRef, no_definition, parse_tag,
+        Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent,
+        LATEST, Origin, Tag, VersionRef, no_definition, parse_tag,
     },
     limits::{
         AUTHOR_BYTES_MAX, DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NOTE_BYTES_MAX, DEFINITION_TAGS_MAX,
@@ -45,17 +45,20 @@ impl Catalog {
                     origin: origin(author),
                 };
                 let is_checked = record.level >= CHECKED_DEFINITIONS_LEVEL;
-                if is_checked && *replace && self.is_current(id, &version) {
+                if !is_checked {
+                    return self.define(id, version, *replace);
+                }
+                if *replace && self.is_current(id, &version) {
                     return Ok(());
                 }
-                if is_checked {
-                    self.check_size(id, &version)?;
-                }
+                self.check_size(id, &version)?;
+                // Definitions of the first release may be nested more deeply. They must not stop every other change.
+                let was_too_deep = self.check_depth().is_err();
                 self.define(id, version, *replace)?;
-                if is_checked {
+                if !was_too_deep {
                     self.check_depth()?;
-                    self.forget_versions(id)?;
                 }
+                self.forget_versions(id)?;
             }
             Change::SetTag {
                 id,
@@ -68,14 +71,14 @@ impl Catalog {
             Change::Undefine { id, if_exists } => self.undefine(id, *if_exists)?,
             _ => return Ok(()),
         }
-        // A node that has loaded an old state, and one that replays the log from its beginning, shall agree.
+        // Changes of level 1 leave it at 0, so that a node that loads an old state agrees with one that replays the log.
         if record.level >= CHECKED_DEFINITIONS_LEVEL {
             self.definitions_version = self.version;
         }
         Ok(())
     }
 
-    /// Whether a version says just what the latest one says: then it is not a change.
+    /// Whether a replacement equals the latest version. Such a replacement creates no version.
     fn is_current(&self, id: &DefinitionId, version: &DefinitionVersion) -> bool {
         self.definitions.get(id).is_some_and(|definition| {
             let current = definition.current();
@@ -114,11 +117,12 @@ impl Catalog {
     }
 
     fn check_definition_limits(&self, id: &DefinitionId, version: &DefinitionVersion) -> Result<(), Problem> {
-        let too_long =
-            |what: String, limit: usize| Problem::new(Code::TooComplex, format!("{what}; the limit is {limit}"));
         let bytes = version.text.len();
         if bytes > DEFINITION_BYTES_MAX {
-            return Err(too_long(format!("{id} has {bytes} bytes"), DEFINITION_BYTES_MAX));
+            return Err(Problem::new(
+                Code::TooComplex,
+                format!("{id} has {bytes} bytes; the limit is {DEFINITION_BYTES_MAX}"),
+            ));
         }
         if !self.definitions.contains_key(id) && self.definitions.len() >= DEFINITIONS_MAX {
             return Err(limit_reached(format!("{DEFINITIONS_MAX} definitions"))
@@ -146,7 +150,7 @@ impl Catalog {
         }
     }
 
-    /// Forgets the oldest versions that nothing uses, if there are too many.
+    /// Removes the oldest unused version if there are too many.
     fn forget_versions(&mut self, id: &DefinitionId) -> Result<(), Problem> {
         let versions = self
             .definitions
@@ -344,11 +348,15 @@ impl Catalog {
             return Err(Problem::new(
                 Code::Conflict,
                 format!(
-                    "tag {tag} of {id} is not at version {}: {now}",
+                    "tag {tag} of {id} is not on version {}: {now}",
                     from.unwrap_or_default()
                 ),
             )
-            .hint("look at SHOW VERSIONS, and decide again"));
+            .hint(format!(
+                "SHOW VERSIONS OF {} {} shows the tags; retry with the version that has it",
+                id.kind.as_str().to_uppercase(),
+                id.spelled()
+            )));
         }
         let Some(to) = to else {
             return self.remove_tag(id, &tag);
@@ -374,9 +382,14 @@ impl Catalog {
             );
         }
         let follows = |used: &DefinitionUse| matches!(&used.version, VersionRef::Tag(used) if used == tag);
-        let users = self.dependents(id).filter(|(_, used)| follows(used));
+        let users = self.dependents().remove(id).unwrap_or_default();
+        let users = users.iter().filter(|dependent| follows(dependent.used));
         let users: BTreeSet<String> = users
-            .map(|((user, version), _)| format!("{user}@{}", version.number))
+            .map(
+                |Dependent {
+                     user: (user, version), ..
+                 }| format!("{user}@{}", version.number),
+            )
             .collect();
         if !users.is_empty() {
             return Err(in_use(format!("tag {tag} of {id} is used by {}", listed(users))));
@@ -424,28 +437,17 @@ impl Catalog {
         if !users.is_empty() {
             return Err(in_use(format!("{id} is used by {}", listed(users))));
         }
-        let first = self.retired.get(&renamed).copied();
-        let Some(definition) = self.definitions.remove(id) else {
-            return Ok(());
-        };
-        // Numbers of a dropped definition of the new name are not reused.
-        if let Some(last) = first {
-            let taken = definition
-                .versions
-                .first()
-                .is_some_and(|version| version.number <= last);
-            if taken {
-                self.definitions.insert(id.clone(), definition);
-                return Err(Problem::new(
-                    Code::Conflict,
-                    format!("a dropped {renamed} had versions up to {last}, whose numbers are not used again"),
-                )
-                .hint("choose another name"));
-            }
+        // Version numbers of a name are never reused.
+        let first = definition.versions.first().map_or(0, |version| version.number);
+        if let Some(last) = self.retired.get(&renamed).filter(|last| first <= **last) {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("an earlier {renamed} had versions up to {last}; their numbers are not reused"),
+            )
+            .hint("choose another name"));
         }
-        if let Some(last) = definition.versions.last() {
-            self.retired.insert(id.clone(), last.number);
-        }
+        let definition = definition.clone();
+        self.retire(id);
         self.definitions.insert(renamed, definition);
         Ok(())
     }
@@ -468,8 +470,9 @@ impl Catalog {
 
     /// The names of the other definitions that use this one.
     fn users_of(&self, id: &DefinitionId) -> BTreeSet<String> {
-        let others = self.dependents(id).filter(|((user, _), _)| *user != id);
-        others.map(|((user, _), _)| user.to_string()).collect()
+        let users = self.dependents().remove(id).unwrap_or_default();
+        let users = users.iter().map(|dependent| dependent.user.0);
+        users.filter(|user| *user != id).map(ToString::to_string).collect()
     }
 
     /// Removes a definition and keeps its last version number, so that the number is not reused.

@@ -31,7 +31,7 @@ fn create(text: &str) -> Change {
 }
 
 fn field(text: &str, uses: &[&str], replace: bool) -> Change {
-    /// A version that says the same as the one before is none.
+    // Each text is new, because a replacement that equals the latest version creates none.
     static TEXTS: AtomicU32 = AtomicU32::new(0);
     Change::Define {
         id: DefinitionId::field(name("events"), text),
@@ -304,7 +304,7 @@ fn definitions_of_the_first_release_are_read() {
 }
 
 #[test]
-fn a_version_that_says_the_same_is_no_new_one() {
+fn a_replacement_that_equals_the_latest_version_creates_none() {
     let first = field("a", &[], true);
     let (catalog, result) = with(vec![create("events"), first.clone(), first]);
     assert_eq!(result, Ok(()));
@@ -358,6 +358,18 @@ fn changes_of_the_first_release_are_judged_as_it_did() {
     assert_eq!(
         catalog.definitions_version, 0,
         "a loaded state and a replayed log agree"
+    );
+    let record = ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: Some(0),
+        change: field("new", &[], false),
+    };
+    let (_, result) = catalog.apply(&record);
+    assert_eq!(
+        result,
+        Ok(()),
+        "deep definitions of the first release do not stop other changes"
     );
 }
 
