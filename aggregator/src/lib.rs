@@ -2,9 +2,9 @@
 
 mod answer;
 mod deep_stack;
+mod definition_file;
 pub mod doors;
 mod failure;
-mod nearest;
 mod query;
 mod render;
 mod sql;

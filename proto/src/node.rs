@@ -39,6 +39,12 @@ pub struct RunningQuery {
     pub started_ms: i64,
     /// How long the query has run, in milliseconds.
     pub elapsed_ms: u64,
+    /// Documents in the shards that it has opened so far.
+    #[serde(default)]
+    pub documents: u64,
+    /// Documents that it has scanned so far. A query may scan some more than once.
+    #[serde(default)]
+    pub documents_scanned: u64,
 }
 
 /// The queries of one process.

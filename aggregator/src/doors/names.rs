@@ -5,8 +5,8 @@ use proto::{
     catalog::{LATEST, Source, VersionRef, is_plain_name},
 };
 
-use crate::nearest::nearest;
 pub(super) use crate::query::{find_collection, no_collection};
+use plan::nearest::nearest;
 
 pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
     Ok(text.parse()?)

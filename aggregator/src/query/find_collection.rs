@@ -2,7 +2,7 @@
 
 use proto::{Catalog, Code, CollectionName, Problem, catalog::Collection};
 
-use crate::nearest::nearest;
+use plan::nearest::nearest;
 
 /// A collection by its name.
 pub(crate) fn find_collection<'a>(catalog: &'a Catalog, name: &CollectionName) -> Result<&'a Collection, Problem> {

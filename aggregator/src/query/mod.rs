@@ -23,6 +23,7 @@ mod definitions;
 mod distinct_groups;
 mod engine;
 mod explain;
+mod failure_of;
 mod find_collection;
 mod forget_constants;
 mod interruptible_planning;
@@ -113,7 +114,7 @@ impl Engine {
         started: Instant,
     ) -> Result<(Arc<QueryContext>, (QuerySlot, RegisteredQuery)), Problem> {
         let context = self.context(options, started)?;
-        let registered = self.registry.register(context.id, text, context.cancel.clone())?;
+        let registered = self.registry.register(&context, text)?;
         let slot = tokio::select! {
             slot = self.admission.enter(context.deadline()) => slot,
             () = context.cancel.cancelled() => Err(context::cancelled()),

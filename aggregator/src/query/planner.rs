@@ -269,7 +269,7 @@ async fn provider(
         Table::System { schema, name } => {
             let table = system::tables::find(schema, name)
                 .ok_or_else(|| Problem::new(Code::NotFound, format!("table {schema}.{name} does not exist")))?;
-            let rows = system::rows(engine, table, context.deadline()).await?;
+            let rows = system::rows(engine, context, table).await?;
             let memory = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(failure::problem)?;
             Ok(Arc::new(memory))
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,6 +13,8 @@ use proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::context::QueryContext;
+
 /// A listed statement is cut after this many characters.
 const TEXT_CHARACTERS_MAX: usize = 1_000;
 
@@ -20,6 +22,7 @@ struct Entry {
     text: String,
     started_ms: i64,
     since: Instant,
+    context: Weak<QueryContext>,
     cancel: CancellationToken,
 }
 
@@ -31,10 +34,10 @@ impl Registry {
     /// Lists a query until the returned guard is dropped. Fails if its id is in use.
     pub(super) fn register(
         self: &Arc<Self>,
-        id: QueryId,
+        context: &Arc<QueryContext>,
         text: &str,
-        cancel: CancellationToken,
     ) -> Result<RegisteredQuery, Problem> {
+        let id = context.id;
         let started_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX));
@@ -52,7 +55,8 @@ impl Registry {
                 text,
                 started_ms,
                 since: Instant::now(),
-                cancel,
+                context: Arc::downgrade(context),
+                cancel: context.cancel.clone(),
             },
         );
         record_running(running.len());
@@ -66,11 +70,17 @@ impl Registry {
     /// Lists the running queries, oldest first.
     pub(super) fn list(&self) -> Vec<RunningQuery> {
         let elapsed = |entry: &Entry| u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let shown = |(id, entry): (&QueryId, &Entry)| RunningQuery {
-            id: *id,
-            text: entry.text.clone(),
-            started_ms: entry.started_ms,
-            elapsed_ms: elapsed(entry),
+        let shown = |(id, entry): (&QueryId, &Entry)| {
+            let context = entry.context.upgrade();
+            let (documents, documents_scanned) = context.map_or((0, 0), |context| context.report.progress());
+            RunningQuery {
+                id: *id,
+                text: entry.text.clone(),
+                started_ms: entry.started_ms,
+                elapsed_ms: elapsed(entry),
+                documents,
+                documents_scanned,
+            }
         };
         self.0.lock().iter().map(shown).collect()
     }

@@ -28,6 +28,8 @@ struct Sums {
     /// The latest trailer of each shard in each scan.
     trailers: BTreeMap<(usize, ShardId), ScanTrailer>,
     warnings: Vec<String>,
+    /// Documents in the shards that were opened.
+    documents: u64,
 }
 
 impl QueryReport {
@@ -35,6 +37,18 @@ impl QueryReport {
     /// its end.
     pub(super) fn record(&self, scan: usize, shard: ShardId, trailer: ScanTrailer) {
         self.sums.lock().trailers.insert((scan, shard), trailer);
+    }
+
+    /// Notes that shards with this many documents were opened.
+    pub(super) fn opened(&self, documents: u64) {
+        self.sums.lock().documents += documents;
+    }
+
+    /// How many documents were opened, and how many were scanned so far.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        let sums = self.sums.lock();
+        let scanned = sums.trailers.values().map(|trailer| trailer.documents).sum();
+        (sums.documents, scanned)
     }
 
     /// Adds a warning to the answer.

@@ -24,6 +24,7 @@ use proto::{Code, Problem};
 use super::{
     aggregate_pushdown::AggregatePushdown,
     distinct_groups::DistinctGroups,
+    failure_of::SetFailuresApart,
     forget_constants::ForgetConstants,
     interruptible_planning::InterruptiblePlanning,
     join_filter::{self, JoinFilterPushdown},
@@ -73,7 +74,8 @@ impl Sessions {
             .with_physical_optimizer_rules(interleave(rules(), || Arc::new(InterruptiblePlanning)));
         if let Some(analyzer) = builder.analyzer() {
             // Once the types are assigned.
-            analyzer.rules.insert(1, Arc::new(ReadPathsAsColumns));
+            analyzer.rules.insert(1, Arc::new(SetFailuresApart));
+            analyzer.rules.insert(2, Arc::new(ReadPathsAsColumns));
             analyzer.rules = interleave(std::mem::take(&mut analyzer.rules), || Arc::new(InterruptiblePlanning));
         }
         if let Some(optimizer) = builder.optimizer() {

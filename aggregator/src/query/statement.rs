@@ -77,6 +77,8 @@ pub(super) async fn run(
             };
             select(engine, context, &request, &bound.query).await
         }
+        Statement::Diff(wanted) => definitions::diff(engine, context, request, &wanted).await,
+        Statement::Try { new, limit } => definitions::try_definition(engine, context, request, &new, limit).await,
         Statement::ShowDefinitions => select_text(engine, context, request, definitions::SHOW_DEFINITIONS).await,
         Statement::ShowVersions(id) => {
             engine
@@ -90,6 +92,9 @@ pub(super) async fn run(
                 ..request.clone()
             };
             select_text(engine, context, &request, definitions::SHOW_VERSIONS).await
+        }
+        Statement::ShowErrors { id, version } => {
+            definitions::show_errors(engine, context, request, &id, &version).await
         }
         Statement::ShowDependents(id) => definitions::show_dependents(&engine.catalog(), &id),
         Statement::ShowCreate { id, version } => definitions::show_create(&engine.catalog(), &id, &version),
@@ -299,12 +304,15 @@ async fn describe_collection(
     let system_columns = plan::column::SYSTEM_COLUMNS
         .iter()
         .map(|(column, _, of)| column_row(column, system::sql_name(*of), "always"));
-    let fields = catalog
-        .definitions
-        .iter()
-        .filter(|(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(name));
-    let fields =
-        fields.map(|(id, definition)| column_row(&id.name, "", &format!("field: {}", definition.current().text)));
+    let defined = sql::defined_columns(catalog, name).into_iter();
+    let defined = defined.map(|column| {
+        let data_type = column.data_type.map_or("", system::sql_name);
+        column_row(
+            &column.path,
+            data_type,
+            &format!("{}: {}", column.kind.as_str(), column.definition),
+        )
+    });
     let paths = read_views.paths(name);
     let paths = paths.paths.iter().filter(|(path, _)| !path.steps().is_empty());
     let paths = paths.map(|(path, kinds)| {
@@ -314,5 +322,5 @@ async fn describe_collection(
             &kinds.to_string(),
         )
     });
-    Ok(system_columns.chain(fields).chain(paths).collect())
+    Ok(system_columns.chain(defined).chain(paths).collect())
 }

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::sql::sqlparser::ast;
-use plan::{Path, functions::registry};
+use plan::{
+    Path,
+    functions::{parsed::PARSED_JSON, registry},
+};
 use proto::{
     Code, CollectionName, Problem,
     catalog::{Catalog, Definition, DefinitionId, DefinitionKind, DefinitionVersion, LATEST, Origin},
@@ -14,6 +17,7 @@ use proto::{
 use super::{
     NewDefinition, ResolvedDefinition, ResolvedQuery, SchemaContext,
     names::{CollectionNames, ResolvedName},
+    parser_text::ParserText,
     reads,
     resolve::{self, Resolver, scope::InputKind},
     signature::{FunctionText, SavedQuery, Unknown},
@@ -55,6 +59,20 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
                     let table = resolver.document_table(collection)?;
                     let kind = InputKind::Documents { table, names };
                     resolver.within(collection.as_str(), kind, |resolver| resolver.expression(&expression))
+                })
+                .map(drop)
+        }
+        DefinitionKind::Parser => {
+            let parser = ParserText::parse(text)?;
+            resolver
+                .expand(id, number, |resolver| {
+                    let collection = collection_of(id)?;
+                    let names = resolver.collection_names(collection);
+                    let table = resolver.document_table(collection)?;
+                    let kind = InputKind::Documents { table, names };
+                    resolver.within(collection.as_str(), kind, |resolver| {
+                        resolver.parsed(id, &parser, Vec::new())
+                    })
                 })
                 .map(drop)
         }
@@ -109,6 +127,14 @@ pub(super) fn query_of(
             reads::check_row_expression(id.kind, &expression)?;
             resolve(&select_from_collection(&expression, collection_of(id)?)?)?
         }
+        DefinitionKind::Parser => {
+            let parser = ParserText::parse(text)?;
+            reads::check_row_expression(id.kind, &parser.on)?;
+            resolve(&select_from_collection(
+                &parser.call(PARSED_JSON, parser.on.clone(), id),
+                collection_of(id)?,
+            )?)?
+        }
         DefinitionKind::View => resolve(&*statement::parse_query(text, DEFINITION_BYTES_MAX)?)?,
         DefinitionKind::Function => {
             let function = FunctionText::parse(text)?;
@@ -134,7 +160,7 @@ pub(super) fn collections_of(
     catalog: &Catalog,
 ) -> Result<BTreeSet<CollectionName>, Problem> {
     match id.kind {
-        DefinitionKind::Field => {
+        DefinitionKind::Field | DefinitionKind::Parser => {
             let own = id
                 .collection
                 .iter()
@@ -151,7 +177,7 @@ pub(super) fn collections_of(
 }
 
 /// The catalog with the new version, so that a definition that uses itself is found; and the number of the version.
-fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
+pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
     let mut next = catalog.clone();
     let last = next
         .definitions
@@ -184,7 +210,7 @@ fn collection_of(id: &DefinitionId) -> Result<&CollectionName, Problem> {
 pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Result<Vec<String>, Problem> {
     let catalog = context.catalog();
     match id.kind {
-        DefinitionKind::Field => {
+        DefinitionKind::Field | DefinitionKind::Parser => {
             let collection = collection_of(id)?;
             let path = check_field_name(id, collection, catalog)?;
             let names = CollectionNames::new(collection, catalog, context.paths(collection));

@@ -4,13 +4,16 @@
 mod compat;
 mod copies;
 mod define;
+mod defined_columns;
 mod dialect;
 mod names;
 mod parsed_statement;
+mod parser_text;
 mod reads;
 mod resolve;
 mod resolved_query;
 mod schema_context;
+mod script;
 mod search;
 mod signature;
 mod statement;
@@ -23,7 +26,10 @@ use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
 
 use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
-    parsed_statement::{Arguments, DefinitionChange, NewDefinition, Statement, StatementText, TagTarget},
+    defined_columns::{DefinedColumn, defined_columns},
+    parsed_statement::{
+        Arguments, DefinitionChange, DefinitionDiff, NewDefinition, Statement, StatementText, TagTarget,
+    },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
     signature::BoundQuery,
@@ -33,6 +39,11 @@ use crate::deep_stack::on_deep_stack;
 /// Parses one statement. Length, tokens, nesting and operator chains are limited before anything recursive runs.
 pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
+}
+
+/// The statements of a file, which `;` separates.
+pub(crate) fn statements(text: &str) -> Vec<&str> {
+    script::statements(text)
 }
 
 /// The quoted texts and the parameters of a statement, in order. None if it cannot be split into tokens.
@@ -64,6 +75,11 @@ pub(crate) fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result
 /// Checks a new definition against the catalog. Positions in errors are relative to the start of its text.
 pub(crate) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result<ResolvedDefinition, Problem> {
     on_deep_stack(|| define::define(new, context))
+}
+
+/// The catalog with a further version of a definition, which is its latest. Also returns the number of the version.
+pub(crate) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
+    define::catalog_with(catalog, id, text)
 }
 
 /// Checks that the name of a definition is free for use. Returns warnings for the user: that a field hides a path.

@@ -2,14 +2,17 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use plan::{Kinds, Path, PathKinds, path::Step};
-use proto::{Catalog, CollectionName};
+use proto::{
+    Catalog, CollectionName,
+    catalog::{DefinitionId, DefinitionKind},
+};
 
-use crate::nearest::nearest;
+use plan::nearest::nearest;
 
 /// The names that can be used for documents of one collection.
 #[derive(Debug)]
@@ -18,9 +21,9 @@ pub(super) struct CollectionNames {
     pub collection: CollectionName,
     /// Paths that documents are known to have, with their kinds. Keys only, no indexes.
     known_paths: Arc<PathKinds>,
-    /// Fields by path.
-    fields: BTreeSet<Path>,
-    /// Paths and fields by lower-case spelling. Built on the first name that has no exact match.
+    /// Whether a path is a field or a parser.
+    defined: BTreeMap<Path, DefinitionKind>,
+    /// Paths, fields and parsers by lower-case spelling. Built on the first name that has no exact match.
     folded: OnceCell<HashMap<String, Vec<Path>>>,
     /// Number of suggestions computed so far.
     suggestions: Cell<usize>,
@@ -32,8 +35,8 @@ const SUGGESTIONS_MAX: usize = 20;
 /// What a name refers to.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ResolvedName {
-    /// A field, and the steps into its value.
-    Field(Path, Vec<Step>),
+    /// A field or a parser, and the steps into its value.
+    Defined(DefinitionId, Vec<Step>),
     /// A path and the kinds of its values; no kinds if the path contains an index.
     Path(Path, Kinds),
 }
@@ -50,22 +53,22 @@ pub(super) enum MatchQuality {
 impl CollectionNames {
     /// Collects the names of a collection from the catalog and its known paths.
     pub(super) fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
-        let fields = catalog.fields(collection);
-        let fields: BTreeSet<Path> = fields.filter_map(|(name, _)| Path::parse(name).ok()).collect();
+        let defined = catalog.columns(collection);
+        let defined = defined.filter_map(|(id, _)| Some((Path::parse(&id.name).ok()?, id.kind)));
         Self {
             collection: collection.clone(),
             known_paths,
-            fields,
+            defined: defined.collect(),
             folded: OnceCell::new(),
             suggestions: Cell::new(0),
         }
     }
 
-    /// Paths and fields by lower-case spelling. Every object along a path counts as a path, too.
+    /// Paths, fields and parsers by lower-case spelling. Every object along a path counts as a path, too.
     fn folded(&self) -> &HashMap<String, Vec<Path>> {
         self.folded.get_or_init(|| {
             let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
-            for path in self.known_paths.paths.keys().chain(&self.fields) {
+            for path in self.known_paths.paths.keys().chain(self.defined.keys()) {
                 for length in 1..=path.steps().len() {
                     let path = Path::new(path.steps()[..length].to_vec());
                     let spellings = folded.entry(path.to_string().to_lowercase()).or_default();
@@ -88,12 +91,12 @@ impl CollectionNames {
         }
     }
 
-    /// Finds the field or path for these steps. Fields take precedence over known paths.
+    /// Finds the field, parser or path for these steps. Fields and parsers take precedence over known paths.
     pub(super) fn find(&self, steps: &[Step], quality: MatchQuality) -> Option<ResolvedName> {
         let path = Path::new(steps.to_vec());
         match quality {
-            MatchQuality::Exact => self.exact_field(&path).or_else(|| self.exact_path(&path)),
-            MatchQuality::Folded => self.folded_field(&path).or_else(|| self.folded_path(&path)),
+            MatchQuality::Exact => self.exact_defined(&path).or_else(|| self.exact_path(&path)),
+            MatchQuality::Folded => self.folded_defined(&path).or_else(|| self.folded_path(&path)),
         }
     }
 
@@ -107,15 +110,19 @@ impl CollectionNames {
         self.known_paths.overflow
     }
 
-    /// The longest field that is a prefix of the path.
-    fn exact_field(&self, path: &Path) -> Option<ResolvedName> {
+    /// The longest field or parser that is a prefix of the path.
+    fn exact_defined(&self, path: &Path) -> Option<ResolvedName> {
         let steps = path.steps();
-        (1..=steps.len()).rev().find_map(|length| {
-            let field = Path::new(steps[..length].to_vec());
-            self.fields
-                .contains(&field)
-                .then(|| ResolvedName::Field(field, steps[length..].to_vec()))
-        })
+        (1..=steps.len())
+            .rev()
+            .find_map(|length| self.defined_name(&Path::new(steps[..length].to_vec()), &steps[length..]))
+    }
+
+    /// The field or parser of this name, and the steps into its value.
+    fn defined_name(&self, name: &Path, rest: &[Step]) -> Option<ResolvedName> {
+        let kind = *self.defined.get(name)?;
+        let id = DefinitionId::of_collection(kind, self.collection.clone(), &name.to_string());
+        Some(ResolvedName::Defined(id, rest.to_vec()))
     }
 
     fn exact_path(&self, path: &Path) -> Option<ResolvedName> {
@@ -128,16 +135,14 @@ impl CollectionNames {
         ))
     }
 
-    fn folded_field(&self, path: &Path) -> Option<ResolvedName> {
+    fn folded_defined(&self, path: &Path) -> Option<ResolvedName> {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
             let [only] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else {
                 return None;
             };
-            self.fields
-                .contains(only)
-                .then(|| ResolvedName::Field(only.clone(), steps[length..].to_vec()))
+            self.defined_name(only, &steps[length..])
         })
     }
 
@@ -154,7 +159,7 @@ impl CollectionNames {
         self.exact_path(&Path::new(steps.collect()))
     }
 
-    /// The top-level names, fields included: what `*` expands to in addition to `_id` and `_time`.
+    /// The top-level names, fields and parsers included: what `*` expands to in addition to `_id` and `_time`.
     pub(super) fn top_level(&self) -> Vec<Path> {
         let first = |path: &Path| Path::new(path.steps().iter().take(1).cloned().collect());
         let mut all: BTreeSet<Path> = self
@@ -164,7 +169,7 @@ impl CollectionNames {
             .map(first)
             .filter(|path| !path.steps().is_empty() && path.last_key() != Some("_id"))
             .collect();
-        all.extend(self.fields.iter().cloned());
+        all.extend(self.defined.keys().cloned());
         all.into_iter().collect()
     }
 
@@ -184,7 +189,7 @@ impl CollectionNames {
             .known_paths
             .paths
             .keys()
-            .chain(&self.fields)
+            .chain(self.defined.keys())
             .map(Path::to_string)
             .collect();
         nearest(&wanted, names.iter().map(String::as_str))
@@ -193,7 +198,7 @@ impl CollectionNames {
                 self.known_paths
                     .paths
                     .keys()
-                    .chain(&self.fields)
+                    .chain(self.defined.keys())
                     .find(|path| same_key(path))
                     .map(Path::to_string)
             })

@@ -32,10 +32,26 @@ pub(crate) enum Statement {
         /// The values of its parameters.
         arguments: Arguments,
     },
+    /// DIFF of two versions of a definition.
+    Diff(Box<DefinitionDiff>),
+    /// TRY of a CREATE: what a definition would find in some documents.
+    Try {
+        /// The definition, which is not stored.
+        new: NewDefinition,
+        /// The number of documents.
+        limit: usize,
+    },
     /// SHOW DEFINITIONS.
     ShowDefinitions,
     /// SHOW VERSIONS OF.
     ShowVersions(DefinitionId),
+    /// SHOW ERRORS OF.
+    ShowErrors {
+        /// A field or a parser.
+        id: DefinitionId,
+        /// Which version of it.
+        version: VersionRef,
+    },
     /// SHOW DEPENDENTS OF.
     ShowDependents(DefinitionId),
     /// SHOW CREATE.
@@ -52,6 +68,21 @@ pub(crate) enum Statement {
         /// A collection, a view or a system table.
         name: String,
     },
+}
+
+/// What a DIFF statement compares.
+#[derive(Debug, Clone)]
+pub(crate) struct DefinitionDiff {
+    /// A field or a parser.
+    pub id: DefinitionId,
+    /// The version before.
+    pub from: VersionRef,
+    /// The version after.
+    pub to: VersionRef,
+    /// WHERE: the documents that are compared.
+    pub condition: Option<ast::Expr>,
+    /// SAMPLE: percent of the documents.
+    pub sample: Option<f64>,
 }
 
 /// A change of a definition.

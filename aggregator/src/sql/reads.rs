@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use front::{Node, Root, walk};
+use plan::nearest::nearest;
 use proto::{
     Catalog, Code, CollectionName, Problem,
     catalog::{DefinitionId, DefinitionKind, VersionRef},
 };
 
 use super::{resolve::function_name, statement};
-use crate::{nearest::nearest, typing::is_aggregate};
+use crate::typing::is_aggregate;
 
 /// The collections that a query reads, directly or through views. Names that the catalog does not have are skipped.
 pub(super) fn collections(query: &Query, catalog: &Catalog) -> Result<BTreeSet<CollectionName>, Problem> {
@@ -121,7 +122,9 @@ pub(super) fn check_row_expression(kind: DefinitionKind, expression: &Expr) -> R
     match unsupported {
         Some(what) => Err(
             Problem::new(Code::NotSupported, format!("a {} cannot contain {what}", kind.as_str())).hint(match kind {
-                DefinitionKind::Field => "a field is computed from one document; a view can use any query",
+                DefinitionKind::Field | DefinitionKind::Parser => {
+                    "it is computed from one document; a view can use any query"
+                }
                 _ => "a function is computed from its arguments; a view can use any query",
             }),
         ),

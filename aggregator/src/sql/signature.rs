@@ -421,7 +421,7 @@ fn data_type(tokens: &[TokenWithSpan], of: &str) -> Result<ast::DataType, Proble
 }
 
 /// The first of these tokens that is a word, outside of parentheses.
-fn position(tokens: &[TokenWithSpan], word: &str) -> Option<usize> {
+pub(super) fn position(tokens: &[TokenWithSpan], word: &str) -> Option<usize> {
     let mut depth = 0_usize;
     tokens.iter().position(|token| {
         match token.token {

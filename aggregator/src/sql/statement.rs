@@ -2,16 +2,17 @@
 //! rejected by name.
 
 mod definition;
+mod diff;
 
 use datafusion::sql::sqlparser::{
     ast,
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
-use proto::{Code, Problem};
+use proto::{Code, Problem, catalog::DefinitionKind};
 
 use super::{
-    Statement, compat,
+    DefinitionChange, Statement, compat,
     dialect::RachisDialect,
     token::{Tokens, tokenize},
 };
@@ -20,7 +21,7 @@ use super::{
 const PARSER_LEVELS_MAX: usize = 500;
 /// The hint for unsupported statements.
 const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE], ALTER, REVERT and \
-                         DROP of a FIELD, FUNCTION, QUERY or VIEW, CALL, SHOW and DESCRIBE";
+                         DROP of a FIELD, PARSER, FUNCTION, QUERY or VIEW, DIFF, TRY, CALL, SHOW and DESCRIBE";
 
 pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     let tokens = tokenize(sql, statement_bytes_max)?;
@@ -36,6 +37,8 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
         "REVERT" => definition::revert(&tokens),
         "DROP" => definition::drop(&tokens),
         "CALL" => definition::call(&tokens),
+        "DIFF" => diff::diff(&tokens),
+        "TRY" => try_definition(tokens, sql),
         "SHOW" => show(&tokens),
         "DESCRIBE" | "DESC" => match tokens.words(1, &["TABLE"]) && tokens.all.len() > 2 {
             true => describe(&tokens, 2),
@@ -124,6 +127,41 @@ fn parser_problem(error: ParserError) -> Problem {
     }
 }
 
+/// Documents that TRY shows, unless it says otherwise, and at most.
+const TRIED_DOCUMENTS: usize = 20;
+const TRIED_DOCUMENTS_MAX: usize = 1_000;
+
+/// `TRY [LIMIT n] CREATE …`.
+fn try_definition(mut tokens: Tokens, sql: &str) -> Result<Statement, Problem> {
+    tokens.all.remove(0);
+    let mut limit = TRIED_DOCUMENTS;
+    if tokens.word(0) == "LIMIT" {
+        limit = match tokens.all.get(1).map(|token| &token.token) {
+            Some(Token::Number(digits, _)) => digits.parse().ok(),
+            _ => None,
+        }
+        .filter(|limit| (1..=TRIED_DOCUMENTS_MAX).contains(limit))
+        .ok_or_else(|| {
+            let detail = format!("LIMIT needs a number from 1 to {TRIED_DOCUMENTS_MAX}");
+            Problem::new(Code::BadSql, detail).hint("write TRY LIMIT 20 CREATE …")
+        })?;
+        tokens.all.drain(..2);
+    }
+    if tokens.word(0) == "CREATE"
+        && let Statement::ChangeDefinition(DefinitionChange::Define(new)) = definition::create(&tokens, sql)?
+    {
+        return match new.id.kind {
+            DefinitionKind::Field | DefinitionKind::Parser => Ok(Statement::Try { new, limit }),
+            kind => {
+                let detail = format!("TRY of a {} is not supported", kind.as_str());
+                Err(Problem::new(Code::NotSupported, detail).hint("run its query; TRY shows a FIELD or a PARSER"))
+            }
+        };
+    }
+    Err(Problem::new(Code::BadSql, "TRY needs a CREATE statement")
+        .hint("write TRY CREATE PARSER logs.access ON message AS GROK '…'"))
+}
+
 fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
     let analyze = tokens.word(1) == "ANALYZE";
     let mut from = if analyze { 2 } else { 1 };
@@ -173,7 +211,7 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
         _ => {
             return Err(Problem::new(
                 Code::NotSupported,
-                "SHOW needs TABLES, DEFINITIONS, VERSIONS OF, DEPENDENTS OF or CREATE",
+                "SHOW needs TABLES, DEFINITIONS, VERSIONS OF, DEPENDENTS OF, ERRORS OF or CREATE",
             )
             .hint("settings and statistics are in the system tables of the schema rachis"));
         }

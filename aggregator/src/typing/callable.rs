@@ -20,7 +20,7 @@ pub(crate) fn check_function(name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let problem = Problem::new(Code::BadSql, format!("function {name} does not exist"));
-    Err(match crate::nearest::nearest(name, registry::callable()) {
+    Err(match plan::nearest::nearest(name, registry::callable()) {
         Some(near) => problem.hint(format!("did you mean {near}?")),
         None => problem,
     })

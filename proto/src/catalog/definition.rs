@@ -39,11 +39,13 @@ pub enum DefinitionKind {
     Function,
     /// A query with parameters, called by its name.
     Query,
+    /// Reads a text of a document; the fields that it finds are paths below its name.
+    Parser,
 }
 
 impl DefinitionKind {
     /// All kinds, in the order in which definitions can use each other.
-    pub const ALL: [Self; 4] = [Self::Function, Self::Field, Self::View, Self::Query];
+    pub const ALL: [Self; 5] = [Self::Function, Self::Parser, Self::Field, Self::View, Self::Query];
 
     /// The name of the kind in statements, messages and system tables.
     pub fn as_str(self) -> &'static str {
@@ -52,6 +54,7 @@ impl DefinitionKind {
             Self::View => "view",
             Self::Function => "function",
             Self::Query => "query",
+            Self::Parser => "parser",
         }
     }
 
@@ -66,8 +69,13 @@ impl DefinitionKind {
 impl DefinitionId {
     /// A field of a collection.
     pub fn field(collection: CollectionName, name: &str) -> Self {
+        Self::of_collection(DefinitionKind::Field, collection, name)
+    }
+
+    /// A field or parser of a collection.
+    pub fn of_collection(kind: DefinitionKind, collection: CollectionName, name: &str) -> Self {
         Self {
-            kind: DefinitionKind::Field,
+            kind,
             collection: Some(collection),
             name: name.to_owned(),
         }
@@ -87,13 +95,65 @@ impl DefinitionId {
         Self::global(DefinitionKind::View, name)
     }
 
+    /// The statement that creates a version with this text and note.
+    pub fn create_statement(&self, text: &str, note: Option<&str>) -> String {
+        let mut statement = format!(
+            "CREATE OR REPLACE {} {}",
+            self.kind.as_str().to_uppercase(),
+            self.spelled()
+        );
+        statement.push_str(match self.kind {
+            DefinitionKind::Field | DefinitionKind::View => " AS ",
+            DefinitionKind::Function | DefinitionKind::Query | DefinitionKind::Parser => " ",
+        });
+        statement.push_str(text);
+        if let Some(note) = note {
+            statement.push_str(&format!(" COMMENT '{}'", note.replace('\'', "''")));
+        }
+        statement
+    }
+
     /// The name as a statement spells it: `events.price`, `slow`.
     pub fn spelled(&self) -> String {
         match &self.collection {
-            Some(collection) => format!("{}.{}", spelled_name(collection.as_str()), self.name),
+            Some(collection) => format!("{}.{}", spelled_name(collection.as_str()), spelled_path(&self.name)),
             None => spelled_name(&self.name),
         }
     }
+}
+
+/// A path in SQL spelling, with quotes around each key that a statement would read as something else.
+fn spelled_path(path: &str) -> String {
+    let is_word = |key: &str| is_plain_name(&key.to_ascii_lowercase());
+    let (mut spelled, mut rest) = (String::new(), path);
+    while !rest.is_empty() {
+        let quoted = rest.strip_prefix('"').and_then(quoted_len);
+        let length = quoted.map_or_else(|| rest.find('.').unwrap_or(rest.len()), |length| length + 1);
+        let (key, after) = rest.split_at(length);
+        match quoted.is_some() || is_word(key) {
+            true => spelled.push_str(key),
+            false => spelled.push_str(&format!("\"{key}\"")),
+        }
+        rest = after;
+        if let Some(after) = rest.strip_prefix('.') {
+            spelled.push('.');
+            rest = after;
+        }
+    }
+    spelled
+}
+
+/// The bytes up to the closing quote and with it. A doubled quote is part of the text.
+fn quoted_len(text: &str) -> Option<usize> {
+    let (mut at, bytes) = (0, text.as_bytes());
+    while at < bytes.len() {
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'"', Some(b'"')) => at += 2,
+            (b'"', _) => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 /// A name in quotes if a statement needs them.
@@ -285,16 +345,7 @@ pub struct DefinitionVersion {
 impl DefinitionVersion {
     /// The statement that creates this version again.
     pub fn statement(&self, id: &DefinitionId) -> String {
-        let mut statement = format!("CREATE OR REPLACE {} {}", id.kind.as_str().to_uppercase(), id.spelled());
-        statement.push_str(match id.kind {
-            DefinitionKind::Field | DefinitionKind::View => " AS ",
-            DefinitionKind::Function | DefinitionKind::Query => " ",
-        });
-        statement.push_str(&self.text);
-        if let Some(note) = &self.note {
-            statement.push_str(&format!(" COMMENT '{}'", note.replace('\'', "''")));
-        }
-        statement
+        id.create_statement(&self.text, self.note.as_deref())
     }
 }
 

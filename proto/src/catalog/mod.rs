@@ -71,16 +71,19 @@ impl Catalog {
         self.definitions.get(&DefinitionId::field(collection.clone(), name))
     }
 
-    /// The fields of a collection with their current versions, by name.
-    pub fn fields<'a>(
+    /// The fields and parsers of a collection with their current versions, by kind and name.
+    pub fn columns<'a>(
         &'a self,
         collection: &'a CollectionName,
-    ) -> impl Iterator<Item = (&'a str, &'a DefinitionVersion)> {
-        let first = DefinitionId::field(collection.clone(), "");
-        self.definitions
-            .range(first..)
-            .take_while(move |(id, _)| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(collection))
-            .map(|(id, definition)| (id.name.as_str(), definition.current()))
+    ) -> impl Iterator<Item = (&'a DefinitionId, &'a DefinitionVersion)> {
+        let of_kind = move |kind| {
+            let first = DefinitionId::of_collection(kind, collection.clone(), "");
+            self.definitions
+                .range(first..)
+                .take_while(move |(id, _)| id.kind == kind && id.collection.as_ref() == Some(collection))
+                .map(|(id, definition)| (id, definition.current()))
+        };
+        of_kind(DefinitionKind::Field).chain(of_kind(DefinitionKind::Parser))
     }
 
     /// A view, by name.

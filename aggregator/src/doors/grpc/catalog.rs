@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     CollectionName, Problem, SourceName,
-    catalog::{Change, Collection, Source, SourceSettings, Start},
+    catalog::{Change, Collection, Definition, DefinitionId, DefinitionVersion, Source, SourceSettings, Start},
     record::{Format, Rules},
     wire::v1::{self as wire, catalog_server},
 };
@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status};
 
 use super::non_empty;
 use crate::{
+    definition_file::{self, Step},
     doors::{
-        collections,
+        collections, definitions,
         names::{collection_name, find_collection, find_source, source_name},
         source_config, sources,
     },
@@ -142,6 +143,56 @@ impl catalog_server::Catalog for CatalogService {
         };
         let catalog = self.engine.change_catalog(change).await?;
         self.source_response(&name, &catalog)
+    }
+
+    async fn list_definitions(
+        &self,
+        _: Request<wire::ListDefinitionsRequest>,
+    ) -> Result<Response<wire::ListDefinitionsAnswer>, Status> {
+        let catalog = self.engine.catalog();
+        let versions = |(id, definition): (&DefinitionId, &Definition)| -> Vec<wire::DefinitionVersion> {
+            let version = |version| wire_version(id, definition, version);
+            definition.versions.iter().map(version).collect()
+        };
+        let versions = catalog.definitions.iter().flat_map(versions).collect();
+        Ok(Response::new(wire::ListDefinitionsAnswer { versions }))
+    }
+
+    async fn export_definitions(
+        &self,
+        _: Request<wire::ExportDefinitionsRequest>,
+    ) -> Result<Response<wire::DefinitionFile>, Status> {
+        let text = definition_file::export(&self.engine.catalog());
+        Ok(Response::new(wire::DefinitionFile { text }))
+    }
+
+    async fn apply_definitions(
+        &self,
+        request: Request<wire::ApplyDefinitionsRequest>,
+    ) -> Result<Response<wire::AppliedDefinitions>, Status> {
+        let request = request.into_inner();
+        let author = non_empty(request.author);
+        let steps = definitions::apply(&self.engine, request.file, author, request.dry_run).await?;
+        let change = |step: Step| wire::DefinitionChange {
+            definition: step.definition,
+            action: step.action,
+            statement: step.statement,
+        };
+        let changes = steps.into_iter().map(change).collect();
+        Ok(Response::new(wire::AppliedDefinitions { changes }))
+    }
+}
+
+fn wire_version(id: &DefinitionId, definition: &Definition, version: &DefinitionVersion) -> wire::DefinitionVersion {
+    wire::DefinitionVersion {
+        kind: id.kind.as_str().to_owned(),
+        collection: id.collection.as_ref().map(ToString::to_string).unwrap_or_default(),
+        name: id.name.clone(),
+        version: version.number,
+        tags: definition.tags_of(version.number).map(str::to_owned).collect(),
+        statement: version.statement(id),
+        author: version.origin.author.clone().unwrap_or_default(),
+        created_ms: version.origin.at_ms.unwrap_or_default(),
     }
 }
 

@@ -10,7 +10,7 @@ use futures::{StreamExt as _, stream};
 use plan::{Kinds, scan::PathStatus};
 use proto::{
     Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
-    catalog::{Change, Collection, DefinitionVersion},
+    catalog::{Change, Collection},
     ingest::Outcomes,
     limits::PATHS_MAX,
 };
@@ -28,6 +28,7 @@ use crate::{
         names::{collection_name, find_collection},
     },
     query::CollectionFields,
+    sql::{self, DefinedColumn},
 };
 
 /// Collections whose status is fetched at once.
@@ -112,9 +113,8 @@ pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Resul
         may_have_more,
     } = app.engine.fields(&name).await?;
     let catalog = app.engine.catalog();
-    let defined = catalog
-        .fields(&name)
-        .map(|(field, version)| defined_json(field, version));
+    let defined = sql::defined_columns(&catalog, &name);
+    let defined = defined.iter().map(defined_json);
     let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
     let mut warnings = Vec::new();
     if may_have_more {
@@ -125,19 +125,22 @@ pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Resul
     Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
 }
 
-/// A defined field. It is computed when a query reads it, so there are no statistics of its values.
-fn defined_json(name: &str, version: &DefinitionVersion) -> Value {
+/// A field, a parser, or a path of one. It is computed when a query reads it, so there are no statistics of its values.
+fn defined_json(column: &DefinedColumn) -> Value {
+    let data_type = column
+        .data_type
+        .and_then(|of| plan::Type::TABLE.iter().find(|row| row.0 == of));
     json!({
-        "path": name,
-        "kind": "field",
-        "type": null,
+        "path": column.path,
+        "kind": column.kind.as_str(),
+        "type": data_type.map(|row| row.2),
         "kinds": [],
         "in_arrays": false,
         "documents": null,
         "indexed": null,
         "sample": null,
-        "definition": version.text,
-        "version": version.number,
+        "definition": column.definition,
+        "version": column.version,
     })
 }
 

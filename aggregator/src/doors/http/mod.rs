@@ -7,6 +7,7 @@ mod accept;
 mod answer;
 mod body;
 mod collections;
+mod definitions;
 mod documents;
 pub(super) mod error;
 mod items;
@@ -79,6 +80,10 @@ fn compressed_routes() -> Router<AppState> {
             get(search::by_query).post(search::by_body),
         )
         .route("/v1/sql", post(sql::run))
+        .route("/v1/definitions", get(definitions::list))
+        .route("/v1/definitions/export", get(definitions::export))
+        .route("/v1/definitions/apply", post(definitions::apply))
+        .route("/v1/definitions/try", post(definitions::try_definition))
         .route("/v1/saved/{query}", get(saved::by_query).post(saved::by_body))
         .route("/v1/queries", get(queries::list))
         .route("/v1/queries/{query}", delete(queries::cancel))

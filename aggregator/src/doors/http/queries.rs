@@ -23,7 +23,10 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
         |ms: i64| DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     let row = |(node, query): &(String, RunningQuery)| {
         let (id, started) = (query.id.to_string(), started(query.started_ms));
-        json!({ "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms })
+        json!({
+            "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms,
+            "documents": query.documents, "documents_scanned": query.documents_scanned,
+        })
     };
     let queries: Vec<Value> = app.engine.queries().await.iter().map(row).collect();
     Json(json!({ "queries": queries }))

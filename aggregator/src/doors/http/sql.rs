@@ -123,7 +123,7 @@ fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
 }
 
 /// Who makes a change, from the header `Rachis-Author`.
-fn author(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn author(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("rachis-author") else {
         return Ok(None);
     };

@@ -8,7 +8,11 @@
 //! The change log accepts a change only under the definitions that it was checked with. If others were changed in the
 //! meantime, for example by another aggregator, the change is checked again.
 
+mod diff;
+mod documents;
+mod errors;
 mod show;
+mod trial;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,14 +23,19 @@ use plan::Type;
 use proto::{
     Catalog, Code, PositionVector, Problem,
     catalog::{
-        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionKind, DefinitionVersion, Dependent, Pinned,
-        VersionRef, no_definition,
+        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionVersion, Dependent, Pinned, VersionRef,
+        no_definition,
     },
 };
 use serde_json::json;
 use uuid::Uuid;
 
-pub(super) use self::show::{SHOW_DEFINITIONS, SHOW_VERSIONS, show_create, show_dependents};
+pub(super) use self::{
+    diff::diff,
+    errors::{COLUMNS as ERROR_COLUMNS, all_errors, show_errors},
+    show::{SHOW_DEFINITIONS, SHOW_VERSIONS, show_create, show_dependents},
+    trial::try_definition,
+};
 use super::{
     Engine,
     context::QueryContext,
@@ -129,7 +138,7 @@ async fn prepare(
             return Ok(Prepared {
                 change,
                 id: new.id.clone(),
-                hides: new.id.kind == DefinitionKind::Field && !defined.warnings.is_empty(),
+                hides: new.id.collection.is_some() && !defined.warnings.is_empty(),
                 warnings: defined.warnings,
             });
         }

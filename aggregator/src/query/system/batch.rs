@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{
-        ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
+        ArrayRef, BooleanArray, Int64Array, LargeStringArray, RecordBatch, RecordBatchOptions, StringViewArray,
+        TimestampMicrosecondArray,
     },
     datatypes::{Field, Schema},
 };
-use plan::Type;
+use plan::{Kinds, Type, column::json_field};
 use proto::{Code, Problem};
 use serde_json::Value;
 
-/// Builds a batch with these columns. Each row is an object with values by column: texts, integers, booleans, and times
-/// as milliseconds since 1970. A column that it does not name is NULL.
+/// Builds a batch with these columns. Each row is an object with values by column: texts, integers, booleans, texts of
+/// JSON, and times as milliseconds since 1970. A column that it does not name is NULL.
 pub(in crate::query) fn batch(columns: &[(&str, Type)], rows: &[Value]) -> Result<RecordBatch, Problem> {
     let failed = |why: String| {
         let detail = format!("cannot build the rows of a system table: {why}");
@@ -26,7 +27,10 @@ pub(in crate::query) fn batch(columns: &[(&str, Type)], rows: &[Value]) -> Resul
     let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns
         .iter()
         .map(|(name, data_type)| {
-            let field = Field::new(*name, data_type.arrow(), true);
+            let field = match data_type {
+                Type::Json => json_field(name, Kinds::default()),
+                _ => Field::new(*name, data_type.arrow(), true),
+            };
             (field, array(*data_type, rows.iter().map(|row| &row[*name])))
         })
         .unzip();
@@ -47,6 +51,7 @@ fn array<'a>(data_type: Type, values: impl Iterator<Item = &'a Value>) -> ArrayR
             let times = values.map(micros).collect::<TimestampMicrosecondArray>();
             Arc::new(times.with_timezone("UTC"))
         }
+        Type::Json => Arc::new(values.map(Value::as_str).collect::<LargeStringArray>()),
         _ => Arc::new(values.map(Value::as_str).collect::<StringViewArray>()),
     }
 }

@@ -1,12 +1,13 @@
 //! Tables of what the catalog contains: definitions, and `information_schema`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use plan::column::SYSTEM_COLUMNS;
 use proto::catalog::DefinitionKind;
 use serde_json::{Value, json};
 
 use super::{super::Engine, fields::all_fields, sql_name, tables::TABLES};
+use crate::sql;
 
 /// The catalog's name in `information_schema`.
 const CATALOG: &str = "rachis";
@@ -66,19 +67,16 @@ pub(super) async fn columns(engine: &Engine) -> Vec<Value> {
         let system_columns = SYSTEM_COLUMNS
             .iter()
             .map(|(column, _, data_type)| ((*column).to_owned(), sql_name(*data_type)));
-        let fields = catalog
-            .definitions
-            .keys()
-            .filter(|id| id.kind == DefinitionKind::Field && id.collection.as_ref() == Some(&name));
-        let fields: BTreeSet<String> = fields.map(|id| id.name.clone()).collect();
+        let defined = sql::defined_columns(&catalog, &name).into_iter();
+        let defined = defined.map(|column| (column.path, column.data_type.map_or("JSON", sql_name)));
+        let defined: BTreeMap<String, &str> = defined.collect();
         let paths = paths
             .iter()
             .filter(|field| !field.path.steps().is_empty())
             .map(|field| (field.path.to_string(), field.kinds.native().map_or("JSON", sql_name)));
-        let paths = paths.filter(|(path, _)| !fields.contains(path));
-        let all = system_columns
-            .chain(fields.iter().map(|field| (field.clone(), "JSON")))
-            .chain(paths);
+        let paths = paths.filter(|(path, _)| !defined.contains_key(path));
+        let of_definitions = defined.iter().map(|(path, data_type)| (path.clone(), *data_type));
+        let all = system_columns.chain(of_definitions).chain(paths);
         rows.extend(
             all.enumerate()
                 .map(|(index, (column, data_type))| row(SCHEMA, name.as_str(), &column, index, data_type)),

@@ -11,6 +11,7 @@ use super::{
     super::{Engine, find_collection::find_collection},
     REQUESTS_AT_ONCE_MAX, sql_name,
 };
+use crate::sql;
 
 /// The paths of a collection.
 pub struct CollectionFields {
@@ -82,8 +83,14 @@ pub(super) async fn fields(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
     let mut rows = Vec::new();
     for (name, fields, error) in all_fields(engine).await {
-        rows.extend(catalog.fields(&name).map(|(field, version)| {
-            json!({ "collection": name, "path": field, "kind": "field", "definition": version.text })
+        rows.extend(sql::defined_columns(&catalog, &name).into_iter().map(|column| {
+            json!({
+                "collection": name,
+                "path": column.path,
+                "type": column.data_type.map(sql_name),
+                "kind": column.kind.as_str(),
+                "definition": column.definition,
+            })
         }));
         rows.extend(fields.into_iter().map(|field| {
             json!({

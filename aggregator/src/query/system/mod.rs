@@ -8,7 +8,7 @@ mod shards;
 mod sources;
 pub(super) mod tables;
 
-use std::time::Instant;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use proto::Problem;
@@ -17,22 +17,27 @@ pub(super) use self::batch::{batch, sql_name};
 pub(crate) use self::fields::CollectionFields;
 pub(super) use self::fields::merged_fields;
 use self::tables::SystemTable;
-use super::Engine;
+use super::{Engine, context::QueryContext, definitions};
 
 /// Limit on the shards or collections whose leaves are asked at once.
 const REQUESTS_AT_ONCE_MAX: usize = 64;
 
 /// Computes the current rows of a table.
-pub(super) async fn rows(engine: &Engine, table: &SystemTable, deadline: Instant) -> Result<RecordBatch, Problem> {
+pub(super) async fn rows(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    table: &SystemTable,
+) -> Result<RecordBatch, Problem> {
     let rows = match (table.schema, table.name) {
         ("rachis", "collections") => shards::collections(engine).await?,
         ("rachis", "sources") => sources::sources(engine).await?,
         ("rachis", "fields") => fields::fields(engine).await,
         ("rachis", "shards") => shards::shards(engine).await?,
         ("rachis", "splits") => shards::splits(engine).await?,
-        ("rachis", "dead_letters") => shards::dead_letters(engine, deadline).await?,
+        ("rachis", "dead_letters") => shards::dead_letters(engine, context.deadline()).await?,
         ("rachis", "losses") => shards::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),
+        ("rachis", "definition_errors") => definitions::all_errors(engine, context).await?,
         ("rachis", "queries") => nodes::queries(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
         ("information_schema", "tables") => catalog::tables(engine),

@@ -15,6 +15,8 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
             "text": query.text,
             "started": query.started_ms,
             "elapsed_ms": query.elapsed_ms,
+            "documents": query.documents,
+            "documents_scanned": query.documents_scanned,
         })
     };
     engine.queries().await.into_iter().map(row).collect()

@@ -2,6 +2,8 @@
 
 use plan::Type;
 
+use super::super::definitions::ERROR_COLUMNS;
+
 /// A system table.
 #[derive(Debug)]
 pub(in crate::query) struct SystemTable {
@@ -60,6 +62,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("error", Text),
         ],
     ),
+    table("rachis", "definition_errors", ERROR_COLUMNS),
     table(
         "rachis",
         "fields",
@@ -162,6 +165,8 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("text", Text),
             ("started", Time),
             ("elapsed_ms", Int),
+            ("documents", Int),
+            ("documents_scanned", Int),
         ],
     ),
     table(

@@ -401,7 +401,7 @@ async fn a_change_is_checked_again_if_another_one_came_first() {
         &["CREATE VIEW users AS SELECT DISTINCT user FROM base ORDER BY 1"],
     )
     .await;
-    assert_eq!(bench.sql("SELECT * FROM users").await.0, ["ANN", "BOB"]);
+    assert_eq!(bench.sql("SELECT * FROM users ORDER BY 1").await.0, ["ANN", "BOB"]);
     bench.changes.before.lock().push(first("SELECT user FROM events"));
     let problem = refused(&bench, "CREATE VIEW cents AS SELECT cents FROM base").await;
     assert!(problem.detail.contains("cents"), "{problem}");
@@ -409,4 +409,316 @@ async fn a_change_is_checked_again_if_another_one_came_first() {
         refused(&bench, "SELECT * FROM cents").await.detail.contains("cents"),
         "the view does not exist"
     );
+}
+
+fn lines() -> Vec<Value> {
+    let line = |id: &str, line: &str| json!({ "_id": id, "line": line });
+    vec![
+        line("a", "10.0.0.1 GET /a?q=1 200 0.25"),
+        line("b", "10.0.0.2 POST /b 500 1.5"),
+        line("c", "10.0.0.1 GET /c 404 0.5"),
+        line("d", "garbage"),
+        json!({ "_id": "e" }),
+    ]
+}
+
+const ACCESS: &str = "CREATE PARSER events.access ON line AS GROK \
+                      '%{IP:client} %{WORD:method} %{NOTSPACE:target} %{NUMBER:status:int} %{NUMBER:took:float}'";
+
+#[tokio::test]
+async fn the_fields_of_a_parser_are_paths_below_its_name() {
+    let bench = bench(lines()).await;
+    bench.sql(ACCESS).await;
+    let (rows, stats) = bench
+        .sql("SELECT _id, access.client, access.status, access.took FROM events ORDER BY _id")
+        .await;
+    assert_eq!(
+        rows,
+        [
+            "a | 10.0.0.1 | 200 | 0.25",
+            "b | 10.0.0.2 | 500 | 1.5",
+            "c | 10.0.0.1 | 404 | 0.5",
+            "d |  |  | ",
+            "e |  |  | "
+        ]
+    );
+    assert_eq!(
+        stats.warnings,
+        ["events.access: 1 of 4 values had no result and are NULL"]
+    );
+    for (statement, expected) in [
+        (
+            "SELECT sum(access.status) AS s FROM events WHERE access.took < 1",
+            "604",
+        ),
+        (
+            "SELECT count(*) AS n FROM events WHERE access.status >= 400 AND ACCESS.Method = 'GET'",
+            "1",
+        ),
+        (
+            "SELECT access.client AS c FROM events GROUP BY access.client HAVING count(*) > 1 AND c IS NOT NULL",
+            "10.0.0.1",
+        ),
+        ("SELECT e.access.method AS m FROM events AS e WHERE e._id = 'b'", "POST"),
+        (
+            "SELECT count(*) AS n FROM events WHERE search('access.method:get AND NOT access.status:>=400')",
+            "1",
+        ),
+        (
+            "SELECT access AS a FROM events WHERE _id = 'c'",
+            r#"{"client":"10.0.0.1","method":"GET","status":404,"target":"/c","took":0.5}"#,
+        ),
+    ] {
+        assert_eq!(bench.sql(statement).await.0, [expected], "{statement}");
+    }
+    let problem = refused(&bench, "SELECT access.statuss FROM events").await;
+    assert_eq!(problem.hint.as_deref(), Some("did you mean status?"), "{problem}");
+}
+
+#[tokio::test]
+async fn every_format_of_a_parser_reads_its_texts() {
+    let texts = json!({
+        "_id": "a", "fmt": "level=warn msg=\"disk full\"", "csv": "1;x", "json": "{\"a\":{\"b\":7}}",
+        "url": "https://h/p?q=1",
+        "agent": "Mozilla/5.0 (X11; Linux x86_64; rv:120.0) Gecko/20100101 Firefox/120.0", "re": "code=7"
+    });
+    let bench = bench(vec![texts]).await;
+    for (parser, path, expected) in [
+        ("fmt_of ON fmt AS LOGFMT", "upper(fmt_of.msg)", "DISK FULL"),
+        ("csv_of ON csv AS CSV (a, b) SEPARATOR ';'", "csv_of.b", "x"),
+        ("json_of ON json AS JSON", "json_of.a.b::int + 1", "8"),
+        ("url_of ON url AS URL", "url_of.params.q::int + 1", "2"),
+        ("agent_of ON agent AS USER_AGENT", "agent_of.name", "Firefox"),
+        (
+            "re_of ON lower(re) AS REGEX 'code=(?<code>[0-9]+)'",
+            "re_of.code::int + 1",
+            "8",
+        ),
+    ] {
+        bench.sql(&format!("CREATE PARSER events.{parser}")).await;
+        let statement = format!("SELECT {path} AS x FROM events");
+        assert_eq!(bench.sql(&statement).await.0, [expected], "{parser}");
+    }
+    assert_eq!(
+        bench.sql("SHOW CREATE PARSER events.csv_of").await.0,
+        ["CREATE OR REPLACE PARSER events.csv_of ON csv AS CSV (a, b) SEPARATOR ';'"]
+    );
+    bench
+        .sql("CREATE FIELD events.host AS url_of.host || ':' || url_of.port")
+        .await;
+    assert_eq!(bench.sql("SELECT host FROM events").await.0, ["h:443"]);
+}
+
+#[tokio::test]
+async fn a_parser_has_versions_and_is_checked_like_any_definition() {
+    let bench = bench(lines()).await;
+    run(
+        &bench,
+        &[
+            ACCESS,
+            "CREATE VIEW slow AS SELECT _id, access.took FROM events WHERE access.took > 1",
+            "CREATE OR REPLACE PARSER events.access ON line AS REGEX '(?<client>[0-9.]+) .* (?<took>[0-9.]+)$'",
+        ],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT took FROM slow").await.0, ["1.5"]);
+    let both = "SELECT access@1.status AS a, access.took AS b FROM events WHERE _id = 'a'";
+    assert_eq!(bench.sql(both).await.0, ["200 | 0.25"]);
+    for (statement, code, expected) in [
+        (
+            "CREATE OR REPLACE PARSER events.access ON line AS REGEX '(?<a>.)'",
+            Code::InUse,
+            "view slow@1",
+        ),
+        ("DROP PARSER events.access", Code::InUse, "view slow"),
+        (
+            "CREATE FIELD events.access AS line",
+            Code::Conflict,
+            "parser events.access already exists",
+        ),
+        (
+            "CREATE PARSER events.x ON x.y AS GROK '%{NOPE:a}'",
+            Code::BadSql,
+            "no pattern named NOPE",
+        ),
+        (
+            "CREATE PARSER events.x ON count(line) AS LOGFMT",
+            Code::NotSupported,
+            "an aggregate",
+        ),
+        (
+            "CREATE PARSER events.x ON line AS XML",
+            Code::BadSql,
+            "XML is not a format",
+        ),
+        (
+            "CREATE PARSER events.x ON line AS LOGFMT 'a'",
+            Code::BadSql,
+            "not expected",
+        ),
+        (
+            "CREATE PARSER events.x AS LOGFMT",
+            Code::BadSql,
+            "the text that the parser reads is missing",
+        ),
+        (
+            "CREATE PARSER events.x ON x.a AS LOGFMT",
+            Code::Conflict,
+            "would use itself",
+        ),
+    ] {
+        let problem = refused(&bench, statement).await;
+        assert_eq!(problem.code, code, "{statement}: {problem}");
+        assert!(problem.to_string().contains(expected), "{statement}: {problem}");
+    }
+    let columns = bench
+        .sql("SELECT path, type, kind FROM rachis.fields WHERE kind = 'parser' ORDER BY path")
+        .await;
+    assert_eq!(
+        columns.0,
+        [
+            "access |  | parser",
+            "access.client | TEXT | parser",
+            "access.took | TEXT | parser"
+        ]
+    );
+}
+
+/// Prices as texts, some of which are not numbers.
+fn priced() -> Vec<Value> {
+    let price = |id: &str, price: Value, day: u32| json!({ "_id": id, "p": price, "_time": format!("2026-11-{day:02}T00:00:00Z") });
+    vec![
+        price("a", json!("1.5"), 1),
+        price("b", json!("2,5"), 1),
+        price("c", json!("7"), 2),
+        price("d", Value::Null, 2),
+        price("e", json!("free"), 3),
+    ]
+}
+
+#[tokio::test]
+async fn a_diff_says_what_changes_between_two_versions() {
+    let bench = bench(priced()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.price AS p::double",
+            "CREATE OR REPLACE FIELD events.price AS replace(p, ',', '.')::double",
+            "CREATE VIEW prices AS SELECT price FROM events",
+            "CREATE VIEW old_prices AS SELECT price@1 FROM events",
+        ],
+    )
+    .await;
+    let (rows, _) = bench.sql("DIFF FIELD events.price@1 TO events.price@2").await;
+    assert_eq!(
+        rows,
+        [
+            "total | compared | 5 |  |  |  | ",
+            "total | changed | 1 |  |  |  | ",
+            "total | new NULLs | 0 |  |  |  | ",
+            "total | vanished NULLs | 1 |  |  |  | ",
+            "total | new errors | 0 |  |  |  | ",
+            "total | vanished errors | 1 |  |  |  | ",
+            "time |  | 1 |  |  | of 5 | ",
+            "pair | b |  |  | 2.5 | vanished error: as DOUBLE | \
+             {\"_id\":\"b\",\"_time\":\"2026-11-01T00:00:00Z\",\"p\":\"2,5\"}",
+            "follows | view prices@1 |  |  |  |  | ",
+        ]
+    );
+    let totals = |rows: &[String]| -> Vec<String> {
+        let total = rows.iter().filter_map(|row| row.strip_prefix("total | "));
+        total
+            .map(|row| row.split(" |  |").next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let back = bench.sql("DIFF FIELD events.price@2 TO 1 WHERE p <> '7'").await.0;
+    assert_eq!(
+        totals(&back),
+        [
+            "compared | 3",
+            "changed | 1",
+            "new NULLs | 1",
+            "vanished NULLs | 0",
+            "new errors | 1",
+            "vanished errors | 0"
+        ]
+    );
+    let same = bench.sql("DIFF FIELD events.price@2 TO latest").await.0;
+    assert_eq!(totals(&same)[..2], ["compared | 5", "changed | 0"]);
+    let sampled = bench.sql("DIFF FIELD events.price@1 TO @2 SAMPLE 100 PERCENT").await.0;
+    assert_eq!(
+        sampled[0],
+        "total | compared | 5 |  |  | in all documents about 5 ± 4 | "
+    );
+    for (statement, expected) in [
+        ("DIFF FIELD events.price@1 TO events.price@9", "has no version 9"),
+        ("DIFF FIELD events.price@1", "TO and another version are missing"),
+        (
+            "DIFF FIELD events.price@1 TO events.cost@2",
+            "is not field events.price",
+        ),
+        ("DIFF VIEW prices@1 TO prices@1", "DIFF of a view is not supported"),
+        ("DIFF FIELD events.price@1 TO 2 WHERE count(*) > 1", "count"),
+        ("DIFF FIELD events.price@1 TO 2 SAMPLE 0 PERCENT", "SAMPLE needs"),
+        ("DIFF FIELD events.price@1 TO 2 now", "unexpected now"),
+    ] {
+        let problem = refused(&bench, statement).await;
+        assert!(problem.to_string().contains(expected), "{statement}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn documents_without_a_result_are_listed_with_the_reason_until_a_better_version_heals_them() {
+    let bench = bench(priced()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.price AS p::double",
+            "CREATE PARSER events.parts ON p AS REGEX '(?<cents>[0-9])$'",
+        ],
+    )
+    .await;
+    let listed = "SELECT name, version, id, reason FROM rachis.definition_errors ORDER BY name, id";
+    assert_eq!(
+        bench.sql(listed).await.0,
+        [
+            "parts | 1 | e | events.parts",
+            "price | 1 | b | as DOUBLE",
+            "price | 1 | e | as DOUBLE"
+        ]
+    );
+    bench
+        .sql("CREATE OR REPLACE FIELD events.price AS replace(p, ',', '.')::double")
+        .await;
+    let of_price = |rows: Vec<String>| -> Vec<String> {
+        rows.iter()
+            .map(|row| row.split(" | ").skip(3).take(3).collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    assert_eq!(
+        of_price(bench.sql("SHOW ERRORS OF FIELD events.price").await.0),
+        ["2 e as DOUBLE"]
+    );
+    let mut before = of_price(bench.sql("SHOW ERRORS OF FIELD events.price@1").await.0);
+    before.sort();
+    assert_eq!(before, ["1 b as DOUBLE", "1 e as DOUBLE"]);
+}
+
+#[tokio::test]
+async fn each_row_that_fails_is_found_among_many() {
+    let documents = (0..3_000).map(|n| match n % 7 {
+        0 => json!({ "_id": format!("{n:04}"), "p": format!("x{n}") }),
+        1 => json!({ "_id": format!("{n:04}") }),
+        _ => json!({ "_id": format!("{n:04}"), "p": n.to_string() }),
+    });
+    let bench = bench(documents).await;
+    bench.sql("CREATE FIELD events.price AS p::bigint").await;
+    bench
+        .sql("CREATE OR REPLACE FIELD events.price AS coalesce(p::bigint, 0)")
+        .await;
+    let (rows, _) = bench.sql("DIFF FIELD events.price@1 TO 2").await;
+    let expected = [3_000, 858, 0, 858, 0, 429];
+    for (row, expected) in rows.iter().zip(expected) {
+        assert_eq!(row.split(" | ").nth(2), Some(expected.to_string().as_str()), "{row}");
+    }
 }

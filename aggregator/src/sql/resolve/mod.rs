@@ -10,6 +10,7 @@ mod function;
 mod grouping;
 mod name;
 mod operator;
+mod parsed;
 mod pattern;
 mod problem;
 mod query;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use plan::{Column, Kinds, Path, path::Step};
 use proto::{
     Problem,
-    catalog::{DefinitionId, VersionRef},
+    catalog::{DefinitionId, DefinitionKind, VersionRef},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::sql::{
     names::{CollectionNames, MatchQuality, ResolvedName},
+    parser_text::ParserText,
     statement,
 };
 
@@ -166,7 +167,7 @@ impl Resolver<'_> {
         Some(Value::Path(path))
     }
 
-    /// Resolves a name in documents: a system column, a field, a version of a field, or a path.
+    /// Resolves a name in documents: a system column, a field or parser, a version of one, or a path.
     fn resolve_in_documents(
         &mut self,
         alias: &str,
@@ -185,18 +186,20 @@ impl Resolver<'_> {
         {
             return self.resolve_system_column(base, source, rest);
         }
-        if let Some((field, version, rest)) = split_version(steps)
-            && let Some(ResolvedName::Field(field, inside)) = names.find(field.steps(), quality)
+        if let Some((name, version, rest)) = split_version(steps)
+            && let Some(ResolvedName::Defined(id, inside)) = names.find(name.steps(), quality)
             && inside.is_empty()
             && let Ok(version) = VersionRef::parse(version)
-            && (self.has_version(names, &field, &version) || names.stored_path(&Path::new(steps.to_vec())).is_none())
+            // Otherwise a document's key may contain the `@`.
+            && (self.catalog.definition_version(&id, &version).is_ok()
+                || names.stored_path(&Path::new(steps.to_vec())).is_none())
         {
-            return self.expand_field(alias, table, names, &field, &version, rest).map(Some);
+            return self.expand_defined(alias, table, &id, &version, rest).map(Some);
         }
         match names.find(steps, quality) {
             None => Ok(None),
-            Some(ResolvedName::Field(field, rest)) => self
-                .expand_field(alias, table, names, &field, &VersionRef::latest(), rest)
+            Some(ResolvedName::Defined(id, rest)) => self
+                .expand_defined(alias, table, &id, &VersionRef::latest(), rest)
                 .map(Some),
             Some(ResolvedName::Path(path, kinds)) => {
                 if kinds.without(Kinds::NULL).only(Kinds::ELEMENT)
@@ -229,30 +232,33 @@ impl Resolver<'_> {
         Ok(rest.is_empty().then(|| Value::Expr(column(alias, &name))))
     }
 
-    /// Whether a field has a version. Otherwise a document's key may contain the `@`.
-    fn has_version(&self, names: &CollectionNames, field: &Path, version: &VersionRef) -> bool {
-        let id = DefinitionId::field(names.collection.clone(), &field.to_string());
-        self.catalog.definition_version(&id, version).is_ok()
-    }
-
-    /// Expands a field in a scope of its own documents only.
-    fn expand_field(
+    /// Expands a field or a parser in a scope of its own documents only.
+    fn expand_defined(
         &mut self,
         alias: &str,
         table: usize,
-        names: &CollectionNames,
-        field: &Path,
+        id: &DefinitionId,
         version: &VersionRef,
         rest: Vec<Step>,
     ) -> Result<Value, Problem> {
-        let id = DefinitionId::field(names.collection.clone(), &field.to_string());
-        let version = self.used(&id, version)?;
-        let expression = statement::parse_expression(&version.text, proto::limits::DEFINITION_BYTES_MAX)?;
+        let version = self.used(id, version)?;
+        let collection = id
+            .collection
+            .as_ref()
+            .ok_or_else(|| bad(format!("{id} has no collection")))?;
         let kind = InputKind::Documents {
             table,
-            names: self.collection_names(&names.collection),
+            names: self.collection_names(collection),
         };
-        let value = self.expand(&id, version.number, |resolver| {
+        let text = &version.text;
+        if id.kind == DefinitionKind::Parser {
+            return self.expand(id, version.number, |resolver| {
+                let parser = ParserText::parse(text)?;
+                resolver.within(alias, kind, |resolver| resolver.parsed(id, &parser, rest))
+            });
+        }
+        let expression = statement::parse_expression(text, proto::limits::DEFINITION_BYTES_MAX)?;
+        let value = self.expand(id, version.number, |resolver| {
             resolver.within(alias, kind, |resolver| resolver.value(&expression))
         })?;
         Ok(if rest.is_empty() {
@@ -327,7 +333,7 @@ fn system_column(key: &str, quality: MatchQuality) -> Option<Column> {
     }
 }
 
-/// Splits `price@2.x` into a field, what follows the `@`, and the steps into its value.
+/// Splits `price@2.x` into a name, what follows the `@`, and the steps into its value.
 fn split_version(steps: &[Step]) -> Option<(Path, &str, Vec<Step>)> {
     let versioned = |step: &Step| matches!(step, Step::Key(key) if key.rfind('@').is_some_and(|at| at > 0));
     let index = steps.iter().position(versioned)?;

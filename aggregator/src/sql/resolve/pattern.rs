@@ -25,7 +25,7 @@ impl Resolver<'_> {
             );
             return too_complex(detail, "use IN (…) for a list of whole texts, or several conditions");
         }
-        let states = plan::functions::bounded::compiled_states(pattern);
+        let states = plan::regex_states::compiled_states(pattern);
         self.pattern_states = self.pattern_states.saturating_add(states);
         if self.pattern_states > PATTERN_STATES_MAX {
             let detail = format!(

@@ -290,7 +290,7 @@ impl<'c> Resolver<'c> {
         if self.expanding.contains(&version) {
             let names = self.expanding.iter().chain([&version]).map(|(id, _)| id.to_string());
             let hint = match id.kind {
-                DefinitionKind::Field => {
+                DefinitionKind::Field | DefinitionKind::Parser => {
                     format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
                 }
                 kind => format!("a {} cannot use itself", kind.as_str()),

@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, ExcludeSelectItem, Expr, ObjectName, ObjectNamePart, Query, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Value as Literal, ValueWithSpan, WildcardAdditionalOptions,
 };
-use plan::{Path, path::Step};
+use plan::{Path, nearest::nearest, path::Step};
 use proto::Problem;
 
 use super::{
@@ -13,10 +13,7 @@ use super::{
     scope::{Input, InputKind, OutputColumn, SpelledName},
     value::{StoredPath, Value, text_literal},
 };
-use crate::{
-    nearest::nearest,
-    sql::names::{CollectionNames, MatchQuality},
-};
+use crate::sql::names::{CollectionNames, MatchQuality};
 
 /// An item of the select list, after `*` is expanded.
 pub(crate) struct SelectedItem {

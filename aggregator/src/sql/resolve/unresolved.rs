@@ -10,7 +10,7 @@ use super::{
     scope::{Input, InputKind, SpelledName},
     value::{Base, PathRef, Value, literal},
 };
-use crate::nearest::nearest;
+use plan::nearest::nearest;
 
 impl Resolver<'_> {
     /// Resolves a name that no scope has: NULL with a warning if an input has documents, else an error.

@@ -27,7 +27,7 @@ pub(super) fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let (id, next) = definition_id(tokens, kind)?;
     let from = match id.kind {
         DefinitionKind::Field | DefinitionKind::View => after_as(tokens, &id, next)?,
-        DefinitionKind::Function | DefinitionKind::Query => next,
+        DefinitionKind::Function | DefinitionKind::Query | DefinitionKind::Parser => next,
     };
     let (until, note) = match tokens.all.as_slice() {
         [.., comment, note] if is_word(&comment.token, "COMMENT") => match &note.token {
@@ -75,6 +75,7 @@ fn missing(id: &DefinitionId) -> Problem {
         DefinitionKind::Field => "CREATE FIELD events.price AS expression",
         DefinitionKind::View => "CREATE VIEW slow AS SELECT …",
         DefinitionKind::Function => "CREATE FUNCTION euros(cents bigint) RETURNS double AS cents / 100.0",
+        DefinitionKind::Parser => "CREATE PARSER logs.access ON message AS GROK '%{IP:client} %{WORD:method}'",
         DefinitionKind::Query => "CREATE QUERY top_users(k int DEFAULT 10) AS SELECT … LIMIT $k",
     };
     Problem::new(Code::BadSql, format!("{id}: the definition is missing")).hint(format!("write {example}"))
@@ -241,13 +242,20 @@ fn argument(tokens: &Tokens, index: usize) -> Result<(Argument, usize), Problem>
     Ok((Argument { name, value }, next))
 }
 
-/// `SHOW VERSIONS OF kind name`, `SHOW DEPENDENTS OF kind name`, `SHOW CREATE kind name`. None for any other SHOW.
+/// `SHOW VERSIONS OF kind name`, `SHOW DEPENDENTS OF kind name`, `SHOW ERRORS OF kind name`, `SHOW CREATE kind name`. None for any other SHOW.
 pub(super) fn show(tokens: &Tokens) -> Result<Option<Statement>, Problem> {
     if tokens.word(1) == "CREATE" {
         let (keys, next) = dotted_name(tokens, 3);
         let (id, version) = versioned_id(tokens, 2, keys)?;
         expect_end(tokens, next)?;
         return Ok(Some(Statement::ShowCreate { id, version }));
+    }
+    if tokens.word(1) == "ERRORS" {
+        let kind = if tokens.word(2) == "OF" { 3 } else { 2 };
+        let (keys, next) = dotted_name(tokens, kind + 1);
+        let (id, version) = versioned_id(tokens, kind, keys)?;
+        expect_end(tokens, next)?;
+        return Ok(Some(Statement::ShowErrors { id, version }));
     }
     let show: fn(DefinitionId) -> Statement = match tokens.word(1).as_str() {
         "VERSIONS" => Statement::ShowVersions,
@@ -282,7 +290,11 @@ fn check_unversioned(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<(),
 }
 
 /// The definition of a kind and name at these tokens, and the version after the `@` of the name.
-fn versioned_id(tokens: &Tokens, index: usize, mut keys: Vec<&str>) -> Result<(DefinitionId, VersionRef), Problem> {
+pub(super) fn versioned_id(
+    tokens: &Tokens,
+    index: usize,
+    mut keys: Vec<&str>,
+) -> Result<(DefinitionId, VersionRef), Problem> {
     let mut version = VersionRef::latest();
     if let Some(last) = keys.last_mut()
         && let Some((name, wanted)) = last.rsplit_once('@').filter(|(name, _)| !name.is_empty())
@@ -307,12 +319,13 @@ fn id_of(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<DefinitionId, P
         }));
     };
     let (collection, keys) = match (kind, keys) {
-        (DefinitionKind::Field, [collection, path @ ..]) if !path.is_empty() => {
+        (DefinitionKind::Field | DefinitionKind::Parser, [collection, path @ ..]) if !path.is_empty() => {
             (Some(collection_name(collection).map_err(at)?), path)
         }
-        (DefinitionKind::Field, _) => {
-            let problem = Problem::new(Code::BadSql, "a field needs a collection and a name");
-            return Err(at(problem.hint("write FIELD events.price")));
+        (DefinitionKind::Field | DefinitionKind::Parser, _) => {
+            let detail = format!("a {} needs a collection and a name", kind.as_str());
+            let hint = format!("write {} events.price", kind.as_str().to_uppercase());
+            return Err(at(Problem::new(Code::BadSql, detail).hint(hint)));
         }
         (_, keys) => (None, keys),
     };
@@ -327,7 +340,7 @@ fn name_of(kind: DefinitionKind, keys: &[&str]) -> Result<String, Problem> {
             Code::BadSql,
             format!("the name of the {} is missing", kind.as_str()),
         )),
-        (DefinitionKind::Field, keys) => Ok(Path::of_keys(keys.iter().copied()).to_string()),
+        (DefinitionKind::Field | DefinitionKind::Parser, keys) => Ok(Path::of_keys(keys.iter().copied()).to_string()),
         (DefinitionKind::View, [name]) => Ok(collection_name(name)?.as_str().to_owned()),
         (DefinitionKind::Function | DefinitionKind::Query, [name]) => word_name(kind, name),
         (kind, _) => Err(
@@ -373,7 +386,7 @@ fn tag_at(tokens: &Tokens, index: usize) -> Result<String, Problem> {
 }
 
 /// The number or tag of a version at a token: `2`, `prod`, `@2`, `@prod`.
-fn version_at(tokens: &Tokens, index: usize) -> Result<VersionRef, Problem> {
+pub(super) fn version_at(tokens: &Tokens, index: usize) -> Result<VersionRef, Problem> {
     let version = match tokens.all.get(index).map(|token| &token.token) {
         Some(Token::Word(word)) => VersionRef::parse(word.value.trim_start_matches('@')),
         Some(Token::Number(digits, _)) => VersionRef::parse(digits),
@@ -386,7 +399,7 @@ fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
 }
 
-fn at_token(tokens: &Tokens, index: usize, problem: Problem) -> Problem {
+pub(super) fn at_token(tokens: &Tokens, index: usize, problem: Problem) -> Problem {
     match tokens.all.get(index) {
         Some(token) => problem.at(token.span.start.line, token.span.start.column),
         None => problem,

@@ -305,6 +305,17 @@ fn statements_of_rachis_are_parsed() {
         Statement::ShowVersions(id) => format!("versions of {id}"),
         Statement::ShowDependents(id) => format!("dependents of {id}"),
         Statement::ShowCreate { id, version } => format!("create {id}{version}"),
+        Statement::ShowErrors { id, version } => format!("errors of {id}{version}"),
+        Statement::Try { new, limit } => format!("try {limit} {} as [{}]", new.id, new.text),
+        Statement::Diff(diff) => {
+            let condition = diff
+                .condition
+                .map_or(String::new(), |condition| format!(" where {condition}"));
+            format!(
+                "diff {} {} {}{condition} {:?}",
+                diff.id, diff.from, diff.to, diff.sample
+            )
+        }
         Statement::ShowDefinitions => "definitions".into(),
         Statement::ShowTables => "tables".into(),
         Statement::Describe { name } => format!("describe {name}"),
@@ -317,6 +328,19 @@ fn statements_of_rachis_are_parsed() {
         (
             "CREATE OR REPLACE FIELD \"my-events\".user.\"odd key\" AS 'ä' || x",
             "define field my-events.user.\"odd key\" as ['ä' || x] true",
+        ),
+        (
+            "create parser logs.access on message as grok '%{IP:a}' comment 'of the servers'",
+            "define parser logs.access as [on message as grok '%{IP:a}'] false (of the servers)",
+        ),
+        (
+            "try limit 3 create parser logs.a on m as csv (x, y)",
+            "try 3 parser logs.a as [on m as csv (x, y)]",
+        ),
+        ("show errors of field e.price@2", "errors of field e.price@2"),
+        (
+            "diff field e.price@1 to e.price@prod where a = 1 sample 0.5 percent",
+            "diff field e.price @1 @prod where a = 1 Some(0.5)",
         ),
         (
             "create view slow as\nselect *\nfrom events -- all",

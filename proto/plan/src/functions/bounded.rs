@@ -18,7 +18,6 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs},
 };
 
-pub use self::pattern::compiled_states;
 use self::weight::WeighedCall;
 use super::{
     constants,

@@ -72,6 +72,14 @@ impl FunctionContext {
         }
     }
 
+    /// The same context with counts of its own.
+    pub fn with_own_counts(self) -> Self {
+        Self {
+            warnings: WarningCounts::default(),
+            ..self
+        }
+    }
+
     /// The context in the settings of a session, if any.
     pub fn of(options: &ConfigOptions) -> Option<&Self> {
         options.extensions.get::<Self>()

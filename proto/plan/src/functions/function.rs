@@ -77,6 +77,15 @@ impl Function {
         }
     }
 
+    /// Declares that no rule may compute a call elsewhere or beforehand.
+    pub(super) fn volatile(self) -> Self {
+        let signature = Signature {
+            volatility: Volatility::Volatile,
+            ..self.signature
+        };
+        Self { signature, ..self }
+    }
+
     /// Declares that the result is NULL if an argument is.
     pub(super) fn strict(self) -> Self {
         Self {

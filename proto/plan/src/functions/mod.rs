@@ -21,6 +21,7 @@ mod in_utc;
 pub mod interval;
 pub mod json;
 pub mod lenient;
+pub mod parsed;
 pub mod registry;
 pub mod sliding;
 pub mod text;
@@ -32,11 +33,16 @@ use std::{
 };
 
 use datafusion::{
-    common::ScalarValue,
+    arrow::datatypes::DataType,
+    common::{ScalarValue, internal_err},
     execution::{SessionStateDefaults, TaskContext},
     logical_expr::{AggregateUDF, ScalarUDF},
     prelude::SessionConfig,
 };
+
+/// `failure_of(value)`: why the computation of a value failed. The aggregator replaces each call, because a function gets
+/// only values that are computed.
+pub const FAILURE_OF: &str = "failure_of";
 
 pub use context::FunctionContext;
 pub use function::schema_name;
@@ -73,9 +79,20 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         convert::functions(),
         extreme::functions(),
         interval::functions(),
+        parsed::functions(),
         text::functions(),
+        vec![failure_of()],
     ];
     all.into_iter().flatten().collect()
+}
+
+fn failure_of() -> Arc<ScalarUDF> {
+    let returns = function::Returns::Type(DataType::Utf8View);
+    function::Function::new(FAILURE_OF, Some(1), returns, |call| {
+        internal_err!("{} was not replaced", call.name)
+    })
+    .volatile()
+    .into()
 }
 
 static RACHIS_FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {

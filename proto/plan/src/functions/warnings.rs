@@ -46,6 +46,13 @@ impl WarningCounts {
         }
     }
 
+    /// The operations that had no result for some value.
+    pub fn failed_operations(&self) -> Vec<String> {
+        let counts = self.0.lock();
+        let failed = counts.iter().filter(|(_, (failed, _))| *failed > 0);
+        failed.map(|(operation, _)| operation.clone()).collect()
+    }
+
     /// One text per operation, for example `sqrt: 1 of 4 values had no result and are NULL`.
     pub fn messages(&self) -> Vec<String> {
         let counts = self.0.lock();

@@ -183,17 +183,29 @@ impl Catalog {
         Ok(())
     }
 
-    /// Checks that a view does not hide a collection.
+    /// Checks that a view does not hide a collection, and that a parser and a field do not have one name.
     fn check_name(&self, id: &DefinitionId) -> Result<(), Problem> {
         let is_collection = |name: &str| {
             name.parse::<CollectionName>()
                 .is_ok_and(|name| self.collections.contains_key(&name))
         };
-        match id.kind == DefinitionKind::View && is_collection(&id.name) {
-            true => Err(
+        if id.kind == DefinitionKind::View && is_collection(&id.name) {
+            return Err(
                 Problem::new(Code::Conflict, format!("a collection named {} already exists", id.name))
                     .hint("choose another name for the view"),
-            ),
+            );
+        }
+        let other = match id.kind {
+            DefinitionKind::Parser => DefinitionKind::Field,
+            DefinitionKind::Field => DefinitionKind::Parser,
+            _ => return Ok(()),
+        };
+        let other = DefinitionId {
+            kind: other,
+            ..id.clone()
+        };
+        match self.definitions.contains_key(&other) {
+            true => Err(Problem::new(Code::Conflict, format!("{other} already exists")).hint("choose another name")),
             false => Ok(()),
         }
     }
@@ -230,7 +242,7 @@ impl Catalog {
         };
         let names: Vec<String> = chain.iter().map(|(id, _)| id.to_string()).collect();
         let hint = match id.kind {
-            DefinitionKind::Field => {
+            DefinitionKind::Field | DefinitionKind::Parser => {
                 format!("to reach the stored value of the same name, write _doc->'{}'", id.name)
             }
             kind => format!(

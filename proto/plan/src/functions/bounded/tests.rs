@@ -13,9 +13,9 @@ use proto::{Code, Problem};
 
 use super::{
     super::{text, warnings::WarningCounts},
-    pattern::states,
     *,
 };
+use crate::regex_states::states;
 
 fn args(columns: &[ColumnarValue], rows: usize, context: &FunctionContext) -> ScalarFunctionArgs {
     let mut options = ConfigOptions::new();

@@ -11,9 +11,10 @@ use super::{
         registry::{self, Property},
         text,
     },
-    pattern::{check_pattern, states},
+    pattern::check_pattern,
     spelling,
 };
+use crate::regex_states::states;
 
 /// Maximum weight of the rows of one part: bytes produced, or steps of work.
 const PART_WEIGHT_MAX: u64 = 16 << 20;

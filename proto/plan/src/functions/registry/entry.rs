@@ -223,6 +223,11 @@ impl SqlFunction {
         self.properties.contains(&property)
     }
 
+    /// Sets the types to which its arguments are coerced.
+    pub(super) const fn takes(self, arguments: ArgumentTypes) -> Self {
+        Self { arguments, ..self }
+    }
+
     /// Adds names in other systems.
     pub(super) const fn also(self, synonyms: &'static str) -> Self {
         Self { synonyms, ..self }

@@ -1,6 +1,6 @@
 //! Functions that stand for operators and other syntax. Statements cannot call them.
 
-use super::entry::{Property::IsGenerated, SqlFunction, internal, operator};
+use super::entry::{ArgumentTypes::Texts, Property::IsGenerated, SqlFunction, internal, operator};
 use crate::functions::growth;
 
 /// One function a line.
@@ -21,6 +21,12 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
         .with(&[IsGenerated]).grows(growth::json),
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
         .with(&[IsGenerated]),
+    internal("parsed(text, format, argument, name)", "The fields of a text, as a parser reads it.")
+        .takes(Texts(&[])).with(&[IsGenerated]).grows(growth::parsed),
+    internal("parsed_part(parsed, field)", "A field of a text that was parsed.").with(&[IsGenerated]),
+    internal("parsed_json(text, format, argument, name)", "The fields of a text, as a parser reads it, as JSON.")
+        .takes(Texts(&[])).with(&[IsGenerated]).grows(growth::parsed),
+    internal("failure_of(value)", "Why the computation of a value failed.").with(&[IsGenerated]),
     // Inserted when types are known.
     internal("json_items(json)", "The items of a list in JSON.").grows(growth::json),
     internal("json_texts(json)", "The items of a list in JSON, as texts."),

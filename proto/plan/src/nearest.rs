@@ -1,7 +1,7 @@
 //! The name that a user probably meant.
 
 /// The name most similar to the wanted one, if at most a third of its letters differ.
-pub(crate) fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = wanted.to_lowercase().chars().take(64).collect();
     let distance_max = wanted.len() / 3;
     let near = |name: &&str| name.chars().count().abs_diff(wanted.len()) <= distance_max;

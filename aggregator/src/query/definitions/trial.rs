@@ -1,0 +1,62 @@
+//! TRY: what a field or a parser would find in some documents. Nothing is stored.
+
+use std::sync::Arc;
+
+use plan::Type;
+use proto::Problem;
+use serde_json::{Value, json};
+
+use super::{
+    super::{Engine, context::QueryContext, run::QueryOutput, system},
+    at_statement_position, define,
+    documents::{Documents, failure_of, shown_document, spelled, text_rows},
+};
+use crate::{
+    answer::SqlQuery,
+    sql::{self, NewDefinition},
+};
+
+/// The values of a definition that is not stored, beside their documents.
+pub(in crate::query) async fn try_definition(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    request: &SqlQuery,
+    new: &NewDefinition,
+    limit: usize,
+) -> Result<QueryOutput, Problem> {
+    let catalog = engine.catalog();
+    let new = NewDefinition {
+        replace: true,
+        ..new.clone()
+    };
+    let checked = define(engine, context, &catalog, &new).await;
+    let checked = checked.map_err(|problem| at_statement_position(new.at, problem))?;
+    checked.warnings.iter().for_each(|warning| context.report.warn(warning));
+    let (with_new, number) = sql::catalog_with(&catalog, &new.id, &new.text);
+    let documents = Documents::open(engine, context, request, &catalog, &new.id).await?;
+    let documents = documents.under(&Arc::new(with_new));
+    let value = spelled(&new.id, number)?;
+    let text = format!(
+        "SELECT _id, to_json({value}) AS value, {} AS reason, {} FROM \"{}\" LIMIT {limit}",
+        failure_of(&new.id, &value),
+        shown_document(),
+        documents.collection
+    );
+    let mut rows: Vec<Value> = Vec::new();
+    for batch in documents.query(&text, None).await? {
+        for row in text_rows(&batch)? {
+            if let [id, value, reason, document] = row.as_slice() {
+                rows.push(json!({ "id": id, "value": value, "reason": reason, "document": document }));
+            }
+        }
+    }
+    // What did not parse comes first.
+    rows.sort_by_key(|row| row["reason"].is_null());
+    let columns = [
+        ("id", Type::Text),
+        ("value", Type::Json),
+        ("reason", Type::Text),
+        ("document", Type::Json),
+    ];
+    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
+}

@@ -1,0 +1,209 @@
+//! `failure_of(value)`: why the computation of a value failed in a row, NULL where it did not.
+//!
+//! Functions count rows without a result, but not which rows these are. So the value is computed apart, with counts of
+//! its own, and a batch with failures is halved until each row that failed stands alone.
+
+use std::{hash::Hash, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray},
+        datatypes::{DataType, Field},
+    },
+    common::{
+        Column, DFSchema, DFSchemaRef, Result,
+        tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+    },
+    config::ConfigOptions,
+    execution::context::ExecutionProps,
+    logical_expr::{
+        ColumnarValue, Expr, ExprSchemable as _, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+        TypeSignature, Volatility,
+        expr::ScalarFunction,
+        expr_rewriter::NamePreserver,
+        physical_planning_context::PhysicalPlanningContext,
+        simplify::{ExprSimplifyResult, SimplifyContext},
+        utils::merge_schema,
+    },
+    optimizer::{AnalyzerRule, simplify_expressions::ExprSimplifier},
+    physical_expr::{PhysicalExpr, create_physical_expr},
+};
+use plan::functions::{FAILURE_OF, FunctionContext};
+
+/// The rule that sets the values of `failure_of` apart, so that no other rule computes them elsewhere.
+#[derive(Debug)]
+pub(super) struct SetFailuresApart;
+
+impl AnalyzerRule for SetFailuresApart {
+    fn name(&self) -> &str {
+        "SetFailuresApart"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(set_apart_in).data()
+    }
+}
+
+fn set_apart_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&node.inputs());
+    let names = NamePreserver::new(&node);
+    node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let apart = expr.transform_up(|part| match part {
+            Expr::ScalarFunction(call) if call.func.name() == FAILURE_OF => {
+                let value = call.args.into_iter().next().unwrap_or_default();
+                set_apart(value, &schema).map(Transformed::yes)
+            }
+            part => Ok(Transformed::no(part)),
+        })?;
+        Ok(apart.update_data(|expr| name.restore(expr)))
+    })
+}
+
+/// A call whose arguments are the columns that a value needs.
+fn set_apart(value: Expr, schema: &DFSchema) -> Result<Expr> {
+    let mut columns: Vec<Column> = value.column_refs().into_iter().cloned().collect();
+    columns.sort();
+    let args: Vec<Expr> = columns.iter().cloned().map(Expr::Column).collect();
+    let fields = args.iter().enumerate().map(|(position, column)| {
+        let field = column.to_field(schema)?.1;
+        Ok(field
+            .as_ref()
+            .clone()
+            .with_name(position.to_string())
+            .with_nullable(true))
+    });
+    let fields = fields.collect::<Result<Vec<Field>>>()?;
+    let by_position = value.transform_up(|part| match &part {
+        Expr::Column(column) => match columns.iter().position(|known| known == column) {
+            Some(position) => Ok(Transformed::yes(Expr::Column(Column::from_name(position.to_string())))),
+            None => Ok(Transformed::no(part)),
+        },
+        _ => Ok(Transformed::no(part)),
+    })?;
+    let function = FailureOf {
+        value: by_position.data,
+        schema: Arc::new(DFSchema::from_unqualified_fields(fields.into(), Default::default())?),
+        is_simplified: false,
+        // Volatile, so that it is computed here, once, and only for the rows that need it.
+        signature: Signature::one_of(
+            vec![TypeSignature::Nullary, TypeSignature::VariadicAny],
+            Volatility::Volatile,
+        ),
+    };
+    Ok(Expr::ScalarFunction(ScalarFunction {
+        func: Arc::new(ScalarUDF::from(function)),
+        args,
+    }))
+}
+
+/// Computes a value over its columns, which are named by their position.
+#[derive(Debug)]
+struct FailureOf {
+    value: Expr,
+    schema: DFSchemaRef,
+    is_simplified: bool,
+    signature: Signature,
+}
+
+impl PartialEq for FailureOf {
+    fn eq(&self, other: &Self) -> bool {
+        (self.is_simplified, &self.value) == (other.is_simplified, &other.value)
+    }
+}
+
+impl Eq for FailureOf {}
+
+impl Hash for FailureOf {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.value.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for FailureOf {
+    fn name(&self) -> &str {
+        FAILURE_OF
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8View)
+    }
+
+    /// Coerces the types of operators, replaces `now()` by its time, and folds constants. No other rule sees the value.
+    fn simplify(&self, args: Vec<Expr>, context: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        if self.is_simplified {
+            return Ok(ExprSimplifyResult::Original(args));
+        }
+        let inside = SimplifyContext::builder()
+            .with_schema(Arc::clone(&self.schema))
+            .with_query_execution_start_time(context.query_execution_start_time())
+            .with_config_options(Arc::clone(context.config_options()))
+            .build();
+        let simplifier = ExprSimplifier::new(inside);
+        let value = simplifier.coerce(self.value.clone(), &self.schema)?;
+        let function = Self {
+            value: plan::simplify::simplify(value, &simplifier)?,
+            schema: Arc::clone(&self.schema),
+            is_simplified: true,
+            signature: self.signature.clone(),
+        };
+        Ok(ExprSimplifyResult::Simplified(Expr::ScalarFunction(ScalarFunction {
+            func: Arc::new(ScalarUDF::from(function)),
+            args,
+        })))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let context = FunctionContext::of(&args.config_options).cloned().unwrap_or_default();
+        let context = context.with_own_counts();
+        let mut options = args.config_options.as_ref().clone();
+        options.extensions.insert(context.clone());
+        let props = ExecutionProps {
+            config_options: Some(Arc::new(options)),
+            ..ExecutionProps::new()
+        };
+        let value = create_physical_expr(&self.value, &self.schema, &props, &PhysicalPlanningContext::default())?;
+        let rows = args.number_rows;
+        let columns = args
+            .args
+            .iter()
+            .map(|arg| arg.to_array(rows))
+            .collect::<Result<Vec<ArrayRef>>>()?;
+        let batch = RecordBatch::try_new_with_options(
+            Arc::clone(self.schema.inner()),
+            columns,
+            &RecordBatchOptions::new().with_row_count(Some(rows)),
+        )?;
+        let mut reasons = vec![None; rows];
+        find_failures(value.as_ref(), &context, &batch, 0, &mut reasons)?;
+        Ok(ColumnarValue::Array(Arc::new(StringViewArray::from_iter(reasons))))
+    }
+}
+
+/// Notes the reason for each row that failed. `from` is the number of the batch's first row.
+fn find_failures(
+    value: &dyn PhysicalExpr,
+    context: &FunctionContext,
+    batch: &RecordBatch,
+    from: usize,
+    reasons: &mut [Option<String>],
+) -> Result<()> {
+    context.check()?;
+    value.evaluate(batch)?;
+    let failed = context.warnings.take().failed_operations();
+    let rows = batch.num_rows();
+    if failed.is_empty() || rows == 0 {
+        return Ok(());
+    }
+    if rows == 1 {
+        reasons[from] = Some(failed.join(", "));
+        return Ok(());
+    }
+    let half = rows / 2;
+    find_failures(value, context, &batch.slice(0, half), from, reasons)?;
+    find_failures(value, context, &batch.slice(half, rows - half), from + half, reasons)
+}

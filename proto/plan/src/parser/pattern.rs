@@ -1,0 +1,99 @@
+//! REGEX: a regular expression whose named groups are fields. Matching takes time proportional to the text.
+
+use std::borrow::Cow;
+
+use proto::{Code, Problem};
+use regex::Regex;
+
+use super::{Parse, ParsedField};
+use crate::regex_states::compiled_states;
+
+/// Bytes of a compiled pattern, and of what matching remembers of a text.
+const COMPILED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a state of a compiled pattern, about.
+const BYTES_OF_STATE: usize = 64;
+/// States of a pattern times its groups.
+const PLACES_MAX: u64 = 4 << 20;
+
+/// A regular expression whose groups are fields.
+pub(super) struct Pattern {
+    regex: Regex,
+    /// Groups, each with the index of its field. Of several groups of a field, the first that matches counts.
+    groups: Vec<(usize, usize)>,
+    fields: Vec<ParsedField>,
+}
+
+impl Pattern {
+    /// A regular expression as the user wrote it.
+    pub(super) fn of_regex(pattern: &str) -> Result<Self, Problem> {
+        let regex = regex(pattern).map_err(|reason| {
+            Problem::new(Code::BadSql, format!("REGEX is not a regular expression: {reason}"))
+                .hint("look-around and back references are not supported, because they can take very long")
+        })?;
+        let named = regex.capture_names().enumerate();
+        let named = named.filter_map(|(group, name)| Some((group, ParsedField::text(name?))));
+        let named = named.collect();
+        Ok(Self::new(regex, named))
+    }
+
+    /// A regular expression and the field of each group.
+    pub(super) fn new(regex: Regex, named: Vec<(usize, ParsedField)>) -> Self {
+        let (mut groups, mut fields) = (Vec::with_capacity(named.len()), Vec::<ParsedField>::new());
+        for (group, field) in named {
+            let known = fields.iter().position(|known| known.name == field.name);
+            groups.push((group, known.unwrap_or(fields.len())));
+            if known.is_none() {
+                fields.push(field);
+            }
+        }
+        Self { regex, groups, fields }
+    }
+}
+
+/// Compiles a regular expression. The error says in one line why it is none, or why it is too large.
+pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
+    let compiled = regex::RegexBuilder::new(pattern)
+        .size_limit(COMPILED_BYTES_MAX)
+        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .build();
+    let compiled = compiled.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => format!("compiled, it takes more than {COMPILED_BYTES_MAX} bytes"),
+        // The message repeats the pattern over several lines; its last one has the reason.
+        other => {
+            let message = other.to_string();
+            let last = message.lines().last().unwrap_or_default();
+            last.trim().trim_start_matches("error: ").to_owned()
+        }
+    })?;
+    // Matching may remember the place of each group for each state.
+    let places = compiled_states(pattern).saturating_mul(compiled.captures_len() as u64);
+    match places > PLACES_MAX {
+        true => Err(format!(
+            "it has {places} states times groups; the limit is {PLACES_MAX}"
+        )),
+        false => Ok(compiled),
+    }
+}
+
+impl Parse for Pattern {
+    fn fields(&self) -> &[ParsedField] {
+        &self.fields
+    }
+
+    fn bytes(&self) -> usize {
+        BYTES_OF_STATE * compiled_states(self.regex.as_str()) as usize
+    }
+
+    fn parse<'t>(&self, text: &'t str, values: &mut [Option<Cow<'t, str>>]) -> bool {
+        let Some(captures) = self.regex.captures(text) else {
+            return false;
+        };
+        for (group, field) in &self.groups {
+            let unset = values.get_mut(*field).filter(|value| value.is_none());
+            if let (Some(value), Some(found)) = (unset, captures.get(*group)) {
+                *value = Some(Cow::Borrowed(found.as_str()));
+            }
+        }
+        true
+    }
+}
