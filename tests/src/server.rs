@@ -23,6 +23,8 @@ pub struct Settings {
     pub binary: Option<PathBuf>,
     /// A limit for its address space (`ulimit -v`), in bytes.
     pub address_space: Option<u64>,
+    /// Whether it pushes the demo streams.
+    pub demo: bool,
     /// The parent of its folder, if not the system's temporary folder.
     pub parent_dir: Option<PathBuf>,
 }
@@ -200,6 +202,9 @@ fn spawn(folder: &Path, settings: &Settings) -> Result<Process> {
         .arg("--data")
         .arg(&data)
         .args(["--listen", "127.0.0.1:0"]);
+    if settings.demo {
+        command.arg("--demo");
+    }
     command
         .env_remove("RACHIS_URL")
         .envs(settings.environment.iter().cloned());

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Source(SourceArgs),
     /// Manage collections
     Collection(CollectionArgs),
+    /// Export, apply and try definitions
+    Definition(DefinitionArgs),
     /// List the defined fields and the paths of a collection
     Fields(FieldsArgs),
     /// Collect information for support
@@ -50,7 +52,7 @@ pub(crate) struct DevArgs {
     /// The address to listen on; port 0 picks a free port, written to DIR/listening [default: 127.0.0.1:7700]
     #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
-    /// Push a live stream of made-up shop events into the collection `shop`
+    /// Push made-up shop events into the collection `shop`, and log lines into `logs`
     #[arg(long)]
     pub demo: bool,
     /// The settings file (TOML); RACHIS_SECTION__KEY in the environment overrides it
@@ -187,6 +189,71 @@ pub(crate) struct SqlArgs {
     /// Read raw documents only; use no index and no columns
     #[arg(long)]
     pub raw: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `rachis definition`
+#[derive(Debug, Args)]
+pub(crate) struct DefinitionArgs {
+    #[command(subcommand)]
+    pub action: DefinitionAction,
+}
+
+/// Actions on definitions
+#[derive(Debug, Subcommand)]
+pub(crate) enum DefinitionAction {
+    /// List the current versions
+    List(ListArgs),
+    /// Write all definitions as a file of statements
+    Export(DefinitionExportArgs),
+    /// Change the definitions to what a file says; what it does not name stays
+    Apply(DefinitionApplyArgs),
+    /// Show what a definition would find in some documents, without storing it
+    Try(DefinitionTryArgs),
+}
+
+/// `rachis definition export`
+#[derive(Debug, Args)]
+pub(crate) struct DefinitionExportArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `rachis definition apply`
+#[derive(Debug, Args)]
+pub(crate) struct DefinitionApplyArgs {
+    /// The file; `-` reads standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Who makes the changes, for their history
+    #[arg(long, env = "RACHIS_AUTHOR", value_name = "NAME")]
+    pub author: Option<String>,
+    /// The output format
+    #[arg(short, long, default_value = "table")]
+    pub output: ListOutput,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `rachis definition try`
+#[derive(Debug, Args)]
+pub(crate) struct DefinitionTryArgs {
+    /// A CREATE statement, the text of a parser (`ON message AS LOGFMT`), an expression, or a file with one of them
+    #[arg(value_name = "FILE|TEXT")]
+    pub definition: String,
+    /// The collection, unless the statement names it
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
+    /// The number of documents
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: usize,
+    /// The output format
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
     #[command(flatten)]
     pub server: ServerArgs,
 }

@@ -1,8 +1,10 @@
-//! The demo stream: events of a small web shop, pushed over HTTP as any client would.
+//! The demo streams: events of a small web shop, and the log lines of its servers, pushed over HTTP as any client would.
 //!
 //! Realistic rather than random: some products sell better than others, a session views products before it buys, and
 //! some requests fail. As in real data, types vary: a price is sometimes text, a quantity sometimes missing, and errors
 //! are free text.
+
+mod logs;
 
 use std::time::Duration;
 
@@ -12,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// The collection of the events.
-const COLLECTION: &str = "shop";
-/// Twenty events per second: every 250 ms a push of five.
+const EVENTS: &str = "shop";
+/// The collection of the log lines.
+const LOGS: &str = "logs";
+/// Twenty events and as many lines per second: every 250 ms a push of five to each collection.
 const PUSH_INTERVAL: Duration = Duration::from_millis(250);
-const PUSH_EVENTS: usize = 5;
+const PUSH_DOCUMENTS: usize = 5;
 /// Concurrent sessions.
 const SESSIONS: usize = 40;
 
@@ -91,20 +95,29 @@ const SEARCHES: [&str; 6] = [
     "desk 160x80",
 ];
 
-/// Pushes events until shutdown.
+/// Pushes events and log lines until shutdown.
 pub(crate) async fn run(url: String, shutdown: CancellationToken) {
+    let mut shop = Shop::new(StdRng::from_rng(&mut rand::rng()));
+    let mut rng = StdRng::from_rng(&mut rand::rng());
+    tokio::join!(
+        push(&url, EVENTS, &shutdown, || shop.event(now())),
+        push(&url, LOGS, &shutdown, || logs::line(&mut rng, now()))
+    );
+}
+
+/// Pushes documents to a collection until shutdown.
+async fn push(url: &str, collection: &str, shutdown: &CancellationToken, mut document: impl FnMut() -> Value) {
     let client = reqwest::Client::new();
-    let base = format!("{url}/v1/collections/{COLLECTION}");
+    let base = format!("{url}/v1/collections/{collection}");
     let settings = client.put(&base).json(&json!({ "time_path": "time" })).send();
     if let Some(Err(error)) = shutdown.run_until_cancelled(settings).await {
-        warn!(%error, "could not create the demo collection");
+        warn!(collection, %error, "could not create the demo collection");
     }
-    info!(collection = COLLECTION, "demo stream started");
-    let mut shop = Shop::new(StdRng::from_rng(&mut rand::rng()));
+    info!(collection, "demo stream started");
     let mut ticks = tokio::time::interval(PUSH_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let lines: Vec<String> = (0..PUSH_EVENTS).map(|_| shop.event(now()).to_string()).collect();
+        let lines: Vec<String> = (0..PUSH_DOCUMENTS).map(|_| document().to_string()).collect();
         let push = client
             .post(format!("{base}/documents"))
             .header("content-type", "application/x-ndjson")

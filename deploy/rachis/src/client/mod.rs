@@ -3,6 +3,7 @@
 
 pub(crate) mod collection;
 pub(crate) mod debug;
+pub(crate) mod definition;
 pub(crate) mod http;
 pub(crate) mod output;
 pub(crate) mod push;
