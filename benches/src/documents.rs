@@ -14,7 +14,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 use tests::{Kafka, kafka::NewRecord};
 
-use crate::{bluesky::Bluesky, github};
+use crate::{access_log::AccessLog, bluesky::Bluesky, github};
 
 /// Lines are collected until a body has at least this many bytes.
 const BODY_BYTES: usize = 4 << 20;
@@ -38,6 +38,8 @@ pub(crate) enum DocumentSet {
     Texts,
     /// Bluesky-like events among which are documents with 100,000 keys.
     Giant,
+    /// Generated lines of an access log.
+    Lines,
 }
 
 impl DocumentSet {
@@ -48,6 +50,7 @@ impl DocumentSet {
             Self::Gh => "gh",
             Self::Texts => "texts",
             Self::Giant => "giant",
+            Self::Lines => "lines",
         }
     }
 }
@@ -86,6 +89,15 @@ impl DocumentFile {
             } else {
                 bluesky.document(i, out);
             }
+            Ok(())
+        })
+    }
+
+    /// Generates lines of an access log.
+    pub(crate) fn access_log(documents: u64, seed: u64) -> Result<Self> {
+        let log = AccessLog::new(seed);
+        Self::write(DocumentSet::Lines, documents, |i, out| {
+            log.document(i, out);
             Ok(())
         })
     }

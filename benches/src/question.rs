@@ -3,10 +3,12 @@
 mod expression;
 mod github;
 mod jsonbench;
+mod lines;
 
 pub(crate) use expression::{EXPRESSIONS, FIELDS, SELECTIVE, UNSELECTIVE};
 pub(crate) use github::GITHUB;
 pub(crate) use jsonbench::JSONBENCH;
+pub(crate) use lines::{LINES, PARSER};
 
 use crate::{answer::AnswerKind, system::SystemName};
 

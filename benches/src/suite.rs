@@ -1,4 +1,4 @@
-//! The suites. `load`, `jsonbench`, `gh` and `expression` load the same documents into every system, one after the
+//! The suites. `load`, `jsonbench`, `gh`, `expression` and `parsers` load the same documents into every system, one after the
 //! other, in a fresh folder, and wait until the system is idle before anything is asked (here). Each of the others is
 //! a file of its own.
 //!
@@ -13,6 +13,7 @@ mod giants;
 mod goals;
 mod interference;
 mod node;
+mod parsers;
 mod recovery;
 
 use std::{
@@ -32,6 +33,7 @@ pub use self::{
     giants::{GiantsArgs, giants},
     interference::{InterferenceArgs, interference},
     node::{FootprintArgs, footprint},
+    parsers::parsers,
     recovery::{RecoveryArgs, recovery},
 };
 use crate::{
@@ -96,7 +98,7 @@ pub struct LoadArgs {
     systems: SystemArgs,
 }
 
-/// What `benches jsonbench` and `benches expression` measure.
+/// What `benches jsonbench`, `benches expression` and `benches parsers` measure.
 #[derive(Debug, Args)]
 pub struct GeneratedArgs {
     /// Bluesky-like documents

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{
     FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs, LoadArgs,
     RecoveryArgs, SuiteReport, expression, fan_out, footprint, freshness, gh, giants, goals, interference, jsonbench,
-    load, recovery,
+    load, parsers, recovery,
 };
 use crate::report::guarded;
 
@@ -32,6 +32,8 @@ pub enum SuiteCommand {
     Interference(InterferenceArgs),
     /// Asks for an expression over all documents
     Expression(GeneratedArgs),
+    /// Asks for parts of log lines
+    Parsers(GeneratedArgs),
     /// Loads documents with 100,000 keys among normal ones
     Giants(GiantsArgs),
     /// Asks clusters of one to eight leaves and of one to 64 shards
@@ -52,6 +54,7 @@ impl SuiteCommand {
             Self::Freshness(arguments) => freshness(arguments).await,
             Self::Interference(arguments) => interference(arguments).await,
             Self::Expression(arguments) => expression(arguments).await,
+            Self::Parsers(arguments) => parsers(arguments).await,
             Self::Giants(arguments) => giants(arguments).await,
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
@@ -68,13 +71,14 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 10] = [
+const SUITES: [(&str, &str, &str); 11] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
     ("freshness", "", "--seconds 3 --rates 10,20 --pushes 20"),
     ("interference", "", "--documents 20000 --seconds 3"),
     ("expression", "", "--documents 20000 --repetitions 3"),
+    ("parsers", "", "--documents 20000 --repetitions 3"),
     ("giants", "", "--documents 10000"),
     (
         "fan-out",

@@ -47,13 +47,14 @@ fn duckdb_types(set: DocumentSet) -> Value {
     match set {
         DocumentSet::Bluesky | DocumentSet::Texts | DocumentSet::Giant => json!({ "time_us": "BIGINT" }),
         DocumentSet::Gh => json!({ "created_at": "TIMESTAMP" }),
+        DocumentSet::Lines => json!({ "time": "TIMESTAMP" }),
     }
 }
 
 /// Settings of chdb's table that are not the default.
 fn chdb_settings(set: DocumentSet) -> &'static str {
     match set {
-        DocumentSet::Bluesky | DocumentSet::Texts | DocumentSet::Giant => "",
+        DocumentSet::Bluesky | DocumentSet::Texts | DocumentSet::Giant | DocumentSet::Lines => "",
         // A part that is not compact has about 7,500 files for 654 paths. While several are written or merged, they are
         // more than a process may have open on many machines.
         DocumentSet::Gh => "settings min_bytes_for_wide_part = '100G'",

@@ -14,7 +14,7 @@ use tests::{Client, Kafka, Server, Settings};
 use super::{Loaded, PushServer, System, TimedRows, http};
 use crate::{
     documents::{DocumentFile, DocumentSet},
-    question::{FIELDS, Question},
+    question::{FIELDS, PARSER, Question},
 };
 
 /// The server of this repository.
@@ -138,10 +138,13 @@ impl System for RachisServer {
     }
 
     async fn define(&mut self, set: DocumentSet) -> Result<()> {
-        if set == DocumentSet::Texts {
-            for statement in FIELDS {
-                self.0.query(statement, json!({})).await?;
-            }
+        let statements: &[&str] = match set {
+            DocumentSet::Texts => &FIELDS,
+            DocumentSet::Lines => &[PARSER],
+            _ => &[],
+        };
+        for statement in statements {
+            self.0.query(statement, json!({})).await?;
         }
         Ok(())
     }

@@ -90,6 +90,11 @@ fn insert_parameters(set: DocumentSet) -> [(&'static str, &'static str); 3] {
             ("_stream_fields", "commit.collection"),
             ("_msg_field", "commit.record.text"),
         ],
+        DocumentSet::Lines => [
+            ("_time_field", "time"),
+            ("_stream_fields", "host"),
+            ("_msg_field", "line"),
+        ],
         DocumentSet::Gh => [
             ("_time_field", "created_at"),
             ("_stream_fields", "type"),
