@@ -163,8 +163,11 @@ impl CollectAccumulator {
 
 impl Accumulator for CollectAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.inner.update_batch(values)?;
-        self.count_input(values)
+        // A window adds one row at a time, and each result lists the buffers of all its rows. Short texts that were cut
+        // out of long ones would bring along, and list, the buffers of a whole batch each.
+        let own: Vec<ArrayRef> = values.iter().map(arrays::compact).collect();
+        self.inner.update_batch(&own)?;
+        self.count_input(&own)
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
@@ -199,5 +202,64 @@ impl Accumulator for CollectAccumulator {
 
     fn size(&self) -> usize {
         size_of_val(self) + self.inner.size().max(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::{
+        array::{Array as _, AsArray as _, StringViewArray, UInt32Array},
+        compute::take,
+    };
+
+    use super::*;
+
+    /// Fails if it gets texts with the buffers of others.
+    #[derive(Debug)]
+    struct WithoutForeignBuffers;
+
+    impl Accumulator for WithoutForeignBuffers {
+        fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+            let buffers = values[0].as_string_view().data_buffers().len();
+            assert_eq!(buffers, 0, "a short text has a buffer");
+            Ok(())
+        }
+
+        fn merge_batch(&mut self, _: &[ArrayRef]) -> Result<()> {
+            Ok(())
+        }
+
+        fn state(&mut self) -> Result<Vec<ScalarValue>> {
+            Ok(Vec::new())
+        }
+
+        fn evaluate(&mut self) -> Result<ScalarValue> {
+            Ok(ScalarValue::Null)
+        }
+
+        fn size(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_short_text_is_collected_without_the_long_ones_beside_which_it_was_computed() {
+        let long = "x".repeat(10_000);
+        let texts = (0..100).flat_map(|_| [long.as_str(), "short"]);
+        let texts: ArrayRef = Arc::new(StringViewArray::from_iter_values(texts));
+        let short = take(&texts, &UInt32Array::from(vec![1, 3, 5]), None).expect("three rows");
+        assert!(
+            !short.as_string_view().data_buffers().is_empty(),
+            "they have the buffers of the long ones"
+        );
+        let mut collected = CollectAccumulator {
+            name: "array_agg",
+            inner: Box::new(WithoutForeignBuffers),
+            retains_all: true,
+            bytes: 0,
+        };
+        for row in 0..short.len() {
+            collected.update_batch(&[short.slice(row, 1)]).expect("a short text");
+        }
     }
 }
