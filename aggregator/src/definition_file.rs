@@ -28,6 +28,8 @@ use crate::sql::{self, DefinitionChange, NewDefinition, Statement, TagTarget};
 
 /// Bytes of a file: those of all definitions, and their names, notes and tags.
 pub(crate) const FILE_BYTES_MAX: usize = 2 * DEFINITIONS_BYTES_MAX;
+/// Bytes of a key of a name.
+const KEY_BYTES_MAX: usize = 512;
 /// Bytes of a statement beside the text of its definition.
 const STATEMENT_BYTES: usize = 16 << 10;
 
@@ -194,10 +196,18 @@ impl DefinitionFile {
 
     /// The changes that the catalog lacks. Fails if a version that the file names by its number would get another one.
     pub(crate) fn steps(&self, catalog: &Catalog) -> Result<Vec<Step>, Problem> {
+        let named = self.named_by_number();
         let mut steps = Vec::new();
         for (id, wanted) in &self.definitions {
             let definition = catalog.definitions.get(id);
-            if self.names_by_number(id) {
+            let last_key = id.name.to_lowercase();
+            let last_key = last_key
+                .trim_end_matches('"')
+                .rsplit(['.', '"'])
+                .next()
+                .unwrap_or_default();
+            // A latest version that is not the last text is found by its number, too.
+            if named.contains(last_key) || wanted.is_older_text_latest() {
                 wanted.check_numbers(id, definition, catalog.retired.get(id).copied())?;
             }
             steps.extend(wanted.steps(id, definition));
@@ -205,26 +215,36 @@ impl DefinitionFile {
         Ok(steps)
     }
 
-    /// Whether a text of the file seems to name a version of a definition by its number.
-    fn names_by_number(&self, id: &DefinitionId) -> bool {
-        let name = id
-            .name
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .trim_matches('"')
-            .to_lowercase();
-        let at = format!("{name}@");
-        let mut texts = self.definitions.iter().flat_map(|(_, wanted)| &wanted.texts);
-        texts.any(|text| {
+    /// The names before an `@` and a number, in lower case: what the texts of the file seem to name by number.
+    fn named_by_number(&self) -> BTreeSet<String> {
+        let texts = self.definitions.iter().flat_map(|(_, wanted)| &wanted.texts);
+        let mut names = BTreeSet::new();
+        for text in texts {
             let text = text.text.to_lowercase();
-            let mut found = text.match_indices(&at).map(|(place, _)| &text[place + at.len()..]);
-            found.any(|after| after.starts_with(|first: char| first.is_ascii_digit()))
-        })
+            for (at, _) in text.match_indices('@') {
+                let (before, after) = (&text[..at], &text[at + 1..]);
+                if after.starts_with(|first: char| first.is_ascii_digit()) {
+                    let word = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
+                    // Within quotes, a name may have any characters.
+                    let quoted = before
+                        .get(at.saturating_sub(KEY_BYTES_MAX)..)
+                        .unwrap_or(before)
+                        .rsplit('"');
+                    let found = word.take(1).chain(quoted.take(1));
+                    names.extend(found.map(str::to_owned));
+                }
+            }
+        }
+        names
     }
 }
 
 impl Wanted {
+    /// Whether the latest version is not the last text.
+    fn is_older_text_latest(&self) -> bool {
+        self.tags.get(LATEST).is_some_and(|index| index + 1 < self.texts.len())
+    }
+
     /// Checks that each text has, or will have, its place in the file as its number.
     fn check_numbers(
         &self,
@@ -241,9 +261,9 @@ impl Wanted {
             if !has && next != wanted {
                 return Err(Problem::new(
                     Code::Conflict,
-                    format!("the file names versions of {id} by number, and version {wanted} of the file would get another number"),
+                    format!("version {wanted} of {id} in the file would get another number in this catalog"),
                 )
-                .hint("name a tag instead of a number in what uses it, for example price@prod"));
+                .hint("name a tag instead of a number in what uses it, for example price@prod, and put its latest text last"));
             }
             next += u32::from(!has);
         }

@@ -52,29 +52,15 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
     let expanded = match id.kind {
         DefinitionKind::Field => {
             let expression = statement::parse_expression(text, DEFINITION_BYTES_MAX)?;
-            resolver
-                .expand(id, number, |resolver| {
-                    let collection = collection_of(id)?;
-                    let names = resolver.collection_names(collection);
-                    let table = resolver.document_table(collection)?;
-                    let kind = InputKind::Documents { table, names };
-                    resolver.within(collection.as_str(), kind, |resolver| resolver.expression(&expression))
-                })
-                .map(drop)
+            over_documents(&mut resolver, id, number, |resolver| {
+                resolver.expression(&expression).map(drop)
+            })
         }
         DefinitionKind::Parser => {
             let parser = ParserText::parse(text)?;
-            resolver
-                .expand(id, number, |resolver| {
-                    let collection = collection_of(id)?;
-                    let names = resolver.collection_names(collection);
-                    let table = resolver.document_table(collection)?;
-                    let kind = InputKind::Documents { table, names };
-                    resolver.within(collection.as_str(), kind, |resolver| {
-                        resolver.parsed(id, &parser, Vec::new())
-                    })
-                })
-                .map(drop)
+            over_documents(&mut resolver, id, number, |resolver| {
+                resolver.parsed(id, &parser, Vec::new()).map(drop)
+            })
         }
         DefinitionKind::View => {
             let query = statement::parse_query(text, DEFINITION_BYTES_MAX)?;
@@ -110,6 +96,21 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
         query,
         parameters,
         warnings,
+    })
+}
+
+/// Runs `inside` as the expansion of a field or a parser, over the documents of its collection.
+fn over_documents<'c>(
+    resolver: &mut Resolver<'c>,
+    id: &DefinitionId,
+    number: u32,
+    inside: impl FnOnce(&mut Resolver<'c>) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    resolver.expand(id, number, |resolver| {
+        let collection = collection_of(id)?;
+        let names = resolver.collection_names(collection);
+        let table = resolver.document_table(collection)?;
+        resolver.within(collection.as_str(), InputKind::Documents { table, names }, inside)
     })
 }
 
