@@ -50,7 +50,7 @@ impl Pattern {
     }
 }
 
-/// Compiles a regular expression. The error says in one line why it is none, or why it is too large.
+/// Compiles a regular expression. Returns the reason in one line if its syntax is wrong or it is too large.
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
     let compiled = regex::RegexBuilder::new(pattern)
         .size_limit(COMPILED_BYTES_MAX)
