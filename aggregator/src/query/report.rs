@@ -98,15 +98,16 @@ impl QueryReport {
                 *largest = failure;
             }
         }
-        let of_scans = sums
-            .trailers
-            .values()
-            .flat_map(|trailer| trailer.warnings.iter().cloned());
+        // Those of all shards and of this node are one sum.
+        let counts = WarningCounts::default();
+        counts.add(&self.warning_counts.counts());
+        for trailer in sums.trailers.values() {
+            counts.add(&trailer.warnings);
+        }
         sums.warnings
             .iter()
             .cloned()
-            .chain(of_scans)
-            .chain(self.warning_counts.messages())
+            .chain(counts.messages())
             .chain(
                 largest_by_column
                     .values()

@@ -38,7 +38,7 @@ use super::{
     pool::StepOutcome,
     state_cache::{RequestKey, SPLIT_STATES_BYTES_MAX, SplitStates, StateCache},
     task::ScanTask,
-    weighted::{FunctionTrial, WeightedAggregate, with_zero_counts},
+    weighted::{FunctionTrial, WeightedAggregate, calls_function, expressions, with_zero_counts},
 };
 use crate::{error::Error, split::Groups, view::SegmentView};
 
@@ -173,6 +173,15 @@ pub(super) struct Partial {
 impl Partial {
     /// Over a worker's blocks.
     pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
+        // Functions count with the scan, and end with it.
+        let in_context;
+        let aggregate = match expressions(aggregate).any(calls_function) {
+            true => {
+                in_context = aggregate.in_context(&blocks.scan.functions)?;
+                &in_context
+            }
+            false => aggregate,
+        };
         // A scan of raw documents is the oracle, so it computes what it was asked for.
         let weighted = match blocks.scan.prepared.request.read {
             ScanSource::Auto => WeightedAggregate::of(aggregate)?,
@@ -183,7 +192,8 @@ impl Partial {
             Some(weighted) => {
                 let warnings = WarningCounts::default();
                 let context = blocks.scan.function_context(warnings.clone());
-                Some(FunctionTrial::new(&weighted.aggregate, warnings, &context)?)
+                let counted = blocks.scan.functions.warnings.clone();
+                Some(FunctionTrial::new(&weighted.aggregate, counted, warnings, &context)?)
             }
             None => None,
         };

@@ -101,7 +101,7 @@ impl ScanStats {
             counts: self.counts,
             index_time: self.index_time,
             cast_failures,
-            warnings: self.warnings.messages(),
+            warnings: self.warnings.counts(),
         }
     }
 }

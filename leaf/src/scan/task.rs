@@ -55,6 +55,8 @@ pub(super) struct ScanTask {
     units_taken: AtomicUsize,
     /// For a top-k that may leave out documents.
     pub best_keys: Option<BestKeys>,
+    /// Counts values without a result, and ends with the scan.
+    pub functions: FunctionContext,
     cancelled: Arc<AtomicBool>,
     deadline: Instant,
 }
@@ -140,7 +142,7 @@ impl ScanTask {
         let request = prepared.request.clone();
         let stop = cancelled.clone();
         let context = FunctionContext::new(warnings.clone(), move || interrupted(&stop, deadline));
-        let conjuncts = prepared.conjuncts(context)?;
+        let conjuncts = prepared.conjuncts(context.clone())?;
         let (index_parts, units) = units_of(&view);
         let bounds = |keys: &[SortKey], unit: &Unit| {
             interrupted(&cancelled, deadline).map_or(Ok(()), Err)?;
@@ -164,6 +166,7 @@ impl ScanTask {
             units,
             units_taken,
             best_keys,
+            functions: context,
             cancelled,
             deadline,
         })

@@ -22,7 +22,7 @@ use datafusion::{
         compute::{partition, sort_to_indices, take_record_batch},
         datatypes::{DataType, Field, Int64Type, Schema},
     },
-    common::tree_node::{Transformed, TreeNode as _},
+    common::tree_node::TreeNode as _,
     error::Result,
     functions_aggregate::sum::sum_udaf,
     logical_expr::Operator,
@@ -33,7 +33,7 @@ use datafusion::{
     },
 };
 use plan::{
-    functions::{FunctionContext, WarningCounts},
+    functions::{FunctionContext, WarningCounts, call_in_context},
     scan::PartialAggregate,
 };
 
@@ -142,13 +142,13 @@ fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Op
 }
 
 /// The keys, arguments and filters of an aggregate.
-fn expressions(aggregate: &PartialAggregate) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
+pub(super) fn expressions(aggregate: &PartialAggregate) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
     let keys = aggregate.group_by.expr().iter().map(|(key, _)| key.clone());
     let arguments = aggregate.aggregates.iter().flat_map(|call| call.expressions());
     keys.chain(arguments).chain(aggregate.filters.iter().flatten().cloned())
 }
 
-fn calls_function(expression: Arc<dyn PhysicalExpr>) -> bool {
+pub(super) fn calls_function(expression: Arc<dyn PhysicalExpr>) -> bool {
     expression
         .exists(|part| Ok(part.is::<ScalarFunctionExpr>()))
         .unwrap_or(true)
@@ -185,22 +185,23 @@ pub(super) struct FunctionTrial {
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     /// What they count.
     warnings: WarningCounts,
-    /// The counts of the aggregate's own calls, which count each row once. None if no call has a context.
-    counted: Option<WarningCounts>,
+    /// The counts of the aggregate's own calls, which count each row once.
+    counted: WarningCounts,
     counts_batches: bool,
     has_failed: bool,
 }
 
 impl FunctionTrial {
-    /// The functions of an aggregate, in a context that counts these warnings.
+    /// The functions of an aggregate whose own calls count `counted`, in a context that counts `warnings`.
     pub(super) fn new(
         aggregate: &PartialAggregate,
+        counted: WarningCounts,
         warnings: WarningCounts,
         context: &FunctionContext,
     ) -> Result<Self> {
-        let (mut tried, mut counted) = (Vec::new(), None);
+        let mut tried = Vec::new();
         for expression in expressions(aggregate).filter(|expression| !expression.is::<PhysicalColumn>()) {
-            let in_context = expression.transform_up(|part| in_context(part, context, &mut counted))?;
+            let in_context = expression.transform_up(|part| call_in_context(part, context))?;
             if in_context.transformed {
                 tried.push(in_context.data);
             }
@@ -253,7 +254,6 @@ impl FunctionTrial {
 
     /// Counts all documents of these rows but the first of each.
     fn count_documents(&self, rows: &RecordBatch) -> Result<()> {
-        let Some(counted) = &self.counted else { return Ok(()) };
         let documents = rows.column(rows.num_columns() - 1);
         let sorted = take_record_batch(rows, &sort_to_indices(documents, None, None)?)?;
         let documents = sorted.column(rows.num_columns() - 1);
@@ -261,31 +261,10 @@ impl FunctionTrial {
             let documents = documents.as_primitive::<Int64Type>().value(start);
             if documents > 1 {
                 self.evaluate(&sorted.slice(start, end - start))?;
-                counted.add_for_documents(&self.warnings.take(), 1, documents as u64 - 1);
+                self.counted
+                    .add_for_documents(&self.warnings.take(), 1, documents as u64 - 1);
             }
         }
         Ok(())
     }
-}
-
-/// A call in another context; any other expression as it is. `counted` becomes what it counted in its own.
-fn in_context(
-    part: Arc<dyn PhysicalExpr>,
-    context: &FunctionContext,
-    counted: &mut Option<WarningCounts>,
-) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
-    let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() else {
-        return Ok(Transformed::no(part));
-    };
-    *counted = FunctionContext::of(call.config_options()).map(|own| own.warnings.clone());
-    let mut settings = call.config_options().clone();
-    settings.extensions.insert(context.clone());
-    Ok(Transformed::yes(Arc::new(ScalarFunctionExpr::new(
-        call.name(),
-        Arc::new(call.fun().clone()),
-        call.args().to_vec(),
-        // It is fixed, whatever the input.
-        call.return_field(&Schema::empty())?,
-        Arc::new(settings),
-    ))))
 }

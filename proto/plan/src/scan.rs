@@ -8,9 +8,13 @@ use std::{
 use async_trait::async_trait;
 use datafusion::{
     arrow::{array::RecordBatch, compute::SortOptions, datatypes::SchemaRef, row::SortField},
+    common::tree_node::{TransformedResult as _, TreeNode as _},
     error::DataFusionError,
     logical_expr::Expr,
-    physical_expr::aggregate::AggregateFunctionExpr,
+    physical_expr::{
+        PhysicalExpr,
+        aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
+    },
     physical_plan::{
         ExecutionPlan,
         aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy},
@@ -25,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     column::Column,
+    functions::{self, FunctionContext},
     path::Path,
     views::{OpenRequest, Opened},
 };
@@ -126,7 +131,7 @@ pub struct PartialAggregate {
     /// The aggregate functions.
     pub aggregates: Vec<Arc<AggregateFunctionExpr>>,
     /// The filter of each aggregate function.
-    pub filters: Vec<Option<Arc<dyn datafusion::physical_expr::PhysicalExpr>>>,
+    pub filters: Vec<Option<Arc<dyn PhysicalExpr>>>,
     /// The schema of the input: the request's columns.
     pub input: SchemaRef,
     /// The schema of the output: the aggregates' state.
@@ -143,6 +148,40 @@ impl PartialAggregate {
             input: aggregate.input().schema(),
             output: aggregate.schema(),
         }
+    }
+
+    /// The same aggregate with each call of a function in this context: its counts, and when it ends.
+    pub fn in_context(&self, context: &FunctionContext) -> Result<Self, DataFusionError> {
+        let within = |expression: Arc<dyn PhysicalExpr>| {
+            expression
+                .transform_up(|part| functions::call_in_context(part, context))
+                .data()
+        };
+        let groups = self.group_by.expr().iter();
+        let groups = groups
+            .map(|(group, name)| Ok((within(Arc::clone(group))?, name.clone())))
+            .collect::<Result<Vec<_>, DataFusionError>>()?;
+        let call = |call: &Arc<AggregateFunctionExpr>| {
+            let arguments = call.expressions().into_iter().map(within);
+            let built = AggregateExprBuilder::new(Arc::new(call.fun().clone()), arguments.collect::<Result<_, _>>()?)
+                .schema(Arc::clone(&self.input))
+                .alias(call.name())
+                .with_ignore_nulls(call.ignore_nulls());
+            built.build().map(Arc::new)
+        };
+        let filter = |filter: &Option<Arc<dyn PhysicalExpr>>| filter.clone().map(within).transpose();
+        Ok(Self {
+            group_by: PhysicalGroupBy::new(
+                groups,
+                self.group_by.null_expr().to_vec(),
+                self.group_by.groups().to_vec(),
+                self.group_by.has_grouping_set(),
+            ),
+            aggregates: self.aggregates.iter().map(call).collect::<Result<_, _>>()?,
+            filters: self.filters.iter().map(filter).collect::<Result<_, _>>()?,
+            input: Arc::clone(&self.input),
+            output: Arc::clone(&self.output),
+        })
     }
 
     /// The operator that computes it over an input.
@@ -185,8 +224,8 @@ pub struct ScanTrailer {
     /// Values that did not fit the type of their column, by column. Includes columns whose values all fit, so that sums
     /// over shards are correct.
     pub cast_failures: Vec<CastFailure>,
-    /// Other warnings for the user.
-    pub warnings: Vec<String>,
+    /// Expressions without a result: the operation, how many values had none, and how many there were.
+    pub warnings: Vec<(String, u64, u64)>,
 }
 
 /// What a scan read; shows whether index and columns were used.

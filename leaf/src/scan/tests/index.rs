@@ -394,7 +394,8 @@ fn a_function_that_fails_for_a_text_counts_only_documents() {
         trailer.warnings
     });
     assert_eq!(warnings[0], warnings[1]);
-    assert!(!warnings[0].is_empty(), "a pattern of the documents is invalid");
+    let has_failed = warnings[0].iter().any(|(_, failed, _)| *failed > 0);
+    assert!(has_failed, "a pattern of the documents is invalid");
 }
 
 #[test]

@@ -8,11 +8,16 @@ use std::{
 };
 
 use datafusion::{
-    arrow::array::{Array, ArrayRef},
+    arrow::{
+        array::{Array, ArrayRef},
+        datatypes::Schema,
+    },
     common::{
         DataFusionError, Result, config::ConfigEntry, config::ConfigExtension, config::ExtensionOptions, config_err,
+        tree_node::Transformed,
     },
     config::ConfigOptions,
+    physical_expr::{PhysicalExpr, ScalarFunctionExpr},
 };
 use parking_lot::Mutex;
 use proto::{Code, Problem};
@@ -107,6 +112,26 @@ impl FunctionContext {
             self.results.lock().push((Arc::downgrade(array), bytes));
         }
     }
+}
+
+/// A call of a function in this context; any other expression as it is.
+pub fn call_in_context(
+    part: Arc<dyn PhysicalExpr>,
+    context: &FunctionContext,
+) -> Result<Transformed<Arc<dyn PhysicalExpr>>> {
+    let Some(call) = part.downcast_ref::<ScalarFunctionExpr>() else {
+        return Ok(Transformed::no(part));
+    };
+    let mut settings = call.config_options().clone();
+    settings.extensions.insert(context.clone());
+    Ok(Transformed::yes(Arc::new(ScalarFunctionExpr::new(
+        call.name(),
+        Arc::new(call.fun().clone()),
+        call.args().to_vec(),
+        // It is fixed, whatever the input.
+        call.return_field(&Schema::empty())?,
+        Arc::new(settings),
+    ))))
 }
 
 /// The error of a query that reached a limit.

@@ -21,7 +21,7 @@ use datafusion::{
     },
 };
 
-use super::{bounded, context::FunctionContext};
+use super::{bounded, context::FunctionContext, warnings::WarningCounts};
 use crate::{Kinds, column::json_field};
 
 /// A function whose result depends only on its arguments and may be NULL. Functions of the same name are equal.
@@ -254,8 +254,18 @@ impl Call<'_> {
 
     /// Counts `failed` rows without a result, out of `total` rows with all arguments.
     pub(super) fn count(&self, operation: &str, failed: usize, total: usize) {
-        if let Some(context) = FunctionContext::of(&self.args.config_options) {
-            context.warnings.count(operation, failed as u64, total as u64);
+        if let Some(counts) = self.counts() {
+            counts.count(operation, failed as u64, total as u64);
         }
+    }
+
+    /// Where it counts rows without a result.
+    pub(super) fn counts(&self) -> Option<&WarningCounts> {
+        FunctionContext::of(&self.args.config_options).map(|context| &context.warnings)
+    }
+
+    /// Fails if the query must end.
+    pub(super) fn check(&self) -> Result<()> {
+        FunctionContext::of(&self.args.config_options).map_or(Ok(()), FunctionContext::check)
     }
 }

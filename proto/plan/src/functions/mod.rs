@@ -44,7 +44,7 @@ use datafusion::{
 /// only values that are computed.
 pub const FAILURE_OF: &str = "failure_of";
 
-pub use context::FunctionContext;
+pub use context::{FunctionContext, call_in_context};
 pub use function::schema_name;
 pub use warnings::WarningCounts;
 

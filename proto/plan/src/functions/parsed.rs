@@ -6,24 +6,30 @@
 //! - `parsed_part(struct, field)` returns one of its fields;
 //! - `parsed_json(text, format, argument, name)` returns all fields as one JSON object.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use datafusion::{
     arrow::{
         array::{
-            Array as _, ArrayRef, AsArray as _, Float64Builder, Int64Builder, LargeStringBuilder, StringViewArray,
+            Array, ArrayRef, AsArray as _, Float64Builder, Int64Builder, LargeStringBuilder, StringViewArray,
             StringViewBuilder, StructArray,
         },
         datatypes::{DataType, Field, Fields},
     },
     common::{DataFusionError, Result, ScalarValue, exec_err, plan_err},
-    logical_expr::{ReturnFieldArgs, ScalarUDF},
+    logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarUDF},
 };
 use proto::Problem;
 
 use super::{
     function::{Call, Function, Returns},
-    json::text_views,
+    json::{is_text, text_views},
+    warnings::WarningCounts,
 };
 use crate::{
     Kinds,
@@ -41,11 +47,13 @@ pub const PARSED_JSON: &str = "parsed_json";
 /// All these functions, for registration with a session.
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
-        Function::new(PARSED, Some(4), Returns::Of(struct_field), parsed).into(),
+        Function::new(PARSED, Some(4), Returns::Of(struct_field), |call| once(call, parsed)).into(),
         Function::new(PARSED_PART, Some(2), Returns::Of(part_field), part).into(),
-        Function::new(PARSED_JSON, Some(4), Returns::Json, parsed_json)
-            .strict()
-            .into(),
+        Function::new(PARSED_JSON, Some(4), Returns::Of(object_field), |call| {
+            once(call, parsed_json)
+        })
+        .strict()
+        .into(),
     ]
 }
 
@@ -81,7 +89,20 @@ fn arrow_fields(parser: &TextParser) -> Result<Fields> {
     }
 }
 
+fn check_text(args: &ReturnFieldArgs) -> Result<()> {
+    match args.arg_fields.first().map(|field| field.data_type()) {
+        Some(data_type) if !is_text(data_type) => plan_err!("a parser reads a text, not {data_type}"),
+        _ => Ok(()),
+    }
+}
+
+fn object_field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
+    check_text(args)?;
+    Ok(json_field(name, Kinds::default()))
+}
+
 fn struct_field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {
+    check_text(args)?;
     let scalars = args.scalar_arguments;
     let parser = parser(literal(scalars, 1)?, literal(scalars, 2)?)?;
     Ok(Field::new_struct(name, arrow_fields(&parser)?, true))
@@ -160,6 +181,80 @@ impl FieldColumn {
     }
 }
 
+/// A thread's last call, and its result.
+struct LastCall {
+    function: &'static str,
+    texts: Weak<dyn Array>,
+    /// The format, its argument and the name.
+    literals: [String; 3],
+    /// Where the call has counted.
+    counts: Option<WarningCounts>,
+    result: ArrayRef,
+}
+
+thread_local! {
+    static LAST_CALL: RefCell<Option<LastCall>> = const { RefCell::new(None) };
+}
+
+/// Larger results are computed again.
+const REMEMBERED_BYTES_MAX: usize = 4 << 20;
+
+/// Computes a call unless it was the last one of this thread: an aggregate on a leaf has a call for each field that it
+/// reads. So a batch is parsed once for all of them, and what does not match is counted once.
+fn once(call: &Call, compute: fn(&Call) -> Result<ArrayRef>) -> Result<ArrayRef> {
+    let Some(ColumnarValue::Array(texts)) = call.args().first() else {
+        return compute(call);
+    };
+    let (literals, counts) = ([call.text(1)?, call.text(2)?, call.text(3)?], call.counts());
+    let known = LAST_CALL.with_borrow(|last| {
+        let last = last.as_ref()?;
+        let is_same = last.function == call.name
+            && last.literals == literals
+            && std::ptr::addr_eq(last.texts.as_ptr(), Arc::as_ptr(texts))
+            && last.texts.strong_count() > 0
+            && last.counts.as_ref().map(WarningCounts::id) == counts.map(WarningCounts::id);
+        is_same.then(|| Arc::clone(&last.result))
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let result = compute(call)?;
+    let last = (result.get_array_memory_size() <= REMEMBERED_BYTES_MAX).then(|| LastCall {
+        function: call.name,
+        texts: Arc::downgrade(texts),
+        literals: literals.map(str::to_owned),
+        counts: counts.cloned(),
+        result: Arc::clone(&result),
+    });
+    LAST_CALL.set(last);
+    Ok(result)
+}
+
+/// The steps of texts between two looks at whether the query must end.
+const STEPS_BETWEEN_CHECKS: u64 = 64 << 20;
+
+/// Counts the steps of texts, and ends if the query must.
+struct Steps<'a> {
+    call: &'a Call<'a>,
+    parser: &'a TextParser,
+    steps: u64,
+}
+
+impl<'a> Steps<'a> {
+    fn new(call: &'a Call<'a>, parser: &'a TextParser) -> Self {
+        Self { call, parser, steps: 0 }
+    }
+
+    fn add(&mut self, text: &str) -> Result<()> {
+        self.steps += self.parser.steps(text);
+        if self.steps > STEPS_BETWEEN_CHECKS {
+            self.steps = 0;
+            self.call.check()?;
+        }
+        Ok(())
+    }
+}
+
 fn parsed(call: &Call) -> Result<ArrayRef> {
     let parser = parser(call.text(1)?, call.text(2)?)?;
     let texts = text_views(&call.column(0)?)?;
@@ -171,10 +266,14 @@ fn parsed(call: &Call) -> Result<ArrayRef> {
         .collect();
     let mut unfit = vec![(0, 0); fields.len()];
     let (mut values, mut failed): (Values<'_>, usize) = (Vec::new(), 0);
+    let mut steps = Steps::new(call, &parser);
     for text in texts.iter() {
         match text {
             None => values.clear(),
-            Some(text) => failed += usize::from(!parser.parse(text, &mut values)),
+            Some(text) => {
+                steps.add(text)?;
+                failed += usize::from(!parser.parse(text, &mut values));
+            }
         }
         for (index, column) in columns.iter_mut().enumerate() {
             let value = values.get(index).and_then(|value| value.as_ref()).map(Cow::as_ref);
@@ -201,17 +300,33 @@ fn parsed_json(call: &Call) -> Result<ArrayRef> {
     let texts = text_views(&call.column(0)?)?;
     let texts: &StringViewArray = texts.as_string_view();
     let (mut objects, mut failed) = (LargeStringBuilder::with_capacity(call.rows, 0), 0);
-    let (name, mut unfit) = (call.text(3)?, BTreeMap::<String, usize>::new());
+    let (name, mut unfit) = (call.text(3)?, BTreeMap::<String, (usize, usize)>::new());
+    let (mut steps, mut total) = (Steps::new(call, &parser), 0);
     for text in texts.iter() {
-        let parsed =
-            text.and_then(|text| parser.parse_json(text, |field| *unfit.entry(field.to_owned()).or_default() += 1));
-        failed += usize::from(text.is_some() && parsed.is_none());
+        // As in a document, null is no value.
+        let text = text.filter(|text| parser.format != Format::Json || text.trim() != "null");
+        let Some(text) = text else {
+            objects.append_null();
+            continue;
+        };
+        steps.add(text)?;
+        let parsed = parser.parse_json(text, |field, is_fit| {
+            let (failed, total) = match unfit.get_mut(field) {
+                Some(counts) => counts,
+                None => unfit.entry(field.to_owned()).or_default(),
+            };
+            *failed += usize::from(!is_fit);
+            *total += 1;
+        });
+        total += 1;
+        failed += usize::from(parsed.is_none());
         objects.append_option(parsed);
     }
-    let total = call.rows - texts.null_count();
     call.count(name, failed, total);
-    for (field, failed) in unfit {
-        call.count(&format!("{name}.{field}"), failed, total);
+    for (field, (failed, total)) in unfit {
+        if failed > 0 {
+            call.count(&format!("{name}.{field}"), failed, total);
+        }
     }
     Ok(Arc::new(objects.finish()))
 }

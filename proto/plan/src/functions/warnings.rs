@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-/// Distinct warnings that one query keeps.
-const WARNINGS_MAX: usize = 50;
+/// Operations that one query tells apart.
+const OPERATIONS_MAX: usize = 50;
+/// All other operations together.
+const OTHERS: &str = "other operations";
 
 /// Counts of values without a result, by the operation that had none for them. Clones share the counts.
 #[derive(Debug, Clone, Default)]
@@ -15,11 +17,34 @@ impl WarningCounts {
     /// Counts `failed` values that had no result (they are NULL), out of `total`.
     pub fn count(&self, operation: &str, failed: u64, total: u64) {
         let mut counts = self.0.lock();
-        if let Some((failed_sum, total_sum)) = counts.get_mut(operation) {
-            *failed_sum += failed;
-            *total_sum += total;
-        } else if counts.len() < WARNINGS_MAX {
-            counts.insert(operation.to_owned(), (failed, total));
+        let operation = match counts.contains_key(operation) || counts.len() < OPERATIONS_MAX {
+            true => operation,
+            false => OTHERS,
+        };
+        let (failed_sum, total_sum) = match counts.get_mut(operation) {
+            Some(sums) => sums,
+            None => counts.entry(operation.to_owned()).or_default(),
+        };
+        *failed_sum += failed;
+        *total_sum += total;
+    }
+
+    /// What tells these counts from others. Clones have the same.
+    pub(super) fn id(&self) -> *const () {
+        Arc::as_ptr(&self.0).cast()
+    }
+
+    /// The counts of all operations: how many values had no result, and how many there were.
+    pub fn counts(&self) -> Vec<(String, u64, u64)> {
+        let counts = self.0.lock();
+        let count = |(operation, (failed, total)): (&String, &(u64, u64))| (operation.clone(), *failed, *total);
+        counts.iter().map(count).collect()
+    }
+
+    /// Adds other counts.
+    pub fn add(&self, others: &[(String, u64, u64)]) {
+        for (operation, failed, total) in others {
+            self.count(operation, *failed, *total);
         }
     }
 

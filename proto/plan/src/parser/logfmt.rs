@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::put;
+use super::{has, put};
 
 /// Keys of one text. Further ones are left out.
 const KEYS_MAX: usize = 1_000;
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Option<Map<String, Value>> {
         let (key, after) = rest.split_at(end.unwrap_or(rest.len()));
         let Some(after) = after.strip_prefix('=') else {
             // A word of a sentence must not take the place of a value.
-            if !found.contains_key(key) {
+            if !has(&found, key) {
                 put(&mut found, key, Value::Bool(true));
             }
             rest = after;
@@ -49,6 +49,16 @@ fn quoted(text: &str) -> Option<(String, &str)> {
     })?;
     let inside = &text[..end];
     // What is no JSON string stays as it is written.
-    let value = serde_json::from_str(&format!("\"{inside}\"")).unwrap_or_else(|_| inside.to_owned());
+    let mut escaped = String::with_capacity(inside.len() + 2);
+    escaped.push('"');
+    for c in inside.chars() {
+        // JSON strings have no tabs and newlines, but texts of logs do.
+        match c.is_ascii_control() {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    escaped.push('"');
+    let value = serde_json::from_str(&escaped).unwrap_or_else(|_| inside.to_owned());
     Some((value, &text[end + 1..]))
 }

@@ -2,7 +2,7 @@
 //!
 //! GROK, REGEX, CSV, URL and USER_AGENT have fields that are known beforehand. JSON and LOGFMT find their keys in each
 //! text. Every format reads a text in time proportional to its length. Texts over [`TEXT_BYTES_MAX`] are not read, except
-//! as JSON.
+//! as JSON; a pattern with many states reads only shorter ones, so that no text takes longer than [`STEPS_MAX`].
 
 mod csv;
 mod grok;
@@ -19,14 +19,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use proto::{Code, Problem};
-use serde::de::IgnoredAny;
+use proto::{Code, Problem, json};
 use serde_json::{Map, Value};
 
 use crate::byte_lru::ByteLru;
 
 /// Longer texts are not parsed.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Steps of one text: its bytes times the states that the parser may be in. A tenth of a second, or a few.
+pub const STEPS_MAX: u64 = 128 << 20;
+/// Keys in the path of a field. A key of LOGFMT with more dots is one key.
+pub const PATH_KEYS_MAX: usize = 32;
 /// Fields of one parser.
 pub const FIELDS_MAX: usize = 200;
 /// Bytes of the pattern or the names of one parser.
@@ -35,7 +38,7 @@ pub const ARGUMENT_BYTES_MAX: usize = 8 << 10;
 /// Bytes of the compiled parsers of one process, and their number.
 const CACHED_BYTES_MAX: usize = 256 << 20;
 const CACHED_MAX: NonZeroUsize = NonZeroUsize::new(4_096).expect("not zero");
-/// What a compiled parser takes beside its pattern: what matching remembers.
+/// What a compiled parser takes beside what its format says.
 const PARSER_BYTES: usize = 64 << 10;
 
 /// Compiled parsers, by their format and its argument.
@@ -120,9 +123,19 @@ trait Parse: Send + Sync {
     /// The fields, in the order of the values.
     fn fields(&self) -> &[ParsedField];
 
-    /// About how many bytes it takes.
+    /// About how many bytes it takes, with what matching remembers.
     fn bytes(&self) -> usize {
         0
+    }
+
+    /// The states that it may be in at once.
+    fn states(&self) -> u64 {
+        1
+    }
+
+    /// How many values may contain one byte of a text.
+    fn overlap(&self) -> u64 {
+        4
     }
 
     /// Parses a text. All values are None before. Returns false if the text has another form.
@@ -135,6 +148,8 @@ pub struct TextParser {
     pub format: Format,
     /// None for JSON and LOGFMT, whose keys are in the texts.
     inner: Option<Box<dyn Parse>>,
+    /// The longest text that it reads, unless it is JSON.
+    text_bytes_max: usize,
 }
 
 impl fmt::Debug for TextParser {
@@ -168,7 +183,12 @@ impl TextParser {
             Format::Url => Some(Box::new(url::Url::new())),
             Format::UserAgent => Some(Box::new(user_agent::UserAgent::new())),
         };
-        let parser = Self { format, inner };
+        let states = inner.as_ref().map_or(1, |inner| inner.states().max(1));
+        let parser = Self {
+            format,
+            inner,
+            text_bytes_max: TEXT_BYTES_MAX.min((STEPS_MAX / states) as usize),
+        };
         parser.check_fields()?;
         Ok(parser)
     }
@@ -182,7 +202,9 @@ impl TextParser {
             return Ok(Arc::clone(parser));
         }
         let parser = Arc::new(Self::compile(format, argument)?);
-        let bytes = PARSER_BYTES + parser.inner.as_ref().map_or(0, |inner| inner.bytes());
+        // A few of the largest ones fit: they are not compiled for each batch.
+        let bytes = parser.inner.as_ref().map_or(0, |inner| inner.bytes());
+        let bytes = (PARSER_BYTES + bytes).min(CACHED_BYTES_MAX / 4);
         let displaced = COMPILED.lock().put(key, Arc::clone(&parser), bytes);
         drop(displaced);
         Ok(parser)
@@ -193,27 +215,39 @@ impl TextParser {
         self.inner.as_ref().map(|inner| inner.fields())
     }
 
+    /// The steps that a text may take.
+    pub fn steps(&self, text: &str) -> u64 {
+        let states = self.inner.as_ref().map_or(1, |inner| inner.states());
+        (text.len().min(self.text_bytes_max) as u64).saturating_mul(states)
+    }
+
+    /// How many values of the result may contain one byte of a text.
+    pub fn overlap(&self) -> u64 {
+        // As JSON, a byte may take six.
+        self.inner.as_ref().map_or(6, |inner| inner.overlap())
+    }
+
     /// Parses a text into these values, one for each field. Returns false, and leaves no value, if the text has another
     /// form or is too long.
     pub fn parse<'t>(&self, text: &'t str, values: &mut Values<'t>) -> bool {
         values.clear();
         let Some(inner) = &self.inner else { return false };
         values.resize(inner.fields().len(), None);
-        let is_parsed = text.len() <= TEXT_BYTES_MAX && inner.parse(text, values);
+        let is_parsed = text.len() <= self.text_bytes_max && inner.parse(text, values);
         if !is_parsed {
             values.fill(None);
         }
         is_parsed
     }
 
-    /// Parses a text into JSON; None if it has another form or is too long. `unfit` is called for each field whose value
-    /// does not have its type; such a field is left out.
-    pub fn parse_json<'t>(&self, text: &'t str, mut unfit: impl FnMut(&str)) -> Option<Cow<'t, str>> {
+    /// Parses a text into JSON; None if it has another form or is too long. `seen` is called for each field that has a
+    /// value, and whether the value has the type of the field; if not, the field is left out.
+    pub fn parse_json<'t>(&self, text: &'t str, mut seen: impl FnMut(&str, bool)) -> Option<Cow<'t, str>> {
         if self.format == Format::Json {
-            let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
-            return is_json.then_some(Cow::Borrowed(text));
+            // As a document is read: what is nested too deeply has no values.
+            return json::parse(text.as_bytes()).is_ok().then_some(Cow::Borrowed(text));
         }
-        if text.len() > TEXT_BYTES_MAX {
+        if text.len() > self.text_bytes_max {
             return None;
         }
         let Some(inner) = &self.inner else {
@@ -227,9 +261,10 @@ impl TextParser {
         let mut object = Map::new();
         for (field, value) in inner.fields().iter().zip(values) {
             let Some(value) = value else { continue };
-            match field.field_type.json(value) {
-                Some(value) => put(&mut object, &field.name, value),
-                None => unfit(&field.name),
+            let value = field.field_type.json(value);
+            seen(&field.name, value.is_some());
+            if let Some(value) = value {
+                put(&mut object, &field.name, value);
             }
         }
         Some(Cow::Owned(Value::Object(object).to_string()))
@@ -251,6 +286,10 @@ impl TextParser {
             return Err(Problem::new(Code::TooComplex, detail));
         }
         for (index, field) in fields.iter().enumerate() {
+            if field.name.split('.').count() > PATH_KEYS_MAX {
+                let detail = format!("the name of a field has over {PATH_KEYS_MAX} keys");
+                return Err(bad(detail).hint("write names like client or client.address"));
+            }
             if field.name.split('.').any(str::is_empty) {
                 return Err(bad(format!("{:?} cannot be the name of a field", field.name))
                     .hint("write names like client or client.address"));
@@ -299,17 +338,44 @@ pub fn double(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|double: &f64| double.is_finite())
 }
 
-/// Puts a value at a path of keys that dots separate. Objects along the path are made.
+/// Puts a value at a path of keys that dots separate. Objects along the path are made. If there is another value in the
+/// way, or the path has too many keys, it is one key.
 fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => drop(object.insert(path.to_owned(), value)),
-        Some((key, rest)) => {
-            let inside = object.entry(key).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(inside) = inside {
-                put(inside, rest, value);
+    let mut keys: Vec<&str> = path.split('.').take(PATH_KEYS_MAX + 1).collect();
+    let (Some(last), true) = (keys.pop(), keys.len() < PATH_KEYS_MAX) else {
+        object.insert(path.to_owned(), value);
+        return;
+    };
+    let mut inside = &*object;
+    for key in &keys {
+        match inside.get(*key) {
+            Some(Value::Object(next)) => inside = next,
+            Some(_) => {
+                object.insert(path.to_owned(), value);
+                return;
             }
+            None => break,
         }
     }
+    let mut inside = object;
+    for key in keys {
+        let next = inside.entry(key).or_insert_with(|| Value::Object(Map::new()));
+        let Value::Object(next) = next else { return };
+        inside = next;
+    }
+    inside.insert(last.to_owned(), value);
+}
+
+/// Whether there is a value at a path of keys that dots separate.
+fn has(object: &Map<String, Value>, path: &str) -> bool {
+    if object.contains_key(path) {
+        return true;
+    }
+    let mut keys = path.split('.').take(PATH_KEYS_MAX);
+    let first = keys.next().and_then(|key| object.get(key));
+    keys.try_fold(first, |inside, key| Some(inside?.as_object()?.get(key)))
+        .flatten()
+        .is_some()
 }
 
 #[cfg(test)]

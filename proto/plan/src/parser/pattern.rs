@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use proto::{Code, Problem};
 use regex::Regex;
+use regex_syntax::hir::{Hir, HirKind};
 
 use super::{Parse, ParsedField};
-use crate::regex_states::compiled_states;
+use crate::regex_states::{compiled_states, states};
 
 /// Bytes of a compiled pattern, and of what matching remembers of a text.
 const COMPILED_BYTES_MAX: usize = 4 << 20;
@@ -14,6 +15,8 @@ const COMPILED_BYTES_MAX: usize = 4 << 20;
 const BYTES_OF_STATE: usize = 64;
 /// States of a pattern times its groups.
 const PLACES_MAX: u64 = 4 << 20;
+/// What each thread that matches remembers for one of them: where the group begins and ends, now and next.
+const BYTES_OF_PLACE: usize = 64;
 
 /// A regular expression whose groups are fields.
 pub(super) struct Pattern {
@@ -21,6 +24,10 @@ pub(super) struct Pattern {
     /// Groups, each with the index of its field. Of several groups of a field, the first that matches counts.
     groups: Vec<(usize, usize)>,
     fields: Vec<ParsedField>,
+    /// The states that it may be in at once.
+    states: u64,
+    /// How deep its groups are within each other.
+    group_depth: u64,
 }
 
 impl Pattern {
@@ -46,7 +53,14 @@ impl Pattern {
                 fields.push(field);
             }
         }
-        Self { regex, groups, fields }
+        let syntax = regex_syntax::parse(regex.as_str());
+        Self {
+            states: states(regex.as_str()),
+            group_depth: syntax.map_or(1, |syntax| group_depth(&syntax)),
+            regex,
+            groups,
+            fields,
+        }
     }
 }
 
@@ -81,7 +95,17 @@ impl Parse for Pattern {
     }
 
     fn bytes(&self) -> usize {
-        BYTES_OF_STATE * compiled_states(self.regex.as_str()) as usize
+        let states = compiled_states(self.regex.as_str()) as usize;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        states * (BYTES_OF_STATE + threads * BYTES_OF_PLACE * self.regex.captures_len())
+    }
+
+    fn states(&self) -> u64 {
+        self.states
+    }
+
+    fn overlap(&self) -> u64 {
+        self.group_depth
     }
 
     fn parse<'t>(&self, text: &'t str, values: &mut [Option<Cow<'t, str>>]) -> bool {
@@ -95,5 +119,15 @@ impl Parse for Pattern {
             }
         }
         true
+    }
+}
+
+/// How deep the groups of a pattern are within each other.
+fn group_depth(part: &Hir) -> u64 {
+    match part.kind() {
+        HirKind::Empty | HirKind::Look(_) | HirKind::Literal(_) | HirKind::Class(_) => 0,
+        HirKind::Repetition(repeated) => group_depth(&repeated.sub),
+        HirKind::Capture(group) => 1 + group_depth(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().map(group_depth).max().unwrap_or(0),
     }
 }

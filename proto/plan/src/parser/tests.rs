@@ -9,7 +9,7 @@ use super::*;
 
 fn object(format: Format, argument: &str, text: &str) -> Option<Value> {
     let parser = TextParser::compile(format, argument).unwrap_or_else(|problem| panic!("{argument}: {problem}"));
-    let parsed = parser.parse_json(text, |_| ())?;
+    let parsed = parser.parse_json(text, |_, _| ())?;
     Some(serde_json::from_str(&parsed).expect("JSON"))
 }
 
@@ -57,6 +57,13 @@ fn json_is_read_as_it_is() {
         Some(json!({ "a": { "b": 7 } }))
     );
     assert_eq!(object(Format::Json, "", "{"), None);
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    assert!(object(Format::Json, "", &nested(100)).is_some());
+    assert_eq!(
+        object(Format::Json, "", &nested(101)),
+        None,
+        "as deep as documents may be"
+    );
 }
 
 #[test]
@@ -143,6 +150,12 @@ fn logfmt_reads_keys_with_and_without_quotes() {
         ),
         ("url=http://x/?q=1", Some(json!({ "url": "http://x/?q=1" }))),
         (r#"a="\q""#, Some(json!({ "a": r"\q" }))),
+        ("a=\"x\ty \\\"z\\\"\"", Some(json!({ "a": "x\ty \"z\"" }))),
+        ("a=1 a.b=2", Some(json!({ "a": "1", "a.b": "2" }))),
+        (
+            "a.b=1 then a.b and a",
+            Some(json!({ "a": { "b": "1" }, "then": true, "and": true })),
+        ),
         ("only words here", None),
         ("", None),
     ] {
@@ -184,7 +197,10 @@ fn a_url_has_parts_whether_it_is_whole_or_a_path() {
         object(Format::Url, "", "/../etc\\x?#"),
         Some(json!({ "path": "/../etc\\x", "params": {} }))
     );
-    assert_eq!(object(Format::Url, "", "no url"), None);
+    for other in ["no url", "example.com:8080/x", "example:443"] {
+        assert_eq!(object(Format::Url, "", other), None, "{other}");
+    }
+    assert!(object(Format::Url, "", "mailto:ann@example.com").is_some());
 }
 
 #[test]
@@ -205,6 +221,30 @@ fn a_long_text_is_not_parsed() {
     let text = format!("a={}", "x".repeat(TEXT_BYTES_MAX));
     assert_eq!(object(Format::Logfmt, "", &text), None);
     assert_eq!(object(Format::Regex, "(?<a>.*)", &text), None);
+    // So many states that a shorter text would take seconds.
+    let (pattern, text) = ("(?<x>a[ab]{40000}c)", "ab".repeat(4_000));
+    assert_eq!(object(Format::Regex, pattern, &text), None);
+    let parser = TextParser::compile(Format::Regex, pattern).expect("a parser");
+    assert!(parser.steps(&text) <= STEPS_MAX);
+}
+
+#[test]
+fn a_path_has_a_limited_number_of_keys() {
+    let dots = ".".repeat(TEXT_BYTES_MAX - 10);
+    let found = object(Format::Logfmt, "", &format!("{dots}=1 a=2")).expect("two keys");
+    assert_eq!((&found["a"], &found[&dots]), (&json!("2"), &json!("1")));
+    let long = vec!["a"; PATH_KEYS_MAX + 1].join(".");
+    assert!(refused(Format::Grok, &format!("%{{IP:{long}}}")).contains("keys"));
+}
+
+#[test]
+fn values_overlap_as_much_as_groups_are_nested() {
+    let overlap = |pattern: &str| {
+        let parser = TextParser::compile(Format::Regex, pattern).expect("a parser");
+        parser.overlap()
+    };
+    assert_eq!(overlap("(?<a>x)(?<b>y)"), 1);
+    assert_eq!(overlap("(?<a>x(?<b>y(?:(?<c>z)|u)*))"), 3);
 }
 
 proptest! {

@@ -55,6 +55,9 @@ impl Parse for Url {
             *fragment = after.map(Cow::Borrowed);
         } else {
             let Ok(url) = ::url::Url::parse(text) else { return false };
+            if is_host_and_port(&url) {
+                return false;
+            }
             let owned = |part: &str| Some(Cow::Owned(part.to_owned()));
             *scheme = owned(url.scheme());
             *user = owned(url.username());
@@ -78,4 +81,11 @@ impl Parse for Url {
         }
         true
     }
+}
+
+/// Whether what looks like a scheme is a host before a port: `example.com:8080`.
+fn is_host_and_port(url: &::url::Url) -> bool {
+    let port = url.path().split('/').next().unwrap_or_default();
+    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    !url.has_host() && (url.scheme().contains('.') || (is_port && !matches!(url.scheme(), "tel" | "sms")))
 }

@@ -111,7 +111,9 @@ fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
         read_pruned: trailer.counts.pruned,
         index_us: u64::try_from(trailer.index_time.as_micros()).unwrap_or(u64::MAX),
         misfits: trailer.cast_failures.into_iter().map(failure).collect(),
-        warnings: trailer.warnings,
+        without_result: (trailer.warnings.into_iter())
+            .map(|(column, values, of)| wire::Misfit { column, values, of })
+            .collect(),
     }
 }
 
@@ -141,6 +143,8 @@ pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
             .into_iter()
             .map(failure)
             .collect::<Result<_, Problem>>()?,
-        warnings: message.warnings,
+        warnings: (message.without_result.into_iter())
+            .map(|misfit| (misfit.column, misfit.values, misfit.of))
+            .collect(),
     })
 }

@@ -223,3 +223,43 @@ fn no_result_is_larger_than_the_weight_of_its_call() {
         );
     }
 }
+
+/// The arguments of a parser whose pattern has so many states.
+fn pattern_of(states: usize, text: &str, rows: usize) -> [ColumnarValue; 4] {
+    let pattern = format!("(?<x>a[ab]{{{states}}}c)");
+    [
+        texts(text, rows),
+        constant("REGEX"),
+        constant(&pattern),
+        constant("logs.p"),
+    ]
+}
+
+#[test]
+fn a_batch_is_parsed_and_counted_once_for_all_its_fields() {
+    let context = || FunctionContext::new(WarningCounts::default(), || None);
+    let (first, second) = (context(), context());
+    let columns = pattern_of(2, "no match", 10);
+    for context in [&first, &first, &second] {
+        call("parsed", &columns, 10, context).expect("a result");
+    }
+    let counted = [("logs.p".to_owned(), 10, 10)];
+    assert_eq!(first.warnings.counts(), counted, "once");
+    assert_eq!(second.warnings.counts(), counted, "another query counts by itself");
+    let others = pattern_of(2, "no match", 10);
+    call("parsed", &others, 10, &first).expect("a result");
+    assert_eq!(first.warnings.counts(), [("logs.p".to_owned(), 20, 20)], "other texts");
+}
+
+#[test]
+fn a_parser_with_many_states_ends_with_its_query() {
+    let checks = std::sync::atomic::AtomicUsize::new(0);
+    let context = FunctionContext::new(WarningCounts::default(), move || {
+        let earlier = checks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        (earlier > 2).then(|| Problem::new(Code::Timeout, "the time is over"))
+    });
+    // All of them would take minutes.
+    let columns = pattern_of(20_000, &"ab".repeat(1_000), 5_000);
+    let ended = call("parsed", &columns, 5_000, &context).expect_err("it ends early");
+    assert!(ended.to_string().contains("the time is over"), "{ended}");
+}

@@ -8,13 +8,17 @@ use super::{
     super::{
         context::limit_reached,
         growth::{Argument, ArgumentRow, Growth, is_compiled},
+        parsed::{PARSED, PARSED_JSON},
         registry::{self, Property},
         text,
     },
     pattern::check_pattern,
     spelling,
 };
-use crate::regex_states::states;
+use crate::{
+    parser::{Format, TEXT_BYTES_MAX, TextParser},
+    regex_states::states,
+};
 
 /// Maximum weight of the rows of one part: bytes produced, or steps of work.
 const PART_WEIGHT_MAX: u64 = 16 << 20;
@@ -28,6 +32,13 @@ const STATES_PER_STEP_AT_WORST: u64 = 2;
 /// they would be so small that compiling the pattern for each takes longer than its rows.
 const STATES_PER_STEP_USUALLY: u64 = 16;
 
+/// How many values of a parser's result may contain one byte of a text.
+fn overlap(args: &[Argument]) -> u64 {
+    let text = |index: usize| args.get(index).and_then(|arg| arg.text(0)).unwrap_or_default();
+    let parser = Format::parse(text(1)).map(|format| TextParser::cached(format, text(2)));
+    parser.and_then(Result::ok).map_or(0, |parser| parser.overlap())
+}
+
 /// A call and the weights of its rows.
 pub(super) struct WeighedCall<'a> {
     name: &'a str,
@@ -38,6 +49,8 @@ pub(super) struct WeighedCall<'a> {
     takes_regex: bool,
     /// States of the pattern, if it is the same for all rows.
     states: u64,
+    /// How many values of a parser's result may contain one byte of a text; 0 for other functions.
+    overlap: u64,
 }
 
 impl<'a> WeighedCall<'a> {
@@ -45,7 +58,8 @@ impl<'a> WeighedCall<'a> {
         let entry = registry::function(name);
         let growth = entry.and_then(|entry| entry.growth);
         let takes_regex = entry.is_some_and(|entry| entry.has(Property::TakesRegex));
-        let per_value = growth.is_some() || takes_regex;
+        let parses = matches!(name, PARSED | PARSED_JSON);
+        let per_value = growth.is_some() || takes_regex || parses;
         let args: Vec<_> = args
             .args
             .iter()
@@ -64,6 +78,7 @@ impl<'a> WeighedCall<'a> {
             _ => 0,
         };
         Ok(Self {
+            overlap: if parses { overlap(&args) } else { 0 },
             name,
             args,
             rows,
@@ -74,7 +89,12 @@ impl<'a> WeighedCall<'a> {
     }
 
     pub(super) fn weight(&self, row: usize) -> u64 {
-        ArgumentRow { args: &self.args, row }.weight(self.growth)
+        let row = ArgumentRow { args: &self.args, row };
+        match self.overlap {
+            0 => row.weight(self.growth),
+            // Its other arguments are read once. A text that is not parsed may be copied.
+            overlap => row.bytes(0) + row.bytes(0).min(TEXT_BYTES_MAX as u64).saturating_mul(overlap),
+        }
     }
 
     /// Bytes of the row's text times states of the pattern: the states that a search may visit. A regular expression
@@ -91,7 +111,7 @@ impl<'a> WeighedCall<'a> {
     /// Whether the rows together are too heavy for one part.
     pub(super) fn is_heavy(&self) -> bool {
         let weight = match self.growth {
-            None if self.states == 0 => self
+            None if self.states == 0 && self.overlap == 0 => self
                 .args
                 .iter()
                 .map(|arg| arg.total_bytes(self.rows))

@@ -3,8 +3,6 @@
 
 mod argument;
 
-use crate::parser::TEXT_BYTES_MAX;
-
 pub(in crate::functions) use argument::{Argument, ArgumentRow, Growth};
 
 /// Steps to compile one byte of a LIKE pattern.
@@ -103,11 +101,6 @@ pub(in crate::functions) fn containment(row: &ArgumentRow<'_>) -> u64 {
 /// Each character is compared with each of another text.
 pub(in crate::functions) fn edit_distance(row: &ArgumentRow<'_>) -> u64 {
     row.bytes(0).saturating_mul(row.bytes(1))
-}
-
-/// The fields of a text. Matching costs more than copying; longer texts are not matched.
-pub(in crate::functions) fn parsed(row: &ArgumentRow<'_>) -> u64 {
-    row.bytes(0).min(TEXT_BYTES_MAX as u64).saturating_mul(4)
 }
 
 /// A value written as JSON, in which a byte may take six.

@@ -22,10 +22,10 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
         .with(&[IsGenerated]),
     internal("parsed(text, format, argument, name)", "The fields of a text, as a parser reads it.")
-        .takes(Texts(&[])).with(&[IsGenerated]).grows(growth::parsed),
+        .takes(Texts(&[])).with(&[IsGenerated]),
     internal("parsed_part(parsed, field)", "A field of a text that was parsed.").with(&[IsGenerated]),
     internal("parsed_json(text, format, argument, name)", "The fields of a text, as a parser reads it, as JSON.")
-        .takes(Texts(&[])).with(&[IsGenerated]).grows(growth::parsed),
+        .takes(Texts(&[])).with(&[IsGenerated]),
     internal("failure_of(value)", "Why the computation of a value failed.").with(&[IsGenerated]),
     // Inserted when types are known.
     internal("json_items(json)", "The items of a list in JSON.").grows(growth::json),
