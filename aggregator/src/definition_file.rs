@@ -10,8 +10,8 @@
 //! above it. What the catalog has already stays as it is, so the same file changes nothing the second time. What the
 //! file does not name stays, too.
 //!
-//! A text that names a version by its number, `price@1`, needs the same number in the other catalog. So the file then has
-//! every version of that definition, and a catalog in which they would get other numbers refuses it.
+//! A text that names a version by its number, `price@1`, needs the same number in the other catalog. So the versions of
+//! such a definition are written with their numbers, `CREATE OR REPLACE FIELD events.price@1 AS …`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,43 +24,52 @@ use proto::{
 };
 use serde::Serialize;
 
-use crate::sql::{self, DefinitionChange, NewDefinition, Statement, TagTarget};
+use crate::{
+    deep_stack::on_deep_stack,
+    sql::{self, DefinitionChange, NewDefinition, Statement, TagTarget},
+};
 
 /// Bytes of a file: those of all definitions, and their names, notes and tags.
 pub(crate) const FILE_BYTES_MAX: usize = 2 * DEFINITIONS_BYTES_MAX;
-/// Bytes of a key of a name.
-const KEY_BYTES_MAX: usize = 512;
 /// Bytes of a statement beside the text of its definition.
 const STATEMENT_BYTES: usize = 16 << 10;
 
-/// The definitions of a catalog as a file: what a definition uses comes before it.
+/// A version of a definition.
+type Written<'a> = (&'a DefinitionId, u32);
+
+/// The definitions of a catalog as a file: what a version uses comes before it.
 pub(crate) fn export(catalog: &Catalog) -> String {
     let mut file = String::from("-- The definitions of Rachis. Apply them with: rachis definition apply -f FILE\n");
     let pinned = pinned(catalog);
-    for id in in_order_of_use(catalog) {
+    let ordered = in_order_of_use(catalog, &pinned);
+    let mut last_of: BTreeMap<&DefinitionId, u32> = BTreeMap::new();
+    last_of.extend(ordered.iter().copied());
+    let mut before = None;
+    for (id, number) in ordered {
         let Some(definition) = catalog.definitions.get(id) else {
             continue;
         };
-        file.push('\n');
-        let current = definition.current().number;
-        let is_written = |number: u32| pinned.contains(id) || definition.tags_of(number).next().is_some();
-        let others = definition.versions.iter().filter(|version| version.number != current);
-        let others = others.filter(|version| is_written(version.number));
-        // Versions that are named by number keep their order. The latest may be among them.
-        let mut versions: Vec<&DefinitionVersion> = others.chain([definition.current()]).collect();
-        if pinned.contains(id) {
-            versions.sort_by_key(|version| version.number);
+        let Some(version) = definition.numbered(number) else {
+            continue;
+        };
+        if before != Some(id) {
+            file.push('\n');
         }
-        let last = versions.last().map(|version| version.number);
-        for version in &versions {
-            file.push_str(&version.statement(id));
-            file.push_str(";\n");
-            for tag in definition.tags_of(version.number) {
-                if tag != LATEST || last != Some(version.number) {
-                    file.push_str(&set_tag(id, tag, LATEST));
-                    file.push_str(";\n");
-                }
-            }
+        before = Some(id);
+        let numbered = pinned.contains(id).then_some(number);
+        file.push_str(&id.create_statement(&version.text, version.note.as_deref(), numbered));
+        file.push_str(";\n");
+        let (here, current) = (
+            numbered.map_or(LATEST.to_owned(), |number| number.to_string()),
+            definition.current(),
+        );
+        let mut tag = |tag: &str, to: &str| file.push_str(&format!("{};\n", set_tag(id, tag, to)));
+        for name in definition.tags_of(number).filter(|name| *name != LATEST) {
+            tag(name, &here);
+        }
+        // The latest version is the last one, unless numbers decide about their order.
+        if last_of.get(id) == Some(&number) && current.number != number {
+            tag(LATEST, &current.number.to_string());
         }
     }
     file
@@ -78,34 +87,95 @@ fn pinned(catalog: &Catalog) -> BTreeSet<&DefinitionId> {
         .collect()
 }
 
-/// All definitions, each after those that its versions in use use.
-fn in_order_of_use(catalog: &Catalog) -> Vec<&DefinitionId> {
-    let mut uses: BTreeMap<&DefinitionId, BTreeSet<&DefinitionId>> = BTreeMap::new();
-    for version in catalog.versions_in_use() {
-        let used = catalog.uses_of(version).map(|(id, _)| id).filter(|id| *id != version.0);
-        uses.entry(version.0).or_default().extend(used);
+/// The versions in use, each after those that it uses, and the latest one of a definition last. Those that are named by
+/// number keep the order of their numbers.
+fn in_order_of_use<'a>(catalog: &'a Catalog, pinned: &BTreeSet<&DefinitionId>) -> Vec<Written<'a>> {
+    let in_use = catalog.versions_in_use();
+    let mut versions: BTreeMap<&DefinitionId, Vec<u32>> = BTreeMap::new();
+    for (id, number) in &in_use {
+        versions.entry(*id).or_default().push(*number);
     }
-    let (mut ordered, mut placed) = (Vec::new(), BTreeSet::new());
-    let mut ids: Vec<&DefinitionId> = catalog.definitions.keys().collect();
+    for (id, numbers) in &mut versions {
+        let current = catalog
+            .definitions
+            .get(*id)
+            .map(|definition| definition.current().number);
+        if !pinned.contains(*id) {
+            numbers.sort_by_key(|number| (Some(*number) == current, *number));
+        }
+    }
+    let mut order = Order {
+        catalog,
+        versions: &versions,
+        placed: BTreeSet::new(),
+        ordered: Vec::new(),
+        waiting: BTreeSet::new(),
+    };
+    let mut ids: Vec<&DefinitionId> = versions.keys().copied().collect();
     ids.sort_by_key(|id| (DefinitionKind::ALL.iter().position(|kind| *kind == id.kind), *id));
-    for id in ids {
-        place(id, &uses, &mut placed, &mut ordered);
-    }
-    ordered
+    on_deep_stack(|| {
+        for id in ids {
+            for number in versions.get(id).into_iter().flatten() {
+                order.place((id, *number));
+            }
+        }
+    });
+    order.ordered
 }
 
-fn place<'a>(
-    id: &'a DefinitionId,
-    uses: &BTreeMap<&'a DefinitionId, BTreeSet<&'a DefinitionId>>,
-    placed: &mut BTreeSet<&'a DefinitionId>,
-    ordered: &mut Vec<&'a DefinitionId>,
-) {
-    // Versions of two definitions may use each other; the depth is limited, as that of definitions is.
-    if placed.insert(id) {
-        for used in uses.get(id).into_iter().flatten() {
-            place(used, uses, placed, ordered);
+struct Order<'a, 'v> {
+    catalog: &'a Catalog,
+    /// The versions of each definition, in their order.
+    versions: &'v BTreeMap<&'a DefinitionId, Vec<u32>>,
+    /// Those that are ordered, or wait for what they use.
+    placed: BTreeSet<Written<'a>>,
+    ordered: Vec<Written<'a>>,
+    waiting: BTreeSet<Written<'a>>,
+}
+
+impl<'a> Order<'a, '_> {
+    /// Places a version after those that it uses, and then the next ones of its definition, unless they use one that
+    /// waits for this. How deep versions use each other is limited.
+    fn place(&mut self, version: Written<'a>) {
+        let mut next = Some(version);
+        while let Some(version) = next.filter(|version| self.placed.insert(*version)) {
+            self.waiting.insert(version);
+            for needed in self.needed_by(version) {
+                self.place(needed);
+            }
+            self.waiting.remove(&version);
+            self.ordered.push(version);
+            let (id, number) = version;
+            let own = self.versions.get(id).into_iter().flatten().copied();
+            let following = own.skip_while(|own| *own != number).nth(1);
+            next = following.map(|next| (id, next)).filter(|next| self.is_free(*next));
         }
-        ordered.push(id);
+    }
+
+    /// Whether nothing that a version needs waits.
+    fn is_free(&self, version: Written<'a>) -> bool {
+        let (mut open, mut seen) = (vec![version], BTreeSet::new());
+        while let Some(version) = open.pop() {
+            if self.waiting.contains(&version) {
+                return false;
+            }
+            if !self.placed.contains(&version) && seen.insert(version) {
+                open.extend(self.needed_by(version));
+            }
+        }
+        true
+    }
+
+    /// The version before, and those that a version uses.
+    fn needed_by(&self, version: Written<'a>) -> Vec<Written<'a>> {
+        let (id, number) = version;
+        let own = self.versions.get(id).into_iter().flatten().copied();
+        let before = own.take_while(|own| *own != number).last().map(|before| (id, before));
+        let uses = self.catalog.uses_of(version);
+        before
+            .into_iter()
+            .chain(uses.map(|(used, version)| (used, version.number)))
+            .collect()
     }
 }
 
@@ -114,12 +184,21 @@ fn place<'a>(
 struct Wanted {
     /// Its texts, in order.
     texts: Vec<NewDefinition>,
-    /// The index of the text that has each tag.
-    tags: BTreeMap<String, usize>,
+    /// Where each tag is.
+    tags: BTreeMap<String, TagPlace>,
+}
+
+/// Where a tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TagPlace {
+    /// On a text of the file, by its index.
+    Text(usize),
+    /// On a version, by its number.
+    Version(u32),
 }
 
 /// One change that a file asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Step {
     /// The definition, as a statement names it.
     pub definition: String,
@@ -127,15 +206,17 @@ pub(crate) struct Step {
     pub action: String,
     /// The statement that does it.
     pub statement: String,
+    /// The same, parsed.
+    #[serde(skip)]
+    pub change: DefinitionChange,
 }
 
 /// The definitions that a file has.
 #[derive(Default)]
 pub(crate) struct DefinitionFile {
-    /// In the order of the file.
-    definitions: Vec<(DefinitionId, Wanted)>,
-    /// The place of each.
-    places: BTreeMap<DefinitionId, usize>,
+    wanted: BTreeMap<DefinitionId, Wanted>,
+    /// The texts in the order of the file: the definition of each, and the index of the text within it.
+    order: Vec<(DefinitionId, usize)>,
 }
 
 impl DefinitionFile {
@@ -143,9 +224,9 @@ impl DefinitionFile {
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let mut file = Self::default();
         for (number, statement) in sql::statements(text).into_iter().enumerate() {
-            file.add(statement).map_err(|mut problem| {
-                problem.detail = format!("statement {} of the file: {}", number + 1, problem.detail);
-                problem
+            file.add(statement).map_err(|problem| Problem {
+                detail: format!("statement {} of the file: {}", number + 1, problem.detail),
+                ..problem
             })?;
         }
         Ok(file)
@@ -155,7 +236,7 @@ impl DefinitionFile {
         let unexpected = || {
             Problem::new(
                 Code::BadSql,
-                "a file of definitions has only CREATE, and ALTER … SET TAG … TO latest",
+                "a file of definitions has only CREATE and ALTER … SET TAG",
             )
             .hint("rachis definition export writes such a file")
         };
@@ -163,176 +244,138 @@ impl DefinitionFile {
             return Err(unexpected());
         };
         match change {
-            DefinitionChange::Define(new) => self.wanted(&new.id.clone())?.texts.push(new),
+            DefinitionChange::Define(new) => {
+                let id = new.id.clone();
+                let wanted = self.wanted.entry(id.clone()).or_default();
+                self.order.push((id, wanted.texts.len()));
+                wanted.texts.push(NewDefinition { replace: true, ..new });
+                if self.wanted.len() > DEFINITIONS_MAX {
+                    let detail = format!("the file has over {DEFINITIONS_MAX} definitions");
+                    return Err(Problem::new(Code::TooComplex, detail));
+                }
+            }
             DefinitionChange::MoveTag {
                 id,
                 tag,
                 to: TagTarget::Version(to),
                 from: None,
-            } if to == VersionRef::latest() => {
-                let wanted = self.wanted(&id)?;
-                let last = wanted.texts.len().checked_sub(1).ok_or_else(|| {
+            } => {
+                let above = self.wanted.get_mut(&id).filter(|wanted| !wanted.texts.is_empty());
+                let wanted = above.ok_or_else(|| {
                     Problem::new(Code::BadSql, format!("tag {tag} of {id} comes before its text"))
                         .hint("a tag is on the text above it")
                 })?;
-                wanted.tags.insert(tag, last);
+                let place = match to {
+                    VersionRef::Number(number) => TagPlace::Version(number),
+                    to if to == VersionRef::latest() => TagPlace::Text(wanted.texts.len() - 1),
+                    VersionRef::Tag(_) => return Err(unexpected()),
+                };
+                wanted.tags.insert(tag, place);
             }
             _ => return Err(unexpected()),
         }
         Ok(())
     }
 
-    fn wanted(&mut self, id: &DefinitionId) -> Result<&mut Wanted, Problem> {
-        let place = *self.places.entry(id.clone()).or_insert(self.definitions.len());
-        if place == self.definitions.len() {
-            if place >= DEFINITIONS_MAX {
-                let detail = format!("the file has over {DEFINITIONS_MAX} definitions");
-                return Err(Problem::new(Code::TooComplex, detail));
-            }
-            self.definitions.push((id.clone(), Wanted::default()));
-        }
-        Ok(&mut self.definitions[place].1)
-    }
-
-    /// The changes that the catalog lacks. Fails if a version that the file names by its number would get another one.
-    pub(crate) fn steps(&self, catalog: &Catalog) -> Result<Vec<Step>, Problem> {
-        let named = self.named_by_number();
+    /// The changes that the catalog lacks, in the order of the file.
+    pub(crate) fn steps(&self, catalog: &Catalog) -> Vec<Step> {
+        let versions = |(id, wanted): (_, &Wanted)| {
+            let next = catalog.next_definition_number(id);
+            (id, wanted.versions(catalog.definitions.get(id), next))
+        };
+        let versions: BTreeMap<&DefinitionId, Vec<(u32, bool)>> = self.wanted.iter().map(versions).collect();
         let mut steps = Vec::new();
-        for (id, wanted) in &self.definitions {
-            let definition = catalog.definitions.get(id);
-            let last_key = id.name.to_lowercase();
-            let last_key = last_key
-                .trim_end_matches('"')
-                .rsplit(['.', '"'])
-                .next()
-                .unwrap_or_default();
-            // A latest version that is not the last text is found by its number, too.
-            if named.contains(last_key) || wanted.is_older_text_latest() {
-                wanted.check_numbers(id, definition, catalog.retired.get(id).copied())?;
-            }
-            steps.extend(wanted.steps(id, definition));
-        }
-        Ok(steps)
-    }
-
-    /// The names before an `@` and a number, in lower case: what the texts of the file seem to name by number.
-    fn named_by_number(&self) -> BTreeSet<String> {
-        let texts = self.definitions.iter().flat_map(|(_, wanted)| &wanted.texts);
-        let mut names = BTreeSet::new();
-        for text in texts {
-            let text = text.text.to_lowercase();
-            for (at, _) in text.match_indices('@') {
-                let (before, after) = (&text[..at], &text[at + 1..]);
-                if after.starts_with(|first: char| first.is_ascii_digit()) {
-                    let word = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
-                    // Within quotes, a name may have any characters.
-                    let quoted = before
-                        .get(at.saturating_sub(KEY_BYTES_MAX)..)
-                        .unwrap_or(before)
-                        .rsplit('"');
-                    let found = word.take(1).chain(quoted.take(1));
-                    names.extend(found.map(str::to_owned));
-                }
+        for (id, index) in &self.order {
+            if let (Some(wanted), Some(versions)) = (self.wanted.get(id), versions.get(id)) {
+                wanted.steps(id, *index, catalog.definitions.get(id), versions, &mut steps);
             }
         }
-        names
+        steps
     }
 }
 
 impl Wanted {
-    /// Whether the latest version is not the last text.
-    fn is_older_text_latest(&self) -> bool {
-        self.tags.get(LATEST).is_some_and(|index| index + 1 < self.texts.len())
-    }
-
-    /// Checks that each text has, or will have, its place in the file as its number.
-    fn check_numbers(
+    /// The changes for one text, its tags and, if it is the last text, the other tags.
+    fn steps(
         &self,
         id: &DefinitionId,
+        index: usize,
         definition: Option<&Definition>,
-        retired: Option<u32>,
-    ) -> Result<(), Problem> {
-        let last = definition.and_then(|definition| definition.versions.last());
-        let mut next = 1 + last.map(|version| version.number).or(retired).unwrap_or(0);
-        for (index, text) in self.texts.iter().enumerate() {
-            let wanted = index as u32 + 1;
-            let known = definition.and_then(|definition| definition.numbered(wanted));
-            let has = known.is_some_and(|known| known.text == text.text && known.note == text.note);
-            if !has && next != wanted {
-                return Err(Problem::new(
-                    Code::Conflict,
-                    format!("version {wanted} of {id} in the file would get another number in this catalog"),
-                )
-                .hint("name a tag instead of a number in what uses it, for example price@prod, and put its latest text last"));
-            }
-            next += u32::from(!has);
-        }
-        Ok(())
-    }
-
-    fn steps(&self, id: &DefinitionId, definition: Option<&Definition>) -> Vec<Step> {
-        let known: Vec<Option<u32>> = (0..self.texts.len())
-            .map(|index| self.number_of(index, definition))
-            .collect();
-        let mut steps = Vec::new();
-        for (index, (text, number)) in self.texts.iter().zip(&known).enumerate() {
-            if number.is_none() {
-                let action = if definition.is_none() && index == 0 {
-                    "create"
-                } else {
-                    "new version"
-                };
-                steps.push(Step {
-                    definition: id.to_string(),
-                    action: action.to_owned(),
-                    statement: id.create_statement(&text.text, text.note.as_deref()),
-                });
-            }
-            // The number of a new version is not known before it is created.
-            let to = number.map_or(VersionRef::latest(), VersionRef::Number);
-            let tags = self.tags.iter().filter(|(tag, at)| **at == index && *tag != LATEST);
-            for (tag, _) in tags {
-                let now = definition.and_then(|definition| definition.version(&VersionRef::Tag(tag.clone())));
-                if number.is_none() || now.map(|version| version.number) != *number {
-                    steps.push(moved(id, tag, &to));
-                }
-            }
-        }
-        // A new version is the latest; another one has to become it again.
-        let last = self.texts.len().saturating_sub(1);
-        let wanted = self.tags.get(LATEST).copied().unwrap_or(last);
-        let number = known.get(wanted).copied().flatten();
-        let is_latest = match number {
-            Some(number) => {
-                definition.is_some_and(|definition| definition.current().number == number) && !known.contains(&None)
-            }
-            None => known.iter().rposition(Option::is_none) == Some(wanted),
+        versions: &[(u32, bool)],
+        steps: &mut Vec<Step>,
+    ) {
+        let (Some(text), Some((number, is_known))) = (self.texts.get(index), versions.get(index)) else {
+            return;
         };
-        if !is_latest {
-            // The number of a version that is created here, if it is not the last one, follows from its place.
-            let number = number.unwrap_or(wanted as u32 + 1);
-            steps.push(moved(id, LATEST, &VersionRef::Number(number)));
+        if !is_known {
+            let is_first = definition.is_none() && index == 0;
+            steps.push(Step {
+                definition: id.to_string(),
+                action: if is_first { "create" } else { "new version" }.to_owned(),
+                statement: id.create_statement(&text.text, text.note.as_deref(), text.number),
+                change: DefinitionChange::Define(text.clone()),
+            });
         }
-        steps
+        let is_last = index + 1 == self.texts.len();
+        for (tag, place) in self.tags.iter().filter(|(tag, _)| *tag != LATEST) {
+            let to = match place {
+                TagPlace::Text(at) if *at == index => *number,
+                TagPlace::Version(to) if to == number || is_last && !versions.iter().any(|(known, _)| known == to) => {
+                    *to
+                }
+                _ => continue,
+            };
+            let now = definition.and_then(|definition| definition.version(&VersionRef::Tag(tag.clone())));
+            if now.map(|version| version.number) != Some(to) {
+                steps.push(moved(id, tag, to));
+            }
+        }
+        if is_last {
+            let wanted = match self.tags.get(LATEST) {
+                Some(TagPlace::Version(number)) => Some(*number),
+                Some(TagPlace::Text(at)) => versions.get(*at).map(|(number, _)| *number),
+                None => Some(*number),
+            };
+            // A new version is the latest; another one has to become it again.
+            let created = versions.iter().rev().find(|(_, is_known)| !is_known);
+            let created = created.map(|(number, _)| *number);
+            let now = created.or(definition.map(|definition| definition.current().number));
+            if let Some(wanted) = wanted.filter(|wanted| now != Some(*wanted)) {
+                steps.push(moved(id, LATEST, wanted));
+            }
+        }
     }
 
-    /// The version with a text and note of the file. Of several, the one at the same place, or with the tags, or the last.
+    /// The number that each text has or will have, and whether the catalog has it.
+    fn versions(&self, definition: Option<&Definition>, mut next: u32) -> Vec<(u32, bool)> {
+        let mut versions = Vec::with_capacity(self.texts.len());
+        for (index, text) in self.texts.iter().enumerate() {
+            let known = self.number_of(index, definition);
+            let number = known.or(text.number).unwrap_or(next);
+            if known.is_none() {
+                next = next.max(number.saturating_add(1));
+            }
+            versions.push((number, known.is_some()));
+        }
+        versions
+    }
+
+    /// The version with a text and note of the file, and with its number if it has one. Of several, the one with the tags,
+    /// or at the same place, or the last.
     fn number_of(&self, index: usize, definition: Option<&Definition>) -> Option<u32> {
         let (definition, text) = (definition?, self.texts.get(index)?);
-        let is_same = |version: &&DefinitionVersion| version.text == text.text && version.note == text.note;
-        let same: Vec<u32> = definition
-            .versions
-            .iter()
-            .filter(is_same)
-            .map(|version| version.number)
-            .collect();
-        let tags = self
-            .tags
-            .iter()
-            .filter(|(_, at)| **at == index)
-            .map(|(tag, _)| tag.clone());
+        let is_same = |version: &&DefinitionVersion| {
+            version.text == text.text
+                && version.note == text.note
+                && text.number.is_none_or(|number| version.number == number)
+        };
+        let same = definition.versions.iter().filter(is_same);
+        let same: Vec<u32> = same.map(|version| version.number).collect();
+        let tags = self.tags.iter().filter(|(_, place)| **place == TagPlace::Text(index));
         let is_latest = !self.tags.contains_key(LATEST) && index + 1 == self.texts.len();
-        let tags = tags.chain(is_latest.then(|| LATEST.to_owned()));
+        let tags = tags
+            .map(|(tag, _)| tag.clone())
+            .chain(is_latest.then(|| LATEST.to_owned()));
         let mut tagged = tags.filter_map(|tag| Some(definition.version(&VersionRef::Tag(tag))?.number));
         let at_place = Some(index as u32 + 1).filter(|number| same.contains(number));
         tagged
@@ -342,13 +385,17 @@ impl Wanted {
     }
 }
 
-fn moved(id: &DefinitionId, tag: &str, to: &VersionRef) -> Step {
-    let to = to.to_string();
-    let to = to.trim_start_matches('@');
+fn moved(id: &DefinitionId, tag: &str, to: u32) -> Step {
     Step {
         definition: id.to_string(),
         action: format!("move {tag} to {to}"),
-        statement: set_tag(id, tag, to),
+        statement: set_tag(id, tag, &to.to_string()),
+        change: DefinitionChange::MoveTag {
+            id: id.clone(),
+            tag: tag.to_owned(),
+            to: TagTarget::Version(VersionRef::Number(to)),
+            from: None,
+        },
     }
 }
 

@@ -27,8 +27,12 @@ pub const SOURCES_MAX: usize = 1_000;
 pub const DEFINITIONS_MAX: usize = 10_000;
 /// Versions of one definition.
 pub const DEFINITION_VERSIONS_MAX: usize = 1_000;
-/// Bytes of the texts of all versions of all definitions.
-pub const DEFINITIONS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of all definitions: of each version its text, its note and the names that it uses.
+pub const DEFINITIONS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the name of a definition.
+pub const DEFINITION_NAME_BYTES_MAX: usize = 512;
+/// Dropped names whose last version numbers are known.
+pub const RETIRED_NAMES_MAX: usize = 10_000;
 /// Tags of one definition.
 pub const DEFINITION_TAGS_MAX: usize = 64;
 /// How deep definitions may use each other.

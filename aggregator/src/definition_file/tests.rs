@@ -32,6 +32,7 @@ fn function(name: &str, text: &str, uses: &[&str]) -> Change {
         replace: true,
         note: None,
         author: None,
+        number: None,
     }
 }
 
@@ -66,10 +67,7 @@ CREATE OR REPLACE FUNCTION a () RETURNS int AS z();
 ";
 
 fn actions(file: &str, catalog: &Catalog) -> Vec<String> {
-    let steps = DefinitionFile::parse(file)
-        .expect("a file")
-        .steps(catalog)
-        .expect("steps");
+    let steps = DefinitionFile::parse(file).expect("a file").steps(catalog);
     let shown = |step: &Step| format!("{}: {}", step.definition, step.action);
     steps.iter().map(shown).collect()
 }
@@ -83,7 +81,7 @@ fn what_is_exported_changes_nothing_where_it_came_from_and_creates_all_elsewhere
         actions(FILE, &Catalog::default()),
         [
             "function z: create",
-            "function z: move prod to latest",
+            "function z: move prod to 1",
             "function z: new version",
             "function a: create"
         ]
@@ -99,10 +97,7 @@ fn a_file_moves_tags_to_versions_that_exist() {
         actions(&spaced, &two_functions()),
         ["function z: move old-one to 1", "function z: move latest to 1"]
     );
-    let steps = DefinitionFile::parse(&spaced)
-        .expect("a file")
-        .steps(&two_functions())
-        .expect("steps");
+    let steps = DefinitionFile::parse(&spaced).expect("a file").steps(&two_functions());
     assert_eq!(steps[0].statement, "ALTER FUNCTION z SET TAG \"old-one\" TO 1");
 }
 
@@ -112,7 +107,10 @@ fn a_file_has_definitions_only() {
         ("DROP VIEW a", "only CREATE"),
         ("CREATE VIEW a AS SELECT 1; SELECT 1", "statement 2 of the file"),
         ("ALTER VIEW a SET TAG x TO latest", "comes before its text"),
-        ("CREATE VIEW a AS SELECT 1; ALTER VIEW a SET TAG x TO 1", "only CREATE"),
+        (
+            "CREATE VIEW a AS SELECT 1; ALTER VIEW a SET TAG x TO prod",
+            "only CREATE",
+        ),
         ("CREATE THING a", "CREATE THING is not supported"),
     ] {
         let Err(problem) = DefinitionFile::parse(file) else {
@@ -141,27 +139,83 @@ fn pinned_catalog() -> Catalog {
     ])
 }
 
+const PINNED: &str = "-- The definitions of Rachis. Apply them with: rachis definition apply -f FILE
+
+CREATE OR REPLACE FUNCTION z@1 () RETURNS int AS 1;
+ALTER FUNCTION z SET TAG prod TO 1;
+CREATE OR REPLACE FUNCTION z@2 () RETURNS int AS 2;
+
+CREATE OR REPLACE FUNCTION a () RETURNS int AS z@1();
+";
+
 #[test]
-fn versions_that_are_named_by_number_keep_their_numbers_or_the_file_is_refused() {
-    let (catalog, file) = (pinned_catalog(), export(&pinned_catalog()));
-    assert!(actions(&file, &catalog).is_empty(), "{file}");
+fn versions_that_are_named_by_number_keep_their_numbers() {
+    let catalog = pinned_catalog();
+    assert_eq!(export(&catalog), PINNED);
+    assert!(actions(PINNED, &catalog).is_empty());
+    assert_eq!(
+        actions(PINNED, &Catalog::default()),
+        [
+            "function z: create",
+            "function z: move prod to 1",
+            "function z: new version",
+            "function a: create"
+        ]
+    );
+    let steps = DefinitionFile::parse(PINNED)
+        .expect("a file")
+        .steps(&Catalog::default());
+    assert!(matches!(&steps[2].change, DefinitionChange::Define(new) if new.number == Some(2)));
+    // Where the number has another text, the catalog refuses the change.
+    let others = DefinitionFile::parse(PINNED)
+        .expect("a file")
+        .steps(&two_functions_of_other_texts());
+    assert_eq!(others[0].action, "new version");
+}
+
+/// `g` uses the first version of `f`, and the second version of `f` uses `g`. The latest version of `f` is the first.
+#[test]
+fn versions_that_use_each_other_are_written_one_after_another() {
+    let used = |name: &str, version: VersionRef| DefinitionUse {
+        id: DefinitionId::global(DefinitionKind::Function, name),
+        version,
+    };
+    let using = |name: &str, text: &str, used: DefinitionUse| {
+        let mut change = function(name, text, &[]);
+        if let Change::Define { uses, .. } = &mut change {
+            uses.push(used);
+        }
+        change
+    };
+    let catalog = catalog(vec![
+        function("f", "() RETURNS int AS 1", &[]),
+        using("g", "() RETURNS int AS f@1()", used("f", VersionRef::Number(1))),
+        using("f", "() RETURNS int AS g()", used("g", VersionRef::latest())),
+        tagged("f", "next", 2),
+        tagged("f", "latest", 1),
+    ]);
+    let file = export(&catalog);
+    let expected = "
+CREATE OR REPLACE FUNCTION f@1 () RETURNS int AS 1;
+
+CREATE OR REPLACE FUNCTION g () RETURNS int AS f@1();
+
+CREATE OR REPLACE FUNCTION f@2 () RETURNS int AS g();
+ALTER FUNCTION f SET TAG next TO 2;
+ALTER FUNCTION f SET TAG latest TO 1;
+";
+    assert!(file.ends_with(expected), "{file}");
+    assert!(actions(&file, &catalog).is_empty());
     assert_eq!(
         actions(&file, &Catalog::default()),
         [
-            "function z: create",
-            "function z: move prod to latest",
-            "function z: new version",
-            "function z: new version",
-            "function z: move latest to 2",
-            "function a: create"
-        ],
-        "{file}"
+            "function f: create",
+            "function g: create",
+            "function f: new version",
+            "function f: move next to 2",
+            "function f: move latest to 1"
+        ]
     );
-    let refused = DefinitionFile::parse(&file)
-        .expect("a file")
-        .steps(&two_functions_of_other_texts());
-    let problem = refused.expect_err("version 1 has another text there");
-    assert!(problem.to_string().contains("would get another number"), "{problem}");
 }
 
 fn two_functions_of_other_texts() -> Catalog {

@@ -7,7 +7,6 @@ mod answer_writer;
 mod byte_budget;
 mod collections;
 mod connections;
-mod definitions;
 mod grpc;
 mod http;
 mod names;

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -39,6 +39,8 @@ pub(super) struct QueryContext {
     pub report: QueryReport,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
+    /// Whether a change of the catalog was proposed, and its outcome is not known yet.
+    is_changing: AtomicBool,
 }
 
 impl QueryContext {
@@ -67,6 +69,7 @@ impl QueryContext {
             report,
             scans,
             ended: Arc::default(),
+            is_changing: AtomicBool::new(false),
         })
     }
 
@@ -83,6 +86,26 @@ impl QueryContext {
     /// Why the query must end now, if it must.
     pub(super) fn interrupted(&self) -> Option<Problem> {
         interrupted(&self.ended, &self.cancel, &self.time)
+    }
+
+    /// Waits for the outcome of a proposed change. If the query ends before, the outcome is unknown.
+    pub(super) async fn uninterrupted<T>(&self, proposal: impl Future<Output = T>) -> T {
+        self.is_changing.store(true, Ordering::Relaxed);
+        let outcome = proposal.await;
+        self.is_changing.store(false, Ordering::Relaxed);
+        outcome
+    }
+
+    /// The problem of a query that ended for a reason: if it waited for the outcome of a change, that is what matters.
+    pub(super) fn ended_by(&self, why: Problem) -> Problem {
+        match self.is_changing.load(Ordering::Relaxed) {
+            true => Problem::new(
+                Code::UnknownOutcome,
+                format!("the change may or may not have been made: {}", why.detail),
+            )
+            .hint("look at the definition before you repeat the change"),
+            false => why,
+        }
     }
 
     /// Ends the query for a reason that lies with this node, such as its memory. The first reason wins.

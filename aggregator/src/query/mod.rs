@@ -69,7 +69,10 @@ pub(crate) use self::find_collection::{find_collection, no_collection};
 pub(crate) use self::statement_shape::parameter;
 pub(crate) use self::system::CollectionFields;
 use self::{admission::QuerySlot, context::QueryContext, registry::RegisteredQuery};
-use crate::answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery};
+use crate::{
+    answer::{Answer, QueryOptions, SearchAnswer, SearchQuery, SqlQuery},
+    definition_file::Step,
+};
 
 impl Engine {
     /// Runs a SQL statement.
@@ -86,6 +89,32 @@ impl Engine {
             if let Err(problem) = run::guarded(&context, work).await {
                 sender.fail(problem).await;
             }
+        });
+        answer.await
+    }
+
+    /// Makes the changes of definitions that a file asks for: all, or none. With `dry_run`, they are only checked.
+    pub(crate) async fn apply_definitions(
+        self: &Arc<Self>,
+        file: String,
+        author: Option<String>,
+        dry_run: bool,
+    ) -> Result<Vec<Step>, Problem> {
+        let options = QueryOptions {
+            timeout: Some(self.options.timeout_max),
+            ..QueryOptions::default()
+        };
+        let (context, slot) = self
+            .admit(&options, "apply a file of definitions", Instant::now())
+            .await?;
+        let (sender, answer) = run::single_answer_channel(&context);
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let work = definitions::apply(&engine, &context, &file, author.as_deref(), dry_run);
+            let result = run::guarded(&context, work).await;
+            drop(slot);
+            // The send fails if the client is gone, which needs no handling.
+            let _ = sender.send(result);
         });
         answer.await
     }

@@ -86,8 +86,8 @@ pub(super) async fn guarded<T>(
     let started = Instant::now();
     let result = tokio::select! {
         biased;
-        () = context.cancel.cancelled() => Err(context.interrupted().unwrap_or_else(cancelled)),
-        () = context.time.passed(Duration::ZERO) => Err(timed_out()),
+        () = context.cancel.cancelled() => Err(context.ended_by(context.interrupted().unwrap_or_else(cancelled))),
+        () = context.time.passed(Duration::ZERO) => Err(context.ended_by(timed_out())),
         result = AssertUnwindSafe(work).catch_unwind() => result.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))),
     };
     let outcome = result

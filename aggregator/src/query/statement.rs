@@ -70,12 +70,17 @@ pub(super) async fn run(
         Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
         Statement::ChangeDefinition(change) => definitions::change(engine, context, &change, author).await,
         Statement::Call { id, version, arguments } => {
-            let bound = definitions::called(&engine.catalog(), &id, &version, arguments, &request.parameters)?;
+            let bound = definitions::called(&catalog, &id, &version, arguments, &request.parameters)?;
             let request = SqlQuery {
                 parameters: bound.parameters,
                 ..request.clone()
             };
-            select(engine, context, &request, &bound.query).await
+            // Under the same catalog: the text must not meet other definitions than it was read with.
+            let names = sql::collections(&bound.query, &catalog)?;
+            let read_views = open(context, &catalog, &names, &request).await?;
+            let prepared = prepare(engine, context, &request, None, &bound.query, Some(read_views)).await?;
+            let (read_views, planned, rows_max) = prepared;
+            execute(read_views, planned.executable, rows_max)
         }
         Statement::Diff(wanted) => definitions::diff(engine, context, request, &wanted).await,
         Statement::Try { new, limit } => definitions::try_definition(engine, context, request, &new, limit).await,

@@ -28,7 +28,13 @@ use crate::typing::is_aggregate;
 /// Checks a new definition or a new version of one. Returns what it uses, the query to plan as a check, and warnings for
 /// the user.
 pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result<ResolvedDefinition, Problem> {
-    let NewDefinition { id, text, replace, .. } = new;
+    let NewDefinition {
+        id,
+        text,
+        replace,
+        number,
+        ..
+    } = new;
     if text.len() > DEFINITION_BYTES_MAX {
         return Err(Problem::new(
             Code::TooComplex,
@@ -41,7 +47,7 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
         return Err(Problem::new(Code::Conflict, format!("{id} already exists"))
             .hint("use CREATE OR REPLACE to create a new version"));
     }
-    let (catalog, number) = catalog_with(context.catalog(), id, text);
+    let (catalog, number) = catalog_with(context.catalog(), id, text, *number);
     let mut warnings = check_name(id, context)?;
     // Resolving the text alone reports errors with their position. Only the expansion finds cycles and definitions that
     // are nested too deeply.
@@ -178,13 +184,11 @@ pub(super) fn collections_of(
 }
 
 /// The catalog with the new version, so that a definition that uses itself is found; and the number of the version.
-pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
+pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str, number: Option<u32>) -> (Catalog, u32) {
     let mut next = catalog.clone();
-    let last = next
-        .definitions
-        .get(id)
-        .and_then(|definition| definition.versions.last());
-    let number = last.map_or(1, |version| version.number + 1);
+    let free = next.next_definition_number(id);
+    // Whether it is free is decided later.
+    let number = number.filter(|number| *number > free).unwrap_or(free);
     let version = DefinitionVersion {
         number,
         text: text.to_owned(),
@@ -196,6 +200,7 @@ pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> 
     let definition = next.definitions.entry(id.clone()).or_insert_with(|| Definition {
         versions: vec![],
         tags: BTreeMap::new(),
+        former_names: BTreeMap::new(),
     });
     definition.versions.push(version);
     definition.tags.remove(LATEST);
@@ -215,10 +220,16 @@ pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Resu
             let collection = collection_of(id)?;
             let path = check_field_name(id, collection, catalog)?;
             let names = CollectionNames::new(collection, catalog, context.paths(collection));
-            Ok(match names.stored_path(&path) {
+            let mut warnings = match names.stored_path(&path) {
                 Some(ResolvedName::Path(path, _)) => vec![hidden_path_warning(id, &path)],
                 _ => Vec::new(),
-            })
+            };
+            warnings.extend(
+                names
+                    .defined_below(&path)
+                    .map(|below| format!("{below} stays a definition of its own: it is not a part of {}", id.name)),
+            );
+            Ok(warnings)
         }
         DefinitionKind::Function => match registry::function(&id.name).is_some() || is_aggregate(&id.name) {
             true => Err(

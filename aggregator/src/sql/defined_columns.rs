@@ -28,7 +28,8 @@ pub(crate) struct DefinedColumn {
 pub(crate) fn defined_columns(catalog: &Catalog, collection: &CollectionName) -> Vec<DefinedColumn> {
     on_deep_stack(|| {
         let mut columns = Vec::new();
-        for (id, version) in catalog.columns(collection) {
+        for (id, definition) in catalog.columns(collection) {
+            let version = definition.current();
             columns.push(column(id, version, None, None));
             if id.kind == DefinitionKind::Parser {
                 columns.extend(parts(id, version));

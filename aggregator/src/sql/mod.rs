@@ -79,7 +79,7 @@ pub(crate) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
 
 /// The catalog with a further version of a definition, which is its latest. Also returns the number of the version.
 pub(crate) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
-    define::catalog_with(catalog, id, text)
+    define::catalog_with(catalog, id, text, None)
 }
 
 /// Checks that the name of a definition is free for use. Returns warnings for the user: that a field hides a path.

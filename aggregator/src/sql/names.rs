@@ -125,6 +125,13 @@ impl CollectionNames {
         Some(ResolvedName::Defined(id, rest.to_vec()))
     }
 
+    /// A field or a parser whose name begins with a path, if there is one.
+    pub(super) fn defined_below(&self, path: &Path) -> Option<&Path> {
+        let steps = path.steps();
+        let is_below = |name: &&Path| name.steps().len() > steps.len() && name.steps().starts_with(steps);
+        self.defined.keys().find(is_below)
+    }
+
     fn exact_path(&self, path: &Path) -> Option<ResolvedName> {
         let keys = without_indexes(path);
         let kinds = self.kinds(&keys)?;

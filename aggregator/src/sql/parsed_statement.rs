@@ -142,6 +142,8 @@ pub(crate) struct NewDefinition {
     pub replace: bool,
     /// COMMENT.
     pub note: Option<String>,
+    /// The number after the `@` of the name.
+    pub number: Option<u32>,
 }
 
 /// The arguments of a call, in order.

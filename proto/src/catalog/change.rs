@@ -18,10 +18,13 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 2;
+pub const CATALOG_RULES_LEVEL: u16 = 3;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
+/// From this level on, several definitions change together, a new version may name its number, a renamed definition may get
+/// its name back, and all that definitions take is limited, not only their texts. There are parsers.
+const BATCHES_LEVEL: u16 = 3;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -82,6 +85,9 @@ pub enum Change {
         note: Option<String>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         author: Option<String>,
+        /// The number of the version. Without it, the next one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u32>,
     },
     /// Moves a tag to a version, or removes it. With `from`, only if that version has it.
     SetTag {
@@ -97,6 +103,8 @@ pub enum Change {
     RenameDefinition { id: DefinitionId, to: String },
     /// Drops a definition; refused while another one uses it. With `if_exists`, a missing definition is not an error.
     Undefine { id: DefinitionId, if_exists: bool },
+    /// Changes of definitions, one after another: all are accepted, or none.
+    All { changes: Vec<Change> },
 }
 
 impl Catalog {
@@ -146,7 +154,8 @@ impl Catalog {
             Change::Define { .. }
             | Change::Undefine { .. }
             | Change::SetTag { .. }
-            | Change::RenameDefinition { .. } => self.definitions_version,
+            | Change::RenameDefinition { .. }
+            | Change::All { .. } => self.definitions_version,
         }
     }
 
@@ -173,7 +182,10 @@ impl Catalog {
             Change::Define { .. }
             | Change::SetTag { .. }
             | Change::RenameDefinition { .. }
-            | Change::Undefine { .. } => self.change_definition(record),
+            | Change::Undefine { .. } => self.change_definition(record, &record.change),
+            Change::All { changes } => changes
+                .iter()
+                .try_for_each(|change| self.change_definition(record, change)),
         }
     }
 
@@ -276,7 +288,7 @@ impl Catalog {
             self.definitions_version = self.version;
         }
         for id in fields {
-            self.retire(&id);
+            self.retire(&id, record.level);
         }
         Ok(())
     }

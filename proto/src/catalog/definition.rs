@@ -95,13 +95,11 @@ impl DefinitionId {
         Self::global(DefinitionKind::View, name)
     }
 
-    /// The statement that creates a version with this text and note.
-    pub fn create_statement(&self, text: &str, note: Option<&str>) -> String {
-        let mut statement = format!(
-            "CREATE OR REPLACE {} {}",
-            self.kind.as_str().to_uppercase(),
-            self.spelled()
-        );
+    /// The statement that creates a version with this text and note, and with this number if there is one.
+    pub fn create_statement(&self, text: &str, note: Option<&str>, number: Option<u32>) -> String {
+        let kind = self.kind.as_str().to_uppercase();
+        let name = number.map_or_else(|| self.spelled(), |number| self.spelled_version(number));
+        let mut statement = format!("CREATE OR REPLACE {kind} {name}");
         statement.push_str(match self.kind {
             DefinitionKind::Field | DefinitionKind::View => " AS ",
             DefinitionKind::Function | DefinitionKind::Query | DefinitionKind::Parser => " ",
@@ -111,6 +109,15 @@ impl DefinitionId {
             statement.push_str(&format!(" COMMENT '{}'", note.replace('\'', "''")));
         }
         statement
+    }
+
+    /// A version as a statement spells it: `events.price@3`.
+    fn spelled_version(&self, number: u32) -> String {
+        let name = self.spelled();
+        match name.strip_suffix('"') {
+            Some(name) => format!("{name}@{number}\""),
+            None => format!("{name}@{number}"),
+        }
     }
 
     /// The name as a statement spells it: `events.price`, `slow`.
@@ -260,6 +267,9 @@ pub struct Definition {
     /// The tags by name. Without [`LATEST`], the last version has it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, Tag>,
+    /// Names that it had, each with its last version at the time. It may get one back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub former_names: BTreeMap<String, u32>,
 }
 
 /// Where a tag is, and who put it there.
@@ -293,7 +303,8 @@ impl Definition {
 
     /// The version of this number, if there is one.
     pub fn numbered(&self, number: u32) -> Option<&DefinitionVersion> {
-        self.versions.iter().find(|version| version.number == number)
+        let at = self.versions.binary_search_by_key(&number, |version| version.number);
+        self.versions.get(at.ok()?)
     }
 
     /// The selected version, if it exists.
@@ -345,7 +356,7 @@ pub struct DefinitionVersion {
 impl DefinitionVersion {
     /// The statement that creates this version again.
     pub fn statement(&self, id: &DefinitionId) -> String {
-        id.create_statement(&self.text, self.note.as_deref())
+        id.create_statement(&self.text, self.note.as_deref(), None)
     }
 }
 

@@ -47,9 +47,16 @@ pub struct Catalog {
     /// The last version number of each dropped definition, so that no number is reused.
     #[serde(with = "as_list")]
     pub retired: BTreeMap<DefinitionId, u32>,
+    /// The largest number of a dropped definition that is not in `retired` any more. New names continue from there.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub retired_below: u32,
 }
 
 fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_none_yet(number: &u32) -> bool {
     *number == 0
 }
 
@@ -71,17 +78,16 @@ impl Catalog {
         self.definitions.get(&DefinitionId::field(collection.clone(), name))
     }
 
-    /// The fields and parsers of a collection with their current versions, by kind and name.
+    /// The fields and parsers of a collection, by kind and name.
     pub fn columns<'a>(
         &'a self,
         collection: &'a CollectionName,
-    ) -> impl Iterator<Item = (&'a DefinitionId, &'a DefinitionVersion)> {
+    ) -> impl Iterator<Item = (&'a DefinitionId, &'a Definition)> {
         let of_kind = move |kind| {
             let first = DefinitionId::of_collection(kind, collection.clone(), "");
             self.definitions
                 .range(first..)
                 .take_while(move |(id, _)| id.kind == kind && id.collection.as_ref() == Some(collection))
-                .map(|(id, definition)| (id, definition.current()))
         };
         of_kind(DefinitionKind::Field).chain(of_kind(DefinitionKind::Parser))
     }

@@ -7,7 +7,7 @@ pub mod ingest;
 pub mod nodes;
 pub mod tailers;
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
@@ -112,6 +112,18 @@ impl Peer {
             ..problem
         }
     }
+}
+
+/// Whether a call was not sent, because there was no connection.
+pub fn was_not_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {

@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, Problem,
     catalog::{Change, State},
-    client::{Peer, nodes::StateReader},
+    client::{Peer, nodes::StateReader, was_not_sent},
     cluster::{Members, NodeName, Role},
     tailer::{Changes, LogHealth},
     wire::{leaf::Json, node::node_client::NodeClient, tailer::changes_client::ChangesClient},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::replica::CatalogReplica;
@@ -148,7 +148,10 @@ async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
         match watch_peer(&replica, &peer).await {
             Ok(states) if states > 0 => pause = RETRY_MIN,
             Ok(_) => {}
-            Err(problem) => debug!(peer = %peer.name, %problem, "cannot read the catalog of a peer"),
+            Err(problem) if problem.code == Code::Unavailable => {
+                debug!(peer = %peer.name, %problem, "cannot read the catalog of a peer");
+            }
+            Err(problem) => warn!(peer = %peer.name, %problem, "cannot read the catalog of a peer"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_MAX);
@@ -176,6 +179,8 @@ impl Changes for Follower {
         let proposal = Json::of(&(uid, expected, change))?;
         let deadline = Instant::now() + PROPOSE_WAIT;
         let (mut pause, mut last) = (RETRY_MIN, None);
+        // Whether a tailer may have appended the proposal without telling.
+        let mut may_be_appended = false;
         let (started, mut refusals) = (Instant::now(), 0);
         let first = uid.as_u128() as usize % self.tailers.len().max(1);
         for tailer in self.tailers.iter().cycle().skip(first) {
@@ -186,12 +191,19 @@ impl Changes for Follower {
             match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
                 Ok(judged) => return self.catalog_at(judged.into_inner().decode()?, deadline).await,
                 Err(status) => {
-                    refusals = if status.details().is_empty() { 0 } else { refusals + 1 };
+                    let is_answered = !status.details().is_empty();
+                    refusals = if is_answered { refusals + 1 } else { 0 };
+                    may_be_appended |= !is_answered && !was_not_sent(&status);
                     let problem = tailer.problem(status);
+                    may_be_appended |= problem.code == Code::UnknownOutcome;
                     // Every tailer answers, and none can decide: this will not pass soon.
                     let persistent = refusals > self.tailers.len() && started.elapsed() > REFUSED_WAIT;
                     if persistent || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
-                        return Err(problem);
+                        return Err(if may_be_appended {
+                            unknown_outcome(problem)
+                        } else {
+                            problem
+                        });
                     }
                     last = Some(problem);
                 }
@@ -199,6 +211,13 @@ impl Changes for Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+        let last = last.map(|problem| {
+            if may_be_appended {
+                unknown_outcome(problem)
+            } else {
+                problem
+            }
+        });
         Err(last.unwrap_or_else(|| {
             Problem::new(Code::Unavailable, "the settings of this node list no tailers")
                 .hint("add one to `tailers` in [cluster]")
@@ -214,6 +233,18 @@ impl Changes for Follower {
         let mut caught_up = self.freeze_detector.caught_up.subscribe();
         // Peers that do not answer must not block requests: after the wait, the node serves the catalog that it has.
         let _ = tokio::time::timeout(CATCH_UP_WAIT, caught_up.wait_for(|caught_up| *caught_up)).await;
+    }
+}
+
+/// A definite refusal stays one. Any other problem does not say what became of an earlier attempt.
+fn unknown_outcome(problem: Problem) -> Problem {
+    match problem.code {
+        Code::Unavailable | Code::Timeout | Code::UnknownOutcome => Problem::new(
+            Code::UnknownOutcome,
+            format!("the change may or may not have been made: {}", problem.detail),
+        )
+        .hint("read the current state before you repeat the change"),
+        _ => problem,
     }
 }
 

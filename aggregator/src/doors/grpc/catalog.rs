@@ -14,7 +14,7 @@ use super::non_empty;
 use crate::{
     definition_file::{self, Step},
     doors::{
-        collections, definitions,
+        collections,
         names::{collection_name, find_collection, find_source, source_name},
         source_config, sources,
     },
@@ -172,7 +172,8 @@ impl catalog_server::Catalog for CatalogService {
     ) -> Result<Response<wire::AppliedDefinitions>, Status> {
         let request = request.into_inner();
         let author = non_empty(request.author);
-        let steps = definitions::apply(&self.engine, request.file, author, request.dry_run).await?;
+        let applied = self.engine.apply_definitions(request.file, author, request.dry_run);
+        let steps = applied.await?;
         let change = |step: Step| wire::DefinitionChange {
             definition: step.definition,
             action: step.action,

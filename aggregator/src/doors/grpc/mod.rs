@@ -14,7 +14,7 @@ use proto::{
 use tonic::service::RoutesBuilder;
 
 use super::push::PushPipeline;
-use crate::query::Engine;
+use crate::{definition_file::FILE_BYTES_MAX, query::Engine};
 
 /// Adds all gRPC services of an aggregator to a node's routes.
 pub(super) fn add(routes: &mut RoutesBuilder, engine: &Arc<Engine>, pushes: &Arc<PushPipeline>) {
@@ -29,7 +29,11 @@ pub(super) fn add(routes: &mut RoutesBuilder, engine: &Arc<Engine>, pushes: &Arc
         })
         .max_decoding_message_size(WRITE_MESSAGE_BYTES_MAX),
     );
-    routes.add_service(CatalogServer::new(catalog::CatalogService { engine: engine.clone() }));
+    routes.add_service(
+        CatalogServer::new(catalog::CatalogService { engine: engine.clone() })
+            .max_decoding_message_size(FILE_BYTES_MAX)
+            .max_encoding_message_size(FILE_BYTES_MAX),
+    );
 }
 
 /// A text field, or None if it is empty: proto3 does not distinguish an empty text from an unset one.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     answer::SqlQuery,
     definition_file::{self, FILE_BYTES_MAX},
-    doors::{answer_writer::AnswerFormat, definitions::apply as apply_file},
+    doors::answer_writer::AnswerFormat,
 };
 
 /// Documents that are tried unless the request says otherwise.
@@ -51,8 +51,8 @@ pub(super) struct ApplyOptions {
     dry_run: bool,
 }
 
-/// `POST /v1/definitions/apply`: changes the catalog to what a file says. With `dry_run`, it only says what would change.
-/// The changes are made one after another; if one is refused, those before it stay.
+/// `POST /v1/definitions/apply`: changes the catalog to what a file says, wholly or not at all. With `dry_run`, it only says
+/// what would change.
 pub(super) async fn apply(
     State(app): State<AppState>,
     options: Result<Query<ApplyOptions>, QueryRejection>,
@@ -63,7 +63,8 @@ pub(super) async fn apply(
     let bytes = body::read(&headers, body, FILE_BYTES_MAX, None).await?;
     let text = String::from_utf8(bytes.to_vec())
         .map_err(|e| Problem::new(Code::BadSql, format!("the file is not UTF-8: {e}")))?;
-    let changes = apply_file(&app.engine, text, author(&headers)?, options.dry_run).await?;
+    let author = author(&headers)?;
+    let changes = app.engine.apply_definitions(text, author, options.dry_run).await?;
     Ok(Json(json!({ "applied": !options.dry_run, "changes": changes })).into_response())
 }
 

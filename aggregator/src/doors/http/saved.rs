@@ -39,9 +39,15 @@ pub(super) async fn by_query(
     State(app): State<AppState>,
     path: PathText,
     headers: HeaderMap,
-    query: Result<Query<BTreeMap<String, String>>, QueryRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(mut given) = query.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    let Query(pairs) = query.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    let mut given = BTreeMap::new();
+    for (name, value) in pairs {
+        if given.insert(name.clone(), value).is_some() {
+            return Err(Problem::new(Code::BadRequest, format!("{name} is given twice")).into());
+        }
+    }
     let mut option = |name: &str| given.remove(name);
     let invalid = |name: &str, value: &str| Problem::new(Code::BadRequest, format!("{name} cannot be {value:?}"));
     let options = QueryOptionsBody {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Engine, context::QueryContext, run::QueryOutput, system},
-    documents::{CONDITION, Documents, failure_of, shown_document, spelled, text_rows},
+    documents::{CONDITION, Documents, failure_of, shown, spelled, text_rows},
     users_of,
 };
 use crate::{answer::SqlQuery, failure, sql::DefinitionDiff};
@@ -30,6 +30,8 @@ const PAIRS_MAX: usize = 100;
 const SPANS_MAX: i64 = 60;
 /// Lengths of these spans in seconds.
 const SPAN_SECONDS: [i64; 10] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000, 31_536_000];
+/// Whether a value changes: as an answer shows it, so that values of any two types can be compared.
+const CHANGED: &str = "to_json(a) IS DISTINCT FROM to_json(b)";
 /// What is counted, in the order of the columns of the query that counts.
 const COUNTED: [&str; 6] = [
     "compared",
@@ -85,7 +87,10 @@ pub(in crate::query) async fn diff(
         ("note", Type::Text),
         ("document", Type::Json),
     ];
-    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
+    Ok(QueryOutput {
+        read_views: Some(comparison.documents.into_read_views()),
+        ..QueryOutput::of_batch(system::batch(&columns, &rows)?)
+    })
 }
 
 /// Two versions, and the documents over which they are compared.
@@ -123,13 +128,14 @@ impl Comparison<'_> {
         )
     }
 
-    /// The length of the spans of time, in seconds.
+    /// The length of the spans of time, in seconds. A time that a clock cannot have had does not count.
     async fn span_seconds(&self) -> Result<i64, Problem> {
         let limits = format!(
-            "SELECT min(_time) AS first, max(_time) AS last FROM \"{}\"",
+            "SELECT min(_time) AS first, max(_time) AS last FROM \"{}\" WHERE {CONDITION} \
+             AND _time BETWEEN TIMESTAMP '1990-01-01' AND now() + INTERVAL '1 day'",
             self.documents.collection
         );
-        let limits = self.documents.query(&limits, None).await?;
+        let limits = self.documents.query(&limits, self.condition).await?;
         let limit = |column: usize| {
             let batch = limits.first().filter(|batch| batch.num_rows() > 0)?;
             let times = micros(batch.column(column)).ok()?;
@@ -150,7 +156,7 @@ impl Comparison<'_> {
             "SELECT span, count(*) AS n, count(*) FILTER (WHERE changed) AS c, \
              count(*) FILTER (WHERE new_null) AS nn, count(*) FILTER (WHERE old_null) AS vn, \
              count(*) FILTER (WHERE new_error) AS ne, count(*) FILTER (WHERE old_error) AS ve \
-             FROM (SELECT date_bin(INTERVAL '{seconds} seconds', _time) AS span, a IS DISTINCT FROM b AS changed, \
+             FROM (SELECT date_bin(INTERVAL '{seconds} seconds', _time) AS span, {CHANGED} AS changed, \
              a IS NOT NULL AND b IS NULL AS new_null, a IS NULL AND b IS NOT NULL AS old_null, \
              fa IS NULL AND fb IS NOT NULL AS new_error, fa IS NOT NULL AND fb IS NULL AS old_error \
              FROM ({source}) AS documents) AS compared GROUP BY span ORDER BY span"
@@ -178,9 +184,11 @@ impl Comparison<'_> {
     /// Examples of documents whose value changes.
     async fn pairs(&self) -> Result<Vec<Value>, Problem> {
         let text = format!(
-            "SELECT _id, to_json(a) AS a, to_json(b) AS b, fa, fb, {} FROM ({}) AS documents \
-             WHERE a IS DISTINCT FROM b OR (fa IS NULL) <> (fb IS NULL) LIMIT {PAIRS_MAX}",
-            shown_document(),
+            "SELECT _id, {}, {}, fa, fb, {} FROM ({}) AS documents \
+             WHERE {CHANGED} OR (fa IS NULL) <> (fb IS NULL) LIMIT {PAIRS_MAX}",
+            shown("to_json(a)", "a"),
+            shown("to_json(b)", "b"),
+            shown("_doc", "document"),
             self.source()
         );
         let mut pairs = Vec::new();
@@ -211,9 +219,9 @@ fn micros(times: &ArrayRef) -> Result<ArrayRef, Problem> {
 /// The row of a total. That of a sample says what it means for all documents.
 fn total_row(name: &str, count: i64, sample: Option<f64>) -> Value {
     let note = sample.map(|percent| {
-        // 95 % of the samples are within two standard deviations of a Poisson distribution.
+        // 95 % of the samples are within two standard deviations; without the part that was not read, there are none.
         let (scale, count) = (100.0 / percent, count as f64);
-        let error = 1.96 * count.max(1.0).sqrt();
+        let error = 1.96 * (count.max(1.0) * (1.0 - percent / 100.0)).sqrt();
         format!("in all documents about {:.0} ± {:.0}", count * scale, error * scale)
     });
     json!({ "part": "total", "name": name, "rows": count, "note": note })
@@ -221,7 +229,7 @@ fn total_row(name: &str, count: i64, sample: Option<f64>) -> Value {
 
 /// What follows a tag of the definition, so that its meaning moves with it.
 fn followers(catalog: &Catalog, id: &DefinitionId) -> Vec<Value> {
-    let followers = users_of(catalog, id, false).into_iter();
+    let followers = users_of(catalog, id).into_iter();
     let row = |(user, version): proto::catalog::Pinned<'_>| json!({ "part": "follows", "name": format!("{user}@{}", version.number) });
     followers.map(row).collect()
 }

@@ -69,6 +69,11 @@ impl<'a> Documents<'a> {
         self
     }
 
+    /// What was read, for the statistics of the answer.
+    pub(super) fn into_read_views(self) -> QueryViews {
+        self.read_views
+    }
+
     /// Runs a query with a condition in the place of [`CONDITION`].
     pub(super) async fn query(&self, text: &str, condition: Option<&Expr>) -> Result<Vec<RecordBatch>, Problem> {
         let Statement::Query(mut query) = sql::parse(text, text.len())? else {
@@ -118,12 +123,12 @@ pub(super) fn failure_of(id: &DefinitionId, value: &str) -> String {
     }
 }
 
-/// Bytes of a document that is shown. Longer ones are left out, so that a hundred of them fit into an answer.
-const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a document or a value that is shown. Longer ones are left out, so that a hundred of them fit into an answer.
+const SHOWN_BYTES_MAX: usize = 64 << 10;
 
-/// The document of a row, unless it is long.
-pub(super) fn shown_document() -> String {
-    format!("CASE WHEN octet_length(_doc) <= {DOCUMENT_BYTES_MAX} THEN _doc END AS document")
+/// The JSON of a row under a name, unless it is long.
+pub(super) fn shown(json: &str, name: &str) -> String {
+    format!("CASE WHEN octet_length({json}) <= {SHOWN_BYTES_MAX} THEN {json} END AS {name}")
 }
 
 /// The rows of a batch as texts.

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout_at;
 
 use super::{
-    super::{Engine, context::QueryContext, run::QueryOutput, system},
-    documents::{Documents, failure_of, shown_document, spelled, text_rows},
+    super::{Engine, context::QueryContext, read_views::QueryViews, run::QueryOutput, system},
+    documents::{Documents, failure_of, shown, spelled, text_rows},
 };
 use crate::answer::SqlQuery;
 
@@ -41,8 +41,11 @@ pub(in crate::query) async fn show_errors(
     version: &VersionRef,
 ) -> Result<QueryOutput, Problem> {
     let catalog = engine.catalog();
-    let rows = errors_of(engine, context, request, &catalog, id, version).await?;
-    Ok(QueryOutput::of_batch(system::batch(COLUMNS, &rows)?))
+    let (rows, read_views) = errors_of(engine, context, request, &catalog, id, version).await?;
+    Ok(QueryOutput {
+        read_views: Some(read_views),
+        ..QueryOutput::of_batch(system::batch(COLUMNS, &rows)?)
+    })
 }
 
 /// The documents for which the current versions of all fields and parsers have no result. It takes at most half of the
@@ -62,19 +65,25 @@ pub(in crate::query) fn all_errors<'a>(
         for (done, id) in ids.iter().enumerate() {
             let found = errors_of(engine, context, &request, &catalog, id, &latest);
             let found = timeout_at(until.into(), found).await;
-            if found.is_err() || rows.len() >= ROWS_MAX {
-                let (others, kind) = (ids.len() - done - 1, id.kind.as_str().to_uppercase());
-                let name = id.spelled();
+            // A definition may be broken, or a shard may be away: the others still have rows.
+            let next = match found {
+                Ok(Ok((found, _))) => {
+                    rows.extend(found);
+                    done + 1
+                }
+                Ok(Err(problem)) => {
+                    context.report.warn(format!("{id}: {}", problem.detail));
+                    done + 1
+                }
+                Err(_) => done,
+            };
+            if let Some(first) = ids.get(next).filter(|_| next == done || rows.len() >= ROWS_MAX) {
+                let (others, kind) = (ids.len() - next - 1, first.kind.as_str().to_uppercase());
+                let name = first.spelled();
                 context.report.warn(format!(
-                    "{id} and {others} other definitions were not looked at; SHOW ERRORS OF {kind} {name} looks at one"
+                    "{first} and {others} other definitions were not looked at; SHOW ERRORS OF {kind} {name} looks at one"
                 ));
                 break;
-            }
-            // A definition may be broken, or a shard may be away: the others still have rows.
-            match found {
-                Ok(Ok(found)) => rows.extend(found),
-                Ok(Err(problem)) => context.report.warn(format!("{id}: {}", problem.detail)),
-                Err(_) => {}
             }
         }
         Ok(rows)
@@ -89,14 +98,14 @@ async fn errors_of(
     catalog: &Arc<Catalog>,
     id: &DefinitionId,
     version: &VersionRef,
-) -> Result<Vec<Value>, Problem> {
+) -> Result<(Vec<Value>, QueryViews), Problem> {
     let version = catalog.definition_version(id, version)?.number;
     let documents = Documents::open(engine, context, request, catalog, id).await?;
     let failure = failure_of(id, &spelled(id, version)?);
     let text = format!(
         "SELECT _id, reason, {} FROM (SELECT _id, _doc, {failure} AS reason FROM \"{}\") AS documents \
          WHERE reason IS NOT NULL LIMIT {DOCUMENTS_MAX}",
-        shown_document(),
+        shown("_doc", "document"),
         documents.collection
     );
     let mut rows = Vec::new();
@@ -111,5 +120,5 @@ async fn errors_of(
             }));
         }
     }
-    Ok(rows)
+    Ok((rows, documents.into_read_views()))
 }

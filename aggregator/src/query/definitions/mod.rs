@@ -1,12 +1,12 @@
 //! Changes definitions: checks a change against all definitions that use the changed one, then proposes it.
 //!
 //! ```text
-//! statement ─ check the text itself ─┬─ apply to a copy of the catalog ─ check all that uses it ─ propose
-//!                                    └──────────── other definitions were changed <────────────────┘
+//! statement, file ─┬─ for each change: check the text itself, apply it to a copy of the catalog ─ check all users ─ propose
+//!                  └───────────────────────── other definitions were changed <──────────────────────────────┘
 //! ```
 //!
-//! The change log accepts a change only under the definitions that it was checked with. If others were changed in the
-//! meantime, for example by another aggregator, the change is checked again.
+//! The change log accepts changes only under the definitions that they were checked with. If others were changed in the
+//! meantime, for example by another aggregator, they are checked again. The changes of a file are accepted together.
 
 mod diff;
 mod documents;
@@ -19,15 +19,15 @@ use std::{
     sync::Arc,
 };
 
-use plan::Type;
+use plan::{Path, Type};
 use proto::{
-    Catalog, Code, PositionVector, Problem,
+    Catalog, Code, CollectionName, PositionVector, Problem,
     catalog::{
         CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionVersion, Dependent, Pinned, VersionRef,
         no_definition,
     },
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 pub(super) use self::{
@@ -45,7 +45,10 @@ use super::{
     statement_shape::{StatementValues, parameter},
     system,
 };
-use crate::sql::{self, DefinitionChange, NewDefinition, ResolvedDefinition, TagTarget};
+use crate::{
+    definition_file::{DefinitionFile, Step},
+    sql::{self, DefinitionChange, NewDefinition, ResolvedDefinition, TagTarget},
+};
 
 /// How often a change is checked again because other definitions were changed in the meantime.
 const CHECKS_MAX: usize = 32;
@@ -58,34 +61,77 @@ struct Prepared {
     /// The definition afterwards.
     id: DefinitionId,
     warnings: Vec<String>,
-    /// Whether the definition hides a stored path. Definitions that read the path then read it instead.
-    hides: bool,
 }
 
-/// Changes a definition: checks what the change would break, and proposes it; again while other definitions are changed.
-/// The answer is the name and the version of the definition.
+/// What became of a definition.
+pub(super) struct Changed {
+    id: DefinitionId,
+    /// The version that was created, or that has the tag.
+    version: Option<u32>,
+}
+
+/// Makes the change of one statement. The answer is the name and the version of the definition.
 pub(super) async fn change(
     engine: &Engine,
     context: &Arc<QueryContext>,
     wanted: &DefinitionChange,
     author: Option<&str>,
 ) -> Result<QueryOutput, Problem> {
-    let mut catalogs = engine.roles.changes.catalog();
     // Decided once: of two concurrent REVERTs, the second must not go back another version.
-    let wanted = &back_to_version(wanted, &catalogs.borrow())?;
+    let wanted = back_to_version(wanted, &engine.catalog())?;
+    let plan = |_: &Catalog| Ok((vec![wanted.clone()], ()));
+    let (changed, ()) = change_all(engine, context, plan, author, false).await?;
+    let columns = [("definition", Type::Text), ("version", Type::Int)];
+    let row = |changed: &Changed| json!({ "definition": changed.id.to_string(), "version": changed.version });
+    let rows: Vec<Value> = changed.iter().map(row).collect();
+    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
+}
+
+/// Makes the changes that a file asks for: all, or none. With `dry_run`, they are only checked.
+pub(super) async fn apply(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    file: &str,
+    author: Option<&str>,
+    dry_run: bool,
+) -> Result<Vec<Step>, Problem> {
+    let file = DefinitionFile::parse(file)?;
+    let plan = |catalog: &Catalog| {
+        let steps = file.steps(catalog);
+        (steps.iter().map(|step| step.change.clone()).collect(), steps)
+    };
+    let plan = |catalog: &Catalog| Ok(plan(catalog));
+    let (_, steps) = change_all(engine, context, plan, author, dry_run).await?;
+    Ok(steps)
+}
+
+/// Makes several changes, all or none: checks what they would break, and proposes them; again while other definitions are
+/// changed. `plan` says what is wanted, given the definitions that there are.
+async fn change_all<T>(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    plan: impl Fn(&Catalog) -> Result<(Vec<DefinitionChange>, T), Problem>,
+    author: Option<&str>,
+    dry_run: bool,
+) -> Result<(Vec<Changed>, T), Problem> {
+    let mut catalogs = engine.roles.changes.catalog();
     for _ in 0..CHECKS_MAX {
         let catalog = Arc::clone(&catalogs.borrow_and_update());
-        let prepared = prepare(engine, context, &catalog, wanted, author).await?;
-        let checked = Some(catalog.definitions_version);
-        let (after, verdict) = catalog.apply(&ChangeRecord {
-            uid: Uuid::now_v7(),
-            level: CATALOG_RULES_LEVEL,
-            expected: checked,
-            change: prepared.change.clone(),
-        });
-        verdict?;
-        check_users(engine, context, &catalog, &Arc::new(after), wanted.id(), prepared.hides).await?;
-        match engine.roles.changes.propose(prepared.change, checked).await {
+        let (wanted, planned) = plan(&catalog)?;
+        let draft = Draft::new(engine, context, &catalog, &wanted, author).await?;
+        draft.check_users(engine, context, &catalog).await?;
+        let changes_nothing = draft.after.definitions == catalog.definitions;
+        if dry_run || changes_nothing {
+            return Ok((draft.finish(context), planned));
+        }
+        let change = match draft.changes.as_slice() {
+            [only] => only.clone(),
+            _ => Change::All {
+                changes: draft.changes.clone(),
+            },
+        };
+        let proposed = context.uninterrupted(engine.roles.changes.propose(change, Some(catalog.definitions_version)));
+        match proposed.await {
             // Another change came first. This node may still have to read it.
             Err(problem) if problem.code == Code::Conflict => {
                 if catalogs.wait_for(|now| now.version > catalog.version).await.is_err() {
@@ -93,17 +139,7 @@ pub(super) async fn change(
                 }
             }
             Err(problem) => return Err(problem),
-            Ok(now) => {
-                prepared
-                    .warnings
-                    .iter()
-                    .for_each(|warning| context.report.warn(warning));
-                let shown = now
-                    .definitions
-                    .get(&prepared.id)
-                    .or(catalog.definitions.get(&prepared.id));
-                return row(&prepared.id, shown.map(|definition| definition.current().number));
-            }
+            Ok(_) => return Ok((draft.finish(context), planned)),
         }
     }
     Err(Problem::new(
@@ -111,6 +147,146 @@ pub(super) async fn change(
         "other definitions are changed faster than this change can be checked",
     )
     .hint("retry"))
+}
+
+/// Changes that are accepted one by one, and the catalog after them.
+struct Draft {
+    changes: Vec<Change>,
+    changed: Vec<Changed>,
+    warnings: Vec<String>,
+    after: Arc<Catalog>,
+    /// The definitions that are changed, under their names before and after.
+    ids: BTreeSet<DefinitionId>,
+}
+
+impl Draft {
+    async fn new(
+        engine: &Engine,
+        context: &Arc<QueryContext>,
+        catalog: &Arc<Catalog>,
+        wanted: &[DefinitionChange],
+        author: Option<&str>,
+    ) -> Result<Self, Problem> {
+        let mut draft = Self {
+            changes: Vec::new(),
+            changed: Vec::new(),
+            warnings: Vec::new(),
+            after: Arc::clone(catalog),
+            ids: BTreeSet::new(),
+        };
+        for change in wanted {
+            let added = draft.add(engine, context, change, author).await;
+            added.map_err(|problem| match wanted.len() {
+                1 => problem,
+                // The problem is about a statement that the client has not sent.
+                _ => Problem {
+                    detail: format!("{}: {}", change.id(), problem.detail),
+                    at: None,
+                    ..problem
+                },
+            })?;
+        }
+        Ok(draft)
+    }
+
+    async fn add(
+        &mut self,
+        engine: &Engine,
+        context: &Arc<QueryContext>,
+        wanted: &DefinitionChange,
+        author: Option<&str>,
+    ) -> Result<(), Problem> {
+        let prepared = prepare(engine, context, &self.after, wanted, author).await?;
+        let (after, verdict) = self.after.apply(&ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: CATALOG_RULES_LEVEL,
+            expected: None,
+            change: prepared.change.clone(),
+        });
+        verdict?;
+        let version = match &prepared.change {
+            Change::Define {
+                number: Some(number), ..
+            } => Some(*number),
+            Change::SetTag { to: Some(number), .. } => Some(*number),
+            _ => {
+                let shown = after.definitions.get(&prepared.id);
+                let shown = shown.or(self.after.definitions.get(&prepared.id));
+                shown.map(|definition| definition.current().number)
+            }
+        };
+        self.ids.extend([wanted.id().clone(), prepared.id.clone()]);
+        self.changed.push(Changed {
+            id: prepared.id,
+            version,
+        });
+        self.changes.push(prepared.change);
+        self.warnings.extend(prepared.warnings);
+        self.after = Arc::new(after);
+        Ok(())
+    }
+
+    /// What was changed. Its warnings become those of the query.
+    fn finish(self, context: &QueryContext) -> Vec<Changed> {
+        self.warnings.iter().for_each(|warning| context.report.warn(warning));
+        self.changed
+    }
+
+    /// Refuses changes that would break definitions that work now, and lists them.
+    async fn check_users(
+        &self,
+        engine: &Engine,
+        context: &Arc<QueryContext>,
+        before: &Arc<Catalog>,
+    ) -> Result<(), Problem> {
+        let users = affected(&self.after, &self.ids);
+        if users.is_empty() {
+            return Ok(());
+        }
+        let mut names = BTreeSet::new();
+        for (id, user) in &users {
+            for catalog in [&self.after, before] {
+                // A text that no longer parses fails the check below.
+                names.extend(sql::collections_of(id, &user.text, catalog).unwrap_or_default());
+            }
+        }
+        let read_views = QueryViews::open(context, &self.after, &names, &PositionVector::default()).await?;
+        let views_before = read_views.under(before);
+        let mut broken = Vec::new();
+        for (id, version) in &users {
+            let Err(problem) = is_sound(engine, context, &read_views, id, version).await else {
+                continue;
+            };
+            match problem.code {
+                Code::Timeout | Code::Cancelled | Code::Busy | Code::Unavailable => return Err(problem),
+                _ => {}
+            }
+            let known = before.definitions.get(*id);
+            let is_new = known.and_then(|known| known.numbered(version.number)).is_none();
+            if is_new || is_sound(engine, context, &views_before, id, version).await.is_ok() {
+                broken.push(format!("{id}@{} ({})", version.number, problem.detail));
+            }
+        }
+        if broken.is_empty() {
+            return Ok(());
+        }
+        let more = match broken.len().saturating_sub(BROKEN_MAX) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        let count = broken.len();
+        broken.truncate(BROKEN_MAX);
+        let changed: Vec<String> = self.ids.iter().take(BROKEN_MAX).map(ToString::to_string).collect();
+        Err(Problem::new(
+            Code::InUse,
+            format!(
+                "changing {} would break {count} definitions: {}{more}",
+                changed.join(", "),
+                broken.join(", ")
+            ),
+        )
+        .hint("change those first, or let them name the version that they need, for example price@1"))
+    }
 }
 
 /// Checks a change by itself.
@@ -134,11 +310,11 @@ async fn prepare(
                 replace: new.replace,
                 note: new.note.clone(),
                 author,
+                number: new.number,
             };
             return Ok(Prepared {
                 change,
                 id: new.id.clone(),
-                hides: new.id.collection.is_some() && !defined.warnings.is_empty(),
                 warnings: defined.warnings,
             });
         }
@@ -177,7 +353,6 @@ async fn prepare(
             return Ok(Prepared {
                 change: Change::RenameDefinition { id: id.clone(), to },
                 id: renamed,
-                hides: !warnings.is_empty(),
                 warnings,
             });
         }
@@ -190,7 +365,6 @@ async fn prepare(
         change,
         id: wanted.id().clone(),
         warnings: Vec::new(),
-        hides: false,
     })
 }
 
@@ -246,12 +420,6 @@ fn at_statement_position((line, column): (u64, u64), mut problem: Problem) -> Pr
     problem
 }
 
-fn row(id: &DefinitionId, version: Option<u32>) -> Result<QueryOutput, Problem> {
-    let columns = [("definition", Type::Text), ("version", Type::Int)];
-    let row = json!({ "definition": id.to_string(), "version": version });
-    Ok(QueryOutput::of_batch(system::batch(&columns, &[row])?))
-}
-
 /// Plans a query, which checks its types.
 async fn check(
     engine: &Engine,
@@ -268,60 +436,6 @@ async fn check(
     }
 }
 
-/// Refuses a change that would break definitions that work now, and lists them.
-async fn check_users(
-    engine: &Engine,
-    context: &Arc<QueryContext>,
-    before: &Arc<Catalog>,
-    after: &Arc<Catalog>,
-    changed: &DefinitionId,
-    hides: bool,
-) -> Result<(), Problem> {
-    let users = users_of(after, changed, hides);
-    if users.is_empty() {
-        return Ok(());
-    }
-    let mut names = BTreeSet::new();
-    for (id, user) in &users {
-        for catalog in [after, before] {
-            // A text that no longer parses fails the check below.
-            names.extend(sql::collections_of(id, &user.text, catalog).unwrap_or_default());
-        }
-    }
-    let read_views = QueryViews::open(context, after, &names, &PositionVector::default()).await?;
-    let views_before = read_views.under(before);
-    let mut broken = Vec::new();
-    for (id, version) in &users {
-        let Err(problem) = is_sound(engine, context, &read_views, id, version).await else {
-            continue;
-        };
-        match problem.code {
-            Code::Timeout | Code::Cancelled | Code::Busy | Code::Unavailable => return Err(problem),
-            _ => {}
-        }
-        if is_sound(engine, context, &views_before, id, version).await.is_ok() {
-            broken.push(format!("{id}@{} ({})", version.number, problem.detail));
-        }
-    }
-    if broken.is_empty() {
-        return Ok(());
-    }
-    let more = match broken.len().saturating_sub(BROKEN_MAX) {
-        0 => String::new(),
-        more => format!(", and {more} more"),
-    };
-    let count = broken.len();
-    broken.truncate(BROKEN_MAX);
-    Err(Problem::new(
-        Code::InUse,
-        format!(
-            "changing {changed} would break {count} definitions that use it: {}{more}",
-            broken.join(", ")
-        ),
-    )
-    .hint("change those first, or let them name the version that they need, for example price@1"))
-}
-
 /// Whether a version of a definition can be queried under the catalog of these read views.
 async fn is_sound(
     engine: &Engine,
@@ -335,17 +449,34 @@ async fn is_sound(
     check(engine, context, read_views, query, &parameters).await
 }
 
-/// The versions in use that follow a tag of a definition, directly or through others; if the definition hides a stored
-/// path, also all that read its collection.
-fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId, hides: bool) -> Vec<Pinned<'a>> {
+/// The versions in use whose meaning may change with these definitions: their own, those that follow one of their tags,
+/// directly or through others, and those that name a field or a parser without knowing that it is one.
+fn affected<'a>(catalog: &'a Catalog, changed: &BTreeSet<DefinitionId>) -> Vec<Pinned<'a>> {
+    let in_use = catalog.versions_in_use().into_iter();
+    let in_use = in_use.filter_map(|(id, number)| Some((id, catalog.definitions.get(id)?.numbered(number)?)));
+    let names: Vec<ReadName<'_>> = changed.iter().filter_map(ReadName::of).collect();
+    let begin = in_use.filter(|(id, version)| changed.contains(*id) || names.iter().any(|name| name.is_in(version)));
+    with_followers(catalog, changed, begin.collect())
+}
+
+/// The versions in use that follow a tag of a definition, directly or through others.
+fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId) -> Vec<Pinned<'a>> {
+    let users = with_followers(catalog, &BTreeSet::from([changed.clone()]), Vec::new());
+    users.into_iter().filter(|(id, _)| *id != changed).collect()
+}
+
+/// These versions and those that follow a tag of these definitions, with all that follow them.
+fn with_followers<'a>(
+    catalog: &'a Catalog,
+    changed: &BTreeSet<DefinitionId>,
+    begin: Vec<Pinned<'a>>,
+) -> Vec<Pinned<'a>> {
     let dependents = catalog.dependents();
-    let of_changed = dependents.get(changed).into_iter().flatten();
-    let follow_tags = of_changed.filter(|dependent| matches!(dependent.used.version, VersionRef::Tag(_)));
-    let mut open: Vec<Pinned<'a>> = follow_tags.map(|dependent| dependent.user).collect();
-    if let Some(collection) = changed.collection.as_ref().filter(|_| hides) {
-        let in_use = catalog.versions_in_use().into_iter();
-        let versions = in_use.filter_map(|(id, number)| Some((id, catalog.definitions.get(id)?.numbered(number)?)));
-        open.extend(versions.filter(|(_, version)| version.reads.contains(collection)));
+    let mut open = begin;
+    for id in changed {
+        let of_changed = dependents.get(id).into_iter().flatten();
+        let follow_tags = of_changed.filter(|dependent| matches!(dependent.used.version, VersionRef::Tag(_)));
+        open.extend(follow_tags.map(|dependent| dependent.user));
     }
     let mut found = BTreeMap::new();
     while let Some((id, version)) = open.pop() {
@@ -359,8 +490,28 @@ fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId, hides: bool) -> Ve
             }
         }
     }
-    let others = found.into_iter().filter(|((id, _), _)| *id != changed);
-    others.map(|((id, _), version)| (id, version)).collect()
+    found.into_iter().map(|((id, _), version)| (id, version)).collect()
+}
+
+/// The name of a field or a parser as texts of its collection may have it, although they were written before it was one.
+struct ReadName<'a> {
+    collection: &'a CollectionName,
+    /// Its first key, as in SQL and in lower case.
+    key: String,
+}
+
+impl<'a> ReadName<'a> {
+    fn of(id: &'a DefinitionId) -> Option<Self> {
+        let path = Path::parse(&id.name).ok()?;
+        Some(Self {
+            collection: id.collection.as_ref()?,
+            key: path.keys()?.first()?.replace('"', "\"\"").to_lowercase(),
+        })
+    }
+
+    fn is_in(&self, version: &DefinitionVersion) -> bool {
+        version.reads.contains(self.collection) && version.text.to_lowercase().contains(&self.key)
+    }
 }
 
 /// CALL: a saved query with values for its parameters.

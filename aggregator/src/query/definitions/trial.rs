@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     super::{Engine, context::QueryContext, run::QueryOutput, system},
     at_statement_position, define,
-    documents::{Documents, failure_of, shown_document, spelled, text_rows},
+    documents::{Documents, failure_of, shown, spelled, text_rows},
 };
 use crate::{
     answer::SqlQuery,
@@ -27,6 +27,7 @@ pub(in crate::query) async fn try_definition(
     let catalog = engine.catalog();
     let new = NewDefinition {
         replace: true,
+        number: None,
         ..new.clone()
     };
     let checked = define(engine, context, &catalog, &new).await;
@@ -37,9 +38,10 @@ pub(in crate::query) async fn try_definition(
     let documents = documents.under(&Arc::new(with_new));
     let value = spelled(&new.id, number)?;
     let text = format!(
-        "SELECT _id, to_json({value}) AS value, {} AS reason, {} FROM \"{}\" LIMIT {limit}",
+        "SELECT _id, {}, {} AS reason, {} FROM \"{}\" LIMIT {limit}",
+        shown(&format!("to_json({value})"), "value"),
         failure_of(&new.id, &value),
-        shown_document(),
+        shown("_doc", "document"),
         documents.collection
     );
     let mut rows: Vec<Value> = Vec::new();
@@ -58,5 +60,8 @@ pub(in crate::query) async fn try_definition(
         ("reason", Type::Text),
         ("document", Type::Json),
     ];
-    Ok(QueryOutput::of_batch(system::batch(&columns, &rows)?))
+    Ok(QueryOutput {
+        read_views: Some(documents.into_read_views()),
+        ..QueryOutput::of_batch(system::batch(&columns, &rows)?)
+    })
 }

@@ -16,7 +16,7 @@ use crate::sql::{
     token::Tokens,
 };
 
-/// `CREATE [OR REPLACE] kind name definition [COMMENT 'note']`.
+/// `CREATE [OR REPLACE] kind name[@number] definition [COMMENT 'note']`.
 pub(super) fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     let replace = tokens.words(1, &["OR", "REPLACE"]);
     let kind = if replace { 3 } else { 1 };
@@ -24,7 +24,7 @@ pub(super) fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
         return Err(Problem::new(Code::NotSupported, "IF NOT EXISTS is not supported")
             .hint("use CREATE OR REPLACE to create a new version"));
     }
-    let (id, next) = definition_id(tokens, kind)?;
+    let (id, number, next) = new_version(tokens, kind)?;
     let from = match id.kind {
         DefinitionKind::Field | DefinitionKind::View => after_as(tokens, &id, next)?,
         DefinitionKind::Function | DefinitionKind::Query | DefinitionKind::Parser => next,
@@ -49,7 +49,33 @@ pub(super) fn create(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
         at,
         replace,
         note,
+        number,
     }))
+}
+
+/// The definition at these tokens, the number after the `@` of its name, and the index of the token after it.
+fn new_version(tokens: &Tokens, kind: usize) -> Result<(DefinitionId, Option<u32>, usize), Problem> {
+    let (keys, next) = dotted_name(tokens, kind + 1);
+    let Some((last, others)) = keys.split_last().filter(|(last, _)| last.rfind('@') > Some(0)) else {
+        let (id, next) = definition_id(tokens, kind)?;
+        return Ok((id, None, next));
+    };
+    check_unversioned(tokens, kind + 1, others)?;
+    let (id, version) = versioned_id(tokens, kind, keys.clone())?;
+    match version {
+        VersionRef::Number(number) => Ok((id, Some(number), next)),
+        VersionRef::Tag(_) => {
+            let problem = Problem::new(
+                Code::BadSql,
+                format!("{last}: a new version has a number, and gets tags later"),
+            );
+            Err(at_token(
+                tokens,
+                kind + 1,
+                problem.hint("remove the @, or write a number that is free, as in price@3"),
+            ))
+        }
+    }
 }
 
 fn changed(change: DefinitionChange) -> Result<Statement, Problem> {

@@ -126,6 +126,7 @@ impl TestSchema {
                     replace: new.replace,
                     note: new.note,
                     author: None,
+                    number: None,
                 };
                 let (catalog, result) = self.catalog.apply(&record_of(change));
                 self.catalog = catalog;

@@ -2,31 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{CHECKED_DEFINITIONS_LEVEL, Change, ChangeRecord, no_collection, requested_ms};
+use super::{BATCHES_LEVEL, CHECKED_DEFINITIONS_LEVEL, Change, ChangeRecord, no_collection, requested_ms};
 use crate::{
     catalog::{
         Catalog, CollectionName, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent,
         LATEST, Origin, Tag, VersionRef, no_definition, parse_tag,
     },
     limits::{
-        AUTHOR_BYTES_MAX, DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NOTE_BYTES_MAX, DEFINITION_TAGS_MAX,
-        DEFINITION_VERSIONS_MAX, DEFINITIONS_BYTES_MAX, DEFINITIONS_MAX,
+        AUTHOR_BYTES_MAX, DEFINITION_BYTES_MAX, DEFINITION_DEPTH_MAX, DEFINITION_NAME_BYTES_MAX,
+        DEFINITION_NOTE_BYTES_MAX, DEFINITION_TAGS_MAX, DEFINITION_VERSIONS_MAX, DEFINITIONS_BYTES_MAX,
+        DEFINITIONS_MAX, RETIRED_NAMES_MAX,
     },
     problem::{Code, Problem},
 };
 
 /// Names in the message of a refusal.
 const LISTED_MAX: usize = 20;
+/// Bytes of the texts of all definitions, before other bytes were limited.
+const TEXTS_BYTES_MAX: usize = 32 << 20;
+/// The largest number that a version may be given.
+const NUMBER_MAX: u32 = 1 << 30;
+/// Former names that a definition may get back.
+const FORMER_NAMES_MAX: usize = 16;
 
 impl Catalog {
-    /// Applies a change of a definition.
-    pub(super) fn change_definition(&mut self, record: &ChangeRecord) -> Result<(), Problem> {
+    /// Applies a change of a definition, which the record has alone or with others.
+    pub(super) fn change_definition(&mut self, record: &ChangeRecord, change: &Change) -> Result<(), Problem> {
+        let level = record.level;
         let at_ms = requested_ms(record.uid);
         let origin = |author: &Option<String>| Origin {
             author: author.clone(),
             at_ms,
         };
-        match &record.change {
+        match change {
             Change::Define {
                 id,
                 text,
@@ -35,8 +43,9 @@ impl Catalog {
                 replace,
                 note,
                 author,
+                number,
             } => {
-                let version = DefinitionVersion {
+                let mut version = DefinitionVersion {
                     number: self.next_definition_number(id),
                     text: text.clone(),
                     uses: uses.clone(),
@@ -44,14 +53,21 @@ impl Catalog {
                     note: note.clone(),
                     origin: origin(author),
                 };
-                let is_checked = record.level >= CHECKED_DEFINITIONS_LEVEL;
+                let is_checked = level >= CHECKED_DEFINITIONS_LEVEL;
                 if !is_checked {
                     return self.define(id, version, *replace);
                 }
-                if *replace && self.is_current(id, &version) {
-                    return Ok(());
+                match number {
+                    Some(number) => {
+                        version.number = *number;
+                        if self.has_numbered(id, &version)? {
+                            return Ok(());
+                        }
+                    }
+                    None if *replace && self.is_current(id, &version) => return Ok(()),
+                    None => {}
                 }
-                self.check_size(id, &version)?;
+                self.check_size(id, &version, level)?;
                 // Definitions of the first release may be nested more deeply. They must not stop every other change.
                 let was_too_deep = self.check_depth().is_err();
                 self.define(id, version, *replace)?;
@@ -66,13 +82,24 @@ impl Catalog {
                 to,
                 from,
                 author,
-            } => self.set_tag(id, tag, *to, *from, origin(author))?,
-            Change::RenameDefinition { id, to } => self.rename(id, to)?,
-            Change::Undefine { id, if_exists } => self.undefine(id, *if_exists)?,
-            _ => return Ok(()),
+            } => {
+                let was_too_deep = level >= BATCHES_LEVEL && self.check_depth().is_err();
+                self.set_tag(id, tag, *to, *from, origin(author))?;
+                if to.is_some() && !was_too_deep {
+                    self.check_depth()?;
+                }
+            }
+            Change::RenameDefinition { id, to } => self.rename(id, to, level)?,
+            Change::Undefine { id, if_exists } => self.undefine(id, *if_exists, level)?,
+            _ => {
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "only changes of definitions can be made together",
+                ));
+            }
         }
         // Changes of level 1 leave it at 0, so that a node that loads an old state agrees with one that replays the log.
-        if record.level >= CHECKED_DEFINITIONS_LEVEL {
+        if level >= CHECKED_DEFINITIONS_LEVEL {
             self.definitions_version = self.version;
         }
         Ok(())
@@ -84,6 +111,35 @@ impl Catalog {
             let current = definition.current();
             (&current.text, &current.note, &current.uses) == (&version.text, &version.note, &version.uses)
         })
+    }
+
+    /// Whether the version with this number exists already, with this text. Fails if the number cannot have this text.
+    fn has_numbered(&self, id: &DefinitionId, version: &DefinitionVersion) -> Result<bool, Problem> {
+        let number = version.number;
+        let definition = self.definitions.get(id);
+        if let Some(known) = definition.and_then(|definition| definition.numbered(number)) {
+            return match (&known.text, &known.note) == (&version.text, &version.note) {
+                true => Ok(true),
+                false => Err(Problem::new(
+                    Code::Conflict,
+                    format!("version {number} of {id} has another text, and a version never changes"),
+                )
+                .hint("leave out the number to create a new version")),
+            };
+        }
+        let last = definition.and_then(|definition| definition.versions.last());
+        let last = last.map_or(0, |version| version.number);
+        match (last + 1..=NUMBER_MAX).contains(&number) {
+            true => Ok(false),
+            false => Err(Problem::new(
+                Code::Conflict,
+                format!("{id} cannot have a new version {number}: it had versions up to {last}"),
+            )
+            .hint(format!(
+                "leave out the number, or use one from {} to {NUMBER_MAX}",
+                last + 1
+            ))),
+        }
     }
 
     /// Creates a definition or, with `replace`, adds a version to it, which becomes the latest.
@@ -109,6 +165,7 @@ impl Catalog {
                 let definition = Definition {
                     versions: vec![version],
                     tags: BTreeMap::new(),
+                    former_names: BTreeMap::new(),
                 };
                 self.definitions.insert(id.clone(), definition);
             }
@@ -131,8 +188,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Checks the note, the author, and the bytes of all definitions.
-    fn check_size(&self, id: &DefinitionId, version: &DefinitionVersion) -> Result<(), Problem> {
+    /// Checks the name, the note, the author, and the bytes of all definitions.
+    fn check_size(&self, id: &DefinitionId, version: &DefinitionVersion, level: u16) -> Result<(), Problem> {
         let bytes = version.note.as_ref().map_or(0, String::len);
         if bytes > DEFINITION_NOTE_BYTES_MAX {
             return Err(Problem::new(
@@ -142,9 +199,16 @@ impl Catalog {
         }
         check_author(&version.origin)?;
         let versions = self.definitions.values().flat_map(|definition| &definition.versions);
-        let bytes: usize = versions.chain([version]).map(|version| version.text.len()).sum();
-        match bytes > DEFINITIONS_BYTES_MAX {
-            true => Err(limit_reached(format!("{DEFINITIONS_BYTES_MAX} bytes of definitions"))
+        let versions = versions.chain([version]);
+        let (bytes, bytes_max) = match level >= BATCHES_LEVEL {
+            true => {
+                check_name_length(id)?;
+                (versions.map(bytes_of).sum::<usize>(), DEFINITIONS_BYTES_MAX)
+            }
+            false => (versions.map(|version| version.text.len()).sum(), TEXTS_BYTES_MAX),
+        };
+        match bytes > bytes_max {
+            true => Err(limit_reached(format!("{bytes_max} bytes of definitions"))
                 .hint("drop definitions that are no longer needed")),
             false => Ok(()),
         }
@@ -331,13 +395,17 @@ impl Catalog {
     }
 
     /// The number of the next version; it continues after a drop.
-    fn next_definition_number(&self, id: &DefinitionId) -> u32 {
-        let last = self
+    pub fn next_definition_number(&self, id: &DefinitionId) -> u32 {
+        let retired = self.retired.get(id).copied();
+        let last = match self
             .definitions
             .get(id)
-            .and_then(|definition| definition.versions.last());
-        let last = last.map(|version| version.number).or(self.retired.get(id).copied());
-        last.unwrap_or(0) + 1
+            .and_then(|definition| definition.versions.last())
+        {
+            Some(version) => version.number.max(retired.unwrap_or(0)),
+            None => retired.unwrap_or(self.retired_below),
+        };
+        last + 1
     }
 
     fn set_tag(
@@ -382,8 +450,7 @@ impl Catalog {
             return Err(limit_reached(format!("{DEFINITION_TAGS_MAX} tags of {id}")).hint("remove a tag"));
         }
         definition.tags.insert(tag, Tag { version: to, origin });
-        self.check_acyclic(id, to)?;
-        self.check_depth()
+        self.check_acyclic(id, to)
     }
 
     fn remove_tag(&mut self, id: &DefinitionId, tag: &str) -> Result<(), Problem> {
@@ -415,7 +482,7 @@ impl Catalog {
         })
     }
 
-    fn rename(&mut self, id: &DefinitionId, to: &str) -> Result<(), Problem> {
+    fn rename(&mut self, id: &DefinitionId, to: &str, level: u16) -> Result<(), Problem> {
         let definition = self.definitions.get(id).ok_or_else(|| no_definition(id))?;
         let renamed = DefinitionId {
             name: to.to_owned(),
@@ -425,6 +492,9 @@ impl Catalog {
             return Err(Problem::new(Code::Conflict, format!("{renamed} already exists")).hint("choose another name"));
         }
         self.check_name(&renamed)?;
+        if level >= BATCHES_LEVEL {
+            check_name_length(&renamed)?;
+        }
         let versions = |(user, definition): (&DefinitionId, &Definition)| {
             let uses = definition.versions.iter().flat_map(|version| &version.uses);
             uses.into_iter()
@@ -449,23 +519,33 @@ impl Catalog {
         if !users.is_empty() {
             return Err(in_use(format!("{id} is used by {}", listed(users))));
         }
-        // Version numbers of a name are never reused.
+        // Version numbers of a name are never reused, unless it gets back the name under which it had them.
         let first = definition.versions.first().map_or(0, |version| version.number);
-        if let Some(last) = self.retired.get(&renamed).filter(|last| first <= **last) {
+        let retired = self.retired.get(&renamed);
+        let returns = level >= BATCHES_LEVEL && retired.is_some() && retired == definition.former_names.get(to);
+        if let Some(last) = retired.filter(|last| first <= **last && !returns) {
             return Err(Problem::new(
                 Code::Conflict,
                 format!("an earlier {renamed} had versions up to {last}; their numbers are not reused"),
             )
             .hint("choose another name"));
         }
-        let definition = definition.clone();
-        self.retire(id);
+        let mut definition = definition.clone();
+        if level >= BATCHES_LEVEL {
+            let last = definition.versions.last().map_or(0, |version| version.number);
+            definition.former_names.remove(to);
+            definition.former_names.insert(id.name.clone(), last);
+            if definition.former_names.len() > FORMER_NAMES_MAX {
+                definition.former_names.pop_first();
+            }
+        }
+        self.retire(id, level);
         self.definitions.insert(renamed, definition);
         Ok(())
     }
 
     /// Drops a definition that no other definition uses.
-    fn undefine(&mut self, id: &DefinitionId, if_exists: bool) -> Result<(), Problem> {
+    fn undefine(&mut self, id: &DefinitionId, if_exists: bool, level: u16) -> Result<(), Problem> {
         if !self.definitions.contains_key(id) {
             return match if_exists {
                 true => Ok(()),
@@ -476,7 +556,7 @@ impl Catalog {
         if !users.is_empty() {
             return Err(in_use(format!("{id} is used by {}", listed(users))));
         }
-        self.retire(id);
+        self.retire(id, level);
         Ok(())
     }
 
@@ -488,12 +568,45 @@ impl Catalog {
     }
 
     /// Removes a definition and keeps its last version number, so that the number is not reused.
-    pub(super) fn retire(&mut self, id: &DefinitionId) {
-        if let Some(definition) = self.definitions.remove(id)
-            && let Some(last) = definition.versions.last()
-        {
-            self.retired.insert(id.clone(), last.number);
+    pub(super) fn retire(&mut self, id: &DefinitionId, level: u16) {
+        let next = self.next_definition_number(id);
+        if self.definitions.remove(id).is_none() {
+            return;
         }
+        self.retired.insert(id.clone(), next - 1);
+        // Of too many names, those with the smallest numbers are forgotten, and new names continue from there.
+        while level >= BATCHES_LEVEL
+            && self.retired.len() > RETIRED_NAMES_MAX
+            && let Some((id, last)) = self.retired.iter().min_by_key(|(id, last)| (**last, *id))
+        {
+            let id = id.clone();
+            self.retired_below = self.retired_below.max(*last);
+            self.retired.remove(&id);
+        }
+    }
+}
+
+/// The bytes of a version in a saved catalog, about.
+fn bytes_of(version: &DefinitionVersion) -> usize {
+    const BYTES: usize = 64;
+    let uses = version.uses.iter().map(|used| BYTES + used.id.name.len());
+    let reads = version.reads.iter().map(|name| name.as_str().len());
+    let texts = [version.note.as_ref(), version.origin.author.as_ref()];
+    let texts = texts.into_iter().flatten().map(String::len);
+    BYTES + version.text.len() + uses.chain(reads).chain(texts).sum::<usize>()
+}
+
+fn check_name_length(id: &DefinitionId) -> Result<(), Problem> {
+    let bytes = id.name.len();
+    match bytes > DEFINITION_NAME_BYTES_MAX {
+        true => Err(Problem::new(
+            Code::TooComplex,
+            format!(
+                "the name of a {} has {bytes} bytes; the limit is {DEFINITION_NAME_BYTES_MAX}",
+                id.kind.as_str()
+            ),
+        )),
+        false => Ok(()),
     }
 }
 

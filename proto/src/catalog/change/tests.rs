@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::catalog::VersionRef;
+use crate::{catalog::VersionRef, limits::RETIRED_NAMES_MAX};
 
 fn name(text: &str) -> CollectionName {
     text.parse().expect("a name")
@@ -41,6 +41,7 @@ fn field(text: &str, uses: &[&str], replace: bool) -> Change {
         replace,
         note: None,
         author: None,
+        number: None,
     }
 }
 
@@ -397,4 +398,108 @@ fn a_renamed_definition_closes_no_circle() {
     );
     let problem = after(vec![field("y", &["x@1"], false)]).expect_err("x@1 uses y");
     assert!(problem.contains("would use itself"), "{problem}");
+}
+
+fn drop_of(text: &str) -> Change {
+    Change::Undefine {
+        id: DefinitionId::field(name("events"), text),
+        if_exists: false,
+    }
+}
+
+/// A version with a number, whose text is the same each time.
+fn numbered(text: &str, number: u32) -> Change {
+    let mut change = field(text, &[], true);
+    if let Change::Define { number: of, text, .. } = &mut change {
+        *of = Some(number);
+        *text = format!("{number}");
+    }
+    change
+}
+
+fn numbers(catalog: &Catalog, text: &str) -> Vec<u32> {
+    let definition = catalog.field(&name("events"), text).expect("a definition");
+    definition.versions.iter().map(|version| version.number).collect()
+}
+
+#[test]
+fn a_version_may_name_its_number_if_it_is_free() {
+    let begin = [create("events"), numbered("a", 2), numbered("a", 5)];
+    let after = |changes: &[Change]| with([&begin[..], changes].concat());
+    let (catalog, result) = after(&[numbered("a", 2), field("a", &[], true)]);
+    assert_eq!((numbers(&catalog, "a"), result), (vec![2, 5, 6], Ok(())));
+    for refused in [3, 0, u32::MAX] {
+        let problem = after(&[numbered("a", refused)]).1.expect_err("it is not free");
+        assert!(problem.detail.contains("versions up to 5"), "{problem}");
+    }
+    let mut other = numbered("a", 5);
+    if let Change::Define { text, .. } = &mut other {
+        text.push('x');
+    }
+    let problem = after(&[other]).1.expect_err("it has a text");
+    assert!(problem.detail.contains("a version never changes"), "{problem}");
+    // What was dropped may come back with its number; without one, it gets a new number.
+    let (catalog, _) = after(&[drop_of("a"), numbered("a", 2), field("a", &[], true)]);
+    assert_eq!(numbers(&catalog, "a"), [2, 6]);
+}
+
+#[test]
+fn changes_that_are_made_together_are_accepted_together_or_not_at_all() {
+    let all = |changes| Change::All { changes };
+    let (catalog, result) = with(vec![
+        create("events"),
+        all(vec![field("a", &[], false), field("b", &["a"], false), drop_of("b")]),
+    ]);
+    assert_eq!(result, Ok(()));
+    assert!(catalog.field(&name("events"), "a").is_some() && catalog.field(&name("events"), "b").is_none());
+    let record = |change| ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: Some(catalog.definitions_version),
+        change,
+    };
+    let (after, result) = catalog.apply(&record(all(vec![field("c", &[], false), field("d", &["x"], false)])));
+    assert_eq!(result.map_err(|problem| problem.code), Err(Code::NotFound));
+    assert_eq!(after.definitions, catalog.definitions);
+    let (_, result) = catalog.apply(&record(all(vec![create("others")])));
+    assert_eq!(result.map_err(|problem| problem.code), Err(Code::BadRequest));
+}
+
+#[test]
+fn a_renamed_definition_may_get_its_name_back() {
+    let begin = [
+        create("events"),
+        field("a", &[], false),
+        field("a", &[], true),
+        rename("a", "b"),
+    ];
+    let after = |changes: &[Change]| with([&begin[..], changes].concat());
+    let (catalog, result) = after(&[rename("b", "a"), field("a", &[], true)]);
+    assert_eq!((numbers(&catalog, "a"), result), (vec![1, 2, 3], Ok(())));
+    // In between, the name had other versions.
+    let (_, result) = after(&[field("a", &[], false), drop_of("a"), rename("b", "a")]);
+    assert_eq!(result.map_err(|problem| problem.code), Err(Code::Conflict));
+}
+
+#[test]
+fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
+    let mut catalog = with(vec![create("events")]).0;
+    let fields = (0..=RETIRED_NAMES_MAX).map(|n| format!("f{n}"));
+    catalog.retired = fields
+        .map(|text| (DefinitionId::field(name("events"), &text), 7))
+        .collect();
+    let apply = |catalog: &Catalog, change| {
+        let (after, result) = catalog.apply(&ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: CATALOG_RULES_LEVEL,
+            expected: None,
+            change,
+        });
+        assert_eq!(result, Ok(()));
+        after
+    };
+    let after = apply(&apply(&catalog, field("new", &[], false)), drop_of("new"));
+    assert_eq!((after.retired.len(), after.retired_below), (RETIRED_NAMES_MAX, 7));
+    let after = apply(&after, field("new", &[], false));
+    assert_eq!(numbers(&after, "new"), [8]);
 }
