@@ -1,5 +1,5 @@
-//! Nothing is lost or duplicated while the ledger program kills, pauses and restarts the real server and a real broker
-//! under load.
+//! Nothing is lost or duplicated, and no definition is forgotten, while the ledger program kills, pauses and restarts
+//! the real server and a real broker under load.
 //!
 //! The long form is one command: `ledger --server RACHIS --kills 300 --records 1000000`, with the paths that
 //! `tests/run` prints.
@@ -36,6 +36,12 @@ fn count_of(words: &str, report: &str) -> u64 {
         .unwrap_or_else(|_| panic!("no number before {words:?} in {report}"))
 }
 
+/// Without enough changes and questions, it proves little that none was wrong.
+fn assert_definitions_changed(report: &str) {
+    assert!(count_of(" changes of definitions", report) >= 100, "{report}");
+    assert!(count_of(" questions right after one", report) >= 80, "{report}");
+}
+
 #[test]
 fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
@@ -56,6 +62,7 @@ fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     assert!(count_of(" kills of the broker", &report) >= 1, "{report}");
     assert!(count_of(" with a batch in flight", &report) >= 5, "{report}");
     assert!(count_of(" acknowledged", &report) >= 20_000, "{report}");
+    assert_definitions_changed(&report);
 }
 
 #[test]
@@ -77,6 +84,7 @@ fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
         "leaves refuse batches that were sent twice or by a tailer that was paused: {report}"
     );
     assert!(count_of(" acknowledged", &report) >= 12_000, "{report}");
+    assert_definitions_changed(&report);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::{
-    Run, catch_up,
+    Run, catch_up, definitions,
     document::GROUP_SIZE,
     ledger::{self, Delivery, Entry, Expected, Kind},
     push::{Answer, KEYLESS, Request},
@@ -51,6 +51,7 @@ pub(crate) async fn everything(run: &Run) -> Result<Vec<String>> {
     let sources = catch_up::wait(&run.client, &through, STALL_TIMEOUT).await?;
     found.extend(outcomes::check(run, &entries, &sources, &stored).await?);
     found.extend(dead_letters(run, &entries).await?);
+    found.extend(definitions::check(run).await?);
     Ok(found)
 }
 

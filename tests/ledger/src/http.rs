@@ -65,6 +65,17 @@ impl Client {
         *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls;
     }
 
+    /// A client of each address.
+    pub(crate) fn of_each_node(&self) -> Result<Vec<Self>> {
+        let urls = self.urls.read().unwrap_or_else(PoisonError::into_inner);
+        let of_one = |url: &String| {
+            let client = Self::new()?;
+            client.set_urls(vec![url.clone()]);
+            Ok(client)
+        };
+        urls.iter().map(of_one).collect()
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let urls = self.urls.read().unwrap_or_else(PoisonError::into_inner);
         let url = urls

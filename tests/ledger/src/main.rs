@@ -1,6 +1,6 @@
-//! The ledger program: produces numbered records to Kafka and by push while server and broker are killed, paused and
-//! restarted, records what was acknowledged, and checks at the end that every acknowledged record is stored exactly
-//! once.
+//! The ledger program: produces numbered records to Kafka and by push, and changes definitions, while server and broker
+//! are killed, paused and restarted. It records what was acknowledged, and checks at the end that every acknowledged
+//! record is stored exactly once, and every acknowledged version of a definition is there.
 //!
 //! ```text
 //! load: pushers, producer ──> ledger <── acknowledgements   check: SQL, search, by id, bytes, outcomes ──> findings
@@ -15,6 +15,7 @@
 mod broker;
 mod catch_up;
 mod check;
+mod definitions;
 mod document;
 mod faults;
 mod gate;
@@ -40,8 +41,17 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use crate::{
-    broker::Broker, document::Documents, faults::Faults, http::Client, ledger::Ledger, plan::Plan, produce::Producer,
-    push::Pushers, report::Report, server::Server,
+    broker::Broker,
+    definitions::{Changes, Definers},
+    document::Documents,
+    faults::Faults,
+    http::Client,
+    ledger::Ledger,
+    plan::Plan,
+    produce::Producer,
+    push::Pushers,
+    report::Report,
+    server::Server,
 };
 
 /// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost or duplicated.
@@ -121,6 +131,7 @@ fn main() -> ExitCode {
 struct Run {
     ledger: Arc<Ledger>,
     documents: Documents,
+    changes: Changes,
     client: Client,
 }
 
@@ -135,6 +146,7 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
     let run = Arc::new(Run {
         ledger: Arc::new(Ledger::new(arguments.records)),
         documents: Documents::new(seed),
+        changes: Changes::default(),
         client: server.client(),
     });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
@@ -183,6 +195,7 @@ async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, 
 /// The outer result is about the load, the inner one about the plan.
 async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<Result<()>> {
     let pushers = Pushers::start(run.clone(), plan.gate(), seed);
+    let definers = Definers::start(run, seed);
     let producer = match plan.broker() {
         Some(broker) => Some(Producer::start(run.clone(), plan.gate(), broker.address(), seed)?),
         None => None,
@@ -191,6 +204,7 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
         return Ok(Err(error));
     }
     pushers.finish().await?;
+    definers.finish().await?;
     if let Some(producer) = producer {
         producer.finish().await?;
     }

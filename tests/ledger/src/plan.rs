@@ -277,7 +277,7 @@ impl Plan {
             self.kills_wanted,
             self.disturbances.clone(),
             self.server.refused_batches().await,
-            &run.ledger,
+            run,
         )
     }
 

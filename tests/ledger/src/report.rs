@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use crate::ledger::Ledger;
+use crate::Run;
 
 /// Findings printed of each check.
 const PRINTED_MAX: usize = 40;
@@ -45,6 +45,8 @@ pub(crate) struct Report {
     retried_pushes: u64,
     reads_after_push: u64,
     stale_reads: u64,
+    definitions: usize,
+    questions: u64,
     /// When they were found, and what.
     findings: Vec<(String, Vec<String>)>,
     pub elapsed: Duration,
@@ -56,8 +58,9 @@ impl Report {
         kills_wanted: usize,
         disturbances: Disturbances,
         refused_batches: u64,
-        ledger: &Ledger,
+        run: &Run,
     ) -> Self {
+        let ledger = &run.ledger;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             seed,
@@ -68,6 +71,8 @@ impl Report {
             retried_pushes: count(&ledger.retried_pushes),
             reads_after_push: count(&ledger.reads_after_push),
             stale_reads: count(&ledger.stale_reads),
+            definitions: run.changes.count(),
+            questions: count(&run.changes.questions),
             findings: vec![("while the load ran".to_owned(), ledger.problems())],
             elapsed: Duration::ZERO,
         }
@@ -97,7 +102,8 @@ impl Report {
             .collect();
         format!(
             "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; \
-             {} pushes retried; {} reads right after a push, {} stale; {:.0} s",
+             {} pushes retried; {} reads right after a push, {} stale; {} changes of definitions, {} questions right \
+             after one; {:.0} s",
             self.seed,
             self.disturbances.kills(),
             counts.join(", "),
@@ -107,6 +113,8 @@ impl Report {
             self.retried_pushes,
             self.reads_after_push,
             self.stale_reads,
+            self.definitions,
+            self.questions,
             self.elapsed.as_secs_f64(),
         )
     }
@@ -122,7 +130,7 @@ impl Report {
         if self.is_clean() {
             println!(
                 "ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; \
-                 all counters add up"
+                 all counters add up; every acknowledged version of a definition is there once, at every node"
             );
         }
     }
