@@ -208,6 +208,11 @@ async fn versions_tags_functions_and_saved_queries_are_the_same_through_every_do
         format!("{wrong:#}").contains("the query has no parameter most"),
         "{wrong:#}"
     );
+    let twice = server
+        .get(&format!("{saved}?k=1&k=2"))
+        .await
+        .expect_err("a parameter with two values");
+    assert!(format!("{twice:#}").contains("k is given twice"), "{twice:#}");
     let history = "select version, tags, note, author, created > timestamp '2026-01-01' from rachis.definitions \
                    where kind = 'field' order by version";
     assert_eq!(

@@ -88,8 +88,8 @@ impl QueryContext {
         interrupted(&self.ended, &self.cancel, &self.time)
     }
 
-    /// Waits for the outcome of a proposed change. If the query ends before, the outcome is unknown.
-    pub(super) async fn uninterrupted<T>(&self, proposal: impl Future<Output = T>) -> T {
+    /// Waits for the outcome of a proposed change. A query that ends before says that the outcome is unknown.
+    pub(super) async fn outcome_of<T>(&self, proposal: impl Future<Output = T>) -> T {
         self.is_changing.store(true, Ordering::Relaxed);
         let outcome = proposal.await;
         self.is_changing.store(false, Ordering::Relaxed);

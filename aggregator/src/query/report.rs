@@ -191,4 +191,24 @@ mod tests {
         assert_eq!(stats.warnings, ["ms: 1 of 4 values was not a number"]);
         assert_eq!(stats.documents_scanned, 6);
     }
+
+    #[test]
+    fn values_without_a_result_are_summed_over_shards_and_this_node() {
+        let report = QueryReport::default();
+        for number in 0..2 {
+            let shard = ShardId {
+                collection: CollectionUid(uuid::Uuid::nil()),
+                number,
+            };
+            let trailer = ScanTrailer {
+                warnings: vec![("sqrt".to_owned(), 1, 2)],
+                ..ScanTrailer::default()
+            };
+            report.record(0, shard, trailer);
+        }
+        report.warning_counts.count("sqrt", 1, 3);
+        let mut stats = Stats::default();
+        report.fill(&mut stats);
+        assert_eq!(stats.warnings, ["sqrt: 3 of 7 values had no result and are NULL"]);
+    }
 }

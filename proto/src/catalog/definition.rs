@@ -336,7 +336,7 @@ impl Definition {
 /// One version of a definition; immutable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DefinitionVersion {
-    /// The number, from 1. It is never reused, not even after a drop.
+    /// The number, from 1. After a drop, it is not used again unless a change names it.
     pub number: u32,
     /// The definition as the user wrote it: of a field the expression, of a view the query, of other kinds everything
     /// after the name.

@@ -140,3 +140,36 @@ fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::wire::node::node_client::NodeClient;
+
+    #[tokio::test]
+    async fn only_a_call_without_a_connection_was_certainly_not_sent() {
+        let call = async |url: String| {
+            let catalog = watch::channel(Arc::new(Catalog::default())).1;
+            let peer = Peer::new("peer".parse().expect("a name"), &url, catalog).expect("a peer");
+            let request = peer.json(&(), Duration::from_secs(5)).expect("a request");
+            let status = NodeClient::new(peer.control.clone()).describe(request).await;
+            was_not_sent(&status.expect_err("no node answers"))
+        };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let closing = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                // It is open until the call has been sent.
+                let mut bytes = [0; 1];
+                let _ = connection.readable().await;
+                let _ = connection.try_read(&mut bytes);
+            }
+        });
+        assert!(!call(url.clone()).await, "it was connected");
+        closing.abort();
+        let _ = closing.await;
+        assert!(call(url).await, "nobody listens any more");
+    }
+}

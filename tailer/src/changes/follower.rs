@@ -199,11 +199,7 @@ impl Changes for Follower {
                     // Every tailer answers, and none can decide: this will not pass soon.
                     let persistent = refusals > self.tailers.len() && started.elapsed() > REFUSED_WAIT;
                     if persistent || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
-                        return Err(if may_be_appended {
-                            unknown_outcome(problem)
-                        } else {
-                            problem
-                        });
+                        return Err(with_outcome(problem, may_be_appended));
                     }
                     last = Some(problem);
                 }
@@ -211,13 +207,7 @@ impl Changes for Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
-        let last = last.map(|problem| {
-            if may_be_appended {
-                unknown_outcome(problem)
-            } else {
-                problem
-            }
-        });
+        let last = last.map(|problem| with_outcome(problem, may_be_appended));
         Err(last.unwrap_or_else(|| {
             Problem::new(Code::Unavailable, "the settings of this node list no tailers")
                 .hint("add one to `tailers` in [cluster]")
@@ -236,9 +226,11 @@ impl Changes for Follower {
     }
 }
 
-/// A definite refusal stays one. Any other problem does not say what became of an earlier attempt.
-fn unknown_outcome(problem: Problem) -> Problem {
+/// The problem of the last attempt. A definite refusal stays one; any other problem does not say what became of an earlier
+/// attempt that may have been appended.
+fn with_outcome(problem: Problem, may_be_appended: bool) -> Problem {
     match problem.code {
+        _ if !may_be_appended => problem,
         Code::Unavailable | Code::Timeout | Code::UnknownOutcome => Problem::new(
             Code::UnknownOutcome,
             format!("the change may or may not have been made: {}", problem.detail),
@@ -280,5 +272,22 @@ impl Follower {
         };
         self.wait_for_aggregators().await;
         Ok(catalog)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_attempt_does_not_hide_that_an_earlier_one_may_have_been_appended() {
+        let after = |code, may_be_appended| with_outcome(Problem::new(code, "why"), may_be_appended).code;
+        assert_eq!(after(Code::Unavailable, false), Code::Unavailable);
+        assert_eq!(after(Code::Unavailable, true), Code::UnknownOutcome);
+        assert_eq!(
+            after(Code::Conflict, true),
+            Code::Conflict,
+            "the change log has decided"
+        );
     }
 }

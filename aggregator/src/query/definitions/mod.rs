@@ -79,7 +79,7 @@ pub(super) async fn change(
 ) -> Result<QueryOutput, Problem> {
     // Decided once: of two concurrent REVERTs, the second must not go back another version.
     let wanted = back_to_version(wanted, &engine.catalog())?;
-    let plan = |_: &Catalog| Ok((vec![wanted.clone()], ()));
+    let plan = |_: &Catalog| (vec![wanted.clone()], ());
     let (changed, ()) = change_all(engine, context, plan, author, false).await?;
     let columns = [("definition", Type::Text), ("version", Type::Int)];
     let row = |changed: &Changed| json!({ "definition": changed.id.to_string(), "version": changed.version });
@@ -100,7 +100,6 @@ pub(super) async fn apply(
         let steps = file.steps(catalog);
         (steps.iter().map(|step| step.change.clone()).collect(), steps)
     };
-    let plan = |catalog: &Catalog| Ok(plan(catalog));
     let (_, steps) = change_all(engine, context, plan, author, dry_run).await?;
     Ok(steps)
 }
@@ -110,14 +109,14 @@ pub(super) async fn apply(
 async fn change_all<T>(
     engine: &Engine,
     context: &Arc<QueryContext>,
-    plan: impl Fn(&Catalog) -> Result<(Vec<DefinitionChange>, T), Problem>,
+    plan: impl Fn(&Catalog) -> (Vec<DefinitionChange>, T),
     author: Option<&str>,
     dry_run: bool,
 ) -> Result<(Vec<Changed>, T), Problem> {
     let mut catalogs = engine.roles.changes.catalog();
     for _ in 0..CHECKS_MAX {
         let catalog = Arc::clone(&catalogs.borrow_and_update());
-        let (wanted, planned) = plan(&catalog)?;
+        let (wanted, planned) = plan(&catalog);
         let draft = Draft::new(engine, context, &catalog, &wanted, author).await?;
         draft.check_users(engine, context, &catalog).await?;
         let changes_nothing = draft.after.definitions == catalog.definitions;
@@ -130,13 +129,18 @@ async fn change_all<T>(
                 changes: draft.changes.clone(),
             },
         };
-        let proposed = context.uninterrupted(engine.roles.changes.propose(change, Some(catalog.definitions_version)));
+        let proposed = context.outcome_of(engine.roles.changes.propose(change, Some(catalog.definitions_version)));
         match proposed.await {
             // Another change came first. This node may still have to read it.
             Err(problem) if problem.code == Code::Conflict => {
                 if catalogs.wait_for(|now| now.version > catalog.version).await.is_err() {
                     return Err(problem);
                 }
+            }
+            Err(problem) if problem.code == Code::TooLarge && draft.changes.len() > 1 => {
+                return Err(
+                    problem.hint("apply the file in parts: a definition may be in a later one than those that it uses")
+                );
             }
             Err(problem) => return Err(problem),
             Ok(_) => return Ok((draft.finish(context), planned)),
@@ -455,7 +459,10 @@ fn affected<'a>(catalog: &'a Catalog, changed: &BTreeSet<DefinitionId>) -> Vec<P
     let in_use = catalog.versions_in_use().into_iter();
     let in_use = in_use.filter_map(|(id, number)| Some((id, catalog.definitions.get(id)?.numbered(number)?)));
     let names: Vec<ReadName<'_>> = changed.iter().filter_map(ReadName::of).collect();
-    let begin = in_use.filter(|(id, version)| changed.contains(*id) || names.iter().any(|name| name.is_in(version)));
+    let begin = in_use.filter(|(id, version)| {
+        let text = version.text.to_lowercase();
+        changed.contains(*id) || names.iter().any(|name| name.is_read_by(version, &text))
+    });
     with_followers(catalog, changed, begin.collect())
 }
 
@@ -509,8 +516,13 @@ impl<'a> ReadName<'a> {
         })
     }
 
-    fn is_in(&self, version: &DefinitionVersion) -> bool {
-        version.reads.contains(self.collection) && version.text.to_lowercase().contains(&self.key)
+    /// Whether a version has it as a word. `text` is its text in lower case.
+    fn is_read_by(&self, version: &DefinitionVersion, text: &str) -> bool {
+        let goes_on = |next: Option<char>| next.is_some_and(|next| next.is_alphanumeric() || next == '_');
+        version.reads.contains(self.collection)
+            && text.match_indices(&self.key).any(|(at, key)| {
+                !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + key.len()..].chars().next())
+            })
     }
 }
 

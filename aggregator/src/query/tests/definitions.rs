@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 
-fn orders() -> Vec<Value> {
+pub(super) fn orders() -> Vec<Value> {
     vec![
         json!({ "_id": "a", "cents": 250, "user": "ann" }),
         json!({ "_id": "b", "cents": 120, "user": "bob" }),
@@ -17,13 +17,13 @@ fn orders() -> Vec<Value> {
 }
 
 /// Runs statements that must succeed.
-async fn run(bench: &Bench, statements: &[&str]) {
+pub(super) async fn run(bench: &Bench, statements: &[&str]) {
     for statement in statements {
         bench.sql(statement).await;
     }
 }
 
-async fn refused(bench: &Bench, statement: &str) -> Problem {
+pub(super) async fn refused(bench: &Bench, statement: &str) -> Problem {
     match bench.try_sql(statement).await {
         Err(problem) => problem,
         Ok(_) => panic!("{statement} was accepted"),

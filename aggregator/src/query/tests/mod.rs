@@ -1,5 +1,6 @@
 //! Tests of the engine over an in-memory leaf: what it requests from the leaf, and what it returns.
 
+mod definition_changes;
 mod definitions;
 mod distinct;
 mod fake;

@@ -153,13 +153,13 @@ fn push_value(values: &mut Builder, text: Option<&str>, path: &Path, to: PathTyp
     );
 }
 
-/// Casts any array of texts to Utf8View.
 /// Whether [`text_views`] reads arrays of this type.
 pub(super) fn is_text(data_type: &DataType) -> bool {
     use DataType::{Dictionary, LargeUtf8, Null, Utf8, Utf8View};
     matches!(data_type, Utf8View | Utf8 | LargeUtf8 | Null | Dictionary(..))
 }
 
+/// Casts any array of texts to Utf8View.
 pub(super) fn text_views(array: &ArrayRef) -> Result<ArrayRef> {
     match array.data_type() {
         DataType::Utf8View => Ok(Arc::clone(array)),

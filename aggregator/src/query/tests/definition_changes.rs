@@ -1,0 +1,133 @@
+//! Changes of definitions: what they would break, files of them, and what DIFF says about them.
+
+use proto::Code;
+use serde_json::json;
+
+use super::{
+    definitions::{orders, refused, run},
+    *,
+};
+
+#[tokio::test]
+async fn no_change_lets_a_definition_use_itself() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.a AS cents",
+            "CREATE OR REPLACE FIELD events.a AS 1",
+            "ALTER FIELD events.a RENAME TO cents",
+            "CREATE FIELD events.b AS user",
+        ],
+    )
+    .await;
+    for statement in ["REVERT FIELD events.cents", "ALTER FIELD events.b RENAME TO user"] {
+        let problem = refused(&bench, statement).await;
+        assert!(problem.detail.contains("would use itself"), "{statement}: {problem}");
+    }
+    assert_eq!(
+        bench.sql("SELECT max(cents) AS c, max(b) AS b FROM events").await.0,
+        ["1 | bob"]
+    );
+    run(
+        &bench,
+        &["ALTER FIELD events.cents RENAME TO a", "REVERT FIELD events.a"],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT max(a) AS a FROM events").await.0, ["990"]);
+}
+
+#[tokio::test]
+async fn a_new_definition_breaks_nothing_that_already_has_its_name() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &["CREATE VIEW states AS SELECT x.status AS s, cents FROM events"],
+    )
+    .await;
+    let problem = refused(&bench, "CREATE PARSER events.x ON user AS REGEX '(?<level>[a-z]+)'").await;
+    assert_eq!(problem.code, Code::InUse);
+    assert!(problem.detail.contains("view states@1"), "{problem}");
+    run(
+        &bench,
+        &[
+            "CREATE PARSER events.x ON user AS REGEX '(?<status>[a-z]+)'",
+            "CREATE PARSER events.cen ON user AS REGEX '(?<other>[a-z]+)'",
+        ],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT max(s) AS s FROM states").await.0, ["bob"]);
+}
+
+#[tokio::test]
+async fn a_file_is_applied_as_a_whole_and_comes_back_as_it_was_exported() {
+    let bench = bench(orders()).await;
+    let apply = |file: &str| bench.engine.apply_definitions(file.to_owned(), None, false);
+    let wrong = "CREATE FIELD events.price AS cents; CREATE FIELD events.cost AS no_such(price);";
+    let problem = apply(wrong).await.expect_err("a function is missing");
+    assert!(problem.detail.starts_with("field events.cost: "), "{problem}");
+    assert!(bench.engine.catalog().definitions.is_empty(), "nothing was changed");
+    let file = "CREATE FUNCTION f() RETURNS bigint AS 1;
+                CREATE FUNCTION g() RETURNS bigint AS f@1();
+                CREATE FUNCTION f() RETURNS bigint AS g() + 1;
+                ALTER FUNCTION f SET TAG prod TO 1;
+                CREATE FIELD events.n@3 AS f() + f@prod();";
+    assert_eq!(apply(file).await.expect("it is applied").len(), 5);
+    assert_eq!(
+        bench.sql("SELECT max(n) AS n, max(n@3) AS m FROM events").await.0,
+        ["3 | 3"]
+    );
+    let exported = crate::definition_file::export(&bench.engine.catalog());
+    assert!(apply(&exported).await.expect("it is known").is_empty(), "{exported}");
+    for dropped in ["FIELD events.n", "FUNCTION g", "FUNCTION f"] {
+        let drop = format!("DROP {dropped}");
+        if dropped == "FUNCTION g" {
+            bench.sql("REVERT FUNCTION f").await;
+            bench.sql("ALTER FUNCTION f DROP TAG prod").await;
+        }
+        bench.sql(&drop).await;
+    }
+    assert_eq!(apply(&exported).await.expect("it is applied").len(), 5, "{exported}");
+    assert_eq!(crate::definition_file::export(&bench.engine.catalog()), exported);
+    for (statement, expected) in [
+        ("CREATE OR REPLACE FIELD events.n@4 AS 7", "a version never changes"),
+        ("CREATE OR REPLACE FIELD events.n@2 AS 7", "versions up to 4"),
+        ("CREATE OR REPLACE FIELD events.n@prod AS 7", "gets tags later"),
+    ] {
+        let problem = refused(&bench, statement).await;
+        assert!(problem.detail.contains(expected), "{statement}: {problem}");
+    }
+    assert_eq!(
+        bench.sql("CREATE OR REPLACE FIELD events.n@9 AS 7").await.0,
+        ["field events.n | 9"]
+    );
+}
+
+#[tokio::test]
+async fn a_diff_compares_values_of_any_two_types() {
+    let bench = bench(vec![
+        json!({ "_id": "a", "zip": "01234", "at": "1700000000" }),
+        json!({ "_id": "b", "zip": "77", "at": "x" }),
+    ])
+    .await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.code AS zip::text",
+            "CREATE OR REPLACE FIELD events.code AS zip::int",
+            "CREATE FIELD events.time AS at::bigint",
+            "CREATE OR REPLACE FIELD events.time AS to_timestamp(at::bigint)",
+            "CREATE OR REPLACE FIELD events.time AS string_to_array(at, '0')",
+        ],
+    )
+    .await;
+    for (diff, changed) in [
+        ("DIFF FIELD events.code@1 TO 2", 2),
+        ("DIFF FIELD events.time@1 TO 2", 1),
+        ("DIFF FIELD events.time@2 TO 3", 2),
+    ] {
+        let (rows, stats) = bench.sql(diff).await;
+        assert_eq!(rows[1], format!("total | changed | {changed} |  |  |  | "), "{diff}");
+        assert_eq!(stats.shards_total, 2, "{diff} says what it has read");
+    }
+}
