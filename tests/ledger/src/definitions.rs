@@ -31,6 +31,8 @@ const CHANGES: u64 = 150;
 /// What one change adds to a value: more than the number of any document.
 const STEP: u64 = 1_000_000_000;
 const POLL: Duration = Duration::from_millis(5);
+/// After a change without an answer.
+const PAUSE: Duration = Duration::from_millis(150);
 
 /// What the definers know about their changes.
 #[derive(Default)]
@@ -114,9 +116,13 @@ impl Definer {
             text(change)
         );
         let changed: Result<Vec<Changed>> = self.run.client.rows(json!({ "sql": sql })).await;
-        if let Some(changed) = changed.ok().and_then(|rows| rows.into_iter().next()) {
-            self.run.changes.acknowledge(self.number, change, changed.version);
-            self.ask(change).await;
+        match changed.ok().and_then(|rows| rows.into_iter().next()) {
+            Some(changed) => {
+                self.run.changes.acknowledge(self.number, change, changed.version);
+                self.ask(change).await;
+            }
+            // While a node is down, further changes would all fail.
+            None => tokio::time::sleep(PAUSE).await,
         }
     }
 
