@@ -6,6 +6,7 @@
 //! reason instead of a time; the other systems and questions go on.
 
 mod all;
+mod definitions;
 mod expression;
 mod fan_out;
 mod freshness;
@@ -27,6 +28,7 @@ use tests::Kafka;
 
 pub use self::{
     all::{AllArgs, SuiteCommand, all},
+    definitions::{DefinitionsArgs, definitions},
     expression::expression,
     fan_out::{FanOutArgs, fan_out},
     freshness::{FreshnessArgs, freshness},

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -16,13 +16,14 @@ use plan::nearest::nearest;
 
 /// The names that can be used for documents of one collection.
 #[derive(Debug)]
-pub(super) struct CollectionNames {
+pub(super) struct CollectionNames<'c> {
     /// The collection that the names belong to.
     pub collection: CollectionName,
     /// Paths that documents are known to have, with their kinds. Keys only, no indexes.
     known_paths: Arc<PathKinds>,
-    /// Whether a path is a field or a parser.
-    defined: BTreeMap<Path, DefinitionKind>,
+    /// Has the fields and parsers. An exact name is looked up there: a statement does not pay for those that it does not
+    /// use.
+    catalog: &'c Catalog,
     /// Paths, fields and parsers by lower-case spelling. Built on the first name that has no exact match.
     folded: OnceCell<HashMap<String, Vec<Path>>>,
     /// Number of suggestions computed so far.
@@ -50,25 +51,29 @@ pub(super) enum MatchQuality {
     Folded,
 }
 
-impl CollectionNames {
-    /// Collects the names of a collection from the catalog and its known paths.
-    pub(super) fn new(collection: &CollectionName, catalog: &Catalog, known_paths: Arc<PathKinds>) -> Self {
-        let defined = catalog.columns(collection);
-        let defined = defined.filter_map(|(id, _)| Some((Path::parse(&id.name).ok()?, id.kind)));
+impl<'c> CollectionNames<'c> {
+    /// The names of a collection in the catalog and its known paths.
+    pub(super) fn new(collection: &CollectionName, catalog: &'c Catalog, known_paths: Arc<PathKinds>) -> Self {
         Self {
             collection: collection.clone(),
             known_paths,
-            defined: defined.collect(),
+            catalog,
             folded: OnceCell::new(),
             suggestions: Cell::new(0),
         }
+    }
+
+    /// The names of all fields and parsers.
+    fn defined(&self) -> impl Iterator<Item = Path> {
+        let columns = self.catalog.columns(&self.collection);
+        columns.filter_map(|(id, _)| Path::parse(&id.name).ok())
     }
 
     /// Paths, fields and parsers by lower-case spelling. Every object along a path counts as a path, too.
     fn folded(&self) -> &HashMap<String, Vec<Path>> {
         self.folded.get_or_init(|| {
             let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
-            for path in self.known_paths.paths.keys().chain(self.defined.keys()) {
+            for path in self.known_paths.paths.keys().cloned().chain(self.defined()) {
                 for length in 1..=path.steps().len() {
                     let path = Path::new(path.steps()[..length].to_vec());
                     let spellings = folded.entry(path.to_string().to_lowercase()).or_default();
@@ -120,16 +125,18 @@ impl CollectionNames {
 
     /// The field or parser of this name, and the steps into its value.
     fn defined_name(&self, name: &Path, rest: &[Step]) -> Option<ResolvedName> {
-        let kind = *self.defined.get(name)?;
-        let id = DefinitionId::of_collection(kind, self.collection.clone(), &name.to_string());
-        Some(ResolvedName::Defined(id, rest.to_vec()))
+        let spelling = name.to_string();
+        let id = |kind| DefinitionId::of_collection(kind, self.collection.clone(), &spelling);
+        let ids = [DefinitionKind::Field, DefinitionKind::Parser].map(id);
+        let found = ids.into_iter().find(|id| self.catalog.definitions.contains_key(id))?;
+        Some(ResolvedName::Defined(found, rest.to_vec()))
     }
 
     /// A field or a parser whose name begins with a path, if there is one.
-    pub(super) fn defined_below(&self, path: &Path) -> Option<&Path> {
+    pub(super) fn defined_below(&self, path: &Path) -> Option<Path> {
         let steps = path.steps();
-        let is_below = |name: &&Path| name.steps().len() > steps.len() && name.steps().starts_with(steps);
-        self.defined.keys().find(is_below)
+        let is_below = |name: &Path| name.steps().len() > steps.len() && name.steps().starts_with(steps);
+        self.defined().find(is_below)
     }
 
     fn exact_path(&self, path: &Path) -> Option<ResolvedName> {
@@ -176,7 +183,7 @@ impl CollectionNames {
             .map(first)
             .filter(|path| !path.steps().is_empty() && path.last_key() != Some("_id"))
             .collect();
-        all.extend(self.defined.keys().cloned());
+        all.extend(self.defined());
         all.into_iter().collect()
     }
 
@@ -192,23 +199,10 @@ impl CollectionNames {
         }
         let last = path.last_key().map(str::to_lowercase);
         let same_key = |candidate: &Path| candidate.last_key().map(str::to_lowercase) == last;
-        let names: Vec<String> = self
-            .known_paths
-            .paths
-            .keys()
-            .chain(self.defined.keys())
-            .map(Path::to_string)
-            .collect();
-        nearest(&wanted, names.iter().map(String::as_str))
-            .map(str::to_owned)
-            .or_else(|| {
-                self.known_paths
-                    .paths
-                    .keys()
-                    .chain(self.defined.keys())
-                    .find(|path| same_key(path))
-                    .map(Path::to_string)
-            })
+        let all: Vec<Path> = self.known_paths.paths.keys().cloned().chain(self.defined()).collect();
+        let names: Vec<String> = all.iter().map(Path::to_string).collect();
+        let similar = nearest(&wanted, names.iter().map(String::as_str)).map(str::to_owned);
+        similar.or_else(|| all.iter().find(|path| same_key(path)).map(Path::to_string))
     }
 
     /// The path with an index after the innermost list on it, as a suggestion.

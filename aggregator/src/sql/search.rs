@@ -17,7 +17,7 @@ use super::resolve::{
     value::{Base, PathRef, call, column, literal, text, text_literal},
 };
 
-impl Resolver<'_> {
+impl<'c> Resolver<'c> {
     /// `search('…')`, or `search(alias, '…')` if there are several inputs.
     pub(super) fn search_call(&mut self, function: &Function) -> Result<Expr, Problem> {
         let wrong = || {
@@ -36,7 +36,7 @@ impl Resolver<'_> {
     }
 
     /// The input to search: the one named, else the only collection, else the only input.
-    fn searched_input(&mut self, alias: Option<&str>) -> Result<Input, Problem> {
+    fn searched_input(&mut self, alias: Option<&str>) -> Result<Input<'c>, Problem> {
         let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
         let documents: Vec<&Input> = inputs
             .iter()

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs, LoadArgs,
-    RecoveryArgs, SuiteReport, expression, fan_out, footprint, freshness, gh, giants, goals, interference, jsonbench,
-    load, parsers, recovery,
+    DefinitionsArgs, FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs,
+    LoadArgs, RecoveryArgs, SuiteReport, definitions, expression, fan_out, footprint, freshness, gh, giants, goals,
+    interference, jsonbench, load, parsers, recovery,
 };
 use crate::report::guarded;
 
@@ -34,6 +34,8 @@ pub enum SuiteCommand {
     Expression(GeneratedArgs),
     /// Asks for parts of log lines
     Parsers(GeneratedArgs),
+    /// Asks for fields over paths, differences, and small questions beside many definitions
+    Definitions(DefinitionsArgs),
     /// Loads documents with 100,000 keys among normal ones
     Giants(GiantsArgs),
     /// Asks clusters of one to eight leaves and of one to 64 shards
@@ -55,6 +57,7 @@ impl SuiteCommand {
             Self::Interference(arguments) => interference(arguments).await,
             Self::Expression(arguments) => expression(arguments).await,
             Self::Parsers(arguments) => parsers(arguments).await,
+            Self::Definitions(arguments) => definitions(arguments).await,
             Self::Giants(arguments) => giants(arguments).await,
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
@@ -71,7 +74,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 11] = [
+const SUITES: [(&str, &str, &str); 12] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -79,6 +82,7 @@ const SUITES: [(&str, &str, &str); 11] = [
     ("interference", "", "--documents 20000 --seconds 3"),
     ("expression", "", "--documents 20000 --repetitions 3"),
     ("parsers", "", "--documents 20000 --repetitions 3"),
+    ("definitions", "", "--documents 20000 --definitions 100 --repetitions 3"),
     ("giants", "", "--documents 10000"),
     (
         "fan-out",

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::sql::signature::{FunctionText, Parameter};
 
-impl Resolver<'_> {
+impl<'c> Resolver<'c> {
     /// Resolves a call of a defined function: `euros(x)`, `euros@2(x)`. Returns None if no function is defined under this
     /// name.
     pub(super) fn defined_function(&mut self, name: &str, call: &Function) -> Result<Option<Expr>, Problem> {
@@ -78,7 +78,7 @@ impl Resolver<'_> {
     pub(in crate::sql) fn within<T>(
         &mut self,
         alias: &str,
-        kind: InputKind,
+        kind: InputKind<'c>,
         inside: impl FnOnce(&mut Self) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let alias = alias.to_owned();

@@ -17,7 +17,7 @@ use super::{
     value::{Value, call, quoted},
 };
 
-impl Resolver<'_> {
+impl<'c> Resolver<'c> {
     /// Opens a scope with the inputs of a FROM clause. The caller closes it.
     pub(crate) fn from(&mut self, from: &[TableWithJoins]) -> Result<Vec<TableWithJoins>, Problem> {
         self.scopes.push(Scope::default());
@@ -139,7 +139,7 @@ impl Resolver<'_> {
     }
 
     /// One side's column of USING: the input's alias and the value.
-    fn side_of_using(&mut self, name: &str, inputs: &[Input]) -> Result<(String, Value), Problem> {
+    fn side_of_using(&mut self, name: &str, inputs: &[Input<'c>]) -> Result<(String, Value), Problem> {
         let span = datafusion::sql::sqlparser::tokenizer::Span::empty();
         let spelled = SpelledName {
             steps: vec![Step::Key(name.into())],
@@ -246,7 +246,7 @@ impl Resolver<'_> {
     }
 
     /// Adds an input to the innermost scope.
-    pub(super) fn add_input(&mut self, alias: &Ident, kind: InputKind) -> Result<(), Problem> {
+    pub(super) fn add_input(&mut self, alias: &Ident, kind: InputKind<'c>) -> Result<(), Problem> {
         let Some(scope) = self.scopes.last_mut() else {
             return Err(bad("FROM is missing"));
         };

@@ -22,7 +22,7 @@ use crate::sql::{
     statement,
 };
 
-impl Resolver<'_> {
+impl<'c> Resolver<'c> {
     /// Resolves a name in the scopes around it.
     pub(crate) fn resolve_name(&mut self, name: &SpelledName) -> Result<Value, Problem> {
         // The first may name an input.
@@ -82,7 +82,7 @@ impl Resolver<'_> {
     }
 
     /// The input whose alias a name begins with, and the rest of the name.
-    fn qualifying_input(&self, depth: usize, name: &SpelledName) -> Option<(Input, Vec<Step>)> {
+    fn qualifying_input(&self, depth: usize, name: &SpelledName) -> Option<(Input<'c>, Vec<Step>)> {
         let keys: Vec<&str> = name
             .steps
             .iter()

@@ -45,7 +45,7 @@ pub(in crate::sql) struct Resolver<'c> {
     pub(super) quoted: &'c [Location],
     pub tables: Vec<TableUse>,
     pub(super) warnings: Vec<String>,
-    pub(super) names: HashMap<CollectionName, Rc<CollectionNames>>,
+    pub(super) names: HashMap<CollectionName, Rc<CollectionNames<'c>>>,
     /// Versions of definitions being expanded, outermost first.
     pub(super) expanding: Vec<(DefinitionId, u32)>,
     /// Definitions used directly by the one that is expanded first.
@@ -53,7 +53,7 @@ pub(in crate::sql) struct Resolver<'c> {
     /// Collections that the query reads, or the definition that is expanded first: not those that it uses.
     pub reads: BTreeSet<CollectionName>,
     /// Scopes of the FROM clauses around the current expression, outermost first.
-    pub scopes: Vec<Scope>,
+    pub scopes: Vec<Scope<'c>>,
     /// WITH queries in scope, outermost first.
     pub(super) ctes: Vec<CteInScope>,
     pub(super) cte_count: usize,
@@ -171,8 +171,8 @@ impl<'c> Resolver<'c> {
         }
     }
 
-    /// The names of a collection, collected once per query.
-    pub(in crate::sql) fn collection_names(&mut self, collection: &CollectionName) -> Rc<CollectionNames> {
+    /// The names of a collection, the same for all of the query.
+    pub(in crate::sql) fn collection_names(&mut self, collection: &CollectionName) -> Rc<CollectionNames<'c>> {
         let (catalog, context) = (self.catalog, self.context);
         let names = self
             .names

@@ -13,9 +13,9 @@ use crate::sql::names::CollectionNames;
 
 /// A FROM clause, and the other names that can be used next to its inputs.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Scope {
+pub(crate) struct Scope<'c> {
     /// The inputs of the FROM clause.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<Input<'c>>,
     /// Columns merged by USING, with their values when unqualified.
     pub merged: Vec<MergedColumn>,
     /// Aliases of the select list; empty while they cannot be used.
@@ -67,21 +67,21 @@ pub(crate) struct MergedColumn {
 
 /// An input of a FROM clause.
 #[derive(Debug, Clone)]
-pub(crate) struct Input {
+pub(crate) struct Input<'c> {
     /// The input's alias in the statement.
     pub alias: String,
     /// Documents or fixed columns.
-    pub kind: InputKind,
+    pub kind: InputKind<'c>,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum InputKind {
+pub(crate) enum InputKind<'c> {
     /// Documents of a collection.
     Documents {
         /// The index of the base table in `tables`.
         table: usize,
         /// The names that the documents have.
-        names: Rc<CollectionNames>,
+        names: Rc<CollectionNames<'c>>,
     },
     /// Rows of fixed columns.
     Columns(Rc<[OutputColumn]>),
