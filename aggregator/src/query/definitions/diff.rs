@@ -30,8 +30,10 @@ const PAIRS_MAX: usize = 100;
 const SPANS_MAX: i64 = 60;
 /// Lengths of these spans in seconds.
 const SPAN_SECONDS: [i64; 10] = [1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000, 31_536_000];
-/// Whether a value changes: as an answer shows it, so that values of any two types can be compared.
-const CHANGED: &str = "to_json(a) IS DISTINCT FROM to_json(b)";
+/// Whether a value changes, of two versions with the same type.
+const CHANGED: &str = "a IS DISTINCT FROM b";
+/// The same of two versions with different types: as an answer shows the values.
+const CHANGED_AS_SHOWN: &str = "to_json(a) IS DISTINCT FROM to_json(b)";
 /// What is counted, in the order of the columns of the query that counts.
 const COUNTED: [&str; 6] = [
     "compared",
@@ -53,13 +55,15 @@ pub(in crate::query) async fn diff(
     let id = &wanted.id;
     let before = catalog.definition_version(id, &wanted.from)?.number;
     let after = catalog.definition_version(id, &wanted.to)?.number;
-    let comparison = Comparison {
+    let mut comparison = Comparison {
         id,
         documents: Documents::open(engine, context, request, &catalog, id).await?,
         condition: wanted.condition.as_ref(),
         versions: [spelled(id, before)?, spelled(id, after)?],
+        changed: CHANGED,
         sample: wanted.sample,
     };
+    comparison.choose_how_to_compare().await?;
     let spans = comparison.count_by_time().await?;
     let total = |count: usize| spans.iter().map(|span| span.counts[count]).sum::<i64>();
     let totals: Vec<i64> = (0..COUNTED.len()).map(total).collect();
@@ -100,6 +104,8 @@ struct Comparison<'a> {
     condition: Option<&'a Expr>,
     /// Before and after, as a statement names them.
     versions: [String; 2],
+    /// The condition that a value changes.
+    changed: &'static str,
     /// Percent of the documents.
     sample: Option<f64>,
 }
@@ -126,6 +132,15 @@ impl Comparison<'_> {
             "SELECT _id, _time, _doc, {a} AS a, {b} AS b, {failure_a} AS fa, {failure_b} AS fb \
              FROM \"{collection}\" WHERE {CONDITION}{sampled}"
         )
+    }
+
+    async fn choose_how_to_compare(&mut self) -> Result<(), Problem> {
+        let text = format!("SELECT a, b FROM ({}) AS documents", self.source());
+        let types = self.documents.types(&text, self.condition).await?;
+        if types.first() != types.get(1) {
+            self.changed = CHANGED_AS_SHOWN;
+        }
+        Ok(())
     }
 
     /// The length of the spans of time, in seconds. A time that a clock cannot have had does not count.
@@ -156,10 +171,11 @@ impl Comparison<'_> {
             "SELECT span, count(*) AS n, count(*) FILTER (WHERE changed) AS c, \
              count(*) FILTER (WHERE new_null) AS nn, count(*) FILTER (WHERE old_null) AS vn, \
              count(*) FILTER (WHERE new_error) AS ne, count(*) FILTER (WHERE old_error) AS ve \
-             FROM (SELECT date_bin(INTERVAL '{seconds} seconds', _time) AS span, {CHANGED} AS changed, \
+             FROM (SELECT date_bin(INTERVAL '{seconds} seconds', _time) AS span, {} AS changed, \
              a IS NOT NULL AND b IS NULL AS new_null, a IS NULL AND b IS NOT NULL AS old_null, \
              fa IS NULL AND fb IS NOT NULL AS new_error, fa IS NOT NULL AND fb IS NULL AS old_error \
-             FROM ({source}) AS documents) AS compared GROUP BY span ORDER BY span"
+             FROM ({source}) AS documents) AS compared GROUP BY span ORDER BY span",
+            self.changed
         );
         let mut spans = Vec::new();
         for batch in self.documents.query(&text, self.condition).await? {
@@ -185,11 +201,12 @@ impl Comparison<'_> {
     async fn pairs(&self) -> Result<Vec<Value>, Problem> {
         let text = format!(
             "SELECT _id, {}, {}, fa, fb, {} FROM ({}) AS documents \
-             WHERE {CHANGED} OR (fa IS NULL) <> (fb IS NULL) LIMIT {PAIRS_MAX}",
+             WHERE {} OR (fa IS NULL) <> (fb IS NULL) LIMIT {PAIRS_MAX}",
             shown("to_json(a)", "a"),
             shown("to_json(b)", "b"),
             shown("_doc", "document"),
-            self.source()
+            self.source(),
+            self.changed
         );
         let mut pairs = Vec::new();
         for batch in self.documents.query(&text, self.condition).await? {

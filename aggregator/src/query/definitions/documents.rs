@@ -20,7 +20,10 @@ use proto::{
 };
 use serde_json::Value;
 
-use super::super::{Engine, context::QueryContext, planner, read_views::QueryViews, statement_shape::StatementValues};
+use super::super::{
+    Engine, context::QueryContext, planner, query_plan::ExecutablePlan, read_views::QueryViews,
+    statement_shape::StatementValues,
+};
 use crate::{
     answer::SqlQuery,
     failure,
@@ -76,6 +79,19 @@ impl<'a> Documents<'a> {
 
     /// Runs a query with a condition in the place of [`CONDITION`].
     pub(super) async fn query(&self, text: &str, condition: Option<&Expr>) -> Result<Vec<RecordBatch>, Problem> {
+        let plan = self.plan(text, condition).await?;
+        let rows = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
+        rows.map_err(failure::problem).try_collect().await
+    }
+
+    /// The types of the columns of a query.
+    pub(super) async fn types(&self, text: &str, condition: Option<&Expr>) -> Result<Vec<DataType>, Problem> {
+        let plan = self.plan(text, condition).await?;
+        let schema = plan.physical.schema();
+        Ok(schema.fields().iter().map(|field| field.data_type().clone()).collect())
+    }
+
+    async fn plan(&self, text: &str, condition: Option<&Expr>) -> Result<ExecutablePlan, Problem> {
         let Statement::Query(mut query) = sql::parse(text, text.len())? else {
             return Err(Problem::new(Code::Internal, "an internal statement is not a query"));
         };
@@ -94,8 +110,7 @@ impl<'a> Documents<'a> {
         let resolved = sql::resolve(&query, &self.read_views, self.parameters, &[])?;
         let values = StatementValues::of_parameters(self.parameters)?;
         let planned = planner::plan(self.engine, self.context, &self.read_views, resolved, values, None).await?;
-        let rows = execute_stream(planned.executable.physical, planned.executable.task).map_err(failure::problem)?;
-        rows.map_err(failure::problem).try_collect().await
+        Ok(planned.executable)
     }
 }
 
