@@ -39,10 +39,10 @@ pub struct RunningQuery {
     pub started_ms: i64,
     /// How long the query has run, in milliseconds.
     pub elapsed_ms: u64,
-    /// Documents in the shards that it has opened so far.
+    /// Documents of its scans so far: those of a collection count once for each scan.
     #[serde(default)]
     pub documents: u64,
-    /// Documents that it has scanned so far. A query may scan some more than once.
+    /// Documents of these that it has scanned so far. A scan under a LIMIT may leave some out.
     #[serde(default)]
     pub documents_scanned: u64,
 }

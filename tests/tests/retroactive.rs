@@ -3,13 +3,15 @@
 //!
 //! `RACHIS_LINES` sets the number of lines; the long form is 1000000.
 
+use anyhow::{Context as _, ensure};
 use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Client, Service, query_both};
+use tests::{Client, Service, eventually, query_both};
 
 tests::for_single_process_and_cluster! {
     definitions_apply_to_everything_collected: tests::Settings::default().small_splits(),
+    a_diff_shows_its_progress_and_ends_when_it_is_cancelled: tests::Settings::default(),
 }
 
 const LINES_PER_PUSH: usize = 5_000;
@@ -60,14 +62,27 @@ async fn totals(server: &Client, diff: &str) -> Vec<u64> {
     totals.map(|row| row[2].as_u64().expect("a count")).collect()
 }
 
+/// The spans of time of a diff: the beginning of each, and how many rows change in it.
+async fn by_time(server: &Client, diff: &str) -> Vec<(String, u64)> {
+    let rows = server.sql(diff).await.rows;
+    let spans = rows.iter().filter(|row| row[0] == "time");
+    let span = |row: &Vec<Value>| Some((row[1].as_str()?.to_owned(), row[2].as_u64()?));
+    spans.map(|row| span(row).expect("a span")).collect()
+}
+
 async fn definitions_apply_to_everything_collected(mut server: Service) {
     let mut rng = StdRng::seed_from_u64(tests::seed());
     let lines: Vec<Line> = (0..lines_max()).map(|_| Line::random(&mut rng)).collect();
-    for some in lines.chunks(LINES_PER_PUSH) {
-        let documents: Vec<String> = some
-            .iter()
-            .map(|line| json!({ "line": line.text() }).to_string())
-            .collect();
+    let settings = json!({ "time_path": "at" });
+    let created = server.json(Method::PUT, "/v1/collections/logs", settings).await;
+    created.expect("a collection");
+    let minute = |number: usize| format!("2026-03-01T10:{:02}", number * 50 / lines.len());
+    for (batch, some) in lines.chunks(LINES_PER_PUSH).enumerate() {
+        let document = |(number, line): (usize, &Line)| {
+            let at = format!("{}:30Z", minute(batch * LINES_PER_PUSH + number));
+            json!({ "at": at, "line": line.text() }).to_string()
+        };
+        let documents: Vec<String> = some.iter().enumerate().map(document).collect();
         server.push("logs", documents.join("\n")).await.expect("a push");
     }
     let requests = || lines.iter().filter(|line| line.is_request);
@@ -118,6 +133,15 @@ async fn definitions_apply_to_everything_collected(mut server: Service) {
         totals(&server, "DIFF PARSER logs.access@1 TO logs.access@2").await,
         [lines.len() as u64, seconds, 0, seconds, 0, seconds]
     );
+    let mut by_minute = std::collections::BTreeMap::new();
+    for (number, line) in lines.iter().enumerate() {
+        *by_minute.entry(minute(number) + ":00Z").or_insert(0) += u64::from(line.is_request && line.is_seconds);
+    }
+    by_minute.retain(|_, changed| *changed > 0);
+    assert_eq!(
+        by_time(&server, "DIFF PARSER logs.access@1 TO logs.access@2").await,
+        Vec::from_iter(by_minute)
+    );
     let of_one = "DIFF PARSER logs.access@1 TO logs.access@2 WHERE line LIKE '10.0.0.7 %'";
     assert_eq!(
         totals(&server, of_one).await[..2],
@@ -158,6 +182,47 @@ async fn definitions_apply_to_everything_collected(mut server: Service) {
     );
 
     the_definitions_move_to_another_catalog_as_a_file(&server).await;
+}
+
+/// DIFF of two versions that take long to compute: others see how far it is, and end it.
+async fn a_diff_shows_its_progress_and_ends_when_it_is_cancelled(server: Service) {
+    const DOCUMENTS: u64 = 40_000;
+    const NESTED: usize = 40;
+    let document = |number: u64| json!({ "text": format!("{number} ").repeat(40) }).to_string();
+    let documents: Vec<String> = (0..DOCUMENTS).map(document).collect();
+    server.push("logs", documents.join("\n")).await.expect("a push");
+    for last in ["x", "y"] {
+        let slow = (0..NESTED).fold("text".to_owned(), |inner, _| {
+            format!("regexp_replace({inner}, '([0-9])( |$)', '\\1  ')")
+        });
+        let sql = format!("CREATE OR REPLACE FIELD logs.slow AS {slow} || '{last}'");
+        server.sql(&sql).await;
+    }
+    let request = server.request(Method::POST, "/v1/sql");
+    let sql = "DIFF FIELD logs.slow@1 TO logs.slow@2";
+    let running = tokio::spawn(request.json(&json!({ "sql": sql, "timeout_ms": 120_000 })).send());
+    let id = eventually("the diff is seen halfway", || async {
+        let listed = server.get("/v1/queries").await?;
+        let listed = listed["queries"].as_array().and_then(|queries| queries.first());
+        let query = listed.context("no query runs")?;
+        let count = |name: &str| query[name].as_u64().unwrap_or_default();
+        // One of its scans has begun and not ended.
+        let (documents, scanned) = (count("documents"), count("documents_scanned"));
+        ensure!(scanned < documents && scanned % DOCUMENTS > 0, "{query}");
+        Ok(query["id"].as_str().unwrap_or_default().to_owned())
+    })
+    .await;
+    let path = format!("/v1/queries/{id}");
+    let cancelled = server.json(Method::DELETE, &path, json!({})).await;
+    cancelled.expect("cancelled");
+    let answer = running.await.expect("the request ends").expect("an answer");
+    assert_eq!(answer.status().as_u16(), 499);
+    eventually("no query runs", || async {
+        let listed = server.get("/v1/queries").await?;
+        ensure!(listed["queries"] == json!([]), "{listed}");
+        Ok(())
+    })
+    .await;
 }
 
 /// What was exported changes nothing where it came from. After everything is dropped, it brings all back.

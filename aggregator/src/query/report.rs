@@ -28,8 +28,8 @@ struct Sums {
     /// The latest trailer of each shard in each scan.
     trailers: BTreeMap<(usize, ShardId), ScanTrailer>,
     warnings: Vec<String>,
-    /// Documents in the shards that were opened.
-    documents: u64,
+    /// Documents in each shard that a scan reads.
+    documents: BTreeMap<(usize, ShardId), u64>,
 }
 
 impl QueryReport {
@@ -39,16 +39,16 @@ impl QueryReport {
         self.sums.lock().trailers.insert((scan, shard), trailer);
     }
 
-    /// Notes that shards with this many documents were opened.
-    pub(super) fn opened(&self, documents: u64) {
-        self.sums.lock().documents += documents;
+    /// Notes that a scan reads a shard of so many documents.
+    pub(super) fn begun(&self, scan: usize, shard: ShardId, documents: u64) {
+        self.sums.lock().documents.insert((scan, shard), documents);
     }
 
-    /// How many documents were opened, and how many were scanned so far.
+    /// How many documents the scans read that have begun, and how many of these they have scanned so far.
     pub(super) fn progress(&self) -> (u64, u64) {
         let sums = self.sums.lock();
         let scanned = sums.trailers.values().map(|trailer| trailer.documents).sum();
-        (sums.documents, scanned)
+        (sums.documents.values().sum(), scanned)
     }
 
     /// Adds a warning to the answer.

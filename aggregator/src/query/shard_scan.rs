@@ -269,7 +269,9 @@ impl ShardScan {
             collection: CollectionName,
             schema: SchemaRef,
         }
-        let shard = collection.shards[index].0;
+        let (shard, view) = &collection.shards[index];
+        let shard = *shard;
+        scans.context.report.begun(self.number, shard, view.documents);
         let (scan, asked, views) = (self.clone(), Arc::clone(scans), Arc::clone(collection));
         let answer = async move {
             scan.answer(&asked, &views, index)

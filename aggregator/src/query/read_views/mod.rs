@@ -96,7 +96,6 @@ impl QueryViews {
         let (mut collections, mut prefetched) = (Vec::with_capacity(names.len()), None);
         for opened in join_all(each).await {
             let (collection, answers) = opened?;
-            context.report.opened(collection.documents());
             collections.push(Arc::new(collection));
             prefetched = answers;
         }
