@@ -55,16 +55,22 @@ fn lines_max() -> usize {
     wanted.unwrap_or(30_000)
 }
 
+/// The rows of a diff. In the long form it takes longer than other questions.
+async fn diff(server: &Client, sql: &str) -> Vec<Vec<Value>> {
+    let answer = server.query(sql, json!({ "timeout_ms": 300_000 })).await;
+    answer.expect("an answer").rows
+}
+
 /// The totals of a diff, in order.
-async fn totals(server: &Client, diff: &str) -> Vec<u64> {
-    let rows = server.sql(diff).await.rows;
+async fn totals(server: &Client, sql: &str) -> Vec<u64> {
+    let rows = diff(server, sql).await;
     let totals = rows.iter().filter(|row| row[0] == "total");
     totals.map(|row| row[2].as_u64().expect("a count")).collect()
 }
 
 /// The spans of time of a diff: the beginning of each, and how many rows change in it.
-async fn by_time(server: &Client, diff: &str) -> Vec<(String, u64)> {
-    let rows = server.sql(diff).await.rows;
+async fn by_time(server: &Client, sql: &str) -> Vec<(String, u64)> {
+    let rows = diff(server, sql).await;
     let spans = rows.iter().filter(|row| row[0] == "time");
     let span = |row: &Vec<Value>| Some((row[1].as_str()?.to_owned(), row[2].as_u64()?));
     spans.map(|row| span(row).expect("a span")).collect()
