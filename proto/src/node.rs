@@ -56,6 +56,17 @@ pub trait Queries: Send + Sync {
     fn cancel(&self, id: QueryId) -> bool;
 }
 
+/// What the stream of a node's states has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watched {
+    /// Whole states.
+    #[default]
+    States,
+    /// How far each has read. What is newer is then fetched from one node, not from all.
+    Positions,
+}
+
 /// What a node reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {

@@ -3,7 +3,7 @@
 //!
 //! `RACHIS_DEFINITIONS` sets the number of definitions.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, ops::Range};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use tests::{Client, Cluster, Settings, cluster::ClusterSize, eventually, query_both};
 
 const DOCUMENTS: u64 = 300;
-/// Both aggregators change the same field once in so many definitions.
-const SHARED_EVERY: usize = 10;
+/// Definitions of a file.
+const IN_FILE: usize = 50;
+/// Changes of one field while two files are applied.
+const SHARED: usize = 4;
 /// One view of so many definitions reads that field, and is checked with each of its changes.
 const READ_EVERY: usize = 50;
 
@@ -84,27 +86,32 @@ async fn made(client: &Client, sql: &str) -> Result<u64> {
     answer.rows[0][1].as_u64().with_context(|| format!("{sql}: no version"))
 }
 
-/// Makes a definition at one of the aggregators, and sometimes a version of the field that they share, which is returned.
-async fn define(aggregators: &[Client], number: usize) -> Result<Option<(u64, String)>> {
-    let client = &aggregators[number % aggregators.len()];
-    let sql = match number % 5 {
-        0 => format!("CREATE FIELD events.f{number} AS n + {number}"),
-        1 => format!("CREATE FUNCTION g{number}(x bigint) RETURNS bigint AS x * {number}"),
+fn definition(number: usize) -> String {
+    match number % 5 {
+        0 => format!("CREATE FIELD events.f{number} AS n + {number};"),
+        1 => format!("CREATE FUNCTION g{number}(x bigint) RETURNS bigint AS x * {number};"),
         2 => {
             let column = if number % READ_EVERY == 2 { "shared" } else { "n" };
-            format!("CREATE VIEW v{number} AS SELECT n, {column} AS x FROM events WHERE n < {number}")
+            format!("CREATE VIEW v{number} AS SELECT n, {column} AS x FROM events WHERE n < {number};")
         }
         3 => format!(
-            "CREATE QUERY q{number}(below bigint DEFAULT {number}) AS SELECT count(*) FROM events WHERE n < $below"
+            "CREATE QUERY q{number}(below bigint DEFAULT {number}) AS SELECT count(*) FROM events WHERE n < $below;"
         ),
-        _ => format!("CREATE PARSER events.p{number} ON text AS REGEX '^(?<d{number}>[0-9])'"),
-    };
-    made(client, &sql).await?;
-    if number % SHARED_EVERY >= aggregators.len() {
-        return Ok(None);
+        _ => format!("CREATE PARSER events.p{number} ON text AS REGEX '^(?<d{number}>[0-9])';"),
     }
-    let sql = format!("CREATE OR REPLACE FIELD events.shared AS n + {number}");
-    Ok(Some((made(client, &sql).await?, format!("n + {number}"))))
+}
+
+/// Applies a file of definitions, and returns how many it changed.
+async fn apply(client: &Client, numbers: Range<usize>) -> Result<usize> {
+    let file: Vec<String> = numbers.map(definition).collect();
+    let request = client
+        .request(Method::POST, "/v1/definitions/apply")
+        .body(file.join("\n"));
+    let applied: Value = request.send().await?.json().await?;
+    applied["changes"]
+        .as_array()
+        .map(Vec::len)
+        .with_context(|| applied.to_string())
 }
 
 #[tokio::test]
@@ -116,11 +123,23 @@ async fn a_thousand_definitions_of_two_aggregators_are_in_force_everywhere() {
         .expect("a field");
     let max = definitions_max();
     let mut shared = BTreeMap::from([(1, "n".to_owned())]);
-    // Each aggregator has several changes in flight.
-    for first in (0..max).step_by(8) {
-        let some = (first..max.min(first + 8)).map(|number| define(&both, number));
-        let changed = try_join_all(some).await.expect("changes");
-        for (version, text) in changed.into_iter().flatten() {
+    // Each aggregator applies a file while both change the same field.
+    for first in (0..max).step_by(2 * IN_FILE) {
+        let file = |number: usize| first + number * IN_FILE..max.min(first + (number + 1) * IN_FILE);
+        let change = |number: usize| {
+            let text = format!("n + {}", first + number);
+            let client = &both[number % 2];
+            async move {
+                let sql = format!("CREATE OR REPLACE FIELD events.shared AS {text}");
+                anyhow::Ok((made(client, &sql).await?, text))
+            }
+        };
+        let (applied, changed) = tokio::join!(
+            try_join_all([apply(&both[0], file(0)), apply(&both[1], file(1))]),
+            try_join_all((0..SHARED).map(change))
+        );
+        assert_eq!(applied.expect("files")[..], [file(0).len(), file(1).len()]);
+        for (version, text) in changed.expect("changes") {
             assert_eq!(shared.insert(version, text), None, "version {version} is there twice");
         }
     }

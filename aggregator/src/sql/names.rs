@@ -24,8 +24,10 @@ pub(super) struct CollectionNames<'c> {
     /// Has the fields and parsers. An exact name is looked up there: a statement does not pay for those that it does not
     /// use.
     catalog: &'c Catalog,
-    /// Paths, fields and parsers by lower-case spelling. Built on the first name that has no exact match.
-    folded: OnceCell<HashMap<String, Vec<Path>>>,
+    /// Paths by lower-case spelling. Built on the first name that has no exact match.
+    folded_paths: OnceCell<HashMap<String, Vec<Path>>>,
+    /// The names of fields and parsers, likewise.
+    folded_definitions: OnceCell<HashMap<String, Vec<&'c str>>>,
     /// Number of suggestions computed so far.
     suggestions: Cell<usize>,
 }
@@ -58,7 +60,8 @@ impl<'c> CollectionNames<'c> {
             collection: collection.clone(),
             known_paths,
             catalog,
-            folded: OnceCell::new(),
+            folded_paths: OnceCell::new(),
+            folded_definitions: OnceCell::new(),
             suggestions: Cell::new(0),
         }
     }
@@ -69,11 +72,22 @@ impl<'c> CollectionNames<'c> {
         columns.filter_map(|(id, _)| Path::parse(&id.name).ok())
     }
 
-    /// Paths, fields and parsers by lower-case spelling. Every object along a path counts as a path, too.
-    fn folded(&self) -> &HashMap<String, Vec<Path>> {
-        self.folded.get_or_init(|| {
+    /// Paths, fields and parsers with this lower-case spelling. Every object along a path counts as a path, too.
+    fn spelled_like(&self, spelling: &str) -> Vec<Path> {
+        let mut found = self.folded_paths().get(spelling).cloned().unwrap_or_default();
+        let defined = self.folded_definitions().get(spelling).into_iter().flatten();
+        for path in defined.filter_map(|name| Path::parse(name).ok()) {
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+        found
+    }
+
+    fn folded_paths(&self) -> &HashMap<String, Vec<Path>> {
+        self.folded_paths.get_or_init(|| {
             let mut folded: HashMap<String, Vec<Path>> = HashMap::new();
-            for path in self.known_paths.paths.keys().cloned().chain(self.defined()) {
+            for path in self.known_paths.paths.keys() {
                 for length in 1..=path.steps().len() {
                     let path = Path::new(path.steps()[..length].to_vec());
                     let spellings = folded.entry(path.to_string().to_lowercase()).or_default();
@@ -81,6 +95,16 @@ impl<'c> CollectionNames<'c> {
                         spellings.push(path);
                     }
                 }
+            }
+            folded
+        })
+    }
+
+    fn folded_definitions(&self) -> &HashMap<String, Vec<&'c str>> {
+        self.folded_definitions.get_or_init(|| {
+            let mut folded: HashMap<String, Vec<&str>> = HashMap::new();
+            for (id, _) in self.catalog.columns(&self.collection) {
+                folded.entry(id.name.to_lowercase()).or_default().push(&id.name);
             }
             folded
         })
@@ -153,16 +177,17 @@ impl<'c> CollectionNames<'c> {
         let steps = path.steps();
         (1..=steps.len()).rev().find_map(|length| {
             let field = Path::new(steps[..length].to_vec());
-            let [only] = self.folded().get(&field.to_string().to_lowercase())?.as_slice() else {
-                return None;
-            };
-            self.defined_name(only, &steps[length..])
+            match self.spelled_like(&field.to_string().to_lowercase()).as_slice() {
+                [only] => self.defined_name(only, &steps[length..]),
+                _ => None,
+            }
         })
     }
 
     fn folded_path(&self, path: &Path) -> Option<ResolvedName> {
         let keys = without_indexes(path);
-        let [only] = self.folded().get(&keys.to_string().to_lowercase())?.as_slice() else {
+        let spelled = self.spelled_like(&keys.to_string().to_lowercase());
+        let [only] = spelled.as_slice() else {
             return None;
         };
         let mut spelled = only.steps().iter();
@@ -191,8 +216,8 @@ impl<'c> CollectionNames<'c> {
     /// that differs in case is suggested.
     pub(super) fn suggest(&self, path: &Path) -> Option<String> {
         let wanted = path.to_string();
-        if let Some(all) = self.folded().get(&wanted.to_lowercase()) {
-            return all.first().map(Path::to_string);
+        if let Some(same) = self.spelled_like(&wanted.to_lowercase()).first() {
+            return Some(same.to_string());
         }
         if self.suggestions.replace(self.suggestions.get() + 1) >= SUGGESTIONS_MAX {
             return None;

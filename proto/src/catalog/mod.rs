@@ -20,7 +20,9 @@ pub use definition::{
 };
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
-pub use state::{Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State};
+pub use state::{
+    Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State, StatePosition,
+};
 
 use crate::address::SourceName;
 
@@ -81,7 +83,7 @@ impl Catalog {
     /// The fields and parsers of a collection, by kind and name.
     pub fn columns<'a>(
         &'a self,
-        collection: &'a CollectionName,
+        collection: &CollectionName,
     ) -> impl Iterator<Item = (&'a DefinitionId, &'a Definition)> {
         let of_kind = move |kind| {
             let first = DefinitionId::of_collection(kind, collection.clone(), "");

@@ -40,6 +40,24 @@ pub struct State {
     pub trail: VecDeque<(i64, u64)>,
 }
 
+/// How far a state has read the change log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePosition {
+    /// The cluster; known from the first record on.
+    pub cluster: Option<Uuid>,
+    /// How often the log was recreated from a copy of the state.
+    pub restored: u32,
+    /// The last record read; -1 before the first.
+    pub offset: i64,
+}
+
+impl StatePosition {
+    /// Whether it is ahead of `other`, in the same log or in a later one.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        (self.restored, self.offset) > (other.restored, other.offset)
+    }
+}
+
 /// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RequestOutcome {
@@ -208,9 +226,13 @@ impl State {
         }
     }
 
-    /// Whether this state is ahead of `other`, in the same log or in a later one.
-    pub fn is_newer_than(&self, other: &Self) -> bool {
-        (self.restored, self.offset) > (other.restored, other.offset)
+    /// How far this state has read.
+    pub fn position(&self) -> StatePosition {
+        StatePosition {
+            cluster: self.cluster,
+            restored: self.restored,
+            offset: self.offset,
+        }
     }
 
     /// Reads the next record. A fault leaves the state unchanged.

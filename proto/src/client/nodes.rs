@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::Peer;
 use crate::{
-    catalog::State,
+    catalog::{State, StatePosition},
     cluster::{Members, NodeName, Role},
-    node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery},
+    node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery, Watched},
     problem::Problem,
     wire::{leaf::Json, node::node_client::NodeClient},
 };
@@ -45,17 +46,20 @@ impl RemoteNodes {
         let read = |(.., peer): &(Role, String, Peer)| {
             let peer = peer.clone();
             async move {
-                tokio::time::timeout(STATUS_WAIT, async { StateReader::open(&peer).await?.next().await })
+                tokio::time::timeout(STATUS_WAIT, StateReader::current(&peer))
                     .await
                     .ok()?
                     .ok()?
             }
         };
         let states = join_all(self.nodes.iter().map(read)).await;
-        states
-            .into_iter()
-            .flatten()
-            .reduce(|best, state| if state.is_newer_than(&best) { state } else { best })
+        states.into_iter().flatten().reduce(|best, state| {
+            if state.position().is_newer_than(&best.position()) {
+                state
+            } else {
+                best
+            }
+        })
     }
 
     fn other_aggregators(&self) -> impl Iterator<Item = Peer> + '_ {
@@ -123,29 +127,38 @@ async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
     peer.value(NodeClient::new(peer.control.clone()).describe(request).await)
 }
 
-/// Reads the stream of a peer's states: the current one first, then each new one.
+/// Reads how far the states of a peer have read: its current one first, then each new one.
 pub struct StateReader {
     peer: Peer,
-    states: tonic::Streaming<Json>,
+    positions: tonic::Streaming<Json>,
 }
 
 impl StateReader {
     /// Starts the stream.
     pub async fn open(peer: &Peer) -> Result<Self, Problem> {
-        let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
         Ok(Self {
             peer: peer.clone(),
-            states: peer.answer(client.watch(Json::of(&())?).await)?,
+            positions: watch(peer, Watched::Positions).await?,
         })
     }
 
-    /// The next state; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Result<Option<State>, Problem> {
-        let state = self
-            .states
-            .message()
-            .await
-            .map_err(|status| self.peer.problem(status))?;
-        state.map(|state| state.decode()).transpose()
+    /// The next position; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<StatePosition>, Problem> {
+        next(&self.peer, &mut self.positions).await
     }
+
+    /// The current state of a peer.
+    pub async fn current(peer: &Peer) -> Result<Option<State>, Problem> {
+        next(peer, &mut watch(peer, Watched::States).await?).await
+    }
+}
+
+async fn watch(peer: &Peer, watched: Watched) -> Result<tonic::Streaming<Json>, Problem> {
+    let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
+    peer.answer(client.watch(Json::of(&watched)?).await)
+}
+
+async fn next<T: DeserializeOwned>(peer: &Peer, messages: &mut tonic::Streaming<Json>) -> Result<Option<T>, Problem> {
+    let message = messages.message().await.map_err(|status| peer.problem(status))?;
+    message.map(|message| message.decode()).transpose()
 }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     catalog::State,
-    node::{NodeReport, Queries, VERSION},
+    node::{NodeReport, Queries, VERSION, Watched},
     tailer::Changes,
     wire::{leaf::Json, node::node_server},
 };
@@ -32,13 +32,18 @@ pub struct NodeService {
 impl node_server::Node for NodeService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Json, Status>> + Send>>;
 
-    async fn watch(&self, _: Request<Json>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<Json>) -> Result<Response<Self::WatchStream>, Status> {
+        let watched: Watched = request.into_inner().decode::<Option<_>>()?.unwrap_or_default();
         let mut state = self.state.clone();
         state.mark_changed();
-        let states = stream::unfold(state, |mut state| async move {
+        let states = stream::unfold(state, move |mut state| async move {
             state.changed().await.ok()?;
             let current = state.borrow_and_update().clone();
-            Some((Json::of(&*current).map_err(Status::from), state))
+            let message = match watched {
+                Watched::States => Json::of(&*current),
+                Watched::Positions => Json::of(&current.position()),
+            };
+            Some((message.map_err(Status::from), state))
         });
         let stopped = self.stop.clone().cancelled_owned();
         Ok(Response::new(states.take_until(stopped).boxed()))

@@ -14,7 +14,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use proto::{
     Catalog, Code, Problem,
-    catalog::{Change, State},
+    catalog::Change,
     client::{Peer, nodes::StateReader, was_not_sent},
     cluster::{Members, NodeName, Role},
     tailer::{Changes, LogHealth},
@@ -37,6 +37,10 @@ const REFUSED_WAIT: Duration = Duration::from_secs(2);
 const TAILER_WAIT: Duration = Duration::from_secs(10);
 /// How long the answer to a change waits for other aggregators to receive the change.
 const PROPAGATION_WAIT: Duration = Duration::from_secs(1);
+/// How long a state is fetched from one peer only. Then others send it as well.
+const FETCH_ALONE: Duration = Duration::from_millis(300);
+/// How long one peer may take to send a state.
+const FETCH_WAIT: Duration = Duration::from_secs(10);
 /// How often the freeze detector ticks.
 const TICK: Duration = Duration::from_millis(100);
 /// After how long without a tick the process counts as frozen. Shorter than [`PROPAGATION_WAIT`], after which others no
@@ -99,15 +103,11 @@ impl FreezeDetector {
 
 /// Adopts the current state of a peer, if it is newer.
 async fn fetch_state(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<(), Problem> {
-    if let Some(state) = StateReader::open(peer).await?.next().await? {
-        offer_state(replica, state, peer).await;
+    if let Some(state) = StateReader::current(peer).await? {
+        let (replica, from) = (replica.clone(), peer.name.clone());
+        let _ = tokio::task::spawn_blocking(move || replica.offer(state, &from)).await;
     }
     Ok(())
-}
-
-async fn offer_state(replica: &Arc<CatalogReplica>, state: State, peer: &Peer) {
-    let (replica, from) = (replica.clone(), peer.name.clone());
-    let _ = tokio::task::spawn_blocking(move || replica.offer(state, &from)).await;
 }
 
 impl Follower {
@@ -161,8 +161,15 @@ async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
 /// Adopts the states of a peer until the stream ends; returns their number.
 async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<usize, Problem> {
     let (mut reader, mut states) = (StateReader::open(peer).await?, 0);
-    while let Some(state) = reader.next().await? {
-        offer_state(replica, state, peer).await;
+    while let Some(position) = reader.next().await? {
+        if replica.lacks(&position, &peer.name) {
+            // A peer that stalls meanwhile does not keep the others from sending the state.
+            let _alone = tokio::time::timeout(FETCH_ALONE, replica.fetching.lock()).await;
+            if replica.lacks(&position, &peer.name) {
+                let fetched = tokio::time::timeout(FETCH_WAIT, fetch_state(replica, peer)).await;
+                fetched.map_err(|_| Problem::new(Code::Unavailable, "the state did not arrive in time"))??;
+            }
+        }
         states += 1;
     }
     Ok(states)

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use proto::{Catalog, catalog::State, cluster::NodeName, tailer::LogHealth};
+use proto::{
+    Catalog,
+    catalog::{State, StatePosition},
+    cluster::NodeName,
+    tailer::LogHealth,
+};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -18,6 +23,8 @@ pub struct CatalogReplica {
     fault: Mutex<Option<String>>,
     /// Held while a state is compared and saved, so that the replica never goes back.
     saving: Mutex<()>,
+    /// Held while a state is fetched from a peer: all peers have it, and one of them sends it.
+    pub(super) fetching: tokio::sync::Mutex<()>,
 }
 
 impl CatalogReplica {
@@ -52,6 +59,7 @@ impl CatalogReplica {
             catalog: watch::channel(catalog).0,
             fault: Mutex::new(None),
             saving: Mutex::new(()),
+            fetching: tokio::sync::Mutex::new(()),
         }))
     }
 
@@ -69,7 +77,7 @@ impl CatalogReplica {
     pub(super) fn advance(&self, state: State) {
         let _saving = self.saving.lock();
         let own = self.state.borrow().clone();
-        if state.is_newer_than(&own) {
+        if state.position().is_newer_than(&own.position()) {
             self.install(state);
         }
     }
@@ -90,7 +98,15 @@ impl CatalogReplica {
     /// Installs the state of a peer, if it is newer and of the same cluster.
     pub(super) fn offer(&self, state: State, from: &NodeName) {
         let _saving = self.saving.lock();
-        let own = self.state.borrow().clone();
+        if self.lacks(&state.position(), from) {
+            debug!(%from, offset = state.offset, "adopting the catalog of a peer");
+            self.install(state);
+        }
+    }
+
+    /// Whether the state of a peer is newer, and of the same cluster. If it is of another one, this is a fault.
+    pub(super) fn lacks(&self, state: &StatePosition, from: &NodeName) -> bool {
+        let own = self.state.borrow().position();
         if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
             && ours != theirs
         {
@@ -100,17 +116,14 @@ impl CatalogReplica {
                 theirs.simple(),
                 ours.simple()
             )));
-            return;
+            return false;
         }
         // A fault about the cluster of this peer no longer holds.
         let fault = self.fault.lock().clone();
         if fault.is_some_and(|fault| fault.starts_with(&foreign_peer(from))) {
             self.set_fault(None);
         }
-        if state.is_newer_than(&own) {
-            debug!(%from, offset = state.offset, "adopting the catalog of a peer");
-            self.install(state);
-        }
+        state.is_newer_than(&own)
     }
 
     /// Records that the log has not been read yet, so that no change is accepted.
