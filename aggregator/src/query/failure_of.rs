@@ -1,13 +1,14 @@
 //! `failure_of(value)`: why the computation of a value failed in a row, NULL where it did not.
 //!
 //! Functions count rows without a result, but not which rows these are. So the value is computed apart, with counts of
-//! its own, and a batch with failures is halved until each row that failed stands alone.
+//! its own, and a batch with failures is halved until each row that failed stands alone, or all of its rows have failed.
 
 use std::{hash::Hash, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray},
+        array::{Array as _, ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, UInt64Array},
+        compute::take_record_batch,
         datatypes::{DataType, Field},
     },
     common::{
@@ -28,7 +29,7 @@ use datafusion::{
     optimizer::{AnalyzerRule, simplify_expressions::ExprSimplifier},
     physical_expr::{PhysicalExpr, create_physical_expr},
 };
-use plan::functions::{FAILURE_OF, FunctionContext};
+use plan::functions::{FAILURE_OF, FunctionContext, parsed::PARSED_JSON};
 
 /// The rule that sets the values of `failure_of` apart, so that no other rule computes them elsewhere.
 #[derive(Debug)]
@@ -178,32 +179,94 @@ impl ScalarUDFImpl for FailureOf {
             columns,
             &RecordBatchOptions::new().with_row_count(Some(rows)),
         )?;
-        let mut reasons = vec![None; rows];
-        find_failures(value.as_ref(), &context, &batch, 0, &mut reasons)?;
-        Ok(ColumnarValue::Array(Arc::new(StringViewArray::from_iter(reasons))))
+        let mut search = FailureSearch {
+            value: value.as_ref(),
+            context: &context,
+            parser: parser_of(&self.value),
+            reasons: vec![None; rows],
+        };
+        search.run(&batch)?;
+        Ok(ColumnarValue::Array(Arc::new(StringViewArray::from_iter(
+            search.reasons,
+        ))))
     }
 }
 
-/// Notes the reason for each row that failed. `from` is the number of the batch's first row.
-fn find_failures(
-    value: &dyn PhysicalExpr,
-    context: &FunctionContext,
-    batch: &RecordBatch,
-    from: usize,
-    reasons: &mut [Option<String>],
-) -> Result<()> {
-    context.check()?;
-    value.evaluate(batch)?;
-    let failed = context.warnings.take().failed_operations();
-    let rows = batch.num_rows();
-    if failed.is_empty() || rows == 0 {
-        return Ok(());
+/// The name of the parser that returns a value. It counts a text that it cannot parse once for each row.
+fn parser_of(value: &Expr) -> Option<&str> {
+    match value {
+        Expr::ScalarFunction(call) if call.func.name() == PARSED_JSON => {
+            call.args.last()?.as_literal()?.try_as_str()?
+        }
+        _ => None,
     }
-    if rows == 1 {
-        reasons[from] = Some(failed.join(", "));
-        return Ok(());
+}
+
+/// Operations that had no result, and for how many rows.
+type Failed = Vec<(String, u64)>;
+
+/// Looks for the rows that failed.
+struct FailureSearch<'a> {
+    value: &'a dyn PhysicalExpr,
+    /// Has the counts of the last computation.
+    context: &'a FunctionContext,
+    /// The parser that returns the value, if one does.
+    parser: Option<&'a str>,
+    /// Why each row failed.
+    reasons: Vec<Option<String>>,
+}
+
+impl FailureSearch<'_> {
+    fn run(&mut self, batch: &RecordBatch) -> Result<()> {
+        let rows: Vec<usize> = (0..batch.num_rows()).collect();
+        if self.parser.is_none() {
+            return self.find(batch, &rows);
+        }
+        // A text that is not parsed is NULL afterwards. Apart from the others, such rows are found at once.
+        let values = self.compute(batch)?.0.into_array(rows.len())?;
+        let has_input = |row: &usize| batch.columns().iter().all(|column| column.is_valid(*row));
+        let (failed, others): (Vec<usize>, Vec<usize>) =
+            rows.iter().partition(|row| values.is_null(**row) && has_input(row));
+        for some in [failed, others] {
+            let indexes = UInt64Array::from_iter_values(some.iter().map(|row| *row as u64));
+            self.find(&take_record_batch(batch, &indexes)?, &some)?;
+        }
+        Ok(())
     }
-    let half = rows / 2;
-    find_failures(value, context, &batch.slice(0, half), from, reasons)?;
-    find_failures(value, context, &batch.slice(half, rows - half), from + half, reasons)
+
+    /// The value, and which operations had no result for how many rows.
+    fn compute(&self, batch: &RecordBatch) -> Result<(ColumnarValue, Failed)> {
+        self.context.check()?;
+        let value = self.value.evaluate(batch)?;
+        let counts = self.context.warnings.take().counts().into_iter();
+        let failed = counts.filter(|(_, failed, _)| *failed > 0);
+        Ok((
+            value,
+            failed.map(|(operation, failed, _)| (operation, failed)).collect(),
+        ))
+    }
+
+    /// Notes the reason for each row of a batch that failed. `rows` are their numbers.
+    fn find(&mut self, batch: &RecordBatch, rows: &[usize]) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let failed = self.compute(batch)?.1;
+        let have_all_failed = match failed.as_slice() {
+            [] => return Ok(()),
+            [(operation, count)] => self.parser == Some(operation) && *count == rows.len() as u64,
+            _ => false,
+        };
+        if rows.len() == 1 || have_all_failed {
+            let operations: Vec<String> = failed.into_iter().map(|(operation, _)| operation).collect();
+            let reason = operations.join(", ");
+            for row in rows {
+                self.reasons[*row] = Some(reason.clone());
+            }
+            return Ok(());
+        }
+        let half = rows.len() / 2;
+        self.find(&batch.slice(0, half), &rows[..half])?;
+        self.find(&batch.slice(half, rows.len() - half), &rows[half..])
+    }
 }
