@@ -182,7 +182,7 @@ async fn a_thousand_definitions_of_two_aggregators_are_in_force_everywhere() {
 }
 
 /// A change, and what it leads to.
-struct Step {
+struct Change {
     sql: &'static str,
     /// The names and versions of the field, with their tags.
     versions: &'static [(&'static str, u64, &'static str)],
@@ -192,44 +192,44 @@ struct Step {
 }
 
 /// The life of a field, without its first change.
-const LIFE: [Step; 7] = [
-    Step {
+const LIFE: [Change; 7] = [
+    Change {
         sql: "CREATE FIELD events.price AS n + 1",
         versions: &[("price", 1, "latest")],
         adds: Some(1),
         name: "price",
     },
-    Step {
+    Change {
         sql: "CREATE OR REPLACE FIELD events.price AS n + 2",
         versions: &[("price", 1, ""), ("price", 2, "latest")],
         adds: Some(2),
         name: "price",
     },
-    Step {
+    Change {
         sql: "ALTER FIELD events.price SET TAG prod TO 2",
         versions: &[("price", 1, ""), ("price", 2, "latest, prod")],
         adds: Some(2),
         name: "price",
     },
-    Step {
+    Change {
         sql: "REVERT FIELD events.price TO 1",
         versions: &[("price", 1, "latest"), ("price", 2, "prod")],
         adds: Some(1),
         name: "price",
     },
-    Step {
+    Change {
         sql: "ALTER FIELD events.price RENAME TO cost",
         versions: &[("cost", 1, "latest"), ("cost", 2, "prod")],
         adds: Some(1),
         name: "cost",
     },
-    Step {
+    Change {
         sql: "CREATE OR REPLACE FIELD events.cost AS n + 3",
         versions: &[("cost", 1, ""), ("cost", 2, "prod"), ("cost", 3, "latest")],
         adds: Some(3),
         name: "cost",
     },
-    Step {
+    Change {
         sql: "DROP FIELD events.cost",
         versions: &[],
         adds: None,
@@ -237,7 +237,7 @@ const LIFE: [Step; 7] = [
     },
 ];
 
-impl Step {
+impl Change {
     /// Whether an aggregator has made it.
     async fn is_made(&self, client: &Client) -> Result<bool> {
         let sql = "SELECT name, version, coalesce(tags, '') FROM rachis.definitions WHERE name IN ('price', 'cost') ORDER BY version";
@@ -286,7 +286,7 @@ async fn definitions_change_while_a_leaf_is_away() {
 async fn a_change_without_the_change_log_is_made_once_or_not_at_all() {
     let cluster = start().await;
     let both = aggregators(&cluster);
-    let mut before: Option<&Step> = None;
+    let mut before: Option<&Change> = None;
     for (number, step) in LIFE.iter().enumerate() {
         let (by, asked) = (&both[number % 2], &both[(number + 1) % 2]);
         cluster.kafka.pause();
