@@ -6,7 +6,7 @@ use proto::{
     Catalog,
     catalog::{
         CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionSettings, Entry, LogChange, LogFault, LogHeader,
-        LogRecord, Outcome, ReadUpTo, Skip, Skips, State,
+        LogRecord, Outcome, ReadUpTo, Skip, Skips, State, StatePosition,
     },
 };
 use uuid::Uuid;
@@ -282,6 +282,10 @@ fn a_recreated_log_is_adopted_by_nodes_that_are_not_ahead_of_its_copy() {
             .read(1, 9, &bytes(change(9, "more", i64::MAX, seen)))
             .expect("it reads");
         assert!(adopted.position().is_newer_than(&state.position()));
+        // A node of an earlier release sends the whole state instead of its position.
+        let sent = serde_json::to_value(&adopted).expect("JSON");
+        let read: StatePosition = serde_json::from_value(sent).expect("a position");
+        assert_eq!(read, adopted.position());
     }
     let mut ahead = state.clone();
     ahead

@@ -219,7 +219,8 @@ struct FailureSearch<'a> {
 impl FailureSearch<'_> {
     fn run(&mut self, batch: &RecordBatch) -> Result<()> {
         let rows: Vec<usize> = (0..batch.num_rows()).collect();
-        if self.parser.is_none() {
+        // Without a column, all rows are the same.
+        if self.parser.is_none() || batch.num_columns() == 0 {
             return self.find(batch, &rows);
         }
         // A text that is not parsed is NULL afterwards. Apart from the others, such rows are found at once.

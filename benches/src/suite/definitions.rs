@@ -18,17 +18,17 @@ use crate::{
     },
 };
 
-pub(super) const FIELD: &str = "a field over a path, beside the path";
-pub(super) const DIFF: &str = "DIFF, beside a query that computes both versions";
-pub(super) const CATALOG: &str = "a small question, by definitions in the catalog";
-pub(super) const OVER: &str = "over the first";
-pub(super) const MORE_MS: &str = "more ms";
-pub(super) const MANY: &str = "many definitions";
+const FIELD: &str = "a field over a path, beside the path";
+const DIFF: &str = "DIFF, beside a query that computes both versions";
+const CATALOG: &str = "a small question, by definitions in the catalog";
+const OVER: &str = "over the first";
+const MORE_MS: &str = "more ms";
+const MANY: &str = "many definitions";
 const NONE: &str = "no definitions";
 /// Fields whose definition is a path.
 const FIELDS: [(&str, &str); 3] = [("who", "did"), ("event", "commit.collection"), ("at", "time_us")];
 /// Questions about a path; `{}` is the path, or a field over it.
-pub(super) const QUESTIONS: [(&str, &str, &str); 4] = [
+const QUESTIONS: [(&str, &str, &str); 4] = [
     (
         "group by",
         "event",

@@ -170,6 +170,6 @@ mod tests {
         assert!(!call(url.clone()).await, "it was connected");
         closing.abort();
         let _ = closing.await;
-        assert!(call(url).await, "nobody listens any more");
+        assert!(call(url).await, "no process accepts connections at this address");
     }
 }

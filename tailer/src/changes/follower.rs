@@ -162,10 +162,10 @@ async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
 async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<usize, Problem> {
     let (mut reader, mut states) = (StateReader::open(peer).await?, 0);
     while let Some(position) = reader.next().await? {
-        if replica.lacks(&position, &peer.name) {
+        if replica.notice(&position, &peer.name) {
             // A peer that stalls meanwhile does not keep the others from sending the state.
             let _alone = tokio::time::timeout(FETCH_ALONE, replica.fetching.lock()).await;
-            if replica.lacks(&position, &peer.name) {
+            if replica.notice(&position, &peer.name) {
                 let fetched = tokio::time::timeout(FETCH_WAIT, fetch_state(replica, peer)).await;
                 fetched.map_err(|_| Problem::new(Code::Unavailable, "the state did not arrive in time"))??;
             }

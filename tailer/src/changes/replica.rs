@@ -98,14 +98,15 @@ impl CatalogReplica {
     /// Installs the state of a peer, if it is newer and of the same cluster.
     pub(super) fn offer(&self, state: State, from: &NodeName) {
         let _saving = self.saving.lock();
-        if self.lacks(&state.position(), from) {
+        if self.notice(&state.position(), from) {
             debug!(%from, offset = state.offset, "adopting the catalog of a peer");
             self.install(state);
         }
     }
 
-    /// Whether the state of a peer is newer, and of the same cluster. If it is of another one, this is a fault.
-    pub(super) fn lacks(&self, state: &StatePosition, from: &NodeName) -> bool {
+    /// Notes how far a peer has read: a peer of another cluster is a fault. Returns whether the peer has a newer state of
+    /// the same cluster.
+    pub(super) fn notice(&self, state: &StatePosition, from: &NodeName) -> bool {
         let own = self.state.borrow().position();
         if let (Some(ours), Some(theirs)) = (own.cluster, state.cluster)
             && ours != theirs

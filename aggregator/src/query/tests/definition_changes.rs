@@ -131,3 +131,22 @@ async fn a_diff_compares_values_of_any_two_types() {
         assert_eq!(stats.shards_total, 2, "{diff} says what it has read");
     }
 }
+
+#[tokio::test]
+async fn a_diff_of_lists_says_which_rows_change() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.pair AS [user, cents]",
+            "CREATE OR REPLACE FIELD events.pair AS [user, CASE WHEN cents = 990 THEN 991 ELSE cents END]",
+            "CREATE FIELD events.list AS [cents]",
+            "CREATE OR REPLACE FIELD events.list AS [cents + 0]",
+        ],
+    )
+    .await;
+    for (field, changed) in [("pair", 1), ("list", 0)] {
+        let (rows, _) = bench.sql(&format!("DIFF FIELD events.{field}@1 TO 2")).await;
+        assert_eq!(rows[1], format!("total | changed | {changed} |  |  |  | "), "{field}");
+    }
+}
