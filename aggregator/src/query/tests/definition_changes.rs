@@ -150,3 +150,50 @@ async fn a_diff_of_lists_says_which_rows_change() {
         assert_eq!(rows[1], format!("total | changed | {changed} |  |  |  | "), "{field}");
     }
 }
+
+#[tokio::test]
+async fn names_of_definitions_are_found_in_any_case() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.\"Total\" AS cents / 100.0",
+            "CREATE FIELD events.\"TOTAL\" AS cents",
+            "CREATE FIELD events.\"Whole\" AS cents",
+            "CREATE PARSER events.part ON user AS REGEX '(?<letters>[a-z]+)'",
+        ],
+    )
+    .await;
+    let sql = "SELECT max(whole) AS w, max(PART.letters) AS l, max(\"Total\") AS t FROM events";
+    assert_eq!(bench.sql(sql).await.0, ["990 | bob | 9.9"]);
+    let (_, stats) = bench.sql("SELECT total FROM events").await;
+    let warning = stats.warnings.first().map(String::as_str).unwrap_or_default();
+    assert!(
+        warning.contains("did you mean"),
+        "two definitions differ in case only: {warning:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_errors_of_a_parser_include_parts_that_do_not_fit_their_type() {
+    let bench = bench(vec![
+        json!({ "_id": "a", "line": "n=1 m=x" }),
+        json!({ "_id": "b", "line": "n=99999999999999999999 m=y" }),
+        json!({ "_id": "c", "line": "nothing" }),
+        json!({ "_id": "d", "line": 7 }),
+        json!({ "_id": "e" }),
+    ])
+    .await;
+    run(
+        &bench,
+        &["CREATE PARSER events.p ON line AS GROK 'n=%{INT:n:int} m=%{WORD:m}'"],
+    )
+    .await;
+    let errors = bench.sql("SHOW ERRORS OF PARSER events.p").await.0;
+    let mut found: Vec<String> = errors
+        .iter()
+        .map(|row| row.split(" | ").skip(4).take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    found.sort();
+    assert_eq!(found, ["b events.p.n", "c events.p", "d events.p"]);
+}
