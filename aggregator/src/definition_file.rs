@@ -223,6 +223,8 @@ impl DefinitionFile {
     /// Parses a file.
     pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let mut file = Self::default();
+        // Editors of Windows begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (number, statement) in sql::statements(text).into_iter().enumerate() {
             file.add(statement).map_err(|problem| Problem {
                 detail: format!("statement {} of the file: {}", number + 1, problem.detail),
@@ -365,7 +367,7 @@ impl Wanted {
     fn number_of(&self, index: usize, definition: Option<&Definition>) -> Option<u32> {
         let (definition, text) = (definition?, self.texts.get(index)?);
         let is_same = |version: &&DefinitionVersion| {
-            version.text == text.text
+            is_same_text(&version.text, &text.text)
                 && version.note == text.note
                 && text.number.is_none_or(|number| version.number == number)
         };
@@ -383,6 +385,12 @@ impl Wanted {
             .or(at_place)
             .or(same.last().copied())
     }
+}
+
+/// Whether two texts are the same. A checkout may change how lines end.
+fn is_same_text(a: &str, b: &str) -> bool {
+    let lines = |text: &str| text.replace("\r\n", "\n");
+    a == b || lines(a) == lines(b)
 }
 
 fn moved(id: &DefinitionId, tag: &str, to: u32) -> Step {

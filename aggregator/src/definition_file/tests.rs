@@ -221,3 +221,14 @@ ALTER FUNCTION f SET TAG latest TO 1;
 fn two_functions_of_other_texts() -> Catalog {
     catalog(vec![function("z", "() RETURNS int AS 7", &[])])
 }
+
+#[test]
+fn a_file_of_another_editor_changes_nothing_and_no_part_of_a_file_is_left_out() {
+    let catalog = catalog(vec![function("f", "(x bigint) RETURNS bigint\nAS x + 1", &[])]);
+    let file = "\u{feff}CREATE FUNCTION f(x bigint) RETURNS bigint\r\nAS x + 1;\r\n";
+    assert_eq!(actions(file, &catalog), [""; 0]);
+    let open =
+        "CREATE FUNCTION f(x bigint) RETURNS bigint AS x; /* a note\nCREATE FUNCTION g(x bigint) RETURNS bigint AS x;";
+    let problem = DefinitionFile::parse(open).err().expect("the comment is not closed");
+    assert!(problem.detail.contains("statement 2 of the file"), "{problem}");
+}

@@ -84,7 +84,13 @@ pub(super) async fn run(
         }
         Statement::Diff(wanted) => definitions::diff(engine, context, request, &wanted).await,
         Statement::Try { new, limit } => definitions::try_definition(engine, context, request, &new, limit).await,
-        Statement::ShowDefinitions => select_text(engine, context, request, definitions::SHOW_DEFINITIONS).await,
+        Statement::ShowDefinitions(kind) => {
+            let request = SqlQuery {
+                parameters: vec![kind.map(|kind| kind.as_str()).into()],
+                ..request.clone()
+            };
+            select_text(engine, context, &request, definitions::SHOW_DEFINITIONS).await
+        }
         Statement::ShowVersions(id) => {
             engine
                 .catalog()
@@ -101,7 +107,7 @@ pub(super) async fn run(
         Statement::ShowErrors { id, version } => {
             definitions::show_errors(engine, context, request, &id, &version).await
         }
-        Statement::ShowDependents(id) => definitions::show_dependents(&engine.catalog(), &id),
+        Statement::ShowDependents(id) => definitions::show_dependents(context, &engine.catalog(), &id).await,
         Statement::ShowCreate { id, version } => definitions::show_create(&engine.catalog(), &id, &version),
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,

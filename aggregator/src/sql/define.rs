@@ -10,7 +10,7 @@ use plan::{
 };
 use proto::{
     Code, CollectionName, Problem,
-    catalog::{Catalog, Definition, DefinitionId, DefinitionKind, DefinitionVersion, LATEST, Origin},
+    catalog::{Catalog, Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, LATEST, Origin},
     limits::DEFINITION_BYTES_MAX,
 };
 
@@ -105,6 +105,32 @@ pub(super) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result
     })
 }
 
+/// The definitions that a definition of this text uses directly.
+pub(super) fn uses_of(
+    id: &DefinitionId,
+    text: &str,
+    context: &dyn SchemaContext,
+) -> Result<Vec<DefinitionUse>, Problem> {
+    let version = NewDefinition {
+        id: id.clone(),
+        text: text.to_owned(),
+        at: (1, 1),
+        replace: true,
+        note: None,
+        number: None,
+    };
+    Ok(define(&version, context)?.uses)
+}
+
+/// Whether documents may have a path with the name of this field or parser.
+pub(super) fn is_stored_path(id: &DefinitionId, context: &dyn SchemaContext) -> bool {
+    let (Some(collection), Ok(path)) = (&id.collection, Path::parse(&id.name)) else {
+        return false;
+    };
+    let names = CollectionNames::new(collection, context.catalog(), context.paths(collection));
+    names.overflow() || names.stored_path(&path).is_some()
+}
+
 /// Runs `inside` as the expansion of a field or a parser, over the documents of its collection.
 fn over_documents<'c>(
     resolver: &mut Resolver<'c>,
@@ -195,6 +221,7 @@ pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str, num
         uses: vec![],
         reads: vec![],
         note: None,
+        replaces: None,
         origin: Origin::default(),
     };
     let definition = next.definitions.entry(id.clone()).or_insert_with(|| Definition {
@@ -231,11 +258,17 @@ pub(super) fn check_name(id: &DefinitionId, context: &dyn SchemaContext) -> Resu
             );
             Ok(warnings)
         }
-        DefinitionKind::Function => match registry::function(&id.name).is_some() || is_aggregate(&id.name) {
-            true => Err(
-                Problem::new(Code::Conflict, format!("{} is a function of Rachis", id.name))
-                    .hint("choose another name"),
-            ),
+        // Names of functions of other systems are replaced before a defined function is looked up.
+        DefinitionKind::Function => match registry::function(&id.name).is_some()
+            || registry::compat(&id.name).is_some()
+            || registry::is_refused(&id.name)
+            || is_aggregate(&id.name)
+        {
+            true => Err(Problem::new(
+                Code::Conflict,
+                format!("{} is a function of Rachis or of another system", id.name),
+            )
+            .hint("choose another name")),
             false => Ok(Vec::new()),
         },
         // The catalog refuses a view with the name of a collection.

@@ -22,7 +22,10 @@ mod token;
 use std::collections::BTreeSet;
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
-use proto::{Catalog, CollectionName, Problem, catalog::DefinitionId};
+use proto::{
+    Catalog, CollectionName, Problem,
+    catalog::{DefinitionId, DefinitionUse},
+};
 
 use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
@@ -94,6 +97,20 @@ pub(crate) fn query_of(
     context: &dyn SchemaContext,
 ) -> Result<(ResolvedQuery, Vec<serde_json::Value>), Problem> {
     on_deep_stack(|| define::query_of(id, text, context))
+}
+
+/// The definitions that a definition of this text uses directly.
+pub(crate) fn uses_of(
+    id: &DefinitionId,
+    text: &str,
+    context: &dyn SchemaContext,
+) -> Result<Vec<DefinitionUse>, Problem> {
+    on_deep_stack(|| define::uses_of(id, text, context))
+}
+
+/// Whether documents may have a path with the name of this field or parser.
+pub(crate) fn is_stored_path(id: &DefinitionId, context: &dyn SchemaContext) -> bool {
+    define::is_stored_path(id, context)
 }
 
 /// The collections that a definition of this text reads, directly or through views.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::{
     Code, Problem,
-    catalog::{DefinitionId, VersionRef},
+    catalog::{DefinitionId, DefinitionKind, VersionRef},
 };
 use serde_json::Value;
 
@@ -42,7 +42,7 @@ pub(crate) enum Statement {
         limit: usize,
     },
     /// SHOW DEFINITIONS.
-    ShowDefinitions,
+    ShowDefinitions(Option<DefinitionKind>),
     /// SHOW VERSIONS OF.
     ShowVersions(DefinitionId),
     /// SHOW ERRORS OF.

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use front::{Node, Root, walk};
-use plan::nearest::nearest;
+use plan::{
+    functions::registry::{self, Property},
+    nearest::nearest,
+};
 use proto::{
     Catalog, Code, CollectionName, Problem,
     catalog::{DefinitionId, DefinitionKind, VersionRef},
@@ -115,6 +118,9 @@ pub(super) fn check_row_expression(kind: DefinitionKind, expression: &Expr) -> R
         Node::Expr(Expr::Function(function)) => match function_name(&function.name) {
             Some(name) if is_aggregate(&name) => ControlFlow::Break("an aggregate"),
             Some(name) if name == "unnest" => ControlFlow::Break("unnest"),
+            Some(name) if registry::function(&name).is_some_and(|known| known.has(Property::IsRandom)) => {
+                ControlFlow::Break("a random function: the value of a document would differ each time it is computed")
+            }
             _ => ControlFlow::Continue(()),
         },
         _ => ControlFlow::Continue(()),

@@ -14,7 +14,8 @@ pub(super) fn statements(text: &str) -> Vec<&str> {
                 (1, true)
             }
             [b'-', b'-', ..] => (rest.find('\n').unwrap_or(rest.len()), true),
-            [b'/', b'*', ..] => (comment_len(rest), true),
+            // One that is not closed becomes a statement, which its parser refuses.
+            [b'/', b'*', ..] => comment_len(rest).map_or((rest.len(), false), |length| (length, true)),
             [b'\'', ..] if in_name && matches!(before, 'e' | 'E') => (escaped_len(rest), false),
             [quote @ (b'\'' | b'"' | b'`'), ..] => (quoted_len(rest, char::from(*quote)), false),
             [b'$', ..] if !in_name => (dollar_quoted_len(rest), false),
@@ -39,8 +40,8 @@ pub(super) fn statements(text: &str) -> Vec<&str> {
     found
 }
 
-/// The bytes of a comment, which may contain others.
-fn comment_len(text: &str) -> usize {
+/// The bytes of a comment, which may contain others. None if it is not closed.
+fn comment_len(text: &str) -> Option<usize> {
     let (mut depth, mut at, bytes) = (0_usize, 0, text.as_bytes());
     while at < bytes.len() {
         match (bytes[at], bytes.get(at + 1)) {
@@ -48,13 +49,13 @@ fn comment_len(text: &str) -> usize {
             (b'*', Some(b'/')) => {
                 (depth, at) = (depth - 1, at + 2);
                 if depth == 0 {
-                    return at;
+                    return Some(at);
                 }
             }
             _ => at += 1,
         }
     }
-    text.len()
+    None
 }
 
 /// The bytes of a quoted text at the beginning. A doubled quote is part of it, as two texts are read one after another.
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_file_is_divided_at_semicolons_between_statements() {
-        let file = "-- a; comment\nCREATE VIEW a AS SELECT ';' AS \"x;y\", $q$;$q$, 'it''s;' /* ; */ ;;\n\nDROP VIEW é;\n/* end";
+        let file = "-- a; comment\nCREATE VIEW a AS SELECT ';' AS \"x;y\", $q$;$q$, 'it''s;' /* ; */ ;;\n\nDROP VIEW é;\n/* end */";
         assert_eq!(
             statements(file),
             [
@@ -104,7 +105,7 @@ mod tests {
                 "DROP VIEW é"
             ]
         );
-        for open in ["'a;b", "\"a;b", "$x$a;b", "SELECT $1"] {
+        for open in ["'a;b", "\"a;b", "$x$a;b", "/* a;b", "SELECT $1"] {
             assert_eq!(statements(open), [open]);
         }
         for whole in [

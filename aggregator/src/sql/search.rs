@@ -111,9 +111,9 @@ impl<'c> Resolver<'c> {
                 Ok(self.clause_column(&input.alias, table, clause(Some(found.path))))
             }
             value => {
-                // The name is a field or a system column: match its value.
+                // The name is a field or a system column: its value is matched like that of a path.
                 let value = self.lower(value);
-                Ok(search_match(value, &clause_text(&clause(None))?))
+                Ok(search_match(value, &clause_text(&clause(Some(Path::default())))?))
             }
         }
     }

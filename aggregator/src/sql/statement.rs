@@ -207,11 +207,17 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
     }
     let statement = match tokens.word(1).as_str() {
         "TABLES" | "COLLECTIONS" => Statement::ShowTables,
-        "DEFINITIONS" | "FIELDS" | "VIEWS" | "FUNCTIONS" | "QUERIES" => Statement::ShowDefinitions,
+        "DEFINITIONS" => Statement::ShowDefinitions(None),
+        "FIELDS" => Statement::ShowDefinitions(Some(DefinitionKind::Field)),
+        "PARSERS" => Statement::ShowDefinitions(Some(DefinitionKind::Parser)),
+        "FUNCTIONS" => Statement::ShowDefinitions(Some(DefinitionKind::Function)),
+        "VIEWS" => Statement::ShowDefinitions(Some(DefinitionKind::View)),
+        "QUERIES" => Statement::ShowDefinitions(Some(DefinitionKind::Query)),
         _ => {
             return Err(Problem::new(
                 Code::NotSupported,
-                "SHOW needs TABLES, DEFINITIONS, VERSIONS OF, DEPENDENTS OF, ERRORS OF or CREATE",
+                "SHOW needs TABLES, DEFINITIONS, FIELDS, PARSERS, FUNCTIONS, VIEWS, QUERIES, VERSIONS OF, DEPENDENTS OF, \
+                 ERRORS OF or CREATE",
             )
             .hint("settings and statistics are in the system tables of the schema rachis"));
         }

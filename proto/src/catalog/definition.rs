@@ -348,6 +348,9 @@ pub struct DefinitionVersion {
     /// What the user noted about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The version that was the latest before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u32>,
     /// Who created it, and when.
     #[serde(flatten)]
     pub origin: Origin,

@@ -14,13 +14,16 @@ use datafusion::{
     sql::sqlparser::ast::Expr,
 };
 use plan::Type;
-use proto::{Catalog, Problem, catalog::DefinitionId};
+use proto::{
+    Catalog, Problem,
+    catalog::{DefinitionId, Pinned, VersionRef},
+};
 use serde_json::{Value, json};
 
 use super::{
     super::{Engine, context::QueryContext, run::QueryOutput, system},
     documents::{CONDITION, Documents, failure_of, shown, spelled, text_rows},
-    users_of,
+    users::{unrecorded_users, users_of},
 };
 use crate::{answer::SqlQuery, failure, sql::DefinitionDiff};
 
@@ -81,7 +84,7 @@ pub(in crate::query) async fn diff(
     if totals[1..].iter().any(|count| *count > 0) {
         rows.extend(comparison.pairs().await?);
     }
-    rows.extend(followers(&catalog, id));
+    rows.extend(followers(context, &catalog, id).await?);
     let columns = [
         ("part", Type::Text),
         ("name", Type::Text),
@@ -245,8 +248,11 @@ fn total_row(name: &str, count: i64, sample: Option<f64>) -> Value {
 }
 
 /// What follows a tag of the definition, so that its meaning moves with it.
-fn followers(catalog: &Catalog, id: &DefinitionId) -> Vec<Value> {
-    let followers = users_of(catalog, id).into_iter();
-    let row = |(user, version): proto::catalog::Pinned<'_>| json!({ "part": "follows", "name": format!("{user}@{}", version.number) });
-    followers.map(row).collect()
+async fn followers(context: &QueryContext, catalog: &Arc<Catalog>, id: &DefinitionId) -> Result<Vec<Value>, Problem> {
+    let mut followers = users_of(catalog, id);
+    let unrecorded = unrecorded_users(context, catalog, id).await?.into_iter();
+    let follow_tags = unrecorded.filter(|(_, used)| matches!(used.version, VersionRef::Tag(_)));
+    followers.extend(follow_tags.map(|(user, _)| user));
+    let row = |(user, version): Pinned<'_>| json!({ "part": "follows", "name": format!("{user}@{}", version.number) });
+    Ok(followers.into_iter().map(row).collect())
 }

@@ -61,13 +61,14 @@ pub(in crate::query) fn all_errors<'a>(
         let (request, latest) = (SqlQuery::default(), VersionRef::latest());
         let now = Instant::now();
         let until = now + context.deadline().saturating_duration_since(now) / 2;
-        let mut rows = Vec::new();
+        let (mut rows, mut cut) = (Vec::new(), 0);
         for (done, id) in ids.iter().enumerate() {
             let found = errors_of(engine, context, &request, &catalog, id, &latest);
             let found = timeout_at(until.into(), found).await;
             // A definition may be broken, or a shard may be away: the others still have rows.
             let next = match found {
                 Ok(Ok((found, _))) => {
+                    cut += usize::from(found.len() == DOCUMENTS_MAX);
                     rows.extend(found);
                     done + 1
                 }
@@ -85,6 +86,11 @@ pub(in crate::query) fn all_errors<'a>(
                 ));
                 break;
             }
+        }
+        if cut > 0 {
+            context.report.warn(format!(
+                "of {cut} definitions only the first {DOCUMENTS_MAX} documents are listed"
+            ));
         }
         Ok(rows)
     }

@@ -13,23 +13,19 @@ mod documents;
 mod errors;
 mod show;
 mod trial;
+mod users;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use plan::{Path, Type};
+use plan::Type;
 use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem,
-    catalog::{
-        CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionVersion, Dependent, Pinned, VersionRef,
-        no_definition,
-    },
+    Catalog, Code, PositionVector, Problem,
+    catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, DefinitionId, DefinitionVersion, VersionRef, no_definition},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::users::{affected, unrecorded_users};
 pub(super) use self::{
     diff::diff,
     errors::{COLUMNS as ERROR_COLUMNS, all_errors, show_errors},
@@ -219,6 +215,13 @@ impl Draft {
                 shown.map(|definition| definition.current().number)
             }
         };
+        let after = Arc::new(after);
+        if !self.after.definitions.contains_key(&prepared.id) {
+            for ((user, version), _) in unrecorded_users(context, &after, &prepared.id).await? {
+                let text = format!("{user}@{} reads {} from now on", version.number, prepared.id);
+                self.warnings.push(text);
+            }
+        }
         self.ids.extend([wanted.id().clone(), prepared.id.clone()]);
         self.changed.push(Changed {
             id: prepared.id,
@@ -226,7 +229,7 @@ impl Draft {
         });
         self.changes.push(prepared.change);
         self.warnings.extend(prepared.warnings);
-        self.after = Arc::new(after);
+        self.after = after;
         Ok(())
     }
 
@@ -269,6 +272,17 @@ impl Draft {
             let is_new = known.and_then(|known| known.numbered(version.number)).is_none();
             if is_new || is_sound(engine, context, &views_before, id, version).await.is_ok() {
                 broken.push(format!("{id}@{} ({})", version.number, problem.detail));
+            }
+        }
+        // A name that nothing has afterwards is NULL, which is no error. What the catalog records has been checked by it.
+        let is_gone =
+            |id: &&DefinitionId| before.definitions.contains_key(*id) && !self.after.definitions.contains_key(*id);
+        for id in self.ids.iter().filter(is_gone) {
+            if sql::is_stored_path(id, &read_views) {
+                continue;
+            }
+            for ((user, version), _) in unrecorded_users(context, before, id).await? {
+                broken.push(format!("{user}@{} (it reads {id})", version.number));
             }
         }
         if broken.is_empty() {
@@ -402,8 +416,11 @@ fn back_to_version(wanted: &DefinitionChange, catalog: &Catalog) -> Result<Defin
     };
     let definition = catalog.definitions.get(id).ok_or_else(|| no_definition(id))?;
     let current = definition.current().number;
+    let replaced = definition.current().replaces;
+    let replaced = replaced.filter(|number| definition.numbered(*number).is_some());
     let mut earlier = definition.versions.iter().rev().map(|version| version.number);
-    let before = earlier.find(|number| *number < current).ok_or_else(|| {
+    let before = replaced.or_else(|| earlier.find(|number| *number < current));
+    let before = before.ok_or_else(|| {
         Problem::new(Code::Conflict, format!("{id} has no version before {current}"))
             .hint("SHOW VERSIONS lists its versions")
     })?;
@@ -451,79 +468,6 @@ async fn is_sound(
     let (mut query, parameters) = sql::query_of(id, &version.text, read_views)?;
     query.warnings.clear();
     check(engine, context, read_views, query, &parameters).await
-}
-
-/// The versions in use whose meaning may change with these definitions: their own, those that follow one of their tags,
-/// directly or through others, and those that name a field or a parser without knowing that it is one.
-fn affected<'a>(catalog: &'a Catalog, changed: &BTreeSet<DefinitionId>) -> Vec<Pinned<'a>> {
-    let in_use = catalog.versions_in_use().into_iter();
-    let in_use = in_use.filter_map(|(id, number)| Some((id, catalog.definitions.get(id)?.numbered(number)?)));
-    let names: Vec<ReadName<'_>> = changed.iter().filter_map(ReadName::of).collect();
-    let begin = in_use.filter(|(id, version)| {
-        let text = version.text.to_lowercase();
-        changed.contains(*id) || names.iter().any(|name| name.is_read_by(version, &text))
-    });
-    with_followers(catalog, changed, begin.collect())
-}
-
-/// The versions in use that follow a tag of a definition, directly or through others.
-fn users_of<'a>(catalog: &'a Catalog, changed: &DefinitionId) -> Vec<Pinned<'a>> {
-    let users = with_followers(catalog, &BTreeSet::from([changed.clone()]), Vec::new());
-    users.into_iter().filter(|(id, _)| *id != changed).collect()
-}
-
-/// These versions and those that follow a tag of these definitions, with all that follow them.
-fn with_followers<'a>(
-    catalog: &'a Catalog,
-    changed: &BTreeSet<DefinitionId>,
-    begin: Vec<Pinned<'a>>,
-) -> Vec<Pinned<'a>> {
-    let dependents = catalog.dependents();
-    let mut open = begin;
-    for id in changed {
-        let of_changed = dependents.get(id).into_iter().flatten();
-        let follow_tags = of_changed.filter(|dependent| matches!(dependent.used.version, VersionRef::Tag(_)));
-        open.extend(follow_tags.map(|dependent| dependent.user));
-    }
-    let mut found = BTreeMap::new();
-    while let Some((id, version)) = open.pop() {
-        if found.insert((id, version.number), version).is_some() {
-            continue;
-        }
-        for Dependent { user, used } in dependents.get(id).into_iter().flatten() {
-            let of = catalog.definition_version(&used.id, &used.version);
-            if of.is_ok_and(|of| of.number == version.number) {
-                open.push(*user);
-            }
-        }
-    }
-    found.into_iter().map(|((id, _), version)| (id, version)).collect()
-}
-
-/// The name of a field or a parser as texts of its collection may have it, although they were written before it was one.
-struct ReadName<'a> {
-    collection: &'a CollectionName,
-    /// Its first key, as in SQL and in lower case.
-    key: String,
-}
-
-impl<'a> ReadName<'a> {
-    fn of(id: &'a DefinitionId) -> Option<Self> {
-        let path = Path::parse(&id.name).ok()?;
-        Some(Self {
-            collection: id.collection.as_ref()?,
-            key: path.keys()?.first()?.replace('"', "\"\"").to_lowercase(),
-        })
-    }
-
-    /// Whether a version has it as a word. `text` is its text in lower case.
-    fn is_read_by(&self, version: &DefinitionVersion, text: &str) -> bool {
-        let goes_on = |next: Option<char>| next.is_some_and(|next| next.is_alphanumeric() || next == '_');
-        version.reads.contains(self.collection)
-            && text.match_indices(&self.key).any(|(at, key)| {
-                !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + key.len()..].chars().next())
-            })
-    }
 }
 
 /// CALL: a saved query with values for its parameters.

@@ -1,6 +1,6 @@
 //! SHOW of definitions: their versions, what uses them, and the statements that create them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use plan::Type;
 use proto::{
@@ -9,11 +9,14 @@ use proto::{
 };
 use serde_json::json;
 
-use super::super::{run::QueryOutput, system};
+use super::{
+    super::{context::QueryContext, run::QueryOutput, system},
+    users::unrecorded_users,
+};
 
-/// The definitions with their latest versions.
+/// The definitions with their latest versions. Its parameter is their kind; all kinds if it is NULL.
 pub(in crate::query) const SHOW_DEFINITIONS: &str = "SELECT kind, collection, name, version, tags, text, note, author, \
-    created FROM rachis.definitions WHERE in_force ORDER BY kind, collection, name LIMIT 100000";
+    created FROM rachis.definitions WHERE in_force AND kind = coalesce($1, kind) ORDER BY kind, collection, name LIMIT 100000";
 
 /// The versions of one definition. Its parameters are kind, collection (empty for none) and name.
 pub(in crate::query) const SHOW_VERSIONS: &str = "SELECT version, tags, text, note, author, created, uses \
@@ -21,9 +24,16 @@ pub(in crate::query) const SHOW_VERSIONS: &str = "SELECT version, tags, text, no
     LIMIT 100000";
 
 /// SHOW DEPENDENTS OF: what uses a definition, directly or through another one.
-pub(in crate::query) fn show_dependents(catalog: &Catalog, id: &DefinitionId) -> Result<QueryOutput, Problem> {
+pub(in crate::query) async fn show_dependents(
+    context: &QueryContext,
+    catalog: &Arc<Catalog>,
+    id: &DefinitionId,
+) -> Result<QueryOutput, Problem> {
     catalog.definitions.get(id).ok_or_else(|| no_definition(id))?;
-    let dependents = catalog.dependents();
+    let unrecorded = unrecorded_users(context, catalog, id).await?;
+    let mut dependents = catalog.dependents();
+    let of_id = dependents.entry(id).or_default();
+    of_id.extend(unrecorded.iter().map(|(user, used)| Dependent { user: *user, used }));
     let (mut rows, mut seen, mut open) = (Vec::new(), BTreeSet::new(), vec![id]);
     while let Some(used_id) = open.pop() {
         for Dependent {

@@ -197,3 +197,117 @@ async fn the_errors_of_a_parser_include_parts_that_do_not_fit_their_type() {
     found.sort();
     assert_eq!(found, ["b events.p.n", "c events.p", "d events.p"]);
 }
+
+#[tokio::test]
+async fn what_reads_a_field_through_all_columns_of_a_view_is_not_broken() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE VIEW everything AS SELECT * FROM events",
+            "CREATE FIELD events.extra AS cents * 2",
+            "CREATE VIEW some AS SELECT extra + 1 AS more FROM everything",
+        ],
+    )
+    .await;
+    for statement in [
+        "DROP FIELD events.extra",
+        "ALTER FIELD events.extra RENAME TO other",
+        "CREATE OR REPLACE FIELD events.extra AS [1]",
+    ] {
+        let problem = refused(&bench, statement).await;
+        assert_eq!(problem.code, Code::InUse, "{statement}");
+        assert!(problem.detail.contains("view some@1"), "{statement}: {problem}");
+    }
+    assert_eq!(bench.sql("SELECT max(more) AS m FROM some").await.0, ["1981"]);
+}
+
+#[tokio::test]
+async fn what_names_a_field_that_is_defined_later_is_known_to_use_it() {
+    let bench = bench(orders()).await;
+    run(&bench, &["CREATE VIEW early AS SELECT later, cents FROM events"]).await;
+    let (_, stats) = bench.sql("CREATE FIELD events.later AS cents + 1").await;
+    assert_eq!(stats.warnings, ["view early@1 reads field events.later from now on"]);
+    run(&bench, &["CREATE OR REPLACE FIELD events.later AS cents + 2"]).await;
+    assert_eq!(
+        bench.sql("SHOW DEPENDENTS OF FIELD events.later").await.0,
+        ["view early | 1 | field events.later@latest | 2 | true"]
+    );
+    let (rows, _) = bench.sql("DIFF FIELD events.later@1 TO 2").await;
+    assert!(
+        rows.contains(&"follows | view early@1 |  |  |  |  | ".to_owned()),
+        "{rows:?}"
+    );
+    let problem = refused(&bench, "DROP FIELD events.later").await;
+    assert!(
+        problem.detail.contains("view early@1 (it reads field events.later)"),
+        "{problem}"
+    );
+    // What hides a path of documents gives it back.
+    run(&bench, &["CREATE FIELD events.cents AS 7", "DROP FIELD events.cents"]).await;
+    assert_eq!(bench.sql("SELECT max(cents) AS c FROM early").await.0, ["990"]);
+}
+
+#[tokio::test]
+async fn items_of_a_list_of_any_kinds_are_found() {
+    let bench = bench(vec![
+        json!({ "_id": "a", "name": "x", "price": 1 }),
+        json!({ "_id": "b", "name": "y", "price": "x" }),
+        json!({ "_id": "c", "name": "1", "price": { "x": 2 } }),
+        json!({ "_id": "d", "price": 2.5 }),
+    ])
+    .await;
+    run(&bench, &["CREATE FIELD events.both AS [name, price]"]).await;
+    for (condition, found) in [
+        ("'x' = ANY(both)", "a b"),
+        ("list_contains(both, 'x')", "a b"),
+        ("has([name, price], 'x')", "a b"),
+        ("1 = ANY(both)", "a c"),
+        ("name = ANY(both)", "a b c"),
+        ("array_position(both, 'x') = 2", "b"),
+        ("search('both:x')", "a b"),
+        ("search('both:>2')", "d"),
+        ("search('both:2')", ""),
+    ] {
+        let sql = format!("SELECT _id FROM events WHERE {condition} ORDER BY _id");
+        assert_eq!(bench.sql(&sql).await.0.join(" "), found, "{condition}");
+    }
+    assert_eq!(
+        bench.sql("SELECT to_json(both) AS j FROM events ORDER BY _id").await.0,
+        [r#"["x",1]"#, r#"["y","x"]"#, r#"["1",{"x":2}]"#, "[null,2.5]"]
+    );
+}
+
+#[tokio::test]
+async fn a_mistaken_statement_about_a_definition_says_what_to_write() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.a AS 'good'",
+            "CREATE OR REPLACE FIELD events.a AS 'mistake'",
+            "REVERT FIELD events.a",
+            "CREATE OR REPLACE FIELD events.a AS 'second mistake'",
+            "REVERT FIELD events.a",
+            "ALTER FIELD events.a RENAME TO events.b",
+            "CREATE QUERY top(k int DEFAULT 1) AS SELECT b FROM events LIMIT $k",
+        ],
+    )
+    .await;
+    assert_eq!(bench.sql("SELECT max(b) AS b FROM events").await.0, ["good"]);
+    assert_eq!(bench.sql("SHOW QUERIES").await.0.len(), 1);
+    assert_eq!(bench.sql("SHOW VIEWS").await.0.len(), 0);
+    for (statement, expected) in [
+        ("CREATE FIELD events.r AS random()", "a random function"),
+        ("CREATE FIELD events.r AS gen_random_uuid()", "a random function"),
+        (
+            "CREATE FUNCTION dayofweek(x int) RETURNS int AS x",
+            "or of another system",
+        ),
+        ("SELECT nosuch@1 FROM events", "no field or parser nosuch"),
+        ("CALL top(k => -1)", "-1 is not a number of rows"),
+    ] {
+        let problem = refused(&bench, statement).await;
+        assert!(problem.detail.contains(expected), "{statement}: {problem}");
+    }
+}

@@ -334,7 +334,7 @@ fn system_column(key: &str, quality: MatchQuality) -> Option<Column> {
 }
 
 /// Splits `price@2.x` into a name, what follows the `@`, and the steps into its value.
-fn split_version(steps: &[Step]) -> Option<(Path, &str, Vec<Step>)> {
+pub(super) fn split_version(steps: &[Step]) -> Option<(Path, &str, Vec<Step>)> {
     let versioned = |step: &Step| matches!(step, Step::Key(key) if key.rfind('@').is_some_and(|at| at > 0));
     let index = steps.iter().position(versioned)?;
     let Step::Key(key) = &steps[index] else { return None };

@@ -139,13 +139,15 @@ impl Resolver<'_> {
             Some(value) if value.as_u64().is_some_and(|n| u32::try_from(n).is_ok()) => {
                 Ok(Some(number(&value.to_string())))
             }
-            _ => Err(no_row_count(name)),
+            Some(value) => Err(no_row_count(&value.to_string())),
+            None => Err(no_row_count(name)),
         }
     }
 }
 
 fn no_row_count(bound: &str) -> Problem {
-    bad(format!("{bound} is not a number of rows")).hint("LIMIT and OFFSET take a number or a parameter")
+    bad(format!("{bound} is not a number of rows"))
+        .hint("LIMIT and OFFSET take a whole number that is not negative, or a parameter with one")
 }
 
 /// The LIMIT of a query, or its FETCH as a LIMIT.

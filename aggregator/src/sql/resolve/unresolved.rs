@@ -2,15 +2,27 @@
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Span};
 use plan::{Kinds, Path, path::Step};
-use proto::Problem;
+use proto::{Problem, catalog::VersionRef};
 
 use super::{
+    name::split_version,
     problem::{at, bad},
     resolver::Resolver,
     scope::{Input, InputKind, SpelledName},
     value::{Base, PathRef, Value, literal},
 };
 use plan::nearest::nearest;
+
+/// Refuses `price@2` where nothing has this name: a version is meant, and it may become one later.
+fn refuse_unknown_version(inputs: &str, steps: &[Step]) -> Result<(), Problem> {
+    match split_version(steps) {
+        Some((name, version, _)) if VersionRef::parse(version).is_ok() => Err(bad(format!(
+            "{inputs} has no field or parser {name}, so it has no {name}@{version}"
+        ))
+        .hint("SHOW DEFINITIONS lists them; _doc->'a@b' reads a key with an @")),
+        _ => Ok(()),
+    }
+}
 
 impl Resolver<'_> {
     /// Resolves a name that no scope has: NULL with a warning if an input has documents, else an error.
@@ -50,15 +62,16 @@ impl Resolver<'_> {
         {
             return self.unresolved_in(incomplete, &name.steps, name.span);
         }
+        let aliases: Vec<&str> = inputs.iter().map(|i| i.alias.as_str()).collect();
+        let all = aliases.join(" or ");
+        refuse_unknown_version(&all, &name.steps).map_err(|problem| at(problem, name.span))?;
         let path = name.path();
         let near = inputs.iter().find_map(|i| match &i.kind {
             InputKind::Documents { names, .. } => names.suggest(&path).map(|near| format!("{}.{near}", i.alias)),
             InputKind::Columns(_) => None,
         });
-        let aliases: Vec<&str> = inputs.iter().map(|i| i.alias.as_str()).collect();
         self.warn(format!(
-            "no document in {} has {path}, so it is NULL{}",
-            aliases.join(" or "),
+            "no document in {all} has {path}, so it is NULL{}",
             suggestion(near)
         ));
         Ok(Value::Expr(literal(ast::Value::Null)))
@@ -78,6 +91,7 @@ impl Resolver<'_> {
             }
             InputKind::Documents { table, names } => {
                 if !names.overflow() {
+                    refuse_unknown_version(names.collection.as_str(), steps).map_err(|problem| at(problem, span))?;
                     self.warn(format!(
                         "no document in {} has {path}, so it is NULL{}",
                         names.collection,

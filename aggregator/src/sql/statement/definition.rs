@@ -140,8 +140,14 @@ pub(super) fn alter(tokens: &Tokens) -> Result<Statement, Problem> {
         });
     }
     if tokens.words(next, &["RENAME", "TO"]) {
-        let (keys, end) = dotted_name(tokens, next + 2);
+        let (mut keys, end) = dotted_name(tokens, next + 2);
         check_unversioned(tokens, next + 2, &keys)?;
+        // As in other statements, the collection may come first.
+        if let ([first, _, ..], Some(collection)) = (keys.as_slice(), &id.collection)
+            && first.eq_ignore_ascii_case(collection.as_str())
+        {
+            keys.remove(0);
+        }
         let to = name_of(id.kind, &keys).map_err(|problem| at_token(tokens, next + 2, problem))?;
         expect_end(tokens, end)?;
         return changed(DefinitionChange::Rename { id, to });

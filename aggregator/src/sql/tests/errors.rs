@@ -316,7 +316,7 @@ fn statements_of_rachis_are_parsed() {
                 diff.id, diff.from, diff.to, diff.sample
             )
         }
-        Statement::ShowDefinitions => "definitions".into(),
+        Statement::ShowDefinitions(kind) => kind.map_or("definitions", |kind| kind.as_str()).into(),
         Statement::ShowTables => "tables".into(),
         Statement::Describe { name } => format!("describe {name}"),
     };

@@ -1,5 +1,7 @@
 //! Lowers calls of untyped functions and operators.
 
+use std::sync::Arc;
+
 use datafusion::{
     arrow::datatypes::{DataType, TimeUnit},
     common::{Result, ScalarValue},
@@ -7,6 +9,7 @@ use datafusion::{
 };
 use plan::{
     Kinds, Type,
+    column::{is_json, json_field},
     functions::{
         compat, extreme, json,
         registry::{self, Property},
@@ -70,10 +73,38 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
     }))
 }
 
+/// Functions of lists that compare items.
+const COMPARING: [&str; 8] = [
+    "array_has",
+    "array_has_all",
+    "array_has_any",
+    "array_position",
+    "list_contains",
+    "array_to_string",
+    "array_distinct",
+    "array_sort",
+];
+
+/// A list of JSON values as one JSON value, whose items are compared by their texts.
+fn as_json(list: &Operand) -> Operand {
+    match list.data_type() {
+        DataType::List(item) | DataType::LargeList(item) if is_json(item.data_type()) => Operand::with_field(
+            call(json::TO_JSON, vec![list.expr.clone()]),
+            Arc::new(json_field(list.field.name(), Kinds::default())),
+        ),
+        _ => list.clone(),
+    }
+}
+
 fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Expr> {
     let name = function.name();
-    let typed_call = |args: Vec<Expr>| -> Result<Expr> { Ok(function_call(function.library_function()?, args)) };
     let known = registry::function(name);
+    let args: Vec<Operand> = match known.map_or(name, |known| known.name()) {
+        comparing if COMPARING.contains(&comparing) => args.iter().map(as_json).collect(),
+        _ => args.to_vec(),
+    };
+    let args = args.as_slice();
+    let typed_call = |args: Vec<Expr>| -> Result<Expr> { Ok(function_call(function.library_function()?, args)) };
     match (known.map_or(name, |known| known.name()), args) {
         ("nullif", [value, other]) => nullif(value, other),
         ("nvl2", [value, some, none]) => nvl2(value, some, none),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{
-            Array, ArrayRef, AsArray, BooleanBuilder, Int64Builder, LargeStringBuilder, ListBuilder, RecordBatch,
-            StringViewBuilder,
+            Array, ArrayRef, AsArray, BooleanBuilder, GenericListArray, Int64Builder, LargeStringBuilder, ListBuilder,
+            OffsetSizeTrait, RecordBatch, StringViewBuilder,
         },
         compute::cast,
         datatypes::{DataType, Field, Float64Type},
@@ -254,9 +254,35 @@ pub fn to_json(array: &ArrayRef) -> Result<ArrayRef> {
                 .iter()
                 .for_each(|double| spelled.append_option(double.filter(|d| d.is_finite()).map(canonical_double)));
         }
+        DataType::List(_) => append_lists::<i32>(array.as_list(), &mut spelled)?,
+        DataType::LargeList(_) => append_lists::<i64>(array.as_list(), &mut spelled)?,
         _ => append_by_writer(array, &mut spelled)?,
     }
     Ok(Arc::new(spelled.finish()))
+}
+
+/// Spells lists with their items as [`to_json`] spells these: an item that is JSON stays what it is.
+fn append_lists<O: OffsetSizeTrait>(lists: &GenericListArray<O>, spelled: &mut LargeStringBuilder) -> Result<()> {
+    let offsets = lists.offsets();
+    let (first, last) = (offsets[0].as_usize(), offsets[lists.len()].as_usize());
+    let items = to_json(&lists.values().slice(first, last - first))?;
+    let items = items.as_string::<i64>();
+    for row in 0..lists.len() {
+        if lists.is_null(row) {
+            spelled.append_null();
+            continue;
+        }
+        let in_list = offsets[row].as_usize() - first..offsets[row + 1].as_usize() - first;
+        let item = |index: usize| {
+            if items.is_valid(index) {
+                items.value(index)
+            } else {
+                "null"
+            }
+        };
+        spelled.append_value(format!("[{}]", in_list.map(item).collect::<Vec<_>>().join(",")));
+    }
+    Ok(())
 }
 
 /// Converts a type that has no special spelling by Arrow's JSON writer, which writes one line per row.

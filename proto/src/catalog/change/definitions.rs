@@ -51,8 +51,13 @@ impl Catalog {
                     uses: uses.clone(),
                     reads: reads.clone(),
                     note: note.clone(),
+                    replaces: None,
                     origin: origin(author),
                 };
+                if level >= BATCHES_LEVEL {
+                    let replaced = self.definitions.get(id).map(Definition::current);
+                    version.replaces = replaced.map(|replaced| replaced.number);
+                }
                 let is_checked = level >= CHECKED_DEFINITIONS_LEVEL;
                 if !is_checked {
                     return self.define(id, version, *replace);

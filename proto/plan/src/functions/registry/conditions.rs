@@ -3,6 +3,7 @@
 use super::entry::{
     ArgumentTypes::*,
     Meaning::{Constant, Hint},
+    Property::IsRandom,
     SqlFunction, compat, expression, scalar,
 };
 
@@ -15,7 +16,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Native, "nullif(a, b)", "a, or NULL if the two are equal."),
     scalar(Common, "greatest(value, …)", "The greatest value that is not NULL."),
     scalar(Common, "least(value, …)", "The least value that is not NULL."),
-    scalar(Native, "uuid()", "A random UUID."),
+    scalar(Native, "uuid()", "A random UUID.").with(&[IsRandom]),
     scalar(Native, "arrow_typeof(value)", "The type that DataFusion gives to an expression."),
     // Not of use in statements, but known to DataFusion.
     scalar(Texts(&[]), "get_field(struct, name)", "A field of a struct; of a document, write document->'name'."),

@@ -125,6 +125,8 @@ pub enum Property {
     PadsText,
     /// The resolver writes calls of it into statements.
     IsGenerated,
+    /// Its value differs each time it is computed.
+    IsRandom,
     /// It needs only the offset of a zone, so times in UTC may be passed without one.
     IgnoresZoneName,
     /// DataFusion would rewrite it to an operator, which fails the whole query on one invalid pattern in the data.

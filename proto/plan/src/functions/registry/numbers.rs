@@ -1,6 +1,6 @@
 //! Functions of numbers, and what other systems call them.
 
-use super::entry::{ArgumentTypes::*, SqlFunction, expression, refused, scalar};
+use super::entry::{ArgumentTypes::*, Property::IsRandom, SqlFunction, expression, refused, scalar};
 
 /// One function a line.
 #[rustfmt::skip]
@@ -48,7 +48,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
         "ClickHouse's toInt8 and so on: a fraction is cut off, and the lowest bits remain."),
     scalar(Json(&[0]), "int_or_null(value, type)",
         "The integer that is spelled, if it fits the type, such as 'int32'."),
-    scalar(Native, "random()", "A random number from 0 up to 1."),
+    scalar(Native, "random()", "A random number from 0 up to 1.").with(&[IsRandom]),
     // Of other systems.
     expression("intDiv(a, b)", &["int_div($1, $2)"], "The quotient without its fraction."),
     expression("truncate(number[, places])", &["trunc($1)", "trunc($1, $2)"], "As trunc."),
