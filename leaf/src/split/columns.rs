@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use datafusion::arrow::{
@@ -25,6 +28,10 @@ use crate::{error::Error, raw};
 
 /// Rows per read of a column.
 const BLOCK_ROWS: usize = 1_024;
+/// Distinct values that are decoded in the time in which one is looked up, at least.
+const LOOKUP_VALUES: usize = 16;
+/// Bytes of the distinct values of a column that are decoded at once. Cached are up to twice as many for all columns.
+const DECODED_TEXT_BYTES_MAX: usize = 128 << 20;
 
 /// The columns of a part.
 pub(super) struct Columns {
@@ -185,6 +192,10 @@ pub(super) struct TextColumn {
     dictionary: Arc<TextDictionary>,
     pub ordinals: StoredColumn<u64>,
     decoded: DecodedSlot<StringViewArray>,
+    /// Rows whose values were looked up one by one since the dictionary was last decoded.
+    looked_up: AtomicUsize,
+    /// Whether its values take more than [`DECODED_TEXT_BYTES_MAX`].
+    is_large: AtomicBool,
     /// The distinct values parsed as times.
     times: DecodedSlot<Vec<Option<i64>>>,
     bounds: OnceLock<Option<(String, String)>>,
@@ -213,6 +224,8 @@ impl TextColumn {
             dictionary,
             ordinals: StoredColumn::new(ordinals),
             decoded: DecodedSlot::default(),
+            looked_up: AtomicUsize::new(0),
+            is_large: AtomicBool::new(false),
             times: DecodedSlot::default(),
             bounds: OnceLock::new(),
             time_bounds: OnceLock::new(),
@@ -235,16 +248,33 @@ impl TextColumn {
         Ok(())
     }
 
-    /// All distinct values, indexed by ordinal.
-    pub(super) fn decoded(&self) -> io::Result<Arc<StringViewArray>> {
+    /// All distinct values, indexed by ordinal, for a request of so many rows. None if looking these up costs less.
+    ///
+    /// A lookup decompresses a block of the dictionary for each row, so that rows of many batches cost much more than
+    /// the whole dictionary does. It is decoded when as many were looked up as cost the same: the next ones are then
+    /// likely.
+    fn decoded(&self, rows: usize) -> io::Result<Option<Arc<StringViewArray>>> {
         if let Some(decoded) = self.decoded.get() {
-            return Ok(decoded);
+            return Ok(Some(decoded));
         }
+        let rows = rows.saturating_add(self.looked_up.fetch_add(rows, Ordering::Relaxed));
+        if self.distinct() > rows.saturating_mul(LOOKUP_VALUES) || self.is_large.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.looked_up.store(0, Ordering::Relaxed);
         let mut values = StringViewBuilder::with_capacity(self.distinct());
-        self.for_each(|_, value| values.append_value(value))?;
+        let (mut stream, mut bytes) = (self.dictionary.stream()?, 0);
+        while stream.advance() {
+            bytes += stream.key().len();
+            if bytes > DECODED_TEXT_BYTES_MAX {
+                self.is_large.store(true, Ordering::Relaxed);
+                return Ok(None);
+            }
+            values.append_value(text(stream.key())?);
+        }
         let values = Arc::new(values.finish());
         self.decoded.put(values.clone(), values.get_array_memory_size());
-        Ok(values)
+        Ok(Some(values))
     }
 
     /// The distinct values parsed as times in microseconds since 1970, indexed by ordinal.
@@ -296,6 +326,17 @@ impl TextColumn {
         convert: impl Fn(&str) -> Option<T>,
         mut set: impl FnMut(usize, Option<T>),
     ) -> io::Result<()> {
+        // Fewer values than rows are converted once each.
+        if self.distinct() > ordinals.len()
+            && let Some(decoded) = self.decoded(ordinals.len())?
+        {
+            for (row, ordinal) in ordinals.iter().enumerate() {
+                if let Some(ordinal) = ordinal {
+                    set(row, convert(decoded.value(*ordinal as usize)));
+                }
+            }
+            return Ok(());
+        }
         let distinct = distinct(ordinals);
         let mut converted = Vec::with_capacity(distinct.len());
         self.dictionary.sorted_ords_to_term_cb(&distinct, |value| {
@@ -311,12 +352,11 @@ impl TextColumn {
 
     /// The first value of each of these documents (ascending).
     pub(super) fn values_of(&self, documents: &[u32]) -> Result<ArrayRef, Error> {
-        if !self.decodes_all(documents.len()) {
-            return self.values(&self.ordinals.first_values(documents));
-        }
+        let Some(decoded) = self.decoded(documents.len()).map_err(tantivy::TantivyError::from)? else {
+            return self.look_up(&self.ordinals.first_values(documents));
+        };
         let DocumentValues { values, present } = self.ordinals.values_of(documents);
         let ordinals: Vec<u32> = values.into_iter().map(|ordinal| ordinal as u32).collect();
-        let decoded = self.decoded().map_err(tantivy::TantivyError::from)?;
         Ok(compute::take(
             &*decoded,
             &UInt32Array::new(ordinals.into(), present),
@@ -324,26 +364,19 @@ impl TextColumn {
         )?)
     }
 
-    /// Whether the values of so many rows are found in the whole dictionary, decoded.
-    fn decodes_all(&self, rows: usize) -> bool {
-        // With at most this many distinct values per requested row, decode the whole dictionary: the next rows need it.
-        const DENSE: usize = 16;
-        self.distinct() <= rows.saturating_mul(DENSE) || self.decoded.get().is_some()
-    }
-
     /// The values of these ordinals, as views into one buffer of the distinct values.
     pub(super) fn values(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
-        if self.decodes_all(ordinals.len()) {
-            let indices: UInt32Array = ordinals
-                .iter()
-                .map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok()))
-                .collect();
-            return Ok(compute::take(
-                &*self.decoded().map_err(tantivy::TantivyError::from)?,
-                &indices,
-                None,
-            )?);
-        }
+        let Some(decoded) = self.decoded(ordinals.len()).map_err(tantivy::TantivyError::from)? else {
+            return self.look_up(ordinals);
+        };
+        let indices: UInt32Array = ordinals
+            .iter()
+            .map(|ordinal| ordinal.and_then(|o| u32::try_from(o).ok()))
+            .collect();
+        Ok(compute::take(&*decoded, &indices, None)?)
+    }
+
+    fn look_up(&self, ordinals: &[Option<u64>]) -> Result<ArrayRef, Error> {
         let distinct = distinct(ordinals);
         let mut values = StringViewBuilder::with_capacity(distinct.len());
         let mut invalid = false;
@@ -458,4 +491,65 @@ fn distinct(ordinals: &[Option<u64>]) -> Vec<u64> {
 
 fn text(bytes: &[u8]) -> io::Result<&str> {
     std::str::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::AsArray as _;
+    use tantivy::columnar::ColumnarWriter;
+
+    use super::*;
+
+    const DOCUMENTS: u32 = 5_000;
+
+    fn value(document: u32) -> String {
+        format!("value {}", document.wrapping_mul(2_654_435_761))
+    }
+
+    fn column() -> TextColumn {
+        let mut writer = ColumnarWriter::default();
+        for document in 0..DOCUMENTS {
+            writer.record_str(document, "text", &value(document));
+        }
+        let mut bytes = Vec::new();
+        writer.serialize(DOCUMENTS, None, &mut bytes).expect("columns");
+        let reader = ColumnarReader::open(bytes).expect("columns");
+        let column = reader.read_columns("text").expect("columns")[0]
+            .open()
+            .expect("a column");
+        let column = TextColumn::open(column, "text", None).expect("a column");
+        column.expect("texts")
+    }
+
+    #[test]
+    fn the_values_of_many_small_requests_are_decoded_once() {
+        let column = column();
+        let mut requests = 0;
+        for document in 0..DOCUMENTS {
+            let values = column.values_of(&[document]).expect("values");
+            assert_eq!(values.as_string_view().value(0), value(document));
+            requests += u32::from(column.decoded.get().is_none());
+        }
+        // The last one of them decodes, and answers from it.
+        assert_eq!(requests, DOCUMENTS / LOOKUP_VALUES as u32);
+    }
+
+    #[test]
+    fn values_convert_alike_whether_they_are_looked_up_or_decoded() {
+        let column = column();
+        let ordinals = column.ordinals.first_values(&[7, 1, 4_999]);
+        let converted = || {
+            let mut found = vec![None; 3];
+            let convert = |text: &str| text.strip_prefix("value ")?.parse::<u32>().ok();
+            let set = |row: usize, value| found[row] = value;
+            column.convert(&ordinals, convert, set).expect("values");
+            found
+        };
+        let looked_up = converted();
+        assert!(column.decoded.get().is_none());
+        column.decoded(DOCUMENTS as usize).expect("values");
+        assert!(column.decoded.get().is_some());
+        assert_eq!(converted(), looked_up);
+        assert_eq!(looked_up[0], Some(7_u32.wrapping_mul(2_654_435_761)));
+    }
 }
