@@ -2,7 +2,8 @@
 //! arrived in between.
 //!
 //! A cursor is opaque to users: base64 of JSON with the sort order and the last row's keys, which end with tie-breakers,
-//! and how many rows are equal to the last one.
+//! and how many rows are equal to the last one. It also names the definitions of its search, in a hash: a position among
+//! the values of one version means nothing among those of another.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use datafusion::{arrow::datatypes::DataType, scalar::ScalarValue};
@@ -18,9 +19,22 @@ pub(super) struct RowsPageStart {
     pub rows: usize,
 }
 
+/// The order of rows that a cursor is a position in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct OrderIdentity {
+    /// The sort key and the direction.
+    pub by: String,
+    /// The type of the sort key.
+    pub data_type: String,
+    /// See [`ResolvedQuery::definitions_hash`](crate::sql::ResolvedQuery).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub definitions_hash: u64,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Cursor {
-    by: String,
+    #[serde(flatten)]
+    order: OrderIdentity,
     /// Cast to text, times as numbers; [`read`] casts them back.
     keys: Vec<Option<String>>,
     rows: usize,
@@ -30,7 +44,7 @@ struct Cursor {
 const EQUAL_ROWS_MAX: usize = 100_000;
 
 /// Writes the cursor of a page of rows.
-pub(super) fn write(by: &str, after: &RowsPageStart) -> Result<String, Problem> {
+pub(super) fn write(order: &OrderIdentity, after: &RowsPageStart) -> Result<String, Problem> {
     let text = |value: &ScalarValue| {
         written(&value.data_type())
             .map_or_else(|| Ok(value.clone()), |number| value.cast_to(&number))
@@ -44,7 +58,7 @@ pub(super) fn write(by: &str, after: &RowsPageStart) -> Result<String, Problem> 
         .collect::<Result<_, _>>()
         .map_err(crate::failure::problem)?;
     let cursor = Cursor {
-        by: by.to_owned(),
+        order: order.clone(),
         keys,
         rows: after.rows,
     };
@@ -52,14 +66,28 @@ pub(super) fn write(by: &str, after: &RowsPageStart) -> Result<String, Problem> 
 }
 
 /// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
-pub(super) fn read(text: &str, by: &str, types: &[DataType]) -> Result<RowsPageStart, Problem> {
+pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Result<RowsPageStart, Problem> {
     let cursor = URL_SAFE_NO_PAD
         .decode(text)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok())
         .ok_or_else(malformed)?;
-    if cursor.by != by || cursor.keys.len() != types.len() {
-        return Err(sort_order_differs());
+    if cursor.order.by != order.by {
+        return Err(
+            Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
+                .hint("use the `sort` of the previous page, or leave `after` out"),
+        );
+    }
+    let changed = if cursor.order.definitions_hash != order.definitions_hash {
+        "a definition that this search uses was"
+    } else if cursor.order.data_type != order.data_type || cursor.keys.len() != types.len() {
+        "the type of the values that this search sorts by has"
+    } else {
+        ""
+    };
+    if !changed.is_empty() {
+        let detail = format!("{changed} changed since the page that `after` belongs to");
+        return Err(Problem::new(Code::BadRequest, detail).hint("start again without `after`"));
     }
     if cursor.rows > EQUAL_ROWS_MAX {
         return Err(Problem::new(
@@ -97,9 +125,8 @@ fn written(of: &DataType) -> Option<DataType> {
     matches!(of, DataType::Timestamp(..)).then_some(DataType::Int64)
 }
 
-fn sort_order_differs() -> Problem {
-    Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
-        .hint("use the `sort` of the previous page, or leave `after` out")
+fn is_zero(hash: &u64) -> bool {
+    *hash == 0
 }
 
 pub(super) fn malformed() -> Problem {

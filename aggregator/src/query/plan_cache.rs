@@ -84,6 +84,8 @@ pub(super) struct CachedPlan {
     /// The documents in these collections. The shape of a physical plan depends on their number.
     documents: u64,
     pub plan: ReusablePlan,
+    /// See [`ResolvedQuery::definitions_hash`](crate::sql::ResolvedQuery).
+    pub definitions_hash: u64,
     /// The answer is cut after this many rows.
     pub rows_max: Option<usize>,
 }
@@ -128,6 +130,7 @@ impl PlanCache {
             collections: read_views.kinds(),
             documents: documents(read_views),
             plan: template.map_or(ReusablePlan::Logical(logical), ReusablePlan::Physical),
+            definitions_hash: planned.definitions_hash,
             rows_max,
         };
         let bytes = bytes_of(&key) + plan_bytes;

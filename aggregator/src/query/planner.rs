@@ -41,6 +41,8 @@ pub(super) struct TypedQuery {
     context: Arc<QueryContext>,
     session: SessionState,
     values: ScanValues,
+    /// See [`ResolvedQuery::definitions_hash`].
+    pub definitions_hash: u64,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
 }
@@ -65,6 +67,7 @@ pub(super) async fn type_query(
     let session = engine
         .sessions
         .session(tables, context.for_functions(engine.options.query_bytes_max))?;
+    let definitions_hash = resolved.definitions_hash;
     let logical = front::logical_plan(&session, resolved.query)
         .await
         .map_err(failure::problem)?;
@@ -82,6 +85,7 @@ pub(super) async fn type_query(
         context: Arc::clone(context),
         session,
         values: ScanValues::texts(texts),
+        definitions_hash,
         logical,
     })
 }
@@ -138,6 +142,7 @@ impl TypedQuery {
         Ok(QueryPlan {
             logical,
             executable,
+            definitions_hash: self.definitions_hash,
             repeatable,
             has_placeholders,
         })

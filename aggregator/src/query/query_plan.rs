@@ -15,6 +15,8 @@ pub(super) struct QueryPlan {
     /// After DataFusion's logical rules.
     pub logical: LogicalPlan,
     pub executable: ExecutablePlan,
+    /// See [`ResolvedQuery::definitions_hash`](crate::sql::ResolvedQuery).
+    pub definitions_hash: u64,
     /// Whether the statement means the same at any time.
     pub repeatable: bool,
     /// Whether it serves other texts than those of the statement: its scans have placeholders for all of them.

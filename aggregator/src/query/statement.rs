@@ -268,7 +268,7 @@ async fn describe(
             .iter()
             .map(|(column, of)| column_row(column, system::sql_name(*of), ""))
             .collect()
-    } else if catalog.view(name).is_some() {
+    } else if sql::view_version(name, &catalog)?.is_some() {
         describe_view(engine, context, request, name).await?
     } else {
         let name: CollectionName = name

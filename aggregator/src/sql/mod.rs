@@ -24,17 +24,18 @@ use std::collections::BTreeSet;
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::{
     Catalog, CollectionName, Problem,
-    catalog::{DefinitionId, DefinitionUse},
+    catalog::{DefinitionId, DefinitionUse, VersionRef},
 };
 
 use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
     defined_columns::{DefinedColumn, defined_columns},
     parsed_statement::{
-        Arguments, DefinitionChange, DefinitionDiff, NewDefinition, Statement, StatementText, TagTarget,
+        Arguments, DefinitionChange, DefinitionDiff, NewDefinition, Statement, StatementText, TagTarget, place_within,
     },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
+    script::ScriptStatement,
     signature::BoundQuery,
 };
 use crate::deep_stack::on_deep_stack;
@@ -45,8 +46,8 @@ pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
 }
 
 /// The statements of a file, which `;` separates.
-pub(crate) fn statements(text: &str) -> Vec<&str> {
-    script::statements(text)
+pub(crate) fn statements(file: &str) -> Vec<ScriptStatement<'_>> {
+    script::statements(file)
 }
 
 /// The quoted texts and the parameters of a statement, in order. None if it cannot be split into tokens.
@@ -78,11 +79,6 @@ pub(crate) fn columns(query: &ast::Query, context: &dyn SchemaContext) -> Result
 /// Checks a new definition against the catalog. Positions in errors are relative to the start of its text.
 pub(crate) fn define(new: &NewDefinition, context: &dyn SchemaContext) -> Result<ResolvedDefinition, Problem> {
     on_deep_stack(|| define::define(new, context))
-}
-
-/// The catalog with a further version of a definition, which is its latest. Also returns the number of the version.
-pub(crate) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str) -> (Catalog, u32) {
-    define::catalog_with(catalog, id, text, None)
 }
 
 /// Checks that the name of a definition is free for use. Returns warnings for the user: that a field hides a path.
@@ -120,6 +116,11 @@ pub(crate) fn collections_of(
     catalog: &Catalog,
 ) -> Result<BTreeSet<CollectionName>, Problem> {
     on_deep_stack(|| define::collections_of(id, text, catalog))
+}
+
+/// The view of a name, and which version of it: `slow`, `slow@2`.
+pub(crate) fn view_version(name: &str, catalog: &Catalog) -> Result<Option<(DefinitionId, VersionRef)>, Problem> {
+    reads::view_version(name, catalog)
 }
 
 /// A saved query with values for its parameters. A value without a name is for the parameter at its position.

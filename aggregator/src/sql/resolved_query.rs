@@ -13,6 +13,8 @@ pub(crate) struct ResolvedQuery {
     pub query: Box<ast::Query>,
     /// The base tables that the query reads.
     pub tables: Vec<TableUse>,
+    /// A hash of the definitions that are expanded in the query: of their names, versions and texts. Zero without any.
+    pub definitions_hash: u64,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }

@@ -2,6 +2,14 @@
 
 use super::*;
 
+fn order(by: &str) -> OrderIdentity {
+    OrderIdentity {
+        by: by.to_owned(),
+        data_type: "Int64".to_owned(),
+        definitions_hash: 0,
+    }
+}
+
 #[test]
 fn a_cursor_reads_back_in_every_type() {
     let values = [
@@ -32,8 +40,8 @@ fn a_cursor_reads_back_in_every_type() {
         rows: 3,
     };
     let types: Vec<DataType> = values.iter().map(ScalarValue::data_type).collect();
-    let written = write("price", &after).expect("a cursor");
-    assert_eq!(read(&written, "price", &types), Ok(after));
+    let written = write(&order("price"), &after).expect("a cursor");
+    assert_eq!(read(&written, &order("price"), &types), Ok(after));
 }
 
 #[test]
@@ -42,11 +50,11 @@ fn a_cursor_of_another_order_and_garbage_are_refused() {
         values: vec![ScalarValue::Int64(Some(1))],
         rows: 1,
     };
-    let written = write("price asc", &after).expect("a cursor");
+    let written = write(&order("price asc"), &after).expect("a cursor");
     let (int, text) = ([DataType::Int64], [DataType::Int64, DataType::Utf8View]);
     for (by, types) in [("price desc", &int[..]), ("cost asc", &int), ("price asc", &text)] {
         assert_eq!(
-            read(&written, by, types).map_err(|p| p.code),
+            read(&written, &order(by), types).map_err(|p| p.code),
             Err(Code::BadRequest),
             "{by}"
         );
@@ -56,11 +64,11 @@ fn a_cursor_of_another_order_and_garbage_are_refused() {
         "x",
         "!!",
         "e30",
-        &URL_SAFE_NO_PAD.encode("{\"by\":\"price asc\",\"keys\":[],\"rows\":1}"),
-        &URL_SAFE_NO_PAD.encode("{\"by\":\"price asc\",\"keys\":[\"x\"],\"rows\":1}"),
+        &URL_SAFE_NO_PAD.encode("{\"by\":\"price asc\",\"data_type\":\"Int64\",\"keys\":[],\"rows\":1}"),
+        &URL_SAFE_NO_PAD.encode("{\"by\":\"price asc\",\"data_type\":\"Int64\",\"keys\":[\"x\"],\"rows\":1}"),
     ] {
         assert_eq!(
-            read(garbage, "price asc", &int).map_err(|p| p.code),
+            read(garbage, &order("price asc"), &int).map_err(|p| p.code),
             Err(Code::BadRequest),
             "{garbage}"
         );

@@ -14,7 +14,10 @@ use plan::{
 use proto::{Catalog, Code, CollectionName, Problem};
 
 use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
-use crate::answer::{Hit, SearchAnswer, SearchQuery};
+use crate::{
+    answer::{Hit, SearchAnswer, SearchQuery},
+    sql,
+};
 
 /// Hits of a page if the request sets no limit.
 const HITS_DEFAULT: usize = 20;
@@ -58,15 +61,11 @@ pub(super) async fn run(
 ) -> Result<SearchAnswer, Problem> {
     let limit = page_limit(request)?;
     let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request)?);
-    let name: CollectionName = request
-        .collection
-        .parse()
-        .map_err(|e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string()))?;
     let catalog = engine.catalog();
-    let is_view = catalog.view(name.as_str()).is_some();
-    if !is_view && !catalog.collections.contains_key(&name) {
-        return Err(no_collection(&name, &catalog));
-    }
+    let collection = match sql::view_version(&request.collection, &catalog)? {
+        Some(_) => None,
+        None => Some(collection_of(request, &catalog)?),
+    };
     let search = SearchContext {
         engine,
         context,
@@ -77,9 +76,9 @@ pub(super) async fn run(
         time_range,
         limit,
     };
-    let page = match is_view {
-        true => statement::search_view(&search, &name).await,
-        false => statement::search_collection(&search, &name).await,
+    let page = match &collection {
+        Some(name) => statement::search_collection(&search, name).await,
+        None => statement::search_view(&search, &request.collection).await,
     };
     // Its author has not seen the statement of the search.
     let (read_views, page) = page.map_err(|problem| Problem { at: None, ..problem })?;
@@ -89,6 +88,15 @@ pub(super) async fn run(
         after: page.after,
         stats: run::statistics(context, Some(&read_views), started),
     })
+}
+
+fn collection_of(request: &SearchQuery, catalog: &Catalog) -> Result<CollectionName, Problem> {
+    let malformed = |e: proto::address::Malformed| Problem::new(Code::BadRequest, e.to_string());
+    let name: CollectionName = request.collection.parse().map_err(malformed)?;
+    match catalog.collections.contains_key(&name) {
+        true => Ok(name),
+        false => Err(no_collection(&name, catalog)),
+    }
 }
 
 fn page_limit(request: &SearchQuery) -> Result<usize, Problem> {

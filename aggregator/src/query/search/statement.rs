@@ -52,12 +52,9 @@ use crate::{
 /// The alias of the collection or view that is searched.
 const INPUT: &str = "documents";
 
-/// Searches a view. Also returns the read views that its page was read from.
-pub(super) async fn search_view(
-    search: &SearchContext<'_>,
-    view: &CollectionName,
-) -> Result<(QueryViews, HitPage), Problem> {
-    let all = parse_query(&format!("SELECT * FROM {}", quoted(view.as_str())))?;
+/// Searches a view or, as `slow@1`, a version of it. Also returns the read views that its page was read from.
+pub(super) async fn search_view(search: &SearchContext<'_>, view: &str) -> Result<(QueryViews, HitPage), Problem> {
+    let all = parse_query(&format!("SELECT * FROM {}", quoted(view)))?;
     let read_views = search.open(&sql::collections(&all, search.catalog)?).await?;
     let columns = sql::columns(&all, &read_views)?;
     let has_time = columns.iter().any(|column| column == "_time");
@@ -84,16 +81,35 @@ pub(super) async fn search_collection(
 ) -> Result<(QueryViews, HitPage), Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
     let key = input_path(&sort_path(search.sort.name.as_deref().unwrap_or("_time"))?);
-    let sql = matches_sql(collection, &columns, &key, &search.template.text);
+    let sql = matches_sql(collection.as_str(), &columns, &key, &search.template.text);
     let (read_views, found) = top_page::read(search, collection, &sql, &key).await?;
     let found = match found {
         Some(found) => found,
         None => {
-            let sql = search_sql(search, collection, &columns, &key);
+            let sql = search_sql(search, collection.as_str(), &columns, &key);
             page(search, &read_views, &sql, &key, HitKind::Document).await?
         }
     };
     Ok((read_views, found))
+}
+
+/// What the hits of a search are sorted by.
+struct SortedBy<'a> {
+    /// In SQL.
+    key: &'a str,
+    descending: bool,
+    /// See [`ResolvedQuery::definitions_hash`](sql::ResolvedQuery).
+    definitions_hash: u64,
+}
+
+impl SearchContext<'_> {
+    fn sorted_by<'a>(&self, key: &'a str, definitions_hash: u64) -> SortedBy<'a> {
+        SortedBy {
+            key,
+            descending: self.sort.descending,
+            definitions_hash,
+        }
+    }
 }
 
 /// What a hit is made from.
@@ -124,16 +140,16 @@ fn input_path(path: &Path) -> String {
 }
 
 /// The SQL of a search at any time: the matching rows, with the sort key as the last column.
-fn matches_sql(name: &CollectionName, columns: &str, key: &str, query: &str) -> String {
+fn matches_sql(name: &str, columns: &str, key: &str, query: &str) -> String {
     format!(
         "SELECT {INPUT}.{columns}, {key} AS \"\u{1}\" FROM {} AS {INPUT} WHERE search({INPUT}, '{}')",
-        quoted(name.as_str()),
+        quoted(name),
         query.replace('\'', "''")
     )
 }
 
 /// The SQL of a search.
-fn search_sql(search: &SearchContext<'_>, name: &CollectionName, columns: &str, key: &str) -> String {
+fn search_sql(search: &SearchContext<'_>, name: &str, columns: &str, key: &str) -> String {
     let mut text = matches_sql(name, columns, key, &search.request.query);
     for (op, bound) in [(">=", search.time_range.from), ("<", search.time_range.to)] {
         if let Some(time) = bound.and_then(DateTime::from_timestamp_micros) {
@@ -181,7 +197,8 @@ async fn typed_rows(
     let values = StatementValues::default();
     let typed = planner::type_query(search.engine, search.context, read_views, resolved, values).await?;
     let rows = row_order::with_keys(&typed.logical, kind)?;
-    let order = RowOrder::of(rows.schema().as_arrow(), kind, key, search.sort.descending);
+    let sorted_by = search.sorted_by(key, typed.definitions_hash);
+    let order = RowOrder::of(rows.schema().as_arrow(), kind, &sorted_by);
     Ok((typed, rows, order))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proto::Code;
 use serde_json::json;
 
 use super::{
@@ -152,4 +153,55 @@ async fn from_and_to_limit_a_search_sorted_by_a_field() {
     };
     assert_eq!(bench.run_search(bounded).await.total, 12);
     assert!(bench.filters().contains("_time >= "), "{}", bench.filters());
+}
+
+#[tokio::test]
+async fn a_cursor_ends_with_the_definitions_that_its_search_uses() {
+    let bench = bench(sales(40)).await;
+    for statement in [
+        "create field events.price as cents / 100",
+        "create field events.amount as cents",
+        "create field events.other as n",
+        "create view gifts as select _time, n, price from events where search('gift')",
+    ] {
+        bench.sql(statement).await;
+    }
+    let page = |collection: &str, sort: &str, after: Option<&String>| SearchQuery {
+        sort: Some(sort.into()),
+        limit: Some(3),
+        after: after.cloned(),
+        ..search_query(collection, "")
+    };
+    let searches = [
+        ("events", "price"),
+        ("events", "amount"),
+        ("gifts", "price"),
+        ("events", "n"),
+    ];
+    let mut cursors = Vec::new();
+    for (collection, sort) in searches {
+        cursors.push(bench.run_search(page(collection, sort, None)).await.after.expect(sort));
+    }
+    bench.sql("create or replace field events.other as n + 1").await;
+    for ((collection, sort), after) in searches.into_iter().zip(&cursors) {
+        bench.run_search(page(collection, sort, Some(after))).await;
+    }
+
+    bench.sql("create or replace field events.price as cents / 50").await;
+    bench.sql("drop field events.amount").await;
+    bench.sql("create field events.amount as cents + 1").await;
+    for ((collection, sort), after) in searches.into_iter().zip(&cursors) {
+        if sort == "n" {
+            bench.run_search(page(collection, sort, Some(after))).await;
+            continue;
+        }
+        let problem = bench.search_error(page(collection, sort, Some(after))).await;
+        assert_eq!(
+            (problem.code, problem.hint.as_deref()),
+            (Code::BadRequest, Some("start again without `after`")),
+            "{collection} by {sort}: {problem}"
+        );
+    }
+    bench.sql("revert field events.price to 1").await;
+    bench.run_search(page("events", "price", cursors.first())).await;
 }

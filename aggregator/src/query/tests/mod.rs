@@ -132,6 +132,7 @@ fn resolved(sql: &str, tables: &[&[&str]]) -> ResolvedQuery {
     ResolvedQuery {
         query,
         tables: tables.iter().enumerate().map(table).collect(),
+        definitions_hash: 0,
         warnings: Vec::new(),
     }
 }

@@ -310,3 +310,26 @@ async fn a_truncated_answer_reports_what_was_read() {
     }
     bench.until_released().await;
 }
+
+#[tokio::test]
+async fn two_casts_of_one_path_are_two_values() {
+    let bench = bench(
+        [json!("1.5"), json!(2), json!("x"), json!([1])]
+            .into_iter()
+            .map(|price| json!({ "price": price })),
+    )
+    .await;
+    for (statement, expected) in [
+        (
+            "select count(price::double) as a, count(try_cast(price as double)) as b, count(price::text) as c from events",
+            "2 | 2 | 4",
+        ),
+        (
+            "select count(*) as n from (select price::double as p from events group by price::double, \
+             try_cast(price as double)) as g",
+            "3",
+        ),
+    ] {
+        assert_eq!(bench.sql(statement).await.0, [expected], "{statement}");
+    }
+}

@@ -379,3 +379,28 @@ async fn search_works_in_statements_over_views_subqueries_and_common_table_expre
         (Code::BadSql, "search is ambiguous: it could search several tables")
     );
 }
+
+#[tokio::test]
+async fn a_version_of_a_view_is_searched_and_described_by_its_number_or_tag() {
+    let bench = bench(sales(10)).await;
+    for statement in [
+        "create view slow as select n from events where n > 7",
+        "create or replace view slow as select n, cents from events where n > 5",
+        "alter view slow set tag prod to 1",
+    ] {
+        bench.sql(statement).await;
+    }
+    for (name, total, columns) in [
+        ("slow", 4, vec!["n", "cents"]),
+        ("slow@2", 4, vec!["n", "cents"]),
+        ("slow@1", 2, vec!["n"]),
+        ("slow@prod", 2, vec!["n"]),
+    ] {
+        assert_eq!(bench.run_search(search_query(name, "")).await.total, total, "{name}");
+        let (described, _) = bench.sql(&format!("describe {name}")).await;
+        let names: Vec<&str> = described.iter().filter_map(|row| row.split(' ').next()).collect();
+        assert_eq!(names, columns, "{name}");
+    }
+    let problem = bench.search_error(search_query("slow@9", "")).await;
+    assert!(problem.detail.contains("has no version 9"), "{problem}");
+}

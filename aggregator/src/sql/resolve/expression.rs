@@ -254,7 +254,9 @@ impl Resolver<'_> {
     pub(super) fn cast(&mut self, kind: ast::CastKind, expr: &Expr, data_type: ast::DataType) -> Result<Expr, Problem> {
         check_type(&data_type)?;
         // The planner names a cast after its operand only, so two casts of one column would have the same name.
-        let (expr, type_name) = (Box::new(self.expression(expr)?), text(&data_type.to_string()));
+        let is_lenient = matches!(kind, ast::CastKind::TryCast | ast::CastKind::SafeCast);
+        let type_name = text(&format!("{}{data_type}", if is_lenient { "TRY " } else { "" }));
+        let expr = Box::new(self.expression(expr)?);
         let cast = Expr::Cast {
             kind,
             expr,

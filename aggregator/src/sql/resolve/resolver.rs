@@ -12,6 +12,7 @@ use proto::{
     catalog::{DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, VersionRef},
     limits::DEFINITION_DEPTH_MAX,
 };
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::scope::{CteInScope, Scope};
 use crate::sql::{
@@ -48,6 +49,8 @@ pub(in crate::sql) struct Resolver<'c> {
     pub(super) names: HashMap<CollectionName, Rc<CollectionNames<'c>>>,
     /// Versions of definitions being expanded, outermost first.
     pub(super) expanding: Vec<(DefinitionId, u32)>,
+    /// Versions of definitions that were expanded.
+    expanded: BTreeSet<(DefinitionId, u32)>,
     /// Definitions used directly by the one that is expanded first.
     uses: BTreeSet<DefinitionUse>,
     /// Collections that the query reads, or the definition that is expanded first: not those that it uses.
@@ -101,6 +104,7 @@ impl<'c> Resolver<'c> {
             warnings: Vec::new(),
             names: HashMap::new(),
             expanding: Vec::new(),
+            expanded: BTreeSet::new(),
             uses: BTreeSet::new(),
             reads: BTreeSet::new(),
             scopes: Vec::new(),
@@ -123,9 +127,19 @@ impl<'c> Resolver<'c> {
     pub(super) fn into_resolved(self, query: ast::Query) -> ResolvedQuery {
         ResolvedQuery {
             query: Box::new(query),
+            definitions_hash: self.definitions_hash(),
             tables: self.tables,
             warnings: self.warnings,
         }
+    }
+
+    fn definitions_hash(&self) -> u64 {
+        self.expanded.iter().fold(0, |hash, (id, number)| {
+            let definition = self.catalog.definitions.get(id);
+            let text = definition.and_then(|definition| definition.numbered(*number));
+            let text = text.map_or("", |version| &version.text);
+            xxh3_64_with_seed(format!("{id}@{number} {text}").as_bytes(), hash)
+        })
     }
 
     /// Adds a warning for the user, unless it is a repetition or there are too many.
@@ -306,6 +320,7 @@ impl<'c> Resolver<'c> {
                 format!("definitions are nested more than {DEFINITION_DEPTH_MAX} levels deep"),
             ));
         }
+        self.expanded.insert(version.clone());
         self.expanding.push(version);
         let result = inside(self);
         self.expanding.pop();

@@ -19,12 +19,12 @@ use plan::{
 };
 use proto::{Code, Problem};
 
-use super::{super::SearchContext, HitKind, collect_rows};
+use super::{super::SearchContext, HitKind, SortedBy, collect_rows};
 use crate::{
     answer::{SearchQuery, type_name},
     failure,
     query::{
-        cursor::{self, RowsPageStart},
+        cursor::{self, OrderIdentity, RowsPageStart},
         planner::TypedQuery,
         read_views::QueryViews,
     },
@@ -39,8 +39,8 @@ const KEY: &str = "\u{1}key ";
 /// A total order of rows: by the sort key, then by tie-breakers.
 pub(super) struct RowOrder {
     pub(super) kind: HitKind,
-    /// The sort key, its type and the direction. A cursor is valid only for the ones that it was written for.
-    by: String,
+    /// A cursor is valid only for the identity that it was written for.
+    identity: OrderIdentity,
     /// The number of columns that hits are made from.
     pub(super) columns: usize,
     keys: Vec<OrderKey>,
@@ -76,21 +76,30 @@ pub(super) fn with_keys(rows: &LogicalPlan, kind: HitKind) -> Result<LogicalPlan
 }
 
 impl RowOrder {
-    /// The order of rows with this schema by the keys at its end. `sorted_by` is the sort key in SQL.
-    pub(super) fn of(schema: &Schema, kind: HitKind, sorted_by: &str, descending: bool) -> Self {
+    /// The order of rows with this schema by the keys at its end.
+    pub(super) fn of(schema: &Schema, kind: HitKind, sorted_by: &SortedBy<'_>) -> Self {
+        let SortedBy {
+            key,
+            descending,
+            definitions_hash,
+        } = *sorted_by;
         let fields = schema.fields().iter().filter(|field| field.name().starts_with(KEY));
         // Tie-breakers are ascending.
         let directions = std::iter::once(descending).chain(std::iter::repeat(false));
-        let key = |(field, descending): (&FieldRef, bool)| OrderKey {
+        let order_key = |(field, descending): (&FieldRef, bool)| OrderKey {
             column: Expr::Column(Column::new_unqualified(field.name())),
             data_type: field.data_type().clone(),
             descending,
         };
-        let keys: Vec<OrderKey> = fields.zip(directions).map(key).collect();
+        let keys: Vec<OrderKey> = fields.zip(directions).map(order_key).collect();
         let data_type = keys.first().map_or(&DataType::Null, |key| &key.data_type);
         Self {
             kind,
-            by: format!("{sorted_by} {data_type} {}", if descending { "desc" } else { "asc" }),
+            identity: OrderIdentity {
+                by: format!("{key} {}", if descending { "desc" } else { "asc" }),
+                data_type: data_type.to_string(),
+                definitions_hash,
+            },
             columns: schema.fields().len() - keys.len(),
             keys,
         }
@@ -100,7 +109,7 @@ impl RowOrder {
     pub(super) fn page_start(&self, request: &SearchQuery) -> Result<Option<RowsPageStart>, Problem> {
         let types: Vec<DataType> = self.keys.iter().map(|key| key.data_type.clone()).collect();
         let after = request.after.as_deref();
-        after.map(|text| cursor::read(text, &self.by, &types)).transpose()
+        after.map(|text| cursor::read(text, &self.identity, &types)).transpose()
     }
 
     /// The first of these rows.
@@ -223,7 +232,7 @@ impl RowOrder {
             values,
             rows: equal_rows + earlier,
         };
-        cursor::write(&self.by, &end)
+        cursor::write(&self.identity, &end)
     }
 }
 

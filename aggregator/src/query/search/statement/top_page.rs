@@ -14,7 +14,7 @@ use datafusion::{
 use plan::scan::{PageStart, SortKey, Stage};
 use proto::{CollectionName, Problem};
 
-use super::{HitKind, HitPage, collect_rows, hit_page, row_order::RowOrder, typed_rows};
+use super::{HitKind, HitPage, SortedBy, collect_rows, hit_page, row_order::RowOrder, typed_rows};
 use crate::query::{
     cursor::{self, RowsPageStart},
     plan_cache::ReusablePlan,
@@ -54,7 +54,7 @@ pub(super) async fn read(
     let mut read_views = None;
     if let Some(cached) = engine.plans.get(&plan_key, search.catalog)
         && let ReusablePlan::Physical(template) = &cached.plan
-        && let Ok(Some(page)) = TopPage::of(search, &template.root, key)
+        && let Ok(Some(page)) = TopPage::of(search, &template.root, &search.sorted_by(key, cached.definitions_hash))
     {
         let values = page.values.clone();
         let (opened, plan) = reuse(engine, context, search.catalog, &cached, values, options).await?;
@@ -71,7 +71,11 @@ pub(super) async fn read(
     let planned = typed.plan(engine, &read_views, order.first(rows, HITS_MAX)?).await?;
     let settings = engine.sessions.settings();
     let (Some(page), Some(template)) = (
-        TopPage::of(search, &planned.executable.physical, key)?,
+        TopPage::of(
+            search,
+            &planned.executable.physical,
+            &search.sorted_by(key, planned.definitions_hash),
+        )?,
         PlanTemplate::of(&planned.executable.physical, settings),
     ) else {
         return Ok((read_views, None));
@@ -85,12 +89,16 @@ pub(super) async fn read(
 
 impl TopPage {
     /// The requested page, if the plan has a single scan, which returns the first documents of each shard.
-    fn of(search: &SearchContext<'_>, plan: &Arc<dyn ExecutionPlan>, key: &str) -> Result<Option<Self>, Problem> {
+    fn of(
+        search: &SearchContext<'_>,
+        plan: &Arc<dyn ExecutionPlan>,
+        sorted_by: &SortedBy<'_>,
+    ) -> Result<Option<Self>, Problem> {
         let Some(scan) = only_scan(plan) else { return Ok(None) };
         let Stage::Top { keys, .. } = &scan.stage else {
             return Ok(None);
         };
-        let order = RowOrder::of(&plan.schema(), HitKind::Document, key, search.sort.descending);
+        let order = RowOrder::of(&plan.schema(), HitKind::Document, sorted_by);
         let after = order.page_start(search.request)?;
         let start = after
             .as_ref()
