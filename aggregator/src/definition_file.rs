@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::{
     deep_stack::on_deep_stack,
-    sql::{self, DefinitionChange, NewDefinition, Statement, TagTarget},
+    sql::{self, DefinitionChange, NewDefinition, ScriptStatement, Statement, TagTarget},
 };
 
 /// Bytes of a file: those of all definitions, and their names, notes and tags.
@@ -225,16 +225,16 @@ impl DefinitionFile {
         let mut file = Self::default();
         // Editors of Windows begin a file with a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        for (number, statement) in sql::statements(text).into_iter().enumerate() {
+        for statement in sql::statements(text) {
             file.add(statement).map_err(|problem| Problem {
-                detail: format!("statement {} of the file: {}", number + 1, problem.detail),
+                at: Some(sql::place_within(statement.at, problem.at)),
                 ..problem
             })?;
         }
         Ok(file)
     }
 
-    fn add(&mut self, statement: &str) -> Result<(), Problem> {
+    fn add(&mut self, statement: ScriptStatement<'_>) -> Result<(), Problem> {
         let unexpected = || {
             Problem::new(
                 Code::BadSql,
@@ -242,7 +242,8 @@ impl DefinitionFile {
             )
             .hint("rachis definition export writes such a file")
         };
-        let Statement::ChangeDefinition(change) = sql::parse(statement, DEFINITION_BYTES_MAX + STATEMENT_BYTES)? else {
+        let Statement::ChangeDefinition(change) = sql::parse(statement.text, DEFINITION_BYTES_MAX + STATEMENT_BYTES)?
+        else {
             return Err(unexpected());
         };
         match change {
@@ -250,7 +251,11 @@ impl DefinitionFile {
                 let id = new.id.clone();
                 let wanted = self.wanted.entry(id.clone()).or_default();
                 self.order.push((id, wanted.texts.len()));
-                wanted.texts.push(NewDefinition { replace: true, ..new });
+                wanted.texts.push(NewDefinition {
+                    replace: true,
+                    at: sql::place_within(statement.at, Some(new.at)),
+                    ..new
+                });
                 if self.wanted.len() > DEFINITIONS_MAX {
                     let detail = format!("the file has over {DEFINITIONS_MAX} definitions");
                     return Err(Problem::new(Code::TooComplex, detail));

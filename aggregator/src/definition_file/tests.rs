@@ -102,10 +102,20 @@ fn a_file_moves_tags_to_versions_that_exist() {
 }
 
 #[test]
+fn a_problem_names_its_place_in_the_file() {
+    let first = "-- é\nCREATE VIEW a AS SELECT 1;\n\n  ";
+    for (second, place) in [("SELECT 1", (4, 3)), ("CREATE THING a", (4, 16))] {
+        let file = format!("{first}{second};\nCREATE VIEW c AS SELECT 1;");
+        let problem = DefinitionFile::parse(&file).err().expect(second);
+        assert_eq!(problem.at, Some(place), "{second}: {problem}");
+    }
+}
+
+#[test]
 fn a_file_has_definitions_only() {
     for (file, expected) in [
         ("DROP VIEW a", "only CREATE"),
-        ("CREATE VIEW a AS SELECT 1; SELECT 1", "statement 2 of the file"),
+        ("CREATE VIEW a AS SELECT 1; SELECT 1", "only CREATE"),
         ("ALTER VIEW a SET TAG x TO latest", "comes before its text"),
         (
             "CREATE VIEW a AS SELECT 1; ALTER VIEW a SET TAG x TO prod",
@@ -230,5 +240,5 @@ fn a_file_of_another_editor_changes_nothing_and_no_part_of_a_file_is_left_out() 
     let open =
         "CREATE FUNCTION f(x bigint) RETURNS bigint AS x; /* a note\nCREATE FUNCTION g(x bigint) RETURNS bigint AS x;";
     let problem = DefinitionFile::parse(open).err().expect("the comment is not closed");
-    assert!(problem.detail.contains("statement 2 of the file"), "{problem}");
+    assert_eq!(problem.at.map(|(line, _)| line), Some(2), "{problem}");
 }

@@ -210,7 +210,7 @@ pub(super) fn collections_of(
 }
 
 /// The catalog with the new version, so that a definition that uses itself is found; and the number of the version.
-pub(super) fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str, number: Option<u32>) -> (Catalog, u32) {
+fn catalog_with(catalog: &Catalog, id: &DefinitionId, text: &str, number: Option<u32>) -> (Catalog, u32) {
     let mut next = catalog.clone();
     let free = next.next_definition_number(id);
     // Whether it is free is decided later.
@@ -289,10 +289,23 @@ fn check_field_name(id: &DefinitionId, collection: &CollectionName, catalog: &Ca
         return Err(reads::no_such_table(collection.as_str(), catalog));
     }
     let path = Path::parse(&id.name).map_err(|detail| Problem::new(Code::BadSql, detail))?;
-    if let Some(first) = path.keys().and_then(|keys| keys.first().map(|key| key.to_string()))
-        && plan::Column::system(&first).is_some()
+    let keys: Vec<String> = path
+        .keys()
+        .unwrap_or_default()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if let Some(first) = keys.first()
+        && plan::Column::system(&first.to_ascii_lowercase()).is_some()
     {
         return Err(Problem::new(Code::BadSql, format!("{first} is a system column")).hint("choose another name"));
+    }
+    if keys.iter().any(|key| key.is_empty() || key.contains(char::is_control)) {
+        let detail = format!(
+            "the name of a {} cannot have empty parts or control characters",
+            id.kind.as_str()
+        );
+        return Err(Problem::new(Code::BadSql, detail).hint("choose another name"));
     }
     Ok(path)
 }

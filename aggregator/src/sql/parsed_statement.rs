@@ -136,7 +136,7 @@ pub(crate) struct NewDefinition {
     pub id: DefinitionId,
     /// Its text, verbatim: of a field the expression, of a view the query, of other kinds everything after the name.
     pub text: String,
-    /// Where the text begins in the statement: line and column, both from 1.
+    /// Where the text begins in the statement, or in the file with the statement: line and column, both from 1.
     pub at: (u64, u64),
     /// OR REPLACE.
     pub replace: bool,
@@ -144,6 +144,16 @@ pub(crate) struct NewDefinition {
     pub note: Option<String>,
     /// The number after the `@` of the name.
     pub number: Option<u32>,
+}
+
+/// The place in a whole text of a place in a part that begins at `start`: line and column, both from 1. Without a place in
+/// the part, its beginning.
+pub(crate) fn place_within(start: (u64, u64), part: Option<(u64, u64)>) -> (u64, u64) {
+    match (start, part) {
+        (start, None) => start,
+        ((line, column), Some((1, part_column))) => (line, column + part_column - 1),
+        ((line, _), Some((part_line, part_column))) => (line + part_line - 1, part_column),
+    }
 }
 
 /// The arguments of a call, in order.

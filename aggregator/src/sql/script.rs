@@ -1,7 +1,33 @@
 //! A file of statements that `;` separates.
 
-/// The statements of a file, without comments around them. Each ends at a `;` outside of texts, quoted names and comments.
-pub(super) fn statements(text: &str) -> Vec<&str> {
+/// A statement of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScriptStatement<'a> {
+    /// Without comments around it.
+    pub text: &'a str,
+    /// Where it begins in the file: line and column, both from 1.
+    pub at: (u64, u64),
+}
+
+/// The statements of a file. Each ends at a `;` outside of texts, quoted names and comments.
+pub(super) fn statements(file: &str) -> Vec<ScriptStatement<'_>> {
+    let (mut line, mut line_start, mut counted) = (1, 0, 0);
+    let mut located = |(from, text)| {
+        for (end, _) in file[counted..from].match_indices('\n') {
+            (line, line_start) = (line + 1, counted + end + 1);
+        }
+        counted = from;
+        let column = file[line_start..from].chars().count() as u64 + 1;
+        ScriptStatement {
+            text,
+            at: (line, column),
+        }
+    };
+    divided(file).into_iter().map(&mut located).collect()
+}
+
+/// The statements with where they begin, in bytes.
+fn divided(text: &str) -> Vec<(usize, &str)> {
     let (mut found, mut from, mut at) = (Vec::new(), None, 0);
     // What comes before decides whether a quote begins a text with escapes, and whether a $ is part of a name.
     let (mut before, mut in_name) = (' ', false);
@@ -10,7 +36,7 @@ pub(super) fn statements(text: &str) -> Vec<&str> {
         let first = rest.chars().next().unwrap_or_default();
         let (length, is_blank) = match rest.as_bytes() {
             [b';', ..] => {
-                found.extend(from.take().map(|from: usize| text[from..at].trim_end()));
+                found.extend(from.take().map(|from: usize| (from, text[from..at].trim_end())));
                 (1, true)
             }
             [b'-', b'-', ..] => (rest.find('\n').unwrap_or(rest.len()), true),
@@ -36,7 +62,7 @@ pub(super) fn statements(text: &str) -> Vec<&str> {
         };
         at += length;
     }
-    found.extend(from.map(|from| text[from..].trim_end()));
+    found.extend(from.map(|from| (from, text[from..].trim_end())));
     found
 }
 
@@ -95,18 +121,29 @@ fn dollar_quoted_len(text: &str) -> usize {
 mod tests {
     use super::*;
 
+    fn texts(file: &str) -> Vec<&str> {
+        statements(file).iter().map(|statement| statement.text).collect()
+    }
+
+    #[test]
+    fn a_statement_has_its_place_in_the_file() {
+        let file = "-- é\n SELECT 1; /* é */ SELECT\n2;\r\n\r\nSELECT 3";
+        let places: Vec<(u64, u64)> = statements(file).iter().map(|statement| statement.at).collect();
+        assert_eq!(places, [(2, 2), (2, 20), (5, 1)]);
+    }
+
     #[test]
     fn a_file_is_divided_at_semicolons_between_statements() {
         let file = "-- a; comment\nCREATE VIEW a AS SELECT ';' AS \"x;y\", $q$;$q$, 'it''s;' /* ; */ ;;\n\nDROP VIEW é;\n/* end */";
         assert_eq!(
-            statements(file),
+            texts(file),
             [
                 "CREATE VIEW a AS SELECT ';' AS \"x;y\", $q$;$q$, 'it''s;' /* ; */",
                 "DROP VIEW é"
             ]
         );
         for open in ["'a;b", "\"a;b", "$x$a;b", "/* a;b", "SELECT $1"] {
-            assert_eq!(statements(open), [open]);
+            assert_eq!(texts(open), [open]);
         }
         for whole in [
             "1 /* a /* b */ ; */ + 2",
@@ -115,7 +152,7 @@ mod tests {
             "SELECT a$b$, c$b$",
             "nameE'\\'",
         ] {
-            assert_eq!(statements(whole), [whole]);
+            assert_eq!(texts(whole), [whole]);
         }
         assert!(statements(" ; -- nothing").is_empty());
     }

@@ -59,6 +59,15 @@ struct Prepared {
     warnings: Vec<String>,
 }
 
+/// Where changes come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A statement.
+    Statement,
+    /// A file. With `dry_run`, its changes are only checked.
+    File { dry_run: bool },
+}
+
 /// What became of a definition.
 pub(super) struct Changed {
     id: DefinitionId,
@@ -76,7 +85,7 @@ pub(super) async fn change(
     // Decided once: of two concurrent REVERTs, the second must not go back another version.
     let wanted = back_to_version(wanted, &engine.catalog())?;
     let plan = |_: &Catalog| (vec![wanted.clone()], ());
-    let (changed, ()) = change_all(engine, context, plan, author, false).await?;
+    let (changed, ()) = change_all(engine, context, plan, author, Source::Statement).await?;
     let columns = [("definition", Type::Text), ("version", Type::Int)];
     let row = |changed: &Changed| json!({ "definition": changed.id.to_string(), "version": changed.version });
     let rows: Vec<Value> = changed.iter().map(row).collect();
@@ -96,7 +105,7 @@ pub(super) async fn apply(
         let steps = file.steps(catalog);
         (steps.iter().map(|step| step.change.clone()).collect(), steps)
     };
-    let (_, steps) = change_all(engine, context, plan, author, dry_run).await?;
+    let (_, steps) = change_all(engine, context, plan, author, Source::File { dry_run }).await?;
     Ok(steps)
 }
 
@@ -107,16 +116,16 @@ async fn change_all<T>(
     context: &Arc<QueryContext>,
     plan: impl Fn(&Catalog) -> (Vec<DefinitionChange>, T),
     author: Option<&str>,
-    dry_run: bool,
+    source: Source,
 ) -> Result<(Vec<Changed>, T), Problem> {
     let mut catalogs = engine.roles.changes.catalog();
     for _ in 0..CHECKS_MAX {
         let catalog = Arc::clone(&catalogs.borrow_and_update());
         let (wanted, planned) = plan(&catalog);
-        let draft = Draft::new(engine, context, &catalog, &wanted, author).await?;
+        let draft = Draft::new(engine, context, &catalog, &wanted, author, source).await?;
         draft.check_users(engine, context, &catalog).await?;
         let changes_nothing = draft.after.definitions == catalog.definitions;
-        if dry_run || changes_nothing {
+        if changes_nothing || matches!(source, Source::File { dry_run: true }) {
             return Ok((draft.finish(context), planned));
         }
         let change = match draft.changes.as_slice() {
@@ -166,6 +175,7 @@ impl Draft {
         catalog: &Arc<Catalog>,
         wanted: &[DefinitionChange],
         author: Option<&str>,
+        source: Source,
     ) -> Result<Self, Problem> {
         let mut draft = Self {
             changes: Vec::new(),
@@ -176,14 +186,13 @@ impl Draft {
         };
         for change in wanted {
             let added = draft.add(engine, context, change, author).await;
-            added.map_err(|problem| match wanted.len() {
-                1 => problem,
-                // The problem is about a statement that the client has not sent.
-                _ => Problem {
-                    detail: format!("{}: {}", change.id(), problem.detail),
-                    at: None,
+            added.map_err(|problem| match (source, change) {
+                (Source::File { .. }, DefinitionChange::Define(new)) => Problem {
+                    detail: format!("{}: {}", new.id, problem.detail),
+                    at: problem.at.or(Some(new.at)),
                     ..problem
                 },
+                _ => problem,
             })?;
         }
         Ok(draft)
@@ -292,13 +301,16 @@ impl Draft {
             0 => String::new(),
             more => format!(", and {more} more"),
         };
-        let count = broken.len();
+        let (count, noun) = match broken.len() {
+            1 => (1, "definition"),
+            count => (count, "definitions"),
+        };
         broken.truncate(BROKEN_MAX);
         let changed: Vec<String> = self.ids.iter().take(BROKEN_MAX).map(ToString::to_string).collect();
         Err(Problem::new(
             Code::InUse,
             format!(
-                "changing {} would break {count} definitions: {}{more}",
+                "changing {} would break {count} {noun}: {}{more}",
                 changed.join(", "),
                 broken.join(", ")
             ),
@@ -319,7 +331,10 @@ async fn prepare(
     let change = match wanted {
         DefinitionChange::Define(new) => {
             let defined = define(engine, context, catalog, new).await;
-            let defined = defined.map_err(|problem| at_statement_position(new.at, problem))?;
+            let defined = defined.map_err(|problem| Problem {
+                at: problem.at.map(|at| sql::place_within(new.at, Some(at))),
+                ..problem
+            })?;
             let change = Change::Define {
                 id: new.id.clone(),
                 text: new.text.clone(),
@@ -430,15 +445,6 @@ fn back_to_version(wanted: &DefinitionChange, catalog: &Catalog) -> Result<Defin
         to: TagTarget::Version(VersionRef::Number(before)),
         from: Some(current),
     })
-}
-
-/// Converts the place of a problem from the text of a definition to the whole statement.
-fn at_statement_position((line, column): (u64, u64), mut problem: Problem) -> Problem {
-    problem.at = problem.at.map(|at| match at {
-        (1, text_column) => (line, column + text_column - 1),
-        (text_line, text_column) => (line + text_line - 1, text_column),
-    });
-    problem
 }
 
 /// Plans a query, which checks its types.

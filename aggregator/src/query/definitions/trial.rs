@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use plan::Type;
-use proto::Problem;
+use proto::{Code, Problem};
 use serde_json::{Value, json};
 
 use super::{
     super::{Engine, context::QueryContext, run::QueryOutput, system},
-    at_statement_position, define,
+    Draft, Source,
     documents::{Documents, failure_of, shown, spelled, text_rows},
 };
 use crate::{
     answer::SqlQuery,
-    sql::{self, NewDefinition},
+    sql::{DefinitionChange, NewDefinition},
 };
 
 /// The values of a definition that is not stored, beside their documents.
@@ -30,17 +30,22 @@ pub(in crate::query) async fn try_definition(
         number: None,
         ..new.clone()
     };
-    let checked = define(engine, context, &catalog, &new).await;
-    let checked = checked.map_err(|problem| at_statement_position(new.at, problem))?;
-    checked.warnings.iter().for_each(|warning| context.report.warn(warning));
-    let (with_new, number) = sql::catalog_with(&catalog, &new.id, &new.text);
-    let documents = Documents::open(engine, context, request, &catalog, &new.id).await?;
-    let documents = documents.under(&Arc::new(with_new));
-    let value = spelled(&new.id, number)?;
+    let id = new.id.clone();
+    let wanted = [DefinitionChange::Define(new)];
+    let draft = Draft::new(engine, context, &catalog, &wanted, None, Source::Statement).await?;
+    match draft.check_users(engine, context, &catalog).await {
+        Err(problem) if problem.code == Code::InUse => context.report.warn(&problem.detail),
+        checked => checked?,
+    }
+    let documents = Documents::open(engine, context, request, &catalog, &id).await?;
+    let documents = documents.under(&draft.after);
+    let number = draft.after.definitions.get(&id).map_or(1, |new| new.current().number);
+    draft.finish(context);
+    let value = spelled(&id, number)?;
     let text = format!(
         "SELECT _id, {}, {} AS reason, {} FROM \"{}\" LIMIT {limit}",
         shown(&format!("to_json({value})"), "value"),
-        failure_of(&new.id, &value),
+        failure_of(&id, &value),
         shown("_doc", "document"),
         documents.collection
     );

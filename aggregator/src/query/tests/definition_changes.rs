@@ -66,6 +66,7 @@ async fn a_file_is_applied_as_a_whole_and_comes_back_as_it_was_exported() {
     let wrong = "CREATE FIELD events.price AS cents; CREATE FIELD events.cost AS no_such(price);";
     let problem = apply(wrong).await.expect_err("a function is missing");
     assert!(problem.detail.starts_with("field events.cost: "), "{problem}");
+    assert_eq!(problem.at, Some((1, 65)), "{problem}");
     assert!(bench.engine.catalog().definitions.is_empty(), "nothing was changed");
     let file = "CREATE FUNCTION f() RETURNS bigint AS 1;
                 CREATE FUNCTION g() RETURNS bigint AS f@1();
@@ -310,4 +311,34 @@ async fn a_mistaken_statement_about_a_definition_says_what_to_write() {
         let problem = refused(&bench, statement).await;
         assert!(problem.detail.contains(expected), "{statement}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn trying_a_definition_says_what_creating_it_would_break_and_changes_nothing() {
+    let bench = bench(orders()).await;
+    run(
+        &bench,
+        &[
+            "CREATE FIELD events.price AS cents / 100.0",
+            "CREATE VIEW dear AS SELECT price * 2 AS twice FROM events",
+        ],
+    )
+    .await;
+    let before = bench.engine.catalog();
+    let (rows, stats) = bench.sql("TRY LIMIT 2 CREATE FIELD events.price AS [cents, 1]").await;
+    assert!(
+        rows.len() == 2 && rows.iter().all(|row| row.contains(",1]")),
+        "{rows:?}"
+    );
+    let warning = stats.warnings.first().map(String::as_str).unwrap_or_default();
+    assert!(
+        warning.contains("would break 1 definition: view dear@1"),
+        "{:?}",
+        stats.warnings
+    );
+    let (_, stats) = bench.sql("TRY CREATE FIELD events.price AS cents").await;
+    assert!(stats.warnings.is_empty(), "{:?}", stats.warnings);
+    assert!(Arc::ptr_eq(&before, &bench.engine.catalog()));
+    let problem = refused(&bench, "TRY CREATE FIELD events.price AS\n  cents + price").await;
+    assert!(problem.detail.contains("would use itself"), "{problem}");
 }

@@ -233,9 +233,27 @@ async fn the_arguments_of_a_function_are_uses_of_the_definition_that_calls_it() 
             "lower is a function of Rachis or of another system",
         ),
         ("ALTER FIELD events.cost RENAME TO _time", "_time is a system column"),
+        ("ALTER FIELD events.cost RENAME TO _Time", "_Time is a system column"),
+        (
+            "CREATE FIELD events.\"\" AS 1",
+            "the name of a field cannot have empty parts or control characters",
+        ),
+        (
+            "CREATE FIELD events.a.\"b\0\" AS 1",
+            "the name of a field cannot have empty parts or control characters",
+        ),
+        ("SHOW ERRORS OF events.cost", "events is not a kind of definition"),
+        (
+            "DIFF events.cost@1 TO events.cost@2",
+            "events is not a kind of definition",
+        ),
+        (
+            "DROP FIELD events.cost@1",
+            "cost@1: DROP is about a definition, not about a version",
+        ),
         (
             "ALTER FIELD events.cost RENAME TO cost@2",
-            "cost@2: the catalog assigns version numbers",
+            "cost@2: ALTER is about a definition, not about a version",
         ),
         (
             "CREATE QUERY q(k int) AS SELECT $1",

@@ -6,7 +6,6 @@ use proto::{
     Code, CollectionName, Problem,
     catalog::{DefinitionId, DefinitionKind, LATEST, VersionRef, is_plain_name, parse_tag},
 };
-
 use serde_json::Value;
 
 use super::{SUPPORTED, dotted_name, expect_end};
@@ -311,11 +310,13 @@ fn definition_id(tokens: &Tokens, index: usize) -> Result<(DefinitionId, usize),
 fn check_unversioned(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<(), Problem> {
     match keys.iter().find(|key| key.contains('@') && !key.starts_with('@')) {
         Some(versioned) => {
-            let problem = Problem::new(
-                Code::BadSql,
-                format!("{versioned}: the catalog assigns version numbers"),
+            let detail = format!(
+                "{versioned}: {} is about a definition, not about a version",
+                tokens.word(0)
             );
-            Err(at_token(tokens, index, problem.hint("remove the @")))
+            let name = versioned.split('@').next().unwrap_or_default();
+            let problem = Problem::new(Code::BadSql, detail).hint(format!("write {name}; versions stay as they are"));
+            Err(at_token(tokens, index, problem))
         }
         None => Ok(()),
     }
@@ -346,6 +347,10 @@ fn id_of(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<DefinitionId, P
         return Err(at(match (tokens.word(0).as_str(), word.as_str()) {
             ("DROP", "TABLE") => {
                 problem.hint("drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME")
+            }
+            ("DIFF" | "REVERT" | "SHOW", _) => {
+                let detail = format!("{} is not a kind of definition", word.to_lowercase());
+                Problem::new(Code::BadSql, detail).hint("write FIELD, PARSER, FUNCTION, VIEW or QUERY before the name")
             }
             _ => problem.hint(SUPPORTED),
         }));

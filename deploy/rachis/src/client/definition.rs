@@ -33,9 +33,14 @@ pub(crate) async fn run(arguments: cli::DefinitionArgs) -> Result<(), Failure> {
         }
         DefinitionAction::Apply(apply) => apply_file(apply).await,
         DefinitionAction::Try(tried) => {
-            let text = match Path::new(&tried.definition).is_file() {
-                true => read(Path::new(&tried.definition))?,
-                false => tried.definition.clone(),
+            let file = Path::new(&tried.definition);
+            let text = if file.is_file() {
+                read(file)?
+            } else if file.extension().is_some_and(|extension| extension == "sql") {
+                let hint = format!("if it is an expression, write ({})", tried.definition);
+                return Err(Failure::usage(format!("there is no file {}", tried.definition)).hint(hint));
+            } else {
+                tried.definition.clone()
             };
             let create = create_statement(text.trim().trim_end_matches(';'), tried.collection.as_deref())?;
             let text = format!("TRY LIMIT {} {create}", tried.limit);
@@ -60,7 +65,9 @@ async fn apply_file(apply: cli::DefinitionApplyArgs) -> Result<(), Failure> {
     }
     output::note(&match (changes, apply.dry_run) {
         (0, _) => "nothing to change".to_owned(),
+        (1, true) => "1 change; nothing was changed yet".to_owned(),
         (changes, true) => format!("{changes} changes; nothing was changed yet"),
+        (1, false) => "1 change was made".to_owned(),
         (changes, false) => format!("{changes} changes were made"),
     });
     Ok(())
