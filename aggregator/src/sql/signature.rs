@@ -321,16 +321,30 @@ fn typed_value(parameter: &Parameter, value: &Value) -> Result<Value, Problem> {
             "false" => Ok(Value::Bool(false)),
             _ => Err(wrong().hint("write true or false")),
         },
-        Value::String(text) if of(Type::Time) => match plan::value::time_of_text(text.trim()) {
-            Some(_) => Ok(Value::from(text.trim())),
-            None => Err(wrong().hint("write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z")),
-        },
+        Value::String(text) if of(Type::Time) => {
+            let number = || text.trim().parse().ok().and_then(plan::value::time_of_int);
+            let micros = plan::value::time_of_text(text.trim()).or_else(number);
+            micros.and_then(time_value).ok_or_else(|| wrong().hint(TIME_HINT))
+        }
+        Value::Number(number) if of(Type::Time) => {
+            let micros = number.as_i64().and_then(plan::value::time_of_int);
+            micros.and_then(time_value).ok_or_else(|| wrong().hint(TIME_HINT))
+        }
         Value::Number(number) if of(Type::Int) => number.as_i64().map(Value::from).ok_or_else(wrong),
-        Value::Number(_) if of(Type::Bool) || of(Type::Time) => Err(wrong()),
-        Value::Bool(_) if !of(Type::Bool) && !of(Type::Text) => Err(wrong()),
+        Value::Number(_) if of(Type::Bool) => Err(wrong()),
+        Value::Bool(_) if !of(Type::Bool) && !of(Type::Text) && !of(Type::Json) => Err(wrong()),
         Value::Number(_) | Value::Bool(_) if of(Type::Text) => Ok(Value::String(value.to_string())),
         _ => Ok(value.clone()),
     }
+}
+
+const TIME_HINT: &str = "write a time as 2026-01-31, 2026-01-31 08:30 or 2026-01-31T08:30:00Z, or as seconds or \
+                         milliseconds since 1970";
+
+/// A time in microseconds since 1970 as a parameter.
+fn time_value(micros: i64) -> Option<Value> {
+    let time = chrono::DateTime::from_timestamp_micros(micros)?;
+    Some(Value::String(time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)))
 }
 
 /// Reads `(name type [DEFAULT expression], …)`. Also returns the tokens behind it.

@@ -357,8 +357,24 @@ async fn saved_queries_bind_their_parameters() {
         let problem = refused(&bench, statement).await;
         assert_eq!(problem.detail, detail, "{statement}");
     }
-    run(&bench, &["CREATE QUERY one(k int) AS SELECT $k + 1 AS next"]).await;
-    assert_eq!(bench.sql("CALL one(4)").await.0, ["5"]);
+    run(
+        &bench,
+        &[
+            "CREATE QUERY one(k int) AS SELECT $k + 1 AS next",
+            "CREATE QUERY year(t timestamp, j json DEFAULT null) AS SELECT extract(year FROM $t) AS year, $j AS j",
+        ],
+    )
+    .await;
+    for (call, row) in [
+        ("CALL one(4)", "5"),
+        ("CALL year('2026-01-31')", "2026 | "),
+        ("CALL year(1769853600)", "2026 | "),
+        ("CALL year('1769853600000', true)", "2026 | true"),
+    ] {
+        assert_eq!(bench.sql(call).await.0, [row], "{call}");
+    }
+    let problem = refused(&bench, "CALL year(1.5)").await;
+    assert_eq!(problem.detail, "parameter t takes TIMESTAMP, not 1.5");
     let problem = refused(&bench, "CALL one").await;
     assert_eq!(
         (problem.code, problem.detail.as_str()),
