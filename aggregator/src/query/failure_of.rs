@@ -247,6 +247,17 @@ impl FailureSearch<'_> {
         ))
     }
 
+    /// What an operation without a result says about a row.
+    fn reason(&self, operation: &str) -> String {
+        let of_parser = self.parser.and_then(|parser| operation.strip_prefix(parser));
+        match (of_parser, operation.strip_prefix("as ")) {
+            (Some(""), _) => format!("the text does not match {operation}"),
+            (Some(part), _) if part.starts_with('.') => format!("{operation} is not of its type"),
+            (None, Some(data_type)) => format!("cannot be read as {data_type}"),
+            _ => format!("no result of {operation}"),
+        }
+    }
+
     /// Notes the reason for each row of a batch that failed. `rows` are their numbers.
     fn find(&mut self, batch: &RecordBatch, rows: &[usize]) -> Result<()> {
         if rows.is_empty() {
@@ -259,8 +270,8 @@ impl FailureSearch<'_> {
             _ => false,
         };
         if rows.len() == 1 || have_all_failed {
-            let operations: Vec<String> = failed.into_iter().map(|(operation, _)| operation).collect();
-            let reason = operations.join(", ");
+            let reasons: Vec<String> = failed.iter().map(|(operation, _)| self.reason(operation)).collect();
+            let reason = reasons.join(", ");
             for row in rows {
                 self.reasons[*row] = Some(reason.clone());
             }

@@ -196,7 +196,14 @@ async fn the_errors_of_a_parser_include_parts_that_do_not_fit_their_type() {
         .map(|row| row.split(" | ").skip(4).take(2).collect::<Vec<_>>().join(" "))
         .collect();
     found.sort();
-    assert_eq!(found, ["b events.p.n", "c events.p", "d events.p"]);
+    assert_eq!(
+        found,
+        [
+            "b events.p.n is not of its type",
+            "c the text does not match events.p",
+            "d the text does not match events.p"
+        ]
+    );
 }
 
 #[tokio::test]

@@ -658,7 +658,7 @@ async fn a_diff_says_what_changes_between_two_versions() {
             "total | new errors | 0 |  |  |  | ",
             "total | vanished errors | 1 |  |  |  | ",
             "time |  | 1 |  |  | of 5 | ",
-            "pair | b |  |  | 2.5 | vanished error: as DOUBLE | \
+            "pair | b |  |  | 2.5 | vanished error: cannot be read as DOUBLE | \
              {\"_id\":\"b\",\"_time\":\"2026-11-01T00:00:00Z\",\"p\":\"2,5\"}",
             "follows | view prices@1 |  |  |  |  | ",
         ]
@@ -723,9 +723,9 @@ async fn documents_without_a_result_are_listed_with_the_reason_until_a_better_ve
     assert_eq!(
         bench.sql(listed).await.0,
         [
-            "parts | 1 | e | events.parts",
-            "price | 1 | b | as DOUBLE",
-            "price | 1 | e | as DOUBLE"
+            "parts | 1 | e | the text does not match events.parts",
+            "price | 1 | b | cannot be read as DOUBLE",
+            "price | 1 | e | cannot be read as DOUBLE"
         ]
     );
     bench
@@ -738,11 +738,11 @@ async fn documents_without_a_result_are_listed_with_the_reason_until_a_better_ve
     };
     assert_eq!(
         of_price(bench.sql("SHOW ERRORS OF FIELD events.price").await.0),
-        ["2 e as DOUBLE"]
+        ["2 e cannot be read as DOUBLE"]
     );
     let mut before = of_price(bench.sql("SHOW ERRORS OF FIELD events.price@1").await.0);
     before.sort();
-    assert_eq!(before, ["1 b as DOUBLE", "1 e as DOUBLE"]);
+    assert_eq!(before, ["1 b cannot be read as DOUBLE", "1 e cannot be read as DOUBLE"]);
 }
 
 #[tokio::test]

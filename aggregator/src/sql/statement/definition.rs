@@ -349,7 +349,10 @@ fn id_of(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<DefinitionId, P
                 problem.hint("drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME")
             }
             ("DIFF" | "REVERT" | "SHOW", _) => {
-                let detail = format!("{} is not a kind of definition", word.to_lowercase());
+                let detail = match word.to_lowercase() {
+                    word if word.is_empty() => "the kind of the definition is missing".to_owned(),
+                    word => format!("{word} is not a kind of definition"),
+                };
                 Problem::new(Code::BadSql, detail).hint("write FIELD, PARSER, FUNCTION, VIEW or QUERY before the name")
             }
             _ => problem.hint(SUPPORTED),

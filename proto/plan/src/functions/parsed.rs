@@ -265,14 +265,16 @@ fn parsed(call: &Call) -> Result<ArrayRef> {
         .map(|field| FieldColumn::new(field.field_type, call.rows))
         .collect();
     let mut unfit = vec![(0, 0); fields.len()];
-    let (mut values, mut failed): (Values<'_>, usize) = (Vec::new(), 0);
+    let (mut values, mut failed, mut long): (Values<'_>, usize, usize) = (Vec::new(), 0, 0);
     let mut steps = Steps::new(call, &parser);
     for text in texts.iter() {
         match text {
             None => values.clear(),
             Some(text) => {
                 steps.add(text)?;
-                failed += usize::from(!parser.parse(text, &mut values));
+                let is_long = text.len() > parser.text_bytes_max();
+                long += usize::from(is_long);
+                failed += usize::from(!parser.parse(text, &mut values) && !is_long);
             }
         }
         for (index, column) in columns.iter_mut().enumerate() {
@@ -285,7 +287,9 @@ fn parsed(call: &Call) -> Result<ArrayRef> {
         }
     }
     let name = call.text(3)?;
-    call.count(name, failed, call.rows - texts.null_count());
+    let total = call.rows - texts.null_count();
+    call.count(name, failed, total);
+    count_long(call, &parser, long, total)?;
     for (field, (failed, total)) in fields.iter().zip(unfit) {
         if failed > 0 {
             call.count(&format!("{name}.{}", field.name), failed, total);
@@ -295,11 +299,20 @@ fn parsed(call: &Call) -> Result<ArrayRef> {
     Ok(Arc::new(StructArray::try_new(arrow_fields(&parser)?, columns, None)?))
 }
 
+/// Counts texts that are too long to be parsed.
+fn count_long(call: &Call, parser: &TextParser, failed: usize, total: usize) -> Result<()> {
+    if failed > 0 {
+        let operation = format!("{} (texts over {} bytes)", call.text(3)?, parser.text_bytes_max());
+        call.count(&operation, failed, total);
+    }
+    Ok(())
+}
+
 fn parsed_json(call: &Call) -> Result<ArrayRef> {
     let parser = parser(call.text(1)?, call.text(2)?)?;
     let texts = text_views(&call.column(0)?)?;
     let texts: &StringViewArray = texts.as_string_view();
-    let (mut objects, mut failed) = (LargeStringBuilder::with_capacity(call.rows, 0), 0);
+    let (mut objects, mut failed, mut long) = (LargeStringBuilder::with_capacity(call.rows, 0), 0, 0);
     let (name, mut unfit) = (call.text(3)?, BTreeMap::<String, (usize, usize)>::new());
     let (mut steps, mut total) = (Steps::new(call, &parser), 0);
     for text in texts.iter() {
@@ -319,10 +332,13 @@ fn parsed_json(call: &Call) -> Result<ArrayRef> {
             *total += 1;
         });
         total += 1;
-        failed += usize::from(parsed.is_none());
+        let is_long = text.len() > parser.text_bytes_max();
+        long += usize::from(parsed.is_none() && is_long);
+        failed += usize::from(parsed.is_none() && !is_long);
         objects.append_option(parsed);
     }
     call.count(name, failed, total);
+    count_long(call, &parser, long, total)?;
     for (field, (failed, total)) in unfit {
         if failed > 0 {
             call.count(&format!("{name}.{field}"), failed, total);

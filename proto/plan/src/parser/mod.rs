@@ -215,6 +215,15 @@ impl TextParser {
         self.inner.as_ref().map(|inner| inner.fields())
     }
 
+    /// The bytes of the longest text that is parsed.
+    pub fn text_bytes_max(&self) -> usize {
+        match self.format {
+            // A document is not longer.
+            Format::Json => usize::MAX,
+            _ => self.text_bytes_max,
+        }
+    }
+
     /// The steps that a text may take.
     pub fn steps(&self, text: &str) -> u64 {
         let states = self.inner.as_ref().map_or(1, |inner| inner.states());
