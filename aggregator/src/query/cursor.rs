@@ -25,6 +25,7 @@ pub(super) struct OrderIdentity {
     /// The sort key and the direction.
     pub by: String,
     /// The type of the sort key.
+    #[serde(default)]
     pub data_type: String,
     /// See [`ResolvedQuery::definitions_hash`](crate::sql::ResolvedQuery).
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -11,17 +11,13 @@ pub(crate) struct ScriptStatement<'a> {
 
 /// The statements of a file. Each ends at a `;` outside of texts, quoted names and comments.
 pub(super) fn statements(file: &str) -> Vec<ScriptStatement<'_>> {
-    let (mut line, mut line_start, mut counted) = (1, 0, 0);
+    let (mut at, mut counted) = ((1, 1), 0);
     let mut located = |(from, text)| {
-        for (end, _) in file[counted..from].match_indices('\n') {
-            (line, line_start) = (line + 1, counted + end + 1);
+        for c in file[counted..from].chars() {
+            at = if c == '\n' { (at.0 + 1, 1) } else { (at.0, at.1 + 1) };
         }
         counted = from;
-        let column = file[line_start..from].chars().count() as u64 + 1;
-        ScriptStatement {
-            text,
-            at: (line, column),
-        }
+        ScriptStatement { text, at }
     };
     divided(file).into_iter().map(&mut located).collect()
 }
@@ -130,6 +126,16 @@ mod tests {
         let file = "-- é\n SELECT 1; /* é */ SELECT\n2;\r\n\r\nSELECT 3";
         let places: Vec<(u64, u64)> = statements(file).iter().map(|statement| statement.at).collect();
         assert_eq!(places, [(2, 2), (2, 20), (5, 1)]);
+    }
+
+    #[test]
+    fn many_statements_on_one_line_have_their_places() {
+        let count = 500_000;
+        let file = "é;".repeat(count);
+        let statements = statements(&file);
+        assert_eq!(statements.len(), count);
+        let last = statements.last().map(|statement| statement.at);
+        assert_eq!(last, Some((1, 2 * count as u64 - 1)));
     }
 
     #[test]

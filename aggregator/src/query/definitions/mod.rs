@@ -192,7 +192,13 @@ impl Draft {
                     at: problem.at.or(Some(new.at)),
                     ..problem
                 },
-                _ => problem,
+                // The place of its problem is one in the text of an earlier version.
+                (Source::File { .. }, other) => Problem {
+                    detail: format!("{}: {}", other.id(), problem.detail),
+                    at: None,
+                    ..problem
+                },
+                (Source::Statement, _) => problem,
             })?;
         }
         Ok(draft)

@@ -68,6 +68,9 @@ async fn a_file_is_applied_as_a_whole_and_comes_back_as_it_was_exported() {
     assert!(problem.detail.starts_with("field events.cost: "), "{problem}");
     assert_eq!(problem.at, Some((1, 65)), "{problem}");
     assert!(bench.engine.catalog().definitions.is_empty(), "nothing was changed");
+    let wrong = "CREATE FIELD events.price AS cents; ALTER FIELD events.price SET TAG prod TO 7;";
+    let problem = apply(wrong).await.expect_err("there is no such version");
+    assert!(problem.detail.starts_with("field events.price: "), "{problem}");
     let file = "CREATE FUNCTION f() RETURNS bigint AS 1;
                 CREATE FUNCTION g() RETURNS bigint AS f@1();
                 CREATE FUNCTION f() RETURNS bigint AS g() + 1;
