@@ -31,6 +31,9 @@ pub trait Changes: Send + Sync {
     /// Waits until this process has caught up with changes that it may have missed. A process that has just started, or
     /// was frozen, asks its peers first.
     async fn catch_up(&self) {}
+
+    /// A peer has a catalog of this version, which this process lacks: [`Self::catch_up`] waits for it from now on.
+    fn missed(&self, _version: u64) {}
 }
 
 /// A node's view of the change log.

@@ -16,13 +16,15 @@ use crate::{
 /// How long a call waits until this node has seen the catalog version of its caller.
 const CATALOG_WAIT: Duration = Duration::from_secs(5);
 
+/// The catalog version that a request names, if this node has not seen it.
+pub fn unseen_version<T>(request: &Request<T>, catalog: &watch::Receiver<Arc<Catalog>>) -> Option<u64> {
+    let named = request.metadata().get(CATALOG_METADATA)?.to_str().ok()?.parse().ok();
+    named.filter(|version| *version > catalog.borrow().version)
+}
+
 /// Waits until this node has seen the catalog version that the request names.
 pub async fn wait_for_catalog<T>(request: &Request<T>, catalog: &watch::Receiver<Arc<Catalog>>) -> Result<(), Problem> {
-    let requested = request
-        .metadata()
-        .get(CATALOG_METADATA)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(version) = requested.filter(|version| *version > catalog.borrow().version) else {
+    let Some(version) = unseen_version(request, catalog) else {
         return Ok(());
     };
     let mut catalog = catalog.clone();

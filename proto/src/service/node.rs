@@ -50,7 +50,11 @@ impl node_server::Node for NodeService {
     }
 
     async fn describe(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
-        super::wait_for_catalog(&request, &self.changes.catalog()).await?;
+        let catalog = self.changes.catalog();
+        if let Some(version) = super::unseen_version(&request, &catalog) {
+            self.changes.missed(version);
+        }
+        super::wait_for_catalog(&request, &catalog).await?;
         Json::response(&NodeReport {
             version: VERSION.to_owned(),
             started_ms: self.started_ms,

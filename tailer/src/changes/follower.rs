@@ -5,7 +5,11 @@
 //! while Kafka or all tailers are unavailable.
 
 use std::{
-    sync::Arc,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +24,7 @@ use proto::{
     tailer::{Changes, LogHealth},
     wire::{leaf::Json, node::node_client::NodeClient, tailer::changes_client::ChangesClient},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -41,6 +45,8 @@ const PROPAGATION_WAIT: Duration = Duration::from_secs(1);
 const FETCH_ALONE: Duration = Duration::from_millis(300);
 /// How long one peer may take to send a state.
 const FETCH_WAIT: Duration = Duration::from_secs(10);
+/// How long a version that a peer has told of may take to come by itself. Then all peers are asked for it.
+const TOLD_WAIT: Duration = Duration::from_millis(100);
 /// How often the freeze detector ticks.
 const TICK: Duration = Duration::from_millis(100);
 /// After how long without a tick the process counts as frozen. Shorter than [`PROPAGATION_WAIT`], after which others no
@@ -58,11 +64,16 @@ pub struct Follower {
     freeze_detector: Arc<FreezeDetector>,
 }
 
-/// Detects that this process was frozen. A proposer waits for an aggregator for a second only, so an aggregator that
-/// was frozen for longer, or has just started, may have missed changes that were already answered.
+/// Detects that this process may have missed changes that were already answered: a proposer waits for an aggregator for a
+/// second only. It was frozen for longer, has just started, or a peer has told it of a version that it lacks.
 struct FreezeDetector {
     last_tick: Mutex<Instant>,
-    /// Whether the node has asked its peers since it last started or was frozen.
+    /// Whether the process has started or was frozen since it last asked its peers.
+    was_frozen: AtomicBool,
+    /// The newest catalog version that a peer has told this process of.
+    told_version: AtomicU64,
+    told: Notify,
+    /// Whether the node has asked its peers since it may have missed changes.
     caught_up: watch::Sender<bool>,
 }
 
@@ -70,6 +81,9 @@ impl FreezeDetector {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             last_tick: Mutex::new(Instant::now()),
+            was_frozen: AtomicBool::new(true),
+            told_version: AtomicU64::new(0),
+            told: Notify::new(),
             caught_up: watch::channel(false).0,
         })
     }
@@ -78,7 +92,16 @@ impl FreezeDetector {
     fn tick(&self) {
         let last = std::mem::replace(&mut *self.last_tick.lock(), Instant::now());
         if last.elapsed() > FROZEN_AFTER {
+            self.was_frozen.store(true, Ordering::SeqCst);
             self.caught_up.send_replace(false);
+        }
+    }
+
+    /// Records that a peer has a catalog version that this process lacks.
+    fn tell(&self, version: u64) {
+        if self.told_version.fetch_max(version, Ordering::SeqCst) < version {
+            self.caught_up.send_replace(false);
+            self.told.notify_one();
         }
     }
 
@@ -87,17 +110,33 @@ impl FreezeDetector {
         loop {
             self.tick();
             if !*self.caught_up.borrow() {
-                join_all(
-                    peers
-                        .iter()
-                        .map(|peer| tokio::time::timeout(PROPAGATION_WAIT, fetch_state(&replica, peer))),
-                )
-                .await;
-                *self.last_tick.lock() = Instant::now();
-                self.caught_up.send_replace(true);
+                self.ask(&replica, &peers).await;
             }
-            tokio::time::sleep(TICK).await;
+            let _ = tokio::time::timeout(TICK, self.told.notified()).await;
         }
+    }
+
+    async fn ask(&self, replica: &Arc<CatalogReplica>, peers: &[Peer]) {
+        let (was_frozen, version) = (
+            self.was_frozen.swap(false, Ordering::SeqCst),
+            self.told_version.load(Ordering::SeqCst),
+        );
+        let mut catalog = replica.catalog();
+        let mut has_version = pin!(catalog.wait_for(|catalog| !was_frozen && catalog.version >= version));
+        // It usually comes by itself.
+        let is_late = was_frozen || tokio::time::timeout(TOLD_WAIT, &mut has_version).await.is_err();
+        if is_late {
+            let fetch = |peer| tokio::time::timeout(PROPAGATION_WAIT, fetch_state(replica, peer));
+            tokio::select! {
+                _ = join_all(peers.iter().map(fetch)) => {}
+                _ = has_version => {}
+            }
+        }
+        *self.last_tick.lock() = Instant::now();
+        // Something may have been missed again.
+        self.caught_up.send_modify(|caught_up| {
+            *caught_up = !self.was_frozen.load(Ordering::SeqCst) && self.told_version.load(Ordering::SeqCst) == version;
+        });
     }
 }
 
@@ -225,6 +264,10 @@ impl Changes for Follower {
         self.replica.health()
     }
 
+    fn missed(&self, version: u64) {
+        self.freeze_detector.tell(version);
+    }
+
     async fn catch_up(&self) {
         self.freeze_detector.tick();
         let mut caught_up = self.freeze_detector.caught_up.subscribe();
@@ -284,7 +327,99 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use proto::{catalog::State, service::node::NodeService, wire::node::node_server::NodeServer};
+    use tokio::net::TcpListener;
+    use tonic::transport::{Server, server::TcpIncoming};
+
     use super::*;
+    use crate::changes::catalog_file::CatalogFile;
+
+    /// The change log of a node that accepts no changes.
+    struct FixedChanges(watch::Receiver<Arc<Catalog>>);
+
+    #[async_trait]
+    impl Changes for FixedChanges {
+        fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+            self.0.clone()
+        }
+
+        async fn propose(&self, _: Change, _: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+            Err(Problem::new(Code::NotSupported, "this node is fixed"))
+        }
+
+        fn health(&self) -> LogHealth {
+            LogHealth::default()
+        }
+    }
+
+    fn state(version: u64) -> Arc<State> {
+        Arc::new(State {
+            offset: version as i64,
+            catalog: Catalog {
+                version,
+                ..Catalog::default()
+            },
+            ..State::default()
+        })
+    }
+
+    /// Serves a node with this state until the token is cancelled.
+    async fn serve(listener: TcpListener, state: &watch::Sender<Arc<State>>, stop: &CancellationToken) {
+        let service = NodeService {
+            started_ms: 0,
+            state: state.subscribe(),
+            changes: Arc::new(FixedChanges(watch::channel(Arc::default()).1)),
+            queries: None,
+            stop: stop.clone(),
+        };
+        let incoming = TcpIncoming::from(listener);
+        let server = Server::builder().add_service(NodeServer::new(service));
+        tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+    }
+
+    fn members(peer: SocketAddr) -> Members {
+        let mut members = Members::default();
+        members
+            .add(Role::Aggregator, &format!("peer=http://{peer}"))
+            .expect("a list");
+        members
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_told_of_a_version_answers_only_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let replica = CatalogReplica::open(CatalogFile::new(folder.path()).expect("a file")).expect("no state yet");
+        let stop = CancellationToken::new();
+        // The peer is away when the node starts, and for so long that the node seldom tries to reach it.
+        let away = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = away.local_addr().expect("an address");
+        drop(away);
+        let own = "own".parse().expect("a name");
+        let follower = Follower::start(replica, &own, &members(address), &stop).expect("a follower");
+        follower.catch_up().await;
+        assert_eq!(follower.catalog().borrow().version, 0, "there is nobody to ask");
+
+        let states = watch::channel(state(7)).0;
+        let listener = TcpListener::bind(address).await.expect("the same port");
+        serve(listener, &states, &stop).await;
+        follower.missed(7);
+        follower.catch_up().await;
+        assert_eq!(follower.catalog().borrow().version, 7);
+
+        // A version that no peer has delays the node for a while, and not for ever.
+        follower.missed(9);
+        follower.catch_up().await;
+        follower.catch_up().await;
+        assert_eq!(follower.catalog().borrow().version, 7);
+        // It comes by itself.
+        states.send_replace(state(11));
+        follower.missed(11);
+        follower.catch_up().await;
+        assert_eq!(follower.catalog().borrow().version, 11);
+        stop.cancel();
+    }
 
     #[test]
     fn a_later_attempt_does_not_hide_that_an_earlier_one_may_have_been_appended() {
