@@ -3,7 +3,8 @@
 //!
 //! The same holds for statements of a few lines that nest a construct thirty times.
 //!
-//! Costs are the server's CPU time, so a busy machine changes nothing.
+//! Costs are the server's CPU time, on which a busy machine has little influence. What seems to cost too much is measured
+//! a second time.
 
 #[path = "growing_statements/nestings.rs"]
 mod nestings;
@@ -28,7 +29,7 @@ const GROWTH_MAX: f64 = 4.0;
 /// A statement is run until it has taken this much CPU time, which is measured in hundredths of a second.
 const MEASURED: Duration = Duration::from_millis(100);
 /// Runs of one statement at the most.
-const RUNS_MAX: u32 = 20;
+const RUNS_MAX: u32 = 100;
 /// The deadline of a long statement that is stopped, in milliseconds.
 const DEADLINE_MS: u64 = 50;
 /// CPU time of a statement after it was stopped.
@@ -52,7 +53,11 @@ async fn a_byte_of_a_long_statement_costs_what_a_byte_of_a_short_one_costs() {
     let mut failures = Vec::new();
     let only = std::env::var("RACHIS_SHAPE").unwrap_or_default();
     for shape in SHAPES.iter().filter(|shape| shape.name.contains(&only)) {
-        match compare(&server, shape, &mut rng).await {
+        let mut compared = compare(&server, shape, &mut rng).await;
+        if compared.is_err() {
+            compared = compare(&server, shape, &mut rng).await;
+        }
+        match compared {
             Ok(line) => println!("{line}"),
             Err(error) => failures.push(format!("{}: {error:#}", shape.name)),
         }
