@@ -43,6 +43,8 @@ pub(super) struct TypedQuery {
     values: ScanValues,
     /// See [`ResolvedQuery::definitions_hash`].
     pub definitions_hash: u64,
+    /// See [`ResolvedQuery::is_relative`].
+    is_relative: bool,
     /// Before DataFusion's logical rules.
     pub logical: LogicalPlan,
 }
@@ -67,7 +69,7 @@ pub(super) async fn type_query(
     let session = engine
         .sessions
         .session(tables, context.for_functions(engine.options.query_bytes_max))?;
-    let definitions_hash = resolved.definitions_hash;
+    let (definitions_hash, is_relative) = (resolved.definitions_hash, resolved.is_relative);
     let logical = front::logical_plan(&session, resolved.query)
         .await
         .map_err(failure::problem)?;
@@ -86,6 +88,7 @@ pub(super) async fn type_query(
         session,
         values: ScanValues::texts(texts),
         definitions_hash,
+        is_relative,
         logical,
     })
 }
@@ -120,7 +123,7 @@ impl TypedQuery {
         logical: LogicalPlan,
     ) -> Result<QueryPlan, Problem> {
         let session = &self.session;
-        let repeatable = is_repeatable(&logical);
+        let repeatable = is_repeatable(&logical) && !self.is_relative;
         let logical = session
             .optimizer()
             .optimize(logical, session, |_, _| {})

@@ -15,6 +15,8 @@ pub(crate) struct ResolvedQuery {
     pub tables: Vec<TableUse>,
     /// A hash of the definitions that are expanded in the query: of their names, versions and texts. Zero without any.
     pub definitions_hash: u64,
+    /// Whether it has a time that is relative to now, in a search.
+    pub is_relative: bool,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }

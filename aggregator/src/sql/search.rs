@@ -29,9 +29,11 @@ impl<'c> Resolver<'c> {
             Some(index) => self.parameter(index).and_then(serde_json::Value::as_str),
             None => text_literal(query),
         };
-        let query = plan::search::parse(text.ok_or_else(wrong)?)?;
+        let search = plan::search::parse(text.ok_or_else(wrong)?, self.now)?;
+        search.notes.into_iter().for_each(|note| self.warn(note));
+        self.is_relative |= search.is_relative;
         let input = self.searched_input(alias)?;
-        let condition = self.search_query(&query, &input)?;
+        let condition = self.search_query(&search.expr, &input)?;
         Ok(Expr::Nested(Box::new(condition)))
     }
 

@@ -448,6 +448,13 @@ impl TextColumn {
         Ok(self.documents_in_range(start..end))
     }
 
+    /// The documents with a value that is a time, in microseconds since 1970, for which `holds` is true.
+    pub(super) fn documents_at(&self, holds: impl Fn(i64) -> bool) -> io::Result<RoaringBitmap> {
+        let times = self.times()?;
+        let ordinals = BooleanBuffer::collect_bool(times.len(), |ordinal| times[ordinal].is_some_and(&holds));
+        Ok(self.documents(&ordinals))
+    }
+
     /// The documents with a value for which `holds` is true.
     pub(super) fn documents_matching(&self, holds: impl Fn(&str) -> bool) -> io::Result<RoaringBitmap> {
         let mut ordinals = BooleanBufferBuilder::new(self.distinct());

@@ -3,95 +3,21 @@
 //! Postings answer for paths with running text, dictionaries for all other strings, and columns for numbers and
 //! booleans.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use plan::{
-    matcher::Number,
-    search::{Clause, Match, RangeBound},
-    token::{contains_phrase, contains_prefix, lower, tokens},
+    matcher::{Number, Range, TokenTest, ValueTest},
+    search::Clause,
 };
 use roaring::RoaringBitmap;
 
 use super::{
-    columns::{TextColumn, documents_where},
+    columns::documents_where,
     part::{CACHED_CLAUSES_MAX, Part, index_error},
+    text::TextIndex,
     token,
 };
 use crate::{error::Error, key_tree::ROOT, matches::Matches};
-
-/// The condition of a clause on a single value.
-enum ValueTest {
-    Words {
-        tokens: Vec<String>,
-        number: Option<Number>,
-        boolean: Option<bool>,
-    },
-    Prefix(String),
-    Numbers(ValueRange<Number>),
-    Strings(ValueRange<String>),
-    Exists,
-}
-
-/// A range of values. Each bound says whether it is inclusive; None is unbounded.
-struct ValueRange<T> {
-    from: Option<(T, bool)>,
-    to: Option<(T, bool)>,
-}
-
-impl ValueTest {
-    fn new(matches: &Match) -> Self {
-        match matches {
-            Match::Exists | Match::Range { from: None, to: None } => Self::Exists,
-            Match::Prefix(prefix) => Self::Prefix(lower(prefix).into_owned()),
-            Match::Words(text) => Self::Words {
-                tokens: tokens(text).map(|token| token.into_owned()).collect(),
-                number: Number::of_text(text.trim()),
-                boolean: text.trim().parse().ok(),
-            },
-            Match::Range { from, to } => {
-                let number = |bound: &Option<RangeBound>| match bound {
-                    None => Some(None),
-                    Some(bound) => Number::of_text(bound.value.trim()).map(|number| Some((number, bound.inclusive))),
-                };
-                let text =
-                    |bound: &Option<RangeBound>| bound.as_ref().map(|bound| (bound.value.clone(), bound.inclusive));
-                match (number(from), number(to)) {
-                    (Some(from), Some(to)) => Self::Numbers(ValueRange { from, to }),
-                    _ => Self::Strings(ValueRange {
-                        from: text(from),
-                        to: text(to),
-                    }),
-                }
-            }
-        }
-    }
-
-    /// Whether a string can match.
-    fn may_match_text(&self) -> bool {
-        matches!(self, Self::Words { .. } | Self::Prefix(_) | Self::Strings(_))
-    }
-
-    /// Whether a number matches.
-    fn number_matches(&self, value: Number) -> bool {
-        match self {
-            Self::Words { number, .. } => number.is_some_and(|number| number.compare(value) == Ordering::Equal),
-            Self::Numbers(ValueRange { from, to }) => {
-                let above = from.is_none_or(|(bound, inclusive)| within_bound(value.compare(bound), inclusive));
-                above && to.is_none_or(|(bound, inclusive)| within_bound(bound.compare(value), inclusive))
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a number can match.
-    fn may_match_numbers(&self) -> bool {
-        matches!(self, Self::Numbers(_) | Self::Words { number: Some(_), .. })
-    }
-}
-
-fn within_bound(order: Ordering, inclusive: bool) -> bool {
-    order == Ordering::Greater || (inclusive && order == Ordering::Equal)
-}
 
 impl Part {
     /// The documents that match a clause, as [`Self::search`], cached for the next block that is read.
@@ -153,66 +79,95 @@ impl Part {
             found.certain |= self.present(id, false)? | self.present(id, true)?;
             return Ok(());
         }
-        if test.may_match_text() {
+        if test.may_pass_texts() {
             self.search_texts(id, test, found)?;
         }
         for inside in [false, true] {
             let scope = self.scope(id, inside);
-            if scope.ints > 0 && test.may_match_numbers() {
+            if scope.ints > 0 && test.may_pass_numbers() {
                 let column = self.columns.ints(id, inside).map_err(index_error)?;
-                found.certain |= documents_where(&column, |int| test.number_matches(Number::Int(int)));
+                found.certain |= documents_where(&column, |int| test.number(Number::Int(int)));
             }
-            if scope.floats > 0 && test.may_match_numbers() {
+            if scope.floats > 0 && test.may_pass_numbers() {
                 let column = self.columns.floats(id, inside).map_err(index_error)?;
-                found.certain |= documents_where(&column, |float| test.number_matches(Number::Double(float)));
+                found.certain |= documents_where(&column, |float| test.number(Number::Double(float)));
             }
-            if let (
-                true,
-                ValueTest::Words {
-                    boolean: Some(boolean), ..
-                },
-            ) = (scope.bools > 0, test)
-            {
+            if scope.bools > 0 && (test.boolean(false) || test.boolean(true)) {
                 let column = self.columns.bools(id, inside).map_err(index_error)?;
-                found.certain |= documents_where(&column, |value| value == *boolean);
+                found.certain |= documents_where(&column, |value| test.boolean(value));
             }
         }
         Ok(())
     }
 
     fn search_texts(&self, id: u32, test: &ValueTest, found: &mut Matches) -> Result<(), Error> {
-        match (test, self.text.as_ref().filter(|_| self.node(id).postings)) {
-            (ValueTest::Words { tokens, .. }, _) if tokens.is_empty() => return Ok(()),
-            (ValueTest::Words { tokens, .. }, Some(index)) => {
-                found.candidates |= &self.paths.oversized_tokens;
-                if tokens.iter().all(|token| token.len() <= token::TOKEN_BYTES_MAX) {
-                    index.phrase(id, tokens, &mut found.certain)?;
+        if let Some(index) = self.text.as_ref().filter(|_| self.node(id).postings) {
+            let is_decided = match test {
+                ValueTest::Words { tokens, .. } => {
+                    if tokens.iter().all(|token| token.len() <= token::TOKEN_BYTES_MAX) {
+                        index.phrase(id, tokens, &mut found.certain)?;
+                    }
+                    true
                 }
+                ValueTest::Near(phrase) => {
+                    // The places of tokens in several strings of a document follow each other.
+                    let inside = self.scope(id, true);
+                    let near = match inside.texts == 0 && inside.long_texts.is_empty() {
+                        true => &mut found.certain,
+                        false => &mut found.candidates,
+                    };
+                    if phrase.tokens.iter().all(|token| token.len() <= token::TOKEN_BYTES_MAX) {
+                        index.near(id, phrase, near)?;
+                    }
+                    true
+                }
+                ValueTest::Token(test) => {
+                    self.search_tokens(index, id, test, &mut found.certain)?;
+                    true
+                }
+                // Its tokens are found by it, whole texts below.
+                ValueTest::TokenOrText(pattern) => {
+                    let test = TokenTest::Pattern {
+                        prefix: String::new(),
+                        pattern: pattern.clone(),
+                    };
+                    self.search_tokens(index, id, &test, &mut found.certain)?;
+                    false
+                }
+                _ => false,
+            };
+            if is_decided {
+                found.candidates |= &self.paths.oversized_tokens;
                 return Ok(());
             }
-            (ValueTest::Prefix(prefix), Some(index)) => {
-                found.candidates |= &self.paths.oversized_tokens;
-                return Ok(index.tokens(id, prefix, |_| true, &mut found.certain)?);
-            }
-            _ => {}
+        }
+        if matches!(test, ValueTest::Words { tokens, .. } if tokens.is_empty()) {
+            return Ok(());
         }
         for inside in [false, true] {
             let scope = self.scope(id, inside);
             found.candidates |= &scope.long_texts;
             if scope.texts > 0 {
                 let column = self.columns.texts(id, inside).map_err(index_error)?;
-                found.certain |= search_dictionary(&column, test).map_err(index_error)?;
+                found.certain |= match test {
+                    ValueTest::Texts(Range { from, to }) => column.documents_between(from.as_ref(), to.as_ref()),
+                    ValueTest::Times(_) => column.documents_at(|time| test.time(time)),
+                    test => column.documents_matching(|text| test.text(text)),
+                }
+                .map_err(index_error)?;
             }
         }
         Ok(())
     }
-}
 
-fn search_dictionary(column: &TextColumn, test: &ValueTest) -> std::io::Result<RoaringBitmap> {
-    match test {
-        ValueTest::Words { tokens, .. } => column.documents_matching(|value| contains_phrase(value, tokens)),
-        ValueTest::Prefix(prefix) => column.documents_matching(|value| contains_prefix(value, prefix)),
-        ValueTest::Strings(ValueRange { from, to }) => column.documents_between(from.as_ref(), to.as_ref()),
-        ValueTest::Numbers(_) | ValueTest::Exists => Ok(RoaringBitmap::new()),
+    fn search_tokens(
+        &self,
+        index: &TextIndex,
+        id: u32,
+        test: &TokenTest,
+        found: &mut RoaringBitmap,
+    ) -> Result<(), Error> {
+        let passes = |token: &[u8]| std::str::from_utf8(token).is_ok_and(|token| test.token(token));
+        Ok(index.tokens(id, test.prefix(), passes, found)?)
     }
 }

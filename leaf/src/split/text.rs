@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use plan::token::NearPhrase;
 use roaring::RoaringBitmap;
 use tantivy::{
     Directory, DocSet, Index, InvertedIndexReader, SegmentReader, TERMINATED, TantivyError,
@@ -45,19 +46,37 @@ impl TextIndex {
 
     /// Adds the documents that have these tokens next to each other at a path.
     pub(super) fn phrase(&self, path: u32, tokens: &[String], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
-        let mut terms = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            match self.reader.terms().get(term(path, token))? {
-                Some(info) => terms.push(info),
-                None => return Ok(()),
+        match self.terms(path, tokens)?.as_deref() {
+            None | Some([]) => Ok(()),
+            Some([single]) => self.documents(single, found),
+            Some(several) => {
+                let (mut starts, mut positions) = (Vec::new(), Vec::new());
+                self.add_matches(several, found, |postings| {
+                    is_phrase(postings, &mut starts, &mut positions)
+                })
             }
         }
-        match terms.as_slice() {
-            [] => {}
-            [single] => self.documents(single, found)?,
-            several => self.add_phrase_matches(several, found)?,
-        }
-        Ok(())
+    }
+
+    /// Adds the documents that have a phrase at a path whose tokens may be apart. The strings of one document count as one
+    /// text.
+    pub(super) fn near(&self, path: u32, phrase: &NearPhrase, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+        let Some(terms) = self.terms(path, &phrase.tokens)? else {
+            return Ok(());
+        };
+        let mut positions = vec![Vec::new(); terms.len()];
+        self.add_matches(&terms, found, |postings| {
+            for (list, positions) in postings.iter_mut().zip(&mut positions) {
+                list.positions(positions);
+            }
+            phrase.is_at(&positions)
+        })
+    }
+
+    /// What the dictionary says about tokens; None if it lacks one.
+    fn terms(&self, path: u32, tokens: &[String]) -> Result<Option<Vec<TermInfo>>, TantivyError> {
+        let terms = tokens.iter().map(|token| self.reader.terms().get(term(path, token)));
+        Ok(terms.collect::<Result<_, _>>()?)
     }
 
     /// Adds the documents that have a token at a path which has this prefix and for which `holds` is true.
@@ -99,20 +118,27 @@ impl TextIndex {
         }
     }
 
-    /// Adds the documents that have all terms, at consecutive positions.
-    fn add_phrase_matches(&self, terms: &[TermInfo], found: &mut RoaringBitmap) -> Result<(), TantivyError> {
+    /// Adds the documents that have all terms, at positions for which `holds` is true.
+    fn add_matches(
+        &self,
+        terms: &[TermInfo],
+        found: &mut RoaringBitmap,
+        mut holds: impl FnMut(&mut [SegmentPostings]) -> bool,
+    ) -> Result<(), TantivyError> {
         let open = |info| {
             self.reader
                 .read_postings_from_terminfo(info, IndexRecordOption::WithFreqsAndPositions)
         };
         let mut postings = terms.iter().map(open).collect::<Result<Vec<SegmentPostings>, _>>()?;
         let rarest = (0..terms.len()).min_by_key(|i| terms[*i].doc_freq).unwrap_or(0);
-        let (mut starts, mut positions) = (Vec::new(), Vec::new());
-        let mut document = postings[rarest].doc();
+        let Some(first) = postings.get(rarest) else {
+            return Ok(());
+        };
+        let mut document = first.doc();
         while document != TERMINATED {
             match first_past(&mut postings, document) {
                 None => {
-                    if is_phrase(&mut postings, &mut starts, &mut positions) {
+                    if holds(&mut postings) {
                         found.insert(document);
                     }
                     document = postings[rarest].advance();

@@ -72,7 +72,7 @@ const KEYS: [&str; 14] = [
     "\\ud800",
 ];
 
-pub(super) const WORDS: [&str; 16] = [
+pub(super) const WORDS: [&str; 18] = [
     "disk",
     "FULL",
     "a-1",
@@ -89,6 +89,8 @@ pub(super) const WORDS: [&str; 16] = [
     "the",
     "disk full",
     "İstanbul",
+    "10.1.2.3:80",
+    "2026-01-31",
 ];
 
 pub(super) const NUMBERS: [&str; 20] = [
@@ -158,7 +160,10 @@ fn string(dice: &mut Dice) -> String {
         0 => String::new(),
         1 => dice.pick(&TIMES).to_string(),
         2 => dice.pick(&NUMBERS).to_string(),
-        3 => "long ".repeat(60) + dice.pick::<&str>(&WORDS),
+        3 => match dice.below(2) {
+            0 => "long ".repeat(60) + dice.pick::<&str>(&WORDS),
+            _ => format!("{}{}", dice.pick::<&str>(&WORDS), " long".repeat(60)),
+        },
         4 => "x".repeat(255 + dice.below(3)),
         5 => "nul\\u0000and \\u0001 control".to_owned(),
         6 => "\\ud83d\\ude00 \\ud800".to_owned(),

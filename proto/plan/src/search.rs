@@ -2,9 +2,10 @@
 //! boolean column of a scan, so a search is allowed wherever a condition is, and has the same result by index and by
 //! raw document.
 //!
-//! Grammar: words, `"a phrase"`, `path:word`, `path:"a phrase"`, `path:pre*`, `path:[1 TO 9]`, `path:{1 TO 9}`,
-//! `path:>3` (`>=`, `<`, `<=`), `path:*` (a value exists), `AND`, `OR`, `NOT`, `-`, `+`, parentheses. Two adjacent
-//! clauses must both match.
+//! Grammar: words, `"a phrase"`, `"a phrase"~2` (words near each other), `path:word`, `path:"a phrase"`, `pre*`, `wi?d*`
+//! (wildcards), `/a regular expression/`, `wrod~1` (similar words), `path:[1 TO 9]`, `path:{1 TO 9}`, `path:>3` (`>=`,
+//! `<`, `<=`), `path:[now-1h TO now/d]` (relative times), `path:10.0.0.0/8` (networks), `path:*` (a value exists), `AND`,
+//! `OR`, `NOT`, `-`, `+`, parentheses, `term^2` (weights). Two adjacent clauses must both match.
 //!
 //! The meaning of a clause for one value of a document: `Words` is split into tokens (runs of letters and digits,
 //! lower-cased), which must be adjacent among the tokens of a string. If the text is a number, it also matches that
@@ -12,7 +13,9 @@
 //! inside arrays: at the clause's path or, without one, anywhere.
 
 mod parser;
+mod relative_time;
 
+use chrono::{DateTime, Utc};
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +41,37 @@ pub enum Match {
     Words(String),
     /// A token that begins with this prefix (lower-case letters and digits).
     Prefix(String),
+    /// The tokens of a text, in a text where they can be brought together by moving tokens over `slop` places.
+    Near {
+        /// A phrase.
+        text: String,
+        /// Places.
+        slop: u32,
+    },
+    /// A pattern, in any case: `*` stands for any characters, `?` for one, and `\` makes the next one literal. If all
+    /// other characters are those of tokens, a token must match it, otherwise a whole text without white space.
+    Wildcard(String),
+    /// A regular expression that a token or a whole text must match from beginning to end, in any case. Texts over
+    /// [`WHOLE_TEXT_BYTES_MAX`] are only compared token by token.
+    Regex(String),
+    /// A token that becomes this one by at most so many changes: a character added, left out or replaced, or two
+    /// neighbours exchanged.
+    Fuzzy {
+        /// A token.
+        token: String,
+        /// Changes.
+        changes: u8,
+    },
+    /// A text that has an IP address of this network, such as `10.0.0.0/8`.
+    Network(String),
+    /// A time between two others, in microseconds since 1970, both inclusive. A text or a number is a time if a cast makes
+    /// it one.
+    Times {
+        /// The earliest, if there is one.
+        from: Option<i64>,
+        /// The latest, if there is one.
+        to: Option<i64>,
+    },
     /// A value between two bounds. Numeric bounds compare numbers, other bounds compare whole strings byte by byte.
     Range {
         /// The lower bound, if any.
@@ -78,12 +112,36 @@ pub enum SearchExpr {
     },
 }
 
+/// What a search says, read at some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParsedSearch {
+    /// The search.
+    pub expr: SearchExpr,
+    /// Notes for the user on words that may mean something else.
+    pub notes: Vec<String>,
+    /// Whether it names times relative to now, so that it means something else at another time.
+    pub is_relative: bool,
+}
+
 /// Maximum length of a search in bytes.
 pub const SEARCH_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of clauses in a search.
 pub const CLAUSES_MAX: usize = 1_024;
 /// Maximum nesting depth of parentheses and negations.
 pub const SEARCH_DEPTH_MAX: usize = 50;
+
+/// Maximum length of a regular expression, or of a word with wildcards, in bytes.
+pub const PATTERN_BYTES_MAX: usize = 1_000;
+/// Maximum number of wildcards, regular expressions and similar words.
+pub const PATTERNS_MAX: usize = 50;
+/// Maximum number of states of all wildcards and regular expressions of a search: of each, the length of its expansion.
+pub const PATTERN_STATES_MAX: u64 = 1_000;
+/// Maximum length of a word that others are similar to.
+pub const FUZZY_CHARS_MAX: usize = 100;
+/// A pattern is not compared with longer texts as a whole, nor with longer tokens.
+pub const WHOLE_TEXT_BYTES_MAX: usize = 32 << 10;
+/// Maximum number of tokens of a phrase whose tokens may be apart.
+pub const NEAR_TOKENS_MAX: usize = 50;
 
 /// A search without the tests of its clauses, and these. Searches with the same template have the same plan.
 #[derive(Debug, Clone)]
@@ -92,6 +150,8 @@ pub struct SearchTemplate {
     pub text: String,
     /// The tests, in the order of their places.
     pub tests: Vec<Match>,
+    /// Notes for the user on words that may mean something else.
+    pub notes: Vec<String>,
 }
 
 /// A test whose text is this and a number is the place of a test in a template.
@@ -100,12 +160,13 @@ const PLACE: &str = "\u{1}test";
 impl SearchTemplate {
     /// Parses a search. Its template is the search itself if its text contains the beginning of a place, or if the template
     /// would be too long.
-    pub fn of(text: &str) -> Result<Self, Problem> {
-        let mut parser = parser(text)?;
-        parser.parse()?;
+    pub fn of(text: &str, now: DateTime<Utc>) -> Result<Self, Problem> {
+        let mut parser = parser(text, now)?;
+        let parsed = parser.parse()?;
         let mut template = Self {
             text: String::with_capacity(text.len()),
             tests: Vec::with_capacity(parser.tests.len()),
+            notes: parsed.notes,
         };
         let mut from = 0;
         for (at, test) in parser.tests {
@@ -123,6 +184,7 @@ impl SearchTemplate {
             template = Self {
                 text: text.to_owned(),
                 tests: Vec::new(),
+                ..template
             };
         }
         Ok(template)
@@ -139,12 +201,18 @@ impl Match {
     }
 }
 
-/// Parses a search.
-pub fn parse(text: &str) -> Result<SearchExpr, Problem> {
-    parser(text)?.parse()
+/// The time that a text says, in microseconds since 1970: one relative to `now`, such as `now-1h`, or a time by itself. Of
+/// a time that is rounded, such as `now/d`, the begin.
+pub fn time(text: &str, now: DateTime<Utc>) -> Option<i64> {
+    relative_time::parse(text, now).map(|span| span.first)
 }
 
-fn parser(text: &str) -> Result<Parser<'_>, Problem> {
+/// Parses a search, at this time.
+pub fn parse(text: &str, now: DateTime<Utc>) -> Result<ParsedSearch, Problem> {
+    parser(text, now)?.parse()
+}
+
+fn parser(text: &str, now: DateTime<Utc>) -> Result<Parser<'_>, Problem> {
     if text.len() > SEARCH_BYTES_MAX {
         return Err(Problem::new(
             Code::TooComplex,
@@ -152,7 +220,7 @@ fn parser(text: &str) -> Result<Parser<'_>, Problem> {
         )
         .hint(format!("the limit is {SEARCH_BYTES_MAX} bytes")));
     }
-    Ok(Parser::new(text))
+    Ok(Parser::new(text, now))
 }
 
 #[cfg(test)]

@@ -91,6 +91,85 @@ pub fn contains_phrase(text: &str, phrase: &[String]) -> bool {
     false
 }
 
+/// A phrase whose tokens may be apart.
+#[derive(Debug, Clone)]
+pub struct NearPhrase {
+    /// Its tokens, each once.
+    pub tokens: Vec<String>,
+    /// The token at each place, as an index of `tokens`.
+    places: Vec<usize>,
+    slop: u32,
+}
+
+impl NearPhrase {
+    /// The tokens of a text, which may be moved over `slop` places in all until they are adjacent and in this order.
+    pub fn new(text: &str, slop: u32) -> Self {
+        let (mut distinct, mut places) = (Vec::<String>::new(), Vec::new());
+        for token in tokens(text).map(Cow::into_owned) {
+            let known = distinct.iter().position(|known| *known == token);
+            places.push(known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(token);
+            }
+        }
+        Self {
+            tokens: distinct,
+            places,
+            slop,
+        }
+    }
+
+    /// Whether a text has the phrase.
+    pub fn is_in(&self, text: &str) -> bool {
+        if !self.tokens.iter().all(|token| may_contain(text, token)) {
+            return false;
+        }
+        let mut positions = vec![Vec::new(); self.tokens.len()];
+        for (position, written) in (0..).zip(tokens(text)) {
+            if let Some(token) = self.tokens.iter().position(|token| *token == written) {
+                positions[token].push(position);
+            }
+        }
+        self.is_at(&positions)
+    }
+
+    /// Whether the phrase is where its tokens are: `positions` has the places of each of [`Self::tokens`], ascending.
+    ///
+    /// From its place in the phrase to one in the text, a token has a shift. All shifts must lie within `slop`.
+    pub fn is_at(&self, positions: &[Vec<u32>]) -> bool {
+        // The shifts of the rarest token say where the others can be.
+        let rarest = (0..self.places.len()).min_by_key(|place| positions[self.places[*place]].len());
+        let Some(rarest) = rarest else { return false };
+        let (place, slop) = (rarest as i64, i64::from(self.slop));
+        let (mut taken, mut next) = (Vec::with_capacity(self.places.len()), i64::MIN);
+        for position in &positions[self.places[rarest]] {
+            let shift = i64::from(*position) - place;
+            let from = next.max(shift - slop);
+            if (from..=shift).any(|least| self.is_within(least, positions, &mut taken)) {
+                return true;
+            }
+            next = shift + 1;
+        }
+        false
+    }
+
+    /// Whether each token has a shift from `least` to `least + slop`. A token that comes twice needs two positions.
+    fn is_within(&self, least: i64, positions: &[Vec<u32>], taken: &mut Vec<u32>) -> bool {
+        taken.clear();
+        for (place, token) in (0..).zip(&self.places) {
+            let before = self.places.iter().zip(&*taken).rev().find(|(other, _)| *other == token);
+            let from = before.map_or(0, |(_, taken)| i64::from(*taken) + 1).max(least + place);
+            let positions = &positions[*token];
+            let at = positions.partition_point(|position| i64::from(*position) < from);
+            match positions.get(at) {
+                Some(position) if i64::from(*position) <= least + place + i64::from(self.slop) => taken.push(*position),
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
 fn begins_with(mut tokens: Tokens<'_>, phrase: &[String]) -> bool {
     phrase
         .iter()

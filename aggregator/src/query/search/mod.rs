@@ -6,10 +6,11 @@ mod statement;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+use chrono::{DateTime, Utc};
 use plan::{
     Path,
-    search::SearchTemplate,
-    value::{time_of_int, time_of_text},
+    search::{self, SearchTemplate},
+    value::time_of_int,
 };
 use proto::{Catalog, Code, CollectionName, Problem};
 
@@ -60,7 +61,8 @@ pub(super) async fn run(
     started: Instant,
 ) -> Result<SearchAnswer, Problem> {
     let limit = page_limit(request)?;
-    let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request)?);
+    let now = Utc::now();
+    let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request, now)?);
     let catalog = engine.catalog();
     let collection = match sql::view_version(&request.collection, &catalog)? {
         Some(_) => None,
@@ -71,7 +73,7 @@ pub(super) async fn run(
         context,
         catalog: &catalog,
         request,
-        template: SearchTemplate::of(&request.query)?,
+        template: SearchTemplate::of(&request.query, now)?,
         sort,
         time_range,
         limit,
@@ -82,6 +84,7 @@ pub(super) async fn run(
     };
     // Its author has not seen the statement of the search.
     let (read_views, page) = page.map_err(|problem| Problem { at: None, ..problem })?;
+    search.template.notes.iter().for_each(|note| context.report.warn(note));
     Ok(SearchAnswer {
         hits: page.hits,
         total: page.total,
@@ -160,26 +163,28 @@ struct TimeRange {
 }
 
 impl TimeRange {
-    fn parse(request: &SearchQuery) -> Result<Self, Problem> {
+    fn parse(request: &SearchQuery, now: DateTime<Utc>) -> Result<Self, Problem> {
+        let time = |text: &Option<String>| text.as_deref().map(|text| parse_time(text, now)).transpose();
         Ok(Self {
-            from: request.from.as_deref().map(parse_time).transpose()?,
-            to: request.to.as_deref().map(parse_time).transpose()?,
+            from: time(&request.from)?,
+            to: time(&request.to)?,
         })
     }
 }
 
-/// Parses a time to microseconds since 1970: one that statements and documents may contain, or a number of seconds,
-/// milli-, micro- or nanoseconds, depending on its size.
-fn parse_time(text: &str) -> Result<i64, Problem> {
+/// Parses a time to microseconds since 1970: one that statements and documents may contain, one relative to now, or a
+/// number of seconds, milli-, micro- or nanoseconds, depending on its size.
+fn parse_time(text: &str, now: DateTime<Utc>) -> Result<i64, Problem> {
     let text = text.trim();
     text.parse()
         .ok()
         .and_then(time_of_int)
-        .or_else(|| time_of_text(text))
+        .or_else(|| search::time(text, now))
         .ok_or_else(|| {
             let excerpt: String = text.chars().take(100).collect();
-            Problem::new(Code::BadRequest, format!("{excerpt:?} is not a time"))
-                .hint("write 2026-01-31T10:00:00Z, 2026-01-31, or a number of seconds or milliseconds since 1970")
+            Problem::new(Code::BadRequest, format!("{excerpt:?} is not a time")).hint(
+                "write 2026-01-31T10:00:00Z, 2026-01-31, now-1h, or a number of seconds or milliseconds since 1970",
+            )
         })
 }
 
@@ -189,6 +194,7 @@ mod tests {
 
     #[test]
     fn times_can_be_written_in_several_formats() {
+        let now = DateTime::from_timestamp_micros(1_769_853_600_000_000).expect("a time");
         for text in [
             "2026-01-31T10:00:00Z",
             "2026-01-31T11:00:00+01:00",
@@ -198,12 +204,18 @@ mod tests {
             "1769853600000",
             "1769853600000000",
             "1769853600000000000",
+            "now",
+            "now/d+10h",
         ] {
-            assert_eq!(parse_time(text), Ok(1_769_853_600_000_000), "{text}");
+            assert_eq!(parse_time(text, now), Ok(1_769_853_600_000_000), "{text}");
         }
-        assert_eq!(parse_time("2026-01-31"), Ok(1_769_817_600_000_000));
+        assert_eq!(parse_time("2026-01-31", now), Ok(1_769_817_600_000_000));
         for text in ["", "yesterday", "2026-13-01", "1e9"] {
-            assert_eq!(parse_time(text).map_err(|p| p.code), Err(Code::BadRequest), "{text}");
+            assert_eq!(
+                parse_time(text, now).map_err(|p| p.code),
+                Err(Code::BadRequest),
+                "{text}"
+            );
         }
     }
 }

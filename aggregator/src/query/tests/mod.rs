@@ -9,6 +9,7 @@ mod limits;
 mod plan_cache;
 mod pushdown;
 mod search;
+mod search_grammar;
 mod search_support;
 mod statements;
 mod view_search;
@@ -133,6 +134,7 @@ fn resolved(sql: &str, tables: &[&[&str]]) -> ResolvedQuery {
         query,
         tables: tables.iter().enumerate().map(table).collect(),
         definitions_hash: 0,
+        is_relative: false,
         warnings: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::{
     rc::Rc,
 };
 
+use chrono::{DateTime, Utc};
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use plan::Column;
 use proto::{
@@ -49,6 +50,10 @@ pub(in crate::sql) struct Resolver<'c> {
     pub(super) names: HashMap<CollectionName, Rc<CollectionNames<'c>>>,
     /// Versions of definitions being expanded, outermost first.
     pub(super) expanding: Vec<(DefinitionId, u32)>,
+    /// What relative times in searches are relative to.
+    pub now: DateTime<Utc>,
+    /// Whether a search has such a time.
+    pub is_relative: bool,
     /// Versions of definitions that were expanded.
     expanded: BTreeSet<(DefinitionId, u32)>,
     /// Definitions used directly by the one that is expanded first.
@@ -104,6 +109,8 @@ impl<'c> Resolver<'c> {
             warnings: Vec::new(),
             names: HashMap::new(),
             expanding: Vec::new(),
+            now: Utc::now(),
+            is_relative: false,
             expanded: BTreeSet::new(),
             uses: BTreeSet::new(),
             reads: BTreeSet::new(),
@@ -128,6 +135,7 @@ impl<'c> Resolver<'c> {
         ResolvedQuery {
             query: Box::new(query),
             definitions_hash: self.definitions_hash(),
+            is_relative: self.is_relative,
             tables: self.tables,
             warnings: self.warnings,
         }

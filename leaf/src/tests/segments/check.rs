@@ -440,7 +440,36 @@ fn random_matches(dice: &mut Dice) -> Vec<Match> {
             from: bound(dice, &made_up::WORDS),
             to: None,
         });
+        let (one, other) = (*dice.pick(&made_up::WORDS), *dice.pick(&made_up::WORDS));
+        let texts = [format!("{one} {other}"), format!("long {one} {other}"), format!("{one} {other} long")];
+        matches.push(Match::Near {
+            text: dice.pick(&texts).clone(),
+            slop: 1 + dice.below(4) as u32,
+        });
+        if let Some(token) = plan::token::tokens(one).next() {
+            matches.push(Match::Fuzzy {
+                token: token.into_owned(),
+                changes: 1 + dice.below(2) as u8,
+            });
+        }
+        let wildcard = |c: char| match dice.below(4) {
+            0 => '?',
+            1 => '*',
+            _ => c,
+        };
+        matches.push(Match::Wildcard(one.to_lowercase().chars().map(wildcard).collect()));
+        let pattern = ["d.*", ".*full", "[a-z]+", r"\d\S*", ".*[^ -~].*", "i.*|.*e"];
+        matches.push(Match::Regex(dice.pick(&pattern).to_string()));
+        let mut time = || (!dice.one_in(4)).then(|| (dice.below(200) as i64 - 100) * 1_000_000);
+        matches.push(Match::Times {
+            from: time(),
+            to: time(),
+        });
     }
+    let day = plan::value::time_of_text("2026-01-31");
+    matches.push(Match::Times { from: day, to: day });
+    matches.push(Match::Network("10.1.0.0/16".into()));
+    matches.push(Match::Network("::/0".into()));
     matches.push(Match::Words("true".into()));
     matches
 }

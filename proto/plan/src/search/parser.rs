@@ -2,38 +2,95 @@
 
 use std::{net::IpAddr, ops::Range};
 
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use proto::{Code, Problem};
 
-use super::{CLAUSES_MAX, Match, RangeBound, SEARCH_DEPTH_MAX, SearchExpr};
-use crate::{path::Path, token};
+use super::{
+    CLAUSES_MAX, FUZZY_CHARS_MAX, Match, NEAR_TOKENS_MAX, PATTERN_BYTES_MAX, PATTERN_STATES_MAX, PATTERNS_MAX,
+    ParsedSearch, RangeBound,
+    SEARCH_DEPTH_MAX, SearchExpr,
+    relative_time::{self, TimeSpan},
+};
+use crate::{matcher, path::Path, regex_states::states, token};
 
 /// The name before a path that must have a value.
 const EXISTS: &str = "_exists_";
+/// Notes of one search.
+const NOTES_MAX: usize = 5;
+/// Places by which the tokens of a phrase may be apart.
+const SLOP_MAX: u32 = 1_000;
+/// Changes that make a token similar. More would find most short tokens.
+const CHANGES_MAX: u8 = 2;
 
 /// A recursive-descent parser. Every step consumes some text, so it terminates.
 pub(super) struct Parser<'a> {
     text: &'a str,
     at: usize,
     clauses: usize,
+    patterns: usize,
+    /// The states of all patterns.
+    states: u64,
     depth: usize,
+    /// What relative times are relative to.
+    now: DateTime<Utc>,
+    is_relative: bool,
+    notes: Vec<String>,
     /// The tests of the clauses, in their order, and where each is in the text.
     pub(super) tests: Vec<(Range<usize>, Match)>,
 }
 
+/// A word that is not quoted.
+struct BareWord {
+    /// Without the backslashes before characters that mean themselves, and without wildcards.
+    text: String,
+    /// With wildcards, and a backslash before what is not one.
+    pattern: String,
+    has_wildcard: bool,
+}
+
+impl BareWord {
+    fn push(&mut self, literal: char) {
+        self.text.push(literal);
+        if matches!(literal, '*' | '?' | '\\') {
+            self.pattern.push('\\');
+        }
+        self.pattern.push(literal);
+    }
+
+    /// Whether it is `*`.
+    fn is_star(&self) -> bool {
+        self.pattern == "*"
+    }
+}
+
 impl<'a> Parser<'a> {
     /// A parser at the beginning of a text.
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str, now: DateTime<Utc>) -> Self {
         Self {
             text,
             at: 0,
             clauses: 0,
+            patterns: 0,
+            states: 0,
             depth: 0,
+            now,
+            is_relative: false,
+            notes: Vec::new(),
             tests: Vec::new(),
         }
     }
 
     /// Parses the whole text.
-    pub(super) fn parse(&mut self) -> Result<SearchExpr, Problem> {
+    pub(super) fn parse(&mut self) -> Result<ParsedSearch, Problem> {
+        Ok(ParsedSearch {
+            expr: self.whole()?,
+            notes: std::mem::take(&mut self.notes),
+            is_relative: self.is_relative,
+        })
+    }
+
+    fn whole(&mut self) -> Result<SearchExpr, Problem> {
         self.skip_space();
         if self.rest().is_empty() {
             return Ok(SearchExpr::All);
@@ -174,6 +231,7 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(opened, "a parenthesis is not closed", "close it, or put it in quotes"));
         }
         self.at += 1;
+        self.weight()?;
         self.skip_space();
         Ok(query)
     }
@@ -189,6 +247,7 @@ impl<'a> Parser<'a> {
         }
         if self.rest().starts_with("*:*") {
             self.at += "*:*".len();
+            self.weight()?;
             self.check_value_end()?;
             self.skip_space();
             return Ok(SearchExpr::All);
@@ -204,19 +263,25 @@ impl<'a> Parser<'a> {
         let started = self.at;
         self.check_value_start()?;
         let is_quoted = self.rest().starts_with('"');
-        let matches = self.value()?;
+        let mut matches = self.value()?;
+        if self.rest().starts_with('~') {
+            matches = matches
+                .map(|matches| self.approximate(matches, is_quoted))
+                .transpose()?;
+        }
+        self.weight()?;
         self.check_value_end()?;
-        if let (Some(name), Some(Match::Words(text)), false) = (&name, &matches, is_quoted) {
-            self.refuse_network(started, name, text)?;
-            if text != "now" {
-                self.refuse_relative_time(started, text)?;
+        if let (Some(Match::Words(text)), false) = (&matches, is_quoted) {
+            match name {
+                Some(_) => matches = Some(self.at_path(started, text)?),
+                None => self.note(text),
             }
         }
         let ended = self.at;
         self.skip_space();
         match (name, matches) {
             (None, Some(Match::Exists)) => Ok(SearchExpr::All),
-            (None, Some(Match::Range { .. })) => {
+            (None, Some(Match::Range { .. } | Match::Times { .. })) => {
                 Err(self.error_at(started, "a range needs a path", "write path:[1 TO 9] or path:>3"))
             }
             (name, Some(matches)) => {
@@ -234,9 +299,10 @@ impl<'a> Parser<'a> {
     /// The path after `_exists_:`.
     fn existing(&mut self) -> Result<SearchExpr, Problem> {
         let started = self.at;
-        let (path, _) = self.bare(&[])?;
+        let word = self.bare(&[]);
         self.skip_space();
-        if path.is_empty() || Path::parse(&path).is_err() {
+        let path = word.text;
+        if path.is_empty() || word.has_wildcard || Path::parse(&path).is_err() {
             return Err(self.error_at(
                 started,
                 "a path is missing here",
@@ -261,9 +327,9 @@ impl<'a> Parser<'a> {
 
     fn check_value_end(&self) -> Result<(), Problem> {
         match self.rest().chars().next() {
-            Some('~' | '^') => Err(self.error(
-                "fuzzy matching (~) and boosting (^) are not supported",
-                "remove ~ and ^",
+            Some(sign @ ('~' | '^')) => Err(self.error(
+                &format!("unexpected {sign}"),
+                "write word~1, \"a phrase\"~2 or word^2; put literal text in quotes",
             )),
             Some(c) if !c.is_whitespace() && !matches!(c, '(' | ')') => {
                 Err(self.error("a space is missing here", "put literal text in quotes"))
@@ -300,6 +366,7 @@ impl<'a> Parser<'a> {
             Some('"') => self.quoted().map(|text| Some(Match::Words(text)).filter(has_token)),
             Some('[' | '{') => self.range().map(Some),
             Some('<' | '>') => self.comparison(),
+            Some('/') if let Some(end) = self.regex_end() => self.regex(end).map(Some),
             Some(_) => self.word(),
         }
     }
@@ -325,81 +392,284 @@ impl<'a> Parser<'a> {
         ))
     }
 
-    /// An unquoted word up to white space or a parenthesis, and whether a `*` ended it.
-    fn bare(&mut self, stops: &[char]) -> Result<(String, bool), Problem> {
-        let (mut text, mut star, started) = (String::new(), false, self.at);
+    /// An unquoted word up to white space, a parenthesis or a suffix.
+    fn bare(&mut self, stops: &[char]) -> BareWord {
+        let mut word = BareWord {
+            text: String::new(),
+            pattern: String::new(),
+            has_wildcard: false,
+        };
         let rest = self.rest();
         let mut chars = rest.char_indices();
-        let mut end = rest.len();
+        let (mut end, mut is_url) = (rest.len(), false);
         while let Some((i, c)) = chars.next() {
-            if star && !(c.is_whitespace() || matches!(c, '(' | ')') || stops.contains(&c)) {
-                return Err(self.error_at(
-                    started,
-                    "* is only allowed at the end of a word",
-                    "disk* matches a prefix; for other patterns use LIKE or regular expressions in SQL",
-                ));
-            }
             match c {
                 c if c.is_whitespace() || matches!(c, '(' | ')' | '"') || stops.contains(&c) => {
                     end = i;
                     break;
                 }
-                '\\' => text.extend(chars.next().map(|(_, c)| c)),
-                '?' | '~' | '^' if !text.contains("//") && stops.is_empty() => {
-                    let hint = "wildcards, fuzzy matching and boosting are not supported; disk* matches a prefix; \
-                                put literal text in quotes";
-                    return Err(self.error_at(started + i, &format!("{c} is not supported in a word"), hint));
+                '~' | '^' if i > 0 && !is_url && stops.is_empty() => {
+                    end = i;
+                    break;
                 }
-                '*' => star = true,
-                c => text.push(c),
+                '\\' => {
+                    if let Some((_, literal)) = chars.next() {
+                        word.push(literal);
+                    }
+                }
+                '*' | '?' if !(is_url && c == '?') && (c == '*' || stops.is_empty()) => {
+                    word.pattern.push(c);
+                    word.has_wildcard = true;
+                }
+                c => {
+                    is_url |= c == '/' && word.text.ends_with('/');
+                    word.push(c);
+                }
             }
         }
         self.at += end;
-        Ok((text, star))
+        word
     }
 
     fn word(&mut self) -> Result<Option<Match>, Problem> {
         let started = self.at;
-        match self.bare(&[])? {
-            (text, true) if text.is_empty() => Ok(Some(Match::Exists)),
-            (text, true) if text.chars().all(token::is_token_char) => {
-                Ok(Some(Match::Prefix(token::lower(&text).into_owned())))
+        let word = self.bare(&[]);
+        if word.is_star() {
+            return Ok(Some(Match::Exists));
+        }
+        let is_prefix = word.has_wildcard
+            && word.pattern.strip_suffix('*') == Some(word.text.as_str())
+            && word.text.chars().all(token::is_token_char);
+        Ok(match word.has_wildcard {
+            false => Some(Match::Words(word.text)).filter(has_token),
+            true if is_prefix => Some(Match::Prefix(token::lower(&word.text).into_owned())),
+            true => {
+                // Each character is one state, and each wildcard another.
+                self.count_pattern(word.pattern.len() as u64)?;
+                if word.pattern.len() > PATTERN_BYTES_MAX || !matcher::is_wildcard(&word.pattern) {
+                    let detail = format!("the pattern is too large; the limit is {PATTERN_BYTES_MAX} bytes");
+                    return Err(self.error_at(started, &detail, "shorten it, or search for several"));
+                }
+                Some(Match::Wildcard(word.pattern))
             }
-            (text, true) => {
-                let detail = format!("{text}* is more than one word");
-                Err(self.error_at(
-                    started,
-                    &detail,
-                    "a prefix consists of letters and digits; separate the words before it with spaces",
-                ))
+        })
+    }
+
+    /// Counts a pattern, which takes memory when it is compiled, and the states that it may be in, each of which takes time
+    /// for each character that it reads.
+    fn count_pattern(&mut self, states: u64) -> Result<(), Problem> {
+        (self.patterns, self.states) = (self.patterns + 1, self.states.saturating_add(states));
+        let detail = if self.patterns > PATTERNS_MAX {
+            format!("the search has more than {PATTERNS_MAX} wildcards, regular expressions and words with ~")
+        } else if self.states > PATTERN_STATES_MAX {
+            let states = self.states;
+            format!("the patterns of the search have {states} states; the limit is {PATTERN_STATES_MAX}")
+        } else {
+            return Ok(());
+        };
+        Err(Problem::new(Code::TooComplex, detail).hint("shorten it, or split it into several searches"))
+    }
+
+    /// Where the regular expression that begins here ends, if one does: `/api/v1` and `/wp-admin/` are words.
+    fn regex_end(&self) -> Option<usize> {
+        let rest = self.rest();
+        let mut chars = rest.char_indices().skip(1);
+        while let Some((i, c)) = chars.next() {
+            match c {
+                '\\' => drop(chars.next()),
+                '/' => {
+                    let after = rest[i + 1..].chars().next();
+                    let ends = after.is_none_or(|c| c.is_whitespace() || matches!(c, ')' | '^' | '~'));
+                    let is_regex = rest[1..i].contains(['*', '+', '?', '[', '(', '{', '|', '\\', '^', '$']);
+                    return Some(i).filter(|_| ends && is_regex);
+                }
+                _ => {}
             }
-            (text, false) => Ok(Some(Match::Words(text)).filter(has_token)),
+        }
+        None
+    }
+
+    fn regex(&mut self, end: usize) -> Result<Match, Problem> {
+        let (started, rest) = (self.at, self.rest());
+        let pattern = rest[1..end].replace("\\/", "/");
+        self.at += end + 1;
+        self.count_pattern(states(&pattern))?;
+        if pattern.len() > PATTERN_BYTES_MAX {
+            let detail = format!("the regular expression has more than {PATTERN_BYTES_MAX} bytes");
+            return Err(self.error_at(started, &detail, "shorten it, or search for several"));
+        }
+        match matcher::regex(&pattern) {
+            Ok(_) => Ok(Match::Regex(pattern)),
+            Err(reason) => Err(self.error_at(
+                started,
+                &format!("this is not a regular expression: {reason}"),
+                "write \\ before a character that means itself; put literal text in quotes",
+            )),
         }
     }
 
-    /// A relative time would be compared as a text.
-    fn refuse_relative_time(&self, at: usize, text: &str) -> Result<(), Problem> {
-        if !is_relative_time(text) {
-            return Ok(());
+    /// What is similar to a word, or near each other as a phrase: reads `~`, `~1`.
+    fn approximate(&mut self, matches: Match, is_quoted: bool) -> Result<Match, Problem> {
+        let started = self.at;
+        self.at += 1;
+        let number = self.number();
+        let Match::Words(text) = matches else {
+            return Err(self.error_at(started, "~ needs a word or a phrase", "write disk~1 or \"disk full\"~2"));
+        };
+        let tokens: Vec<String> = token::tokens(&text).map(|token| token.into_owned()).collect();
+        if is_quoted {
+            let slop = number.parse::<u32>().ok().filter(|slop| *slop <= SLOP_MAX);
+            let slop = slop.ok_or_else(|| {
+                let detail = format!("after a phrase, ~ needs a number of places up to {SLOP_MAX}");
+                self.error_at(started, &detail, "write \"disk full\"~2")
+            })?;
+            if tokens.len() > NEAR_TOKENS_MAX {
+                let detail = format!("a phrase with ~ has at most {NEAR_TOKENS_MAX} words");
+                return Err(self.error_at(started, &detail, "remove the ~, or search for fewer words"));
+            }
+            return Ok(match slop {
+                0 => Match::Words(text),
+                slop => Match::Near { text, slop },
+            });
         }
-        Err(self.error_at(
-            at,
-            &format!("relative times such as {text} are not supported in a search"),
-            "write the time itself, for example [\"2026-01-31T08:00:00Z\" TO *]; SQL has now() - INTERVAL '1 hour'; put \
-             the text in quotes to search for it",
-        ))
+        let [token] = tokens.as_slice() else {
+            let detail = format!("{text}~ is more than one word");
+            return Err(self.error_at(started, &detail, "put a phrase in quotes, or write ~ behind each word"));
+        };
+        let changes = match (number.is_empty(), token.chars().count()) {
+            (true, 0..=2) => Some(0),
+            (true, 3..=5) => Some(1),
+            (true, _) => Some(2),
+            (false, _) => number.parse().ok().filter(|changes| *changes <= CHANGES_MAX),
+        };
+        match changes {
+            Some(0) => Ok(Match::Words(text)),
+            Some(_) if token.chars().count() > FUZZY_CHARS_MAX => {
+                let detail = format!("a word with ~ has at most {FUZZY_CHARS_MAX} letters and digits");
+                Err(self.error_at(started, &detail, "remove the ~, or search for a prefix"))
+            }
+            Some(changes) => self.count_pattern(0).map(|()| Match::Fuzzy {
+                token: token.clone(),
+                changes,
+            }),
+            None => Err(self.error_at(
+                started,
+                &format!("~ takes a number of changes up to {CHANGES_MAX}"),
+                "write disk~1",
+            )),
+        }
     }
 
-    /// A network would be looked up as words.
-    fn refuse_network(&self, at: usize, name: &str, text: &str) -> Result<(), Problem> {
-        if !is_network(text) {
+    /// Reads the weight behind a part: `^2`. It counts only when hits are sorted by their score.
+    fn weight(&mut self) -> Result<(), Problem> {
+        if !self.rest().starts_with('^') {
             return Ok(());
         }
-        Err(self.error_at(
-            at,
-            &format!("{name}:{text}: networks of IP addresses are not supported"),
-            "write a range of texts or a prefix in SQL, for example LIKE '10.0.%'; put the text in quotes to search for it",
-        ))
+        let started = self.at;
+        self.at += 1;
+        match self.number().parse::<f32>() {
+            Ok(weight) if weight.is_finite() => Ok(()),
+            _ => Err(self.error_at(started, "^ needs a number", "write word^2; put literal text in quotes")),
+        }
+    }
+
+    /// Reads digits with a decimal point.
+    fn number(&mut self) -> &'a str {
+        let rest = self.rest();
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
+    /// What a word at a path means: a relative time, a network, or a word.
+    fn at_path(&mut self, started: usize, text: &str) -> Result<Match, Problem> {
+        if text != "now" && relative_time::is_relative(text) {
+            let span = self.time(started, text)?;
+            return Ok(Match::Times {
+                from: Some(span.first),
+                to: Some(span.last),
+            });
+        }
+        if !is_like_network(text) {
+            return Ok(Match::Words(text.to_owned()));
+        }
+        match text.parse::<IpNet>() {
+            Ok(_) => Ok(Match::Network(text.to_owned())),
+            Err(_) => Err(self.error_at(
+                started,
+                &format!("{text} is not a network"),
+                "write 10.0.0.0/8 or 2001:db8::/32; put literal text in quotes",
+            )),
+        }
+    }
+
+    /// Notes a word that may have meant something else.
+    fn note(&mut self, text: &str) {
+        let mut tokens = token::tokens(text);
+        let is_in_slashes = text.len() > 2 && text.starts_with('/') && text[1..].find('/') == Some(text.len() - 2);
+        let note = match (text, tokens.next(), tokens.next()) {
+            _ if is_in_slashes && text.contains('.') => {
+                format!("`{text}` is searched as words; a regular expression has one of * + ? [ ( {{ | \\")
+            }
+            ("and" | "or" | "not", ..) => format!(
+                "`{text}` is searched as a word; write {} to combine conditions",
+                text.to_uppercase()
+            ),
+            (_, Some(token), None) if text.contains(['+', '#']) => {
+                format!("`{text}` is searched as the word `{token}`: symbols are not part of words")
+            }
+            _ => return,
+        };
+        if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// The time that a bound says.
+    fn time(&mut self, at: usize, text: &str) -> Result<TimeSpan, Problem> {
+        self.is_relative = true;
+        relative_time::parse(text, self.now).ok_or_else(|| {
+            self.error_at(
+                at,
+                &format!("{text} is not a time"),
+                "write now, now-1h, now-1d/d, 2026-01-31 or \"2026-01-31T08:00:00Z\"",
+            )
+        })
+    }
+
+    /// A range between two bounds, which are times if one of them is relative. Each bound has its place in the text.
+    fn between(&mut self, from: Option<Bound>, to: Option<Bound>) -> Result<Match, Problem> {
+        let is_relative = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.is_relative);
+        if !is_relative(&from) && !is_relative(&to) {
+            let limit = |bound: Option<Bound>| bound.map(|bound| bound.limit);
+            return Ok(Match::Range {
+                from: limit(from),
+                to: limit(to),
+            });
+        }
+        let mut span = |bound: Option<Bound>| -> Result<Option<(TimeSpan, bool)>, Problem> {
+            let Some(bound) = bound else { return Ok(None) };
+            Ok(Some((self.time(bound.at, &bound.limit.value)?, bound.limit.inclusive)))
+        };
+        let (from, to) = (span(from)?, span(to)?);
+        Ok(Match::Times {
+            from: from.map(|(span, inclusive)| {
+                if inclusive {
+                    span.first
+                } else {
+                    span.last.saturating_add(1)
+                }
+            }),
+            to: to.map(|(span, inclusive)| {
+                if inclusive {
+                    span.last
+                } else {
+                    span.first.saturating_sub(1)
+                }
+            }),
+        })
     }
 
     fn comparison(&mut self) -> Result<Option<Match>, Problem> {
@@ -408,12 +678,15 @@ impl<'a> Parser<'a> {
         self.at += 1;
         let inclusive = self.rest().starts_with('=');
         self.at += usize::from(inclusive);
-        let value = match self.rest().starts_with('"') {
-            true => self.quoted()?,
+        let at = self.at;
+        let (value, is_quoted) = match self.rest().starts_with('"') {
+            true => (self.quoted()?, true),
             false => {
-                let (value, _) = self.bare(&[])?;
-                self.refuse_relative_time(started, &value)?;
-                value
+                let word = self.bare(&[]);
+                if word.has_wildcard {
+                    return Err(self.error_at(at, "a comparison has no wildcards", "put literal text in quotes"));
+                }
+                (word.text, false)
             }
         };
         if value.is_empty() {
@@ -423,12 +696,17 @@ impl<'a> Parser<'a> {
                 "write path:>3, without a space",
             ));
         }
-        let limit = Some(RangeBound { value, inclusive });
-        Ok(Some(if below {
-            Match::Range { from: None, to: limit }
+        let bound = Some(Bound {
+            at,
+            is_relative: !is_quoted && relative_time::is_relative(&value),
+            limit: RangeBound { value, inclusive },
+        });
+        let matches = if below {
+            self.between(None, bound)
         } else {
-            Match::Range { from: limit, to: None }
-        }))
+            self.between(bound, None)
+        };
+        matches.map(Some)
     }
 
     /// `[1 TO 9]`; `{` and `}` exclude the bound itself; `*` leaves a side unbounded.
@@ -448,59 +726,55 @@ impl<'a> Parser<'a> {
             _ => return Err(self.error_at(opened, "a range is not closed", hint)),
         };
         self.at += 1;
-        let limit = |value: Option<String>, inclusive| value.map(|value| RangeBound { value, inclusive });
-        Ok(Match::Range {
-            from: limit(from, from_inclusive),
-            to: limit(to, to_inclusive),
-        })
+        let limit = |bound: Option<Bound>, inclusive| {
+            bound.map(|mut bound| {
+                bound.limit.inclusive = inclusive;
+                bound
+            })
+        };
+        self.between(limit(from, from_inclusive), limit(to, to_inclusive))
     }
 
-    fn bound(&mut self) -> Result<Option<String>, Problem> {
+    fn bound(&mut self) -> Result<Option<Bound>, Problem> {
         self.skip_space();
-        let started = self.at;
-        let bound = match self.rest().starts_with('"') {
-            true => Some(self.quoted()?),
-            false => match self.bare(&[']', '}'])? {
-                (text, true) if text.is_empty() => None,
-                (text, false) if !text.is_empty() => {
-                    self.refuse_relative_time(started, &text)?;
-                    Some(text)
-                }
-                _ => {
-                    return Err(self.error(
-                        "a bound of the range is missing",
-                        "write path:[1 TO 9]; * leaves a side unbounded",
-                    ));
-                }
-            },
+        let at = self.at;
+        let (value, is_relative) = if self.rest().starts_with('"') {
+            (self.quoted()?, false)
+        } else {
+            let word = self.bare(&[']', '}']);
+            if word.is_star() {
+                self.skip_space();
+                return Ok(None);
+            }
+            if word.text.is_empty() || word.has_wildcard {
+                return Err(self.error(
+                    "a bound of the range is missing",
+                    "write path:[1 TO 9]; * leaves a side unbounded",
+                ));
+            }
+            let is_relative = relative_time::is_relative(&word.text);
+            (word.text, is_relative)
         };
         self.skip_space();
-        Ok(bound)
+        let limit = RangeBound { value, inclusive: true };
+        Ok(Some(Bound { at, is_relative, limit }))
     }
 }
 
-/// Whether a text is a time relative to another one, as other systems write it: `now`, `now-1h/d`, `2026-01-31||/M`.
-fn is_relative_time(text: &str) -> bool {
-    let steps = match (text.strip_prefix("now"), text.split_once("||")) {
-        (Some(steps), _) => steps,
-        (None, Some((_, steps))) => steps,
-        (None, None) => return false,
-    };
-    let (mut rest, mut steps_seen) = (steps, 0);
-    while let Some(step) = rest.strip_prefix(['+', '-', '/']) {
-        let unit = step.trim_start_matches(|c: char| c.is_ascii_digit());
-        let Some(after) = unit.strip_prefix(['y', 'M', 'w', 'd', 'h', 'H', 'm', 's']) else {
-            return false;
-        };
-        (rest, steps_seen) = (after, steps_seen + 1);
-    }
-    rest.is_empty() && (steps_seen > 0 || text == "now")
+/// A bound of a range, and where it is in the text.
+struct Bound {
+    at: usize,
+    /// Whether it is a relative time.
+    is_relative: bool,
+    limit: RangeBound,
 }
 
-/// Whether a text is a network of IP addresses: `10.0.0.0/16`, `2001:db8::/32`.
-fn is_network(text: &str) -> bool {
+/// Whether a text is an IP address with a number of bits, perhaps too many.
+fn is_like_network(text: &str) -> bool {
     text.split_once('/').is_some_and(|(address, bits)| {
-        address.parse::<IpAddr>().is_ok() && bits.len() <= 3 && bits.parse::<u8>().is_ok_and(|bits| bits <= 128)
+        address.parse::<IpAddr>().is_ok()
+            && (1..=3).contains(&bits.len())
+            && bits.bytes().all(|bit| bit.is_ascii_digit())
     })
 }
 

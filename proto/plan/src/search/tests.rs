@@ -15,6 +15,18 @@ fn spelled(query: &SearchExpr) -> String {
             match matches {
                 Match::Words(text) => format!("{name}{text:?}"),
                 Match::Prefix(text) => format!("{name}{text}.."),
+                Match::Near { text, slop } => format!("{name}{text:?}~{slop}"),
+                Match::Wildcard(pattern) => format!("{name}?{pattern}?"),
+                Match::Regex(pattern) => format!("{name}/{pattern}/"),
+                Match::Fuzzy { token, changes } => format!("{name}{token}~{changes}"),
+                Match::Network(network) => format!("{name}network {network}"),
+                Match::Times { from, to } => {
+                    let bound = |time: &Option<i64>| {
+                        let time = time.and_then(DateTime::from_timestamp_micros);
+                        time.map_or("*".into(), |time| time.format("%FT%T%.6f").to_string())
+                    };
+                    format!("{name}times {} {}", bound(from), bound(to))
+                }
                 Match::Exists => format!("{name}exists"),
                 Match::Range { from, to } => {
                     let bound = |limit: &Option<RangeBound>| {
@@ -30,7 +42,16 @@ fn spelled(query: &SearchExpr) -> String {
 }
 
 fn parsed(text: &str) -> String {
-    parse(text).map_or_else(|problem| format!("error: {}", problem.detail), |query| spelled(&query))
+    let parsed = parse(text, now());
+    parsed.map_or_else(
+        |problem| format!("error: {}", problem.detail),
+        |search| spelled(&search.expr),
+    )
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(crate::value::time_of_text("2026-01-31T12:30:00Z").expect("a time"))
+        .expect("a time")
 }
 
 #[test]
@@ -70,6 +91,54 @@ fn searches_parse_as_intended() {
         ("Disk*", "disk.."),
         ("a\\:b", "\"a:b\""),
         ("größe:5 😀a", "(größe=\"5\" & \"😀a\")"),
+        ("*isk di?k d*k", "(?*isk? & ?di?k? & ?d*k?)"),
+        ("mail:*@Example.org a-b* ?", "(mail=?*@Example.org? & ?a-b*? & ???)"),
+        (r"a\*b c\?d* e\\*", r#"("a*b" & ?c\?d*? & ?e\\*?)"#),
+        ("msg:/er.*/ /a\\/b/ (/x y+/)", "(msg=/er.*/ & /a/b/ & /x y+/)"),
+        (
+            "url:/api/v1 /api/v1/ /ab// /wp-admin/ url:/v1.0/",
+            "(url=\"/api/v1\" & \"/api/v1/\" & \"/ab//\" & \"/wp-admin/\" & url=\"/v1.0/\")",
+        ),
+        (
+            "disk~ or~ id~ filesystem~ disk~2 disk~0",
+            "(disk~1 & \"or\" & \"id\" & filesystem~2 & disk~2 & \"disk\")",
+        ),
+        ("msg:\"disk full\"~2 \"a b\"~0", "(msg=\"disk full\"~2 & \"a b\")"),
+        (
+            "disk^2 \"a b\"^0.5 a:b~1^3 (c OR d)^2 a:(b)^2 *^3 n:[1 TO 2]^4",
+            "(\"disk\" & \"a b\" & a=b~1 & (\"c\" | \"d\") & a=\"b\" & all & n=[1= 2=])",
+        ),
+        (
+            "at:[now-1h TO now]",
+            "at=times 2026-01-31T11:30:00.000000 2026-01-31T12:30:00.000000",
+        ),
+        (
+            "at:{now/d TO now/d}",
+            "at=times 2026-02-01T00:00:00.000000 2026-01-30T23:59:59.999999",
+        ),
+        (
+            "at:[now/d TO now/d]",
+            "at=times 2026-01-31T00:00:00.000000 2026-01-31T23:59:59.999999",
+        ),
+        (
+            "at:[2026-01-01 TO now/h]",
+            "at=times 2026-01-01T00:00:00.000000 2026-01-31T12:59:59.999999",
+        ),
+        ("at:[* TO now}", "at=times * 2026-01-31T12:29:59.999999"),
+        (
+            "at:>=now-1d/d at:<now",
+            "(at=times 2026-01-30T00:00:00.000000 * & at=times * 2026-01-31T12:29:59.999999)",
+        ),
+        ("at:>now-1d/d", "at=times 2026-01-31T00:00:00.000000 *"),
+        (
+            "at:(a OR now/M)",
+            "(at=\"a\" | at=times 2026-01-01T00:00:00.000000 2026-01-31T23:59:59.999999)",
+        ),
+        ("at:{2025-12-31||+1M/d TO *}", "at=times 2026-02-01T00:00:00.000000 *"),
+        (
+            "ip:10.0.0.0/16 NOT ip:2001:db8::/32",
+            "(ip=network 10.0.0.0/16 & !ip=network 2001:db8::/32)",
+        ),
         // Quoted, they are texts; without a path, they are words; alone, `now` is one.
         ("at:\"now-1h\" at:>\"now\"", "(at=\"now-1h\" & at=[now *])"),
         ("at:[\"now-1h\" TO \"now\"]", "at=[now-1h= now=]"),
@@ -111,8 +180,8 @@ fn the_template_of_the_longest_search_is_not_too_long() {
         "a".to_owned() + &" ".repeat(SEARCH_BYTES_MAX - 1),
         "a ".repeat(CLAUSES_MAX),
     ] {
-        let template = SearchTemplate::of(&search).expect("a search");
-        parse(&template.text).expect("its template");
+        let template = SearchTemplate::of(&search, now()).expect("a search");
+        parse(&template.text, now()).expect("its template");
     }
 }
 
@@ -125,21 +194,22 @@ fn a_template_with_its_tests_is_the_search() {
         ("disk \"disk full\" di*", 3),
         ("(a OR -level:(error OR \"warn \\\" x\" OR i*)) c", 5),
         ("_exists_:user.name \"odd key:\".x:[1 TO 9] ms:>3 ms:<=\"9.5\" t:*", 4),
+        ("wi?d* a~1^2 \"b c\"~3 /d.e/ at:[now-1h TO now] ip:10.0.0.0/8 (f^2)", 7),
         ("NOT a\\:b AND +12:30||http://example.org/?a=b größe:😀a", 3),
         ("x:\"\u{1}test0\" y", 0),
     ];
     for (text, tests) in table {
-        let template = SearchTemplate::of(text).expect(text);
+        let template = SearchTemplate::of(text, now()).expect(text);
         assert_eq!(template.tests.len(), tests, "{text}");
-        let query = parse(&template.text).expect(text);
-        assert_eq!(parse(text), Ok(filled(query, &template.tests)), "{text}");
+        let expr = |text: &str| parse(text, now()).expect(text).expr;
+        assert_eq!(expr(text), filled(expr(&template.text), &template.tests), "{text}");
     }
-    let of = |text| SearchTemplate::of(text).expect(text).text;
+    let of = |text| SearchTemplate::of(text, now()).expect(text).text;
     assert_eq!(of("a:x b:\"y z\""), of("a:>7 b:*"));
     assert_ne!(of("a:x b:y"), of("a:x c:y"));
     assert_eq!(
-        SearchTemplate::of("a AND").map(|template| template.text),
-        parse("a AND").map(|_| String::new())
+        SearchTemplate::of("a AND", now()).map(|template| template.text),
+        parse("a AND", now()).map(|_| String::new())
     );
 }
 
@@ -151,8 +221,6 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("(a", "a parenthesis is not closed", 1),
         ("a)", "this closing parenthesis has no opening one", 2),
         ("x \"a", "a quote is not closed", 3),
-        ("di*sk", "* is only allowed at the end of a word", 1),
-        ("a-b*", "a-b* is more than one word", 1),
         ("[1 TO 2]", "a range needs a path", 1),
         ("x:[1 2]", "a range has no TO", 3),
         ("x:[1 TO 2", "a range is not closed", 3),
@@ -160,48 +228,30 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("a --- b", "there is nothing to search for here", 5),
         ("! a", "unexpected !", 1),
         ("a::b", "unexpected :", 3),
-        ("di?k", "? is not supported in a word", 3),
-        ("disk~1", "~ is not supported in a word", 5),
-        ("\"a b\"~2", "fuzzy matching (~) and boosting (^) are not supported", 6),
+        ("disk~3", "~ takes a number of changes up to 2", 5),
+        ("disk~0.8", "~ takes a number of changes up to 2", 5),
+        ("a-b~", "a-b~ is more than one word", 4),
+        ("di*~1", "~ needs a word or a phrase", 4),
+        ("\"a b\"~", "after a phrase, ~ needs a number of places up to 1000", 6),
+        (
+            "\"a b\"~9999",
+            "after a phrase, ~ needs a number of places up to 1000",
+            6,
+        ),
+        ("a^", "^ needs a number", 2),
+        ("a^b", "^ needs a number", 2),
+        ("a^2b", "a space is missing here", 4),
+        ("x /(/", "this is not a regular expression: unclosed group", 3),
+        ("at:[x TO now]", "x is not a time", 5),
+        ("[now-1h TO now]", "a range needs a path", 1),
+        (">now-1h", "a range needs a path", 1),
+        ("v:>1.?", "a comparison has no wildcards", 4),
+        ("at:>now-99999999999999999y", "now-99999999999999999y is not a time", 5),
+        ("ip:10.0.0.0/33", "10.0.0.0/33 is not a network", 4),
         ("level:", "there is nothing to search for here", 7),
-        (
-            "at:[now-1h TO now]",
-            "relative times such as now-1h are not supported in a search",
-            5,
-        ),
-        (
-            "at:[* TO now]",
-            "relative times such as now are not supported in a search",
-            10,
-        ),
-        (
-            "at:>=now-1d/d",
-            "relative times such as now-1d/d are not supported in a search",
-            4,
-        ),
-        (
-            "at:(a OR now/M)",
-            "relative times such as now/M are not supported in a search",
-            10,
-        ),
-        (
-            "x at:{2026-01-31||+1M/d TO *}",
-            "relative times such as 2026-01-31||+1M/d are not supported in a search",
-            7,
-        ),
-        (
-            "ip:10.0.0.0/16",
-            "ip:10.0.0.0/16: networks of IP addresses are not supported",
-            4,
-        ),
-        (
-            "NOT ip:2001:db8::/32",
-            "ip:2001:db8::/32: networks of IP addresses are not supported",
-            8,
-        ),
     ];
     for (text, detail, column) in table {
-        let problem = parse(text).expect_err(text);
+        let problem = parse(text, now()).expect_err(text);
         assert_eq!(
             (problem.detail.as_str(), problem.at),
             (detail, Some((1, column))),
@@ -223,7 +273,7 @@ fn hostile_searches_fail_quickly() {
     ];
     for text in hostile {
         let started = std::time::Instant::now();
-        let parsed = parse(&text);
+        let parsed = parse(&text, now());
         assert!(parsed.is_err(), "{}…", &text[..20]);
         assert!(
             started.elapsed() < std::time::Duration::from_secs(2),
@@ -231,5 +281,39 @@ fn hostile_searches_fail_quickly() {
             &text[..20],
             started.elapsed()
         );
+    }
+}
+
+#[test]
+fn words_that_may_mean_something_else_are_noted() {
+    for (text, expected) in [
+        ("a and b or not c", vec!["AND", "OR", "NOT"]),
+        ("C++", vec!["the word `c`"]),
+        ("/er.or/ /wp-admin/ url:/v1.0/", vec!["as words"]),
+        ("C# .NET c.d \"C++\" lang:C++ ORDER and:x", vec!["the word `c`"]),
+        ("android a AND NOT b", vec![]),
+    ] {
+        let notes = parse(text, now()).expect(text).notes;
+        assert_eq!(notes.len(), expected.len(), "{text}: {notes:?}");
+        for (note, part) in notes.iter().zip(expected) {
+            assert!(note.contains(part), "{text}: {note}");
+        }
+    }
+}
+
+#[test]
+fn the_patterns_of_a_search_have_limits() {
+    let fits = |text: String| parse(&text, now()).map(|_| ()).map_err(|problem| problem.code);
+    assert_eq!(fits("a?b ".repeat(PATTERNS_MAX)), Ok(()));
+    for text in [
+        "a?b ".repeat(PATTERNS_MAX + 1),
+        "x:/(a|b){1200}/".to_owned(),
+        "x:/a{900}/ y:/b{200}/".to_owned(),
+        format!("{}~1", "x".repeat(FUZZY_CHARS_MAX + 1)),
+        format!("{}*a", "x".repeat(PATTERN_BYTES_MAX)),
+        format!("\"{}\"~1", "a ".repeat(NEAR_TOKENS_MAX + 1)),
+    ] {
+        let code = fits(text.clone()).expect_err(&text);
+        assert!(matches!(code, Code::TooComplex | Code::BadRequest), "{text}: {code:?}");
     }
 }

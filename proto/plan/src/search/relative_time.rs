@@ -1,0 +1,196 @@
+//! Times relative to another one, as Elasticsearch and Grafana write them: `now`, `now-1h`, `now/d`, `2026-01-31||+1M/w`.
+
+use chrono::{DateTime, Datelike as _, Days, Duration, Months, TimeZone as _, Timelike as _, Utc};
+
+use crate::value::time_of_text;
+
+/// The first and the last microsecond of a time. They differ if the time is rounded to a unit, as `now/d` to a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimeSpan {
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
+/// Whether a text is a relative time.
+pub(super) fn is_relative(text: &str) -> bool {
+    let steps = match (text.strip_prefix("now"), text.split_once("||")) {
+        (Some(steps), _) => steps,
+        (None, Some((anchor, steps))) if time_of_text(anchor).is_some() => steps,
+        _ => return false,
+    };
+    (steps.is_empty() && text == "now") || (!steps.is_empty() && parse_steps(steps).is_some())
+}
+
+/// The time that a text says, relative to `now` or by itself. None if it is none, or out of range.
+pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Option<TimeSpan> {
+    let (start, steps) = match (text.strip_prefix("now"), text.split_once("||")) {
+        (Some(steps), _) => (now, steps),
+        (None, Some((anchor, steps))) => (time(anchor)?, steps),
+        (None, None) => (time(text)?, ""),
+    };
+    let (mut at, mut rounded_to) = (start, None);
+    for step in parse_steps(steps)? {
+        (at, rounded_to) = match step {
+            TimeStep::Move(count, unit) => (moved(at, count, unit)?, None),
+            TimeStep::Round(unit) => (begin_of(at, unit)?, Some(unit)),
+        };
+    }
+    let first = at.timestamp_micros();
+    let last = match rounded_to {
+        Some(unit) => moved(at, 1, unit)?.timestamp_micros() - 1,
+        None => first,
+    };
+    Some(TimeSpan { first, last })
+}
+
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(time_of_text(text)?)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum StepUnit {
+    Year,
+    Month,
+    Week,
+    Day,
+    Hour,
+    Minute,
+    Second,
+}
+
+enum TimeStep {
+    Move(i64, StepUnit),
+    Round(StepUnit),
+}
+
+fn parse_steps(mut rest: &str) -> Option<Vec<TimeStep>> {
+    let mut steps = Vec::new();
+    while let Some(sign) = rest.chars().next() {
+        let after = rest.get(1..)?;
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let (count, unit) = after.split_at(digits);
+        let of = match unit.chars().next()? {
+            'y' => StepUnit::Year,
+            'M' => StepUnit::Month,
+            'w' => StepUnit::Week,
+            'd' => StepUnit::Day,
+            'h' | 'H' => StepUnit::Hour,
+            'm' => StepUnit::Minute,
+            's' => StepUnit::Second,
+            _ => return None,
+        };
+        let count = if count.is_empty() { 1 } else { count.parse().ok()? };
+        steps.push(match sign {
+            '+' => TimeStep::Move(count, of),
+            '-' => TimeStep::Move(-count, of),
+            '/' if digits == 0 => TimeStep::Round(of),
+            _ => return None,
+        });
+        rest = &unit[1..];
+    }
+    Some(steps)
+}
+
+fn moved(at: DateTime<Utc>, count: i64, unit: StepUnit) -> Option<DateTime<Utc>> {
+    let months = |months: i64| {
+        let size = Months::new(u32::try_from(months.unsigned_abs()).ok()?);
+        match months < 0 {
+            true => at.checked_sub_months(size),
+            false => at.checked_add_months(size),
+        }
+    };
+    match unit {
+        StepUnit::Year => months(count.checked_mul(12)?),
+        StepUnit::Month => months(count),
+        StepUnit::Week => at.checked_add_signed(Duration::try_weeks(count)?),
+        StepUnit::Day => at.checked_add_signed(Duration::try_days(count)?),
+        StepUnit::Hour => at.checked_add_signed(Duration::try_hours(count)?),
+        StepUnit::Minute => at.checked_add_signed(Duration::try_minutes(count)?),
+        StepUnit::Second => at.checked_add_signed(Duration::try_seconds(count)?),
+    }
+}
+
+/// The begin of the unit that a time is in. A week begins on Monday.
+fn begin_of(at: DateTime<Utc>, unit: StepUnit) -> Option<DateTime<Utc>> {
+    let day = at.date_naive();
+    let (day, (hour, minute, second)) = match unit {
+        StepUnit::Year => (day.with_ordinal(1)?, (0, 0, 0)),
+        StepUnit::Month => (day.with_day(1)?, (0, 0, 0)),
+        StepUnit::Week => {
+            let since_monday = u64::from(day.weekday().num_days_from_monday());
+            (day.checked_sub_days(Days::new(since_monday))?, (0, 0, 0))
+        }
+        StepUnit::Day => (day, (0, 0, 0)),
+        StepUnit::Hour => (day, (at.hour(), 0, 0)),
+        StepUnit::Minute => (day, (at.hour(), at.minute(), 0)),
+        StepUnit::Second => (day, (at.hour(), at.minute(), at.second())),
+    };
+    Some(Utc.from_utc_datetime(&day.and_hms_opt(hour, minute, second)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        time(text).expect(text)
+    }
+
+    #[test]
+    fn steps_are_taken_from_left_to_right() {
+        let now = at("2026-01-31T12:34:56.789Z");
+        for (text, first, next) in [
+            ("now", "2026-01-31T12:34:56.789Z", ""),
+            ("now-1h", "2026-01-31T11:34:56.789Z", ""),
+            ("now-d", "2026-01-30T12:34:56.789Z", ""),
+            ("now+1M", "2026-02-28T12:34:56.789Z", ""),
+            ("now/d", "2026-01-31", "2026-02-01"),
+            ("now-1d/d", "2026-01-30", "2026-01-31"),
+            ("now/d-1h", "2026-01-30T23:00:00Z", ""),
+            ("now/w", "2026-01-26", "2026-02-02"),
+            ("now/M", "2026-01-01", "2026-02-01"),
+            ("now-1y/y", "2025-01-01", "2026-01-01"),
+            ("now/h", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"),
+            ("now/m+90s", "2026-01-31T12:35:30Z", ""),
+            ("now-2H/s", "2026-01-31T10:34:56Z", "2026-01-31T10:34:57Z"),
+            ("2024-02-29||+1y", "2025-02-28", ""),
+            ("2026-01-31||/M", "2026-01-01", "2026-02-01"),
+            ("2026-01-31T08:00:00+02:00", "2026-01-31T06:00:00Z", ""),
+        ] {
+            let first = at(first).timestamp_micros();
+            let last = match next {
+                "" => first,
+                next => at(next).timestamp_micros() - 1,
+            };
+            assert_eq!(parse(text, now), Some(TimeSpan { first, last }), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_time_is_none() {
+        for text in [
+            "nowhere",
+            "now-x",
+            "now-1",
+            "now/2d",
+            "now--1d",
+            "x||+1d",
+            "now-1dd",
+            "now-99999999999999999y",
+            "",
+        ] {
+            assert_eq!(parse(text, at("2026-01-31")), None, "{text}");
+        }
+        for (text, expected) in [
+            ("now", true),
+            ("now/M", true),
+            ("2026-01-31||/M", true),
+            ("2026-01-31||", false),
+            ("2026-01-31", false),
+            ("a||/d", false),
+            ("nowhere", false),
+        ] {
+            assert_eq!(is_relative(text), expected, "{text}");
+        }
+    }
+}
