@@ -441,7 +441,11 @@ fn random_matches(dice: &mut Dice) -> Vec<Match> {
             to: None,
         });
         let (one, other) = (*dice.pick(&made_up::WORDS), *dice.pick(&made_up::WORDS));
-        let texts = [format!("{one} {other}"), format!("long {one} {other}"), format!("{one} {other} long")];
+        let texts = [
+            format!("{one} {other}"),
+            format!("long {one} {other}"),
+            format!("{one} {other} long"),
+        ];
         matches.push(Match::Near {
             text: dice.pick(&texts).clone(),
             slop: 1 + dice.below(4) as u32,

@@ -30,7 +30,9 @@ pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
         let last = message.lines().last().unwrap_or_default();
         last.trim().trim_start_matches("error: ").to_owned()
     })?;
-    let displaced = COMPILED.lock().put(pattern.to_owned(), compiled.clone(), COMPILED_BYTES_MAX);
+    let displaced = COMPILED
+        .lock()
+        .put(pattern.to_owned(), compiled.clone(), COMPILED_BYTES_MAX);
     drop(displaced);
     Ok(compiled)
 }

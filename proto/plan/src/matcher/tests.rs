@@ -194,8 +194,7 @@ fn patterns_match_a_word_or_a_whole_text() {
 
 #[test]
 fn networks_find_addresses_within_texts() {
-    let document =
-        r#"{"a":"10.0.3.4","b":"from 10.0.3.4:8080, refused","c":"[2001:db8::1]:443","d":"10.0.3.4.5","e":"1.2",
+    let document = r#"{"a":"10.0.3.4","b":"from 10.0.3.4:8080, refused","c":"[2001:db8::1]:443","d":"10.0.3.4.5","e":"1.2",
         "f":"src:10.0.3.4:443 addr:10.1.0.1","g":"::ffff:10.0.3.4","h":"fe80:: is up."}"#;
     let inside = |path: &str, network: &str| matches(document, path, Match::Network(network.into()));
     assert!(inside("a", "10.0.0.0/16") && inside("b", "10.0.3.4/32") && inside("c", "2001:db8::/32"));

@@ -198,12 +198,17 @@ impl ValueTest {
 fn has_address(text: &str, network: &IpNet) -> bool {
     let contains = |address: IpAddr| network.contains(&address) || network.contains(&address.to_canonical());
     let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
-    text.split(|c| !is_of_address(c)).filter(|part| part.len() > 1).any(|part| {
-        let part = part.trim_end_matches('.');
-        let host = part.rsplit_once(':').map(|(host, _)| host);
-        let whole = [Some(part), host].into_iter().flatten().filter_map(|part| part.parse().ok());
-        // Of `src:10.0.0.1:80`, the colons are not those of an address.
-        let between_colons = part.split(':').filter_map(|part| part.parse().ok().map(IpAddr::V4));
-        whole.chain(between_colons).any(contains)
-    })
+    text.split(|c| !is_of_address(c))
+        .filter(|part| part.len() > 1)
+        .any(|part| {
+            let part = part.trim_end_matches('.');
+            let host = part.rsplit_once(':').map(|(host, _)| host);
+            let whole = [Some(part), host]
+                .into_iter()
+                .flatten()
+                .filter_map(|part| part.parse().ok());
+            // Of `src:10.0.0.1:80`, the colons are not those of an address.
+            let between_colons = part.split(':').filter_map(|part| part.parse().ok().map(IpAddr::V4));
+            whole.chain(between_colons).any(contains)
+        })
 }

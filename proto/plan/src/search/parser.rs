@@ -8,8 +8,7 @@ use proto::{Code, Problem};
 
 use super::{
     CLAUSES_MAX, FUZZY_CHARS_MAX, Match, NEAR_TOKENS_MAX, PATTERN_BYTES_MAX, PATTERN_STATES_MAX, PATTERNS_MAX,
-    ParsedSearch, RangeBound,
-    SEARCH_DEPTH_MAX, SearchExpr,
+    ParsedSearch, RangeBound, SEARCH_DEPTH_MAX, SearchExpr,
     relative_time::{self, TimeSpan},
 };
 use crate::{matcher, path::Path, regex_states::states, token};

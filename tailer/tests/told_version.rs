@@ -1,0 +1,102 @@
+//! A node that lacks a change which a peer has told it of.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use proto::{
+    Catalog, Code, Problem,
+    catalog::{Change, State},
+    cluster::{Members, Role},
+    service::node::NodeService,
+    tailer::{Changes, LogHealth},
+    wire::node::node_server::NodeServer,
+};
+use tailer::{CatalogFile, CatalogReplica, Follower};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+
+/// The change log of a node that accepts no changes.
+struct FixedChanges(watch::Receiver<Arc<Catalog>>);
+
+#[async_trait]
+impl Changes for FixedChanges {
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.0.clone()
+    }
+
+    async fn propose(&self, _: Change, _: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+        Err(Problem::new(Code::NotSupported, "this node is fixed"))
+    }
+
+    fn health(&self) -> LogHealth {
+        LogHealth::default()
+    }
+}
+
+fn state(version: u64) -> Arc<State> {
+    Arc::new(State {
+        offset: version as i64,
+        catalog: Catalog {
+            version,
+            ..Catalog::default()
+        },
+        ..State::default()
+    })
+}
+
+/// Serves a node with this state until the token is cancelled.
+async fn serve(listener: TcpListener, state: &watch::Sender<Arc<State>>, stop: &CancellationToken) {
+    let service = NodeService {
+        started_ms: 0,
+        state: state.subscribe(),
+        changes: Arc::new(FixedChanges(watch::channel(Arc::default()).1)),
+        queries: None,
+        stop: stop.clone(),
+    };
+    let incoming = TcpIncoming::from(listener);
+    let server = Server::builder().add_service(NodeServer::new(service));
+    tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
+}
+
+fn members(peer: SocketAddr) -> Members {
+    let mut members = Members::default();
+    members
+        .add(Role::Aggregator, &format!("peer=http://{peer}"))
+        .expect("a list");
+    members
+}
+
+#[tokio::test]
+async fn a_node_that_was_told_of_a_version_answers_only_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let replica = CatalogReplica::open(CatalogFile::new(folder.path()).expect("a file")).expect("no state yet");
+    let stop = CancellationToken::new();
+    // The peer is away when the node starts, and for so long that the node seldom tries to reach it.
+    let away = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = away.local_addr().expect("an address");
+    drop(away);
+    let own = "own".parse().expect("a name");
+    let follower = Follower::start(replica, &own, &members(address), &stop).expect("a follower");
+    follower.catch_up().await;
+    assert_eq!(follower.catalog().borrow().version, 0, "there is nobody to ask");
+
+    let states = watch::channel(state(7)).0;
+    let listener = TcpListener::bind(address).await.expect("the same port");
+    serve(listener, &states, &stop).await;
+    follower.missed(7);
+    follower.catch_up().await;
+    assert_eq!(follower.catalog().borrow().version, 7);
+
+    // A version that no peer has delays the node for a while, and not for ever.
+    follower.missed(9);
+    follower.catch_up().await;
+    follower.catch_up().await;
+    assert_eq!(follower.catalog().borrow().version, 7);
+    // It comes by itself.
+    states.send_replace(state(11));
+    follower.missed(11);
+    follower.catch_up().await;
+    assert_eq!(follower.catalog().borrow().version, 11);
+    stop.cancel();
+}
