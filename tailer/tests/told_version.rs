@@ -79,7 +79,7 @@ async fn a_node_that_was_told_of_a_version_answers_only_with_it() {
     let own = "own".parse().expect("a name");
     let follower = Follower::start(replica, &own, &members(address), &stop).expect("a follower");
     follower.catch_up().await;
-    assert_eq!(follower.catalog().borrow().version, 0, "there is nobody to ask");
+    assert_eq!(follower.catalog().borrow().version, 0, "no peer is up yet");
 
     let states = watch::channel(state(7)).0;
     let listener = TcpListener::bind(address).await.expect("the same port");

@@ -201,8 +201,8 @@ impl Match {
     }
 }
 
-/// The time that a text says, in microseconds since 1970: one relative to `now`, such as `now-1h`, or a time by itself. Of
-/// a time that is rounded, such as `now/d`, the begin.
+/// Parses a time into microseconds since 1970: a relative one, such as `now-1h`, or an absolute one. A rounded time, such as
+/// `now/d`, gives the beginning of its unit.
 pub fn time(text: &str, now: DateTime<Utc>) -> Option<i64> {
     relative_time::parse(text, now).map(|span| span.first)
 }

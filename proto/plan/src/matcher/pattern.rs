@@ -12,7 +12,8 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 /// Compiled patterns that are kept: a search compiles its patterns for each part of a shard.
 const COMPILED_MAX: NonZeroUsize = NonZeroUsize::new(100).expect("not zero");
 
-/// Compiles a regular expression that must match all of a text, in any case. Returns the reason in one line if it is none.
+/// Compiles a case-insensitive regular expression that must match a whole text. The error is one line that says why the
+/// pattern is invalid.
 pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     static COMPILED: LazyLock<Mutex<ByteLru<String, Regex>>> =
         LazyLock::new(|| Mutex::new(ByteLru::new(COMPILED_BYTES_MAX * COMPILED_MAX.get(), COMPILED_MAX)));
@@ -84,7 +85,7 @@ impl TokenTest {
                 chars,
                 changes,
             } => {
-                // A character takes at most four bytes, so most tokens are told apart without being counted.
+                // UTF-8 takes at most four bytes per character: this rejects long tokens before their characters are counted.
                 token.len() <= 4 * (chars + changes)
                     && token.chars().count().abs_diff(*chars) <= *changes
                     && strsim::osa_distance(token, other) <= *changes

@@ -21,7 +21,7 @@ pub(super) fn is_relative(text: &str) -> bool {
     (steps.is_empty() && text == "now") || (!steps.is_empty() && parse_steps(steps).is_some())
 }
 
-/// The time that a text says, relative to `now` or by itself. None if it is none, or out of range.
+/// Parses a relative or an absolute time. None if the text is not a time, or the time is out of range.
 pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Option<TimeSpan> {
     let (start, steps) = match (text.strip_prefix("now"), text.split_once("||")) {
         (Some(steps), _) => (now, steps),
