@@ -7,7 +7,10 @@ use datafusion::arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use futures::stream::BoxStream;
-use plan::scan::{ReadCounts, ScanSource};
+use plan::{
+    Kinds,
+    scan::{ReadCounts, ScanSource},
+};
 use proto::{Code, PositionVector, Problem, node::QueryId};
 
 /// A SQL statement to run.
@@ -142,6 +145,12 @@ pub struct SearchQuery {
     pub limit: Option<usize>,
     /// The cursor of the previous page.
     pub after: Option<String>,
+    /// Facets of the matches: `kind,user.country:20,ms(10,100)`.
+    pub facets: Option<String>,
+    /// A histogram of the matches: `1h`, `auto`, `order.paid_at:1d`.
+    pub histogram: Option<String>,
+    /// Whether to describe the fields of the matches, and by how many documents; `Some(None)` for the default.
+    pub fields: Option<Option<usize>>,
     /// Options that a SQL query has, too.
     pub options: QueryOptions,
 }
@@ -155,8 +164,74 @@ pub struct SearchAnswer {
     pub total: u64,
     /// The cursor of the next page, if there may be one.
     pub after: Option<String>,
+    /// The facets, in the order in which they were asked for.
+    pub facets: Vec<Facet>,
+    /// The histogram, if it was asked for.
+    pub histogram: Option<Histogram>,
+    /// The fields, if they were asked for.
+    pub fields: Option<SearchedFields>,
     /// The statistics.
     pub stats: Stats,
+}
+
+/// How often values of a path occur among all matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facet {
+    /// The path, field or column.
+    pub path: String,
+    /// The most frequent values, or the ranges in their order.
+    pub values: Vec<FacetValue>,
+    /// The sum of the counts of all other values; None for ranges.
+    pub others: Option<u64>,
+}
+
+/// A value or a range of a facet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FacetValue {
+    /// The value as JSON. A range is a text in the syntax of searches, such as `"[10 TO 100}"`.
+    pub value: String,
+    /// The matches that have it. One that has a value several times, in a list, counts once.
+    pub count: u64,
+}
+
+/// How many matches fall into each interval of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// The length of the intervals, such as `1h`; empty if it was to be chosen and no match has a time.
+    pub interval: String,
+    /// All intervals from the first to the last, also those without matches.
+    pub buckets: Vec<Bucket>,
+}
+
+/// An interval of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// When it begins, in microseconds since 1970.
+    pub time: i64,
+    /// The matches in it.
+    pub count: u64,
+}
+
+/// The fields of the newest matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchedFields {
+    /// The matches that were read.
+    pub documents: u64,
+    /// The paths in them, the most frequent first.
+    pub fields: Vec<SearchedField>,
+}
+
+/// What the matches have at a path, a field or a column. Values in lists count under the path of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchedField {
+    /// The path.
+    pub path: String,
+    /// The kinds of its values.
+    pub kinds: Kinds,
+    /// The matches with a value other than null.
+    pub documents: u64,
+    /// Some of its short values, as JSON.
+    pub samples: Vec<String>,
 }
 
 /// A matching document or row of a view.

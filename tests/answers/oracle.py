@@ -1,10 +1,12 @@
 """The oracle of the answers test: the same questions, answered by other means.
 
 Statements are answered by DuckDB over the files themselves; searches by the few lines below, over the parsed documents. Reads one JSON
-request from standard input, `{"data": folder, "sets": {name: file}, "statements": [sql], "searches": [{"set", "means"}]}`, and writes
-`{"statements": [[row, ...]], "searches": [[line number, ...]]}`. Nothing here knows how the server computes anything.
+request from standard input, `{"data": folder, "sets": {name: file}, "statements": [sql], "searches": [{"set", "means"}], "summaries": {name:
+what to ask about all matches}}`, and writes `{"statements": [[row, ...]], "searches": [{"lines": [line number, ...], "facets", "ranges",
+"histogram", "fields"}]}`. Nothing here knows how the server computes anything.
 """
 
+import collections
 import datetime
 import decimal
 import gzip
@@ -127,6 +129,69 @@ def matches(document, means):
     raise ValueError(f"unknown condition {kind}")
 
 
+def bucket(time, interval):
+    """The beginning of the interval of a time: ten minutes, an hour, a week from Monday, a month."""
+    time = time.astimezone(datetime.timezone.utc).replace(second=0, microsecond=0)
+    if interval == "10m":
+        return time.replace(minute=time.minute // 10 * 10)
+    day = time.replace(hour=0, minute=0)
+    return {"1h": time.replace(minute=0), "1w": day - datetime.timedelta(days=day.weekday()), "1M": day.replace(day=1)}[interval]
+
+
+def after(start, interval):
+    """The beginning of the next interval."""
+    if interval == "1M":
+        return (start + datetime.timedelta(days=32)).replace(day=1)
+    return start + {"10m": datetime.timedelta(minutes=10), "1h": datetime.timedelta(hours=1), "1w": datetime.timedelta(days=7)}[interval]
+
+
+def add_paths(value, path, there):
+    """All paths of a document that have something else than null; what is in a list has the path of the list."""
+    if value is not None and path:
+        there.add(path)
+    if isinstance(value, list):
+        for item in value:
+            add_paths(item, path, there)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            add_paths(item, (*path, key), there)
+
+
+def count_values(values_of_documents):
+    """How many documents have each value, the most frequent first. JSON tells 1 from true."""
+    counts = collections.Counter(value for found in values_of_documents for value in {json.dumps(value) for value in found})
+    return [[json.loads(value), count] for value, count in counts.most_common()]
+
+
+def summary(documents, wanted):
+    """What there is to say about all matches."""
+    path, interval = wanted["histogram"]
+    times = [value for document in documents for value in values(document, path.split("."))]
+    starts = collections.Counter(bucket(datetime.datetime.fromisoformat(time), interval) for time in times)
+    buckets, start = [], min(starts, default=None)
+    while start is not None and start <= max(starts):
+        buckets.append([start.strftime("%Y-%m-%dT%H:%M:%SZ"), starts[start]])
+        start = after(start, interval)
+    ranges = {}
+    for path, bounds in wanted["ranges"].items():
+        edges = [None, *map(str, bounds), None]
+        ranges[path] = [
+            sum(any(in_range(value, low, high, True, False) for value in values(document, path.split("."))) for document in documents)
+            for low, high in zip(edges, edges[1:])
+        ]
+    paths = collections.Counter()
+    for document in documents:
+        there = set()
+        add_paths(document, (), there)
+        paths.update(there)
+    return {
+        "facets": {path: count_values(values(document, path.split(".")) for document in documents) for path in wanted["facets"]},
+        "ranges": ranges,
+        "histogram": buckets,
+        "fields": [[list(path), count] for path, count in paths.items()],
+    }
+
+
 def main():
     request = json.load(sys.stdin)
     connection = duckdb.connect()
@@ -144,9 +209,12 @@ def main():
         except Exception as error:
             sys.exit(f"the oracle cannot answer\n{sql}\n{error}")
         answers.append([[plain(value) for value in row] for row in rows])
-    found = [
-        [line for line, document in enumerate(documents[search["set"]]) if matches(document, search["means"])] for search in request["searches"]
-    ]
+    found = []
+    for search in request["searches"]:
+        name = search["set"]
+        lines = [line for line, document in enumerate(documents[name]) if matches(document, search["means"])]
+        about = summary([documents[name][line] for line in lines], request["summaries"][name])
+        found.append({"lines": lines, **about})
     json.dump({"statements": answers, "searches": found}, sys.stdout)
 
 

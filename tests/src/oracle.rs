@@ -1,12 +1,14 @@
 //! The oracle: expected answers from DuckDB and from plain Python over the files (`answers/oracle.py`).
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A statement of `answers/statements.sql`.
@@ -113,12 +115,45 @@ pub fn searches() -> Result<Vec<OracleSearch>> {
         .collect()
 }
 
-/// The expected answers: rows of each statement, line numbers (from 0) of each search.
+/// The expected answers.
 pub struct OracleAnswers {
     /// Rows, by statement.
     pub statements: Vec<Vec<Vec<Value>>>,
-    /// Line numbers, by search.
-    pub searches: Vec<Vec<usize>>,
+    /// What each search matches.
+    pub searches: Vec<OracleMatches>,
+}
+
+/// What a search matches, and what the oracle says about all of it.
+#[derive(Debug, Deserialize)]
+pub struct OracleMatches {
+    /// Line numbers, from 0.
+    pub lines: Vec<usize>,
+    /// By path, the values and how many matches have each, the most frequent first.
+    pub facets: BTreeMap<String, Vec<(Value, u64)>>,
+    /// By path, how many matches lie in each range.
+    pub ranges: BTreeMap<String, Vec<u64>>,
+    /// When each interval begins, and how many matches fall into it.
+    pub histogram: Vec<(String, u64)>,
+    /// The keys of each path, and how many matches have more than null there.
+    pub fields: Vec<(Vec<String>, u64)>,
+}
+
+/// What to ask about all matches of a search.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct SummaryQuestions {
+    /// Paths whose values are counted.
+    pub facets: Vec<String>,
+    /// By path, the bounds between ranges.
+    pub ranges: BTreeMap<String, Vec<i64>>,
+    /// The path of a time, and an interval.
+    pub histogram: (String, String),
+}
+
+/// The questions of `answers/summaries.json`, by data set.
+pub fn summaries() -> Result<BTreeMap<String, SummaryQuestions>> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(
+        answers().join("summaries.json"),
+    )?)?)
 }
 
 /// Computes the expected answers.
@@ -131,6 +166,7 @@ pub fn compute(statements: &[OracleStatement], searches: &[OracleSearch]) -> Res
         "data": crate::data::folder().context("no folder of real event data")?,
         "sets": sets,
         "statements": statements.iter().map(|s| s.oracle.as_str()).collect::<Vec<_>>(),
+        "summaries": summaries()?,
         "searches": searches.iter().map(|s| json!({ "set": s.set, "means": s.condition })).collect::<Vec<_>>(),
     });
     let python = python();

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use plan::{
     functions,
@@ -27,6 +28,8 @@ use crate::answer::QueryOptions;
 pub(super) struct QueryContext {
     /// Identifies the query to clients and operators; the client may have chosen it.
     pub id: QueryId,
+    /// The time that `now` means in searches.
+    pub now: DateTime<Utc>,
     pub leaf: Arc<dyn Scan>,
     pub watermarks: Arc<ReadWatermarks>,
     pub kinds: Arc<CollectionKinds>,
@@ -60,6 +63,7 @@ impl QueryContext {
         );
         Arc::new(Self {
             id,
+            now: Utc::now(),
             leaf,
             watermarks,
             kinds,

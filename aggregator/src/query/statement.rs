@@ -145,6 +145,26 @@ pub(super) async fn reuse(
     Ok((opened, planned))
 }
 
+/// A plan from the cache over open read views that it fits.
+pub(super) async fn plan_over(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    cached: &CachedPlan,
+    read_views: &QueryViews,
+) -> Result<ExecutablePlan, Problem> {
+    let values = ScanValues::default();
+    match &cached.plan {
+        ReusablePlan::Physical(template) => {
+            let copied = CopiedPlan::new(engine, context, template, values)?;
+            Ok(copied.over(engine, context, read_views, None))
+        }
+        ReusablePlan::Logical(plan) => {
+            let plan = plan_cache::bind(plan, context, read_views).map_err(failure::problem)?;
+            planner::plan_optimized(engine, context, read_views, &plan, &values).await
+        }
+    }
+}
+
 /// Opens the shards of these collections.
 async fn open(
     context: &Arc<QueryContext>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use plan::{PathKinds, Type};
 use proto::{Catalog, CollectionName};
 
@@ -9,6 +10,8 @@ use proto::{Catalog, CollectionName};
 pub(crate) trait SchemaContext {
     /// The catalog.
     fn catalog(&self) -> &Catalog;
+    /// The time that `now` means in searches.
+    fn now(&self) -> DateTime<Utc>;
     /// The kinds of a collection's paths.
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds>;
     /// The columns of a system table, or `None` if there is no table of this name.

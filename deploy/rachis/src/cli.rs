@@ -281,6 +281,15 @@ pub(crate) struct SearchArgs {
     /// The cursor of the next page, from the end of the previous one
     #[arg(long)]
     pub after: Option<String>,
+    /// The most frequent values among all matches: `kind,user.country:20`, or ranges: `ms(10,100)`
+    #[arg(long, value_name = "PATHS")]
+    pub facets: Option<String>,
+    /// How many matches fall into each interval of time: `1h`, `auto`, or `order.paid_at:1d`
+    #[arg(long, value_name = "INTERVAL")]
+    pub histogram: Option<String>,
+    /// Describe the paths of the matches, of the newest 1,000 or of so many
+    #[arg(long, value_name = "DOCUMENTS", num_args = 0..=1, require_equals = true, default_missing_value = "1000")]
+    pub fields: Option<usize>,
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,

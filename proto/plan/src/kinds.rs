@@ -100,6 +100,25 @@ impl Kinds {
         }
     }
 
+    /// The names of the kinds.
+    pub fn names(self) -> Vec<&'static str> {
+        let names = [
+            (Self::NULL, "null"),
+            (Self::BOOL, "boolean"),
+            (Self::INT, "integer"),
+            (Self::FLOAT, "float"),
+            (Self::BIG, "number beyond double"),
+            (Self::TEXT, "text"),
+            (Self::OBJECT, "object"),
+            (Self::ARRAY, "array"),
+        ];
+        names
+            .into_iter()
+            .filter(|(kind, _)| self.any(*kind))
+            .map(|(_, name)| name)
+            .collect()
+    }
+
     /// The kind of a value.
     pub fn of(value: &proto::json::Value) -> Self {
         use proto::json::Value;
@@ -132,22 +151,7 @@ impl BitOrAssign for Kinds {
 
 impl fmt::Display for Kinds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (Self::NULL, "null"),
-            (Self::BOOL, "boolean"),
-            (Self::INT, "integer"),
-            (Self::FLOAT, "float"),
-            (Self::BIG, "number beyond double"),
-            (Self::TEXT, "text"),
-            (Self::OBJECT, "object"),
-            (Self::ARRAY, "array"),
-        ];
-        let present: Vec<&str> = names
-            .into_iter()
-            .filter(|(kind, _)| self.any(*kind))
-            .map(|(_, name)| name)
-            .collect();
-        f.write_str(&present.join(", "))
+        f.write_str(&self.names().join(", "))
     }
 }
 

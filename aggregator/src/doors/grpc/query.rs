@@ -16,7 +16,10 @@ use tonic::{Request, Response, Status};
 
 use super::non_empty;
 use crate::{
-    answer::{Answer, AnswerChunk, Hit, QueryOptions, SearchQuery, SqlQuery, Stats, type_name},
+    answer::{
+        Answer, AnswerChunk, Bucket, Facet, FacetValue, Histogram, Hit, QueryOptions, SearchQuery, SearchedField,
+        SearchedFields, SqlQuery, Stats, type_name,
+    },
     doors::{
         answer_writer::{AnswerFormat, AnswerWriter},
         names::collection_name,
@@ -78,6 +81,36 @@ fn wire_hit(hit: Hit) -> wire::Hit {
         address: hit.address,
         document: hit.document,
         json: hit.json,
+    }
+}
+
+fn wire_facet(facet: Facet) -> wire::Facet {
+    let value = |FacetValue { value, count }| wire::FacetValue { value, count };
+    wire::Facet {
+        path: facet.path,
+        values: facet.values.into_iter().map(value).collect(),
+        others: facet.others,
+    }
+}
+
+fn wire_histogram(histogram: Histogram) -> wire::Histogram {
+    let bucket = |Bucket { time, count }| wire::Bucket { time_us: time, count };
+    wire::Histogram {
+        interval: histogram.interval,
+        buckets: histogram.buckets.into_iter().map(bucket).collect(),
+    }
+}
+
+fn wire_fields(found: SearchedFields) -> wire::SearchedFields {
+    let field = |field: SearchedField| wire::SearchedField {
+        path: field.path,
+        kinds: field.kinds.names().into_iter().map(str::to_owned).collect(),
+        documents: field.documents,
+        samples: field.samples,
+    };
+    wire::SearchedFields {
+        documents: found.documents,
+        fields: found.fields.into_iter().map(field).collect(),
     }
 }
 
@@ -163,6 +196,9 @@ impl query_server::Query for QueryService {
             sort: non_empty(request.sort),
             limit: (request.limit > 0).then_some(request.limit as usize),
             after: non_empty(request.after),
+            facets: non_empty(request.facets),
+            histogram: non_empty(request.histogram),
+            fields: (request.fields > 0).then_some(Some(request.fields as usize)),
             options,
         };
         let answer = self.engine.search(search).await?;
@@ -171,6 +207,9 @@ impl query_server::Query for QueryService {
             after: answer.after.unwrap_or_default(),
             stats: Some(wire_stats(&answer.stats)),
             hits: answer.hits.into_iter().map(wire_hit).collect(),
+            facets: answer.facets.into_iter().map(wire_facet).collect(),
+            histogram: answer.histogram.map(wire_histogram),
+            fields: answer.fields.map(wire_fields),
         }))
     }
 

@@ -145,8 +145,6 @@ fn defined_json(column: &DefinedColumn) -> Value {
 }
 
 fn path_json(field: &PathStatus) -> Value {
-    let kinds = field.kinds.to_string();
-    let kinds: Vec<&str> = kinds.split(", ").filter(|kind| !kind.is_empty()).collect();
     let native = field
         .kinds
         .native()
@@ -156,7 +154,7 @@ fn path_json(field: &PathStatus) -> Value {
         "path": field.path.to_string(),
         "kind": "path",
         "type": native,
-        "kinds": kinds,
+        "kinds": field.kinds.names(),
         "in_arrays": field.kinds.any(Kinds::ELEMENT),
         "documents": field.documents,
         "indexed": field.indexed,

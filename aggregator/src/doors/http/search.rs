@@ -1,12 +1,16 @@
 //! `GET` and `POST /v1/collections/{c}/search`: the same search by query string or by JSON body.
 
+use std::fmt::Display;
+
 use axum::{
     extract::{Query, Request, State, rejection::QueryRejection},
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, SecondsFormat};
 use proto::{Code, PositionVector, Problem};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::{
     body,
@@ -15,7 +19,7 @@ use super::{
     state::AppState,
 };
 use crate::{
-    answer::{SearchAnswer, SearchQuery},
+    answer::{Bucket, Facet, FacetValue, SearchAnswer, SearchQuery, SearchedField, SearchedFields},
     doors::names::{collection_name, no_collection},
     render::{self, LineBreaks},
 };
@@ -29,11 +33,67 @@ pub(super) struct SearchParameters {
     sort: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
+    #[serde(deserialize_with = "facet_list")]
+    facets: Option<String>,
+    histogram: Option<String>,
+    fields: FieldsParameter,
     at_least: Option<PositionVector>,
     allow_partial: bool,
     timeout_ms: Option<u64>,
     scan: ScanSourceBody,
     query_id: Option<String>,
+}
+
+/// `kind,user.country`, or in a JSON body also `["kind", "user.country"]`.
+fn facet_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "facets are a text such as \"kind,user.country:20\", or a list of such texts"
+    )]
+    enum Facets {
+        Text(String),
+        List(Vec<String>),
+    }
+    Ok(match Option::<Facets>::deserialize(deserializer)? {
+        Some(Facets::Text(text)) => Some(text),
+        Some(Facets::List(list)) => Some(list.join(",")),
+        None => None,
+    })
+}
+
+/// Whether to describe fields, and by how many documents.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "FieldsText")]
+struct FieldsParameter(Option<Option<usize>>);
+
+/// How requests spell it: in a query string, everything is a text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "fields is true, false or a number of documents")]
+enum FieldsText {
+    Absent(()),
+    Wanted(bool),
+    Documents(usize),
+    Text(String),
+}
+
+impl TryFrom<FieldsText> for FieldsParameter {
+    type Error = String;
+
+    fn try_from(text: FieldsText) -> Result<Self, String> {
+        let wanted = match text {
+            FieldsText::Absent(()) | FieldsText::Wanted(false) => None,
+            FieldsText::Wanted(true) => Some(None),
+            FieldsText::Documents(documents) => Some(Some(documents)),
+            FieldsText::Text(text) => match (text.as_str(), text.parse()) {
+                ("" | "false", _) => None,
+                ("true", _) => Some(None),
+                (_, Ok(documents)) => Some(Some(documents)),
+                (_, Err(_)) => return Err(format!("fields={text} is neither true nor a number of documents")),
+            },
+        };
+        Ok(Self(wanted))
+    }
 }
 
 /// `GET`: parameters in the query string.
@@ -44,8 +104,8 @@ pub(super) async fn by_query(
 ) -> Result<Response, HttpError> {
     let Query(parameters) = query.map_err(|e| {
         Problem::new(Code::BadRequest, e.body_text()).hint(
-            "the parameters of a search are q, from, to, sort, limit, after, at_least, allow_partial, timeout_ms, \
-             scan and query_id",
+            "the parameters of a search are q, from, to, sort, limit, after, facets, histogram, fields, at_least, \
+             allow_partial, timeout_ms, scan and query_id",
         )
     })?;
     search(&app, path, parameters).await
@@ -90,6 +150,9 @@ async fn search(app: &AppState, path: PathText, parameters: SearchParameters) ->
         sort: parameters.sort,
         limit: parameters.limit,
         after: parameters.after.filter(|after| !after.is_empty()),
+        facets: parameters.facets,
+        histogram: parameters.histogram,
+        fields: parameters.fields.0,
         options: options.parse()?,
     };
     let answer = app.engine.search(query).await?;
@@ -123,11 +186,56 @@ fn to_json(answer: &SearchAnswer) -> Vec<u8> {
         }
         out.push(b'}');
     }
-    let rest = serde_json::json!({ "total": answer.total, "after": answer.after, "stats": answer.stats.to_json() })
-        .to_string();
-    out.extend_from_slice(b"],");
-    out.extend_from_slice(&rest.as_bytes()[1..]);
+    out.push(b']');
+    let mut member = |name: &str, value: &dyn Display| {
+        out.extend_from_slice(format!(",\"{name}\":{value}").as_bytes());
+    };
+    member("total", &answer.total);
+    member("after", &json!(answer.after));
+    if !answer.facets.is_empty() {
+        member("facets", &facets_json(&answer.facets));
+        let others = answer
+            .facets
+            .iter()
+            .filter_map(|facet| Some((facet.path.clone(), facet.others?.into())));
+        member("others", &Value::Object(others.collect()));
+    }
+    if let Some(histogram) = &answer.histogram {
+        let bucket = |bucket: &Bucket| json!({ "time": time_text(bucket.time), "count": bucket.count });
+        member("histogram", &histogram.buckets.iter().map(bucket).collect::<Value>());
+        member("interval", &json!(histogram.interval));
+    }
+    if let Some(fields) = &answer.fields {
+        member("fields", &fields_json(fields));
+        member("fields_documents", &fields.documents);
+    }
+    member("stats", &answer.stats.to_json());
+    out.push(b'}');
     out
+}
+
+/// The values are spelled as JSON already.
+fn facets_json(facets: &[Facet]) -> String {
+    let value = |value: &FacetValue| format!("{{\"value\":{},\"count\":{}}}", value.value, value.count);
+    let facet = |facet: &Facet| {
+        let values: Vec<String> = facet.values.iter().map(value).collect();
+        format!("{}:[{}]", json!(facet.path), values.join(","))
+    };
+    format!("{{{}}}", facets.iter().map(facet).collect::<Vec<_>>().join(","))
+}
+
+fn fields_json(fields: &SearchedFields) -> String {
+    let field = |field: &SearchedField| {
+        let (path, kinds, documents) = (json!(field.path), json!(field.kinds.names()), field.documents);
+        let samples = field.samples.join(",");
+        format!("{{\"path\":{path},\"kinds\":{kinds},\"documents\":{documents},\"samples\":[{samples}]}}")
+    };
+    format!("[{}]", fields.fields.iter().map(field).collect::<Vec<_>>().join(","))
+}
+
+fn time_text(micros: i64) -> String {
+    let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 #[cfg(test)]
@@ -148,6 +256,9 @@ mod tests {
             hits,
             total: 2,
             after: None,
+            facets: Vec::new(),
+            histogram: None,
+            fields: None,
             stats: Stats::default(),
         }))
         .expect("UTF-8");
@@ -173,6 +284,9 @@ mod tests {
             hits,
             total: 1,
             after: None,
+            facets: Vec::new(),
+            histogram: None,
+            fields: None,
             stats: Stats::default(),
         }))
         .expect("UTF-8");
@@ -184,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_unknown_parameter_is_an_error_that_names_it() {
-        let error = serde_json::from_str::<SearchParameters>(r#"{"q":"x","facets":["a"]}"#).expect_err("an error");
-        assert!(error.to_string().contains("facets"), "{error}");
+        let error = serde_json::from_str::<SearchParameters>(r#"{"q":"x","facet":["a"]}"#).expect_err("an error");
+        assert!(error.to_string().contains("facet"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ mod watermarks;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use datafusion::{
     arrow::datatypes::Schema,
     common::{Statistics, stats::Precision},
@@ -61,6 +62,7 @@ pub(super) fn row_count(documents: u64, schema: &Schema) -> Statistics {
 #[derive(Debug)]
 pub(super) struct QueryViews {
     catalog: Arc<Catalog>,
+    now: DateTime<Utc>,
     /// Ordered by name.
     collections: Vec<Arc<CollectionViews>>,
 }
@@ -102,13 +104,20 @@ impl QueryViews {
         let missed: usize = collections.iter().map(|collection| collection.missing.len()).sum();
         metrics::counter!("rachis_shards_missed_total").increment(missed as u64);
         let catalog = Arc::clone(catalog);
-        Ok((Self { catalog, collections }, prefetched))
+        let now = context.now;
+        let views = Self {
+            catalog,
+            now,
+            collections,
+        };
+        Ok((views, prefetched))
     }
 
     /// The same read views, with names looked up in another catalog.
     pub(super) fn under(&self, catalog: &Arc<Catalog>) -> Self {
         Self {
             catalog: Arc::clone(catalog),
+            now: self.now,
             collections: self.collections.clone(),
         }
     }
@@ -180,6 +189,10 @@ impl QueryViews {
 impl SchemaContext for QueryViews {
     fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.now
     }
 
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds> {

@@ -1,8 +1,9 @@
-//! Searches: a condition and a sort order in, one page of documents or of rows of a view out. A search is planned as
-//! the SQL statement `SELECT … WHERE search('…') ORDER BY …`.
+//! Searches: a condition and a sort order in, one page of documents or of rows of a view out, with what was asked about
+//! all matches. A search is planned as the SQL statement `SELECT … WHERE search('…') ORDER BY …`.
 
 mod hit;
 mod statement;
+mod summary;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -14,6 +15,7 @@ use plan::{
 };
 use proto::{Catalog, Code, CollectionName, Problem};
 
+use self::summary::{Matches, SummaryRequest};
 use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
 use crate::{
     answer::{Hit, SearchAnswer, SearchQuery},
@@ -24,6 +26,22 @@ use crate::{
 const HITS_DEFAULT: usize = 20;
 /// Limit on the hits of a page.
 const HITS_MAX: usize = 10_000;
+
+/// What is searched.
+enum Searched {
+    Collection(CollectionName),
+    /// The name of a view or, as `slow@1`, of a version of one.
+    View(String),
+}
+
+impl Searched {
+    fn name(&self) -> &str {
+        match self {
+            Self::Collection(name) => name.as_str(),
+            Self::View(name) => name,
+        }
+    }
+}
 
 /// A running search.
 struct SearchContext<'a> {
@@ -60,13 +78,13 @@ pub(super) async fn run(
     request: &SearchQuery,
     started: Instant,
 ) -> Result<SearchAnswer, Problem> {
-    let limit = page_limit(request)?;
-    let now = Utc::now();
+    let (limit, summary) = (page_limit(request)?, SummaryRequest::parse(request)?);
+    let now = context.now;
     let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request, now)?);
     let catalog = engine.catalog();
-    let collection = match sql::view_version(&request.collection, &catalog)? {
-        Some(_) => None,
-        None => Some(collection_of(request, &catalog)?),
+    let searched = match sql::view_version(&request.collection, &catalog)? {
+        Some(_) => Searched::View(request.collection.clone()),
+        None => Searched::Collection(collection_of(request, &catalog)?),
     };
     let search = SearchContext {
         engine,
@@ -78,17 +96,27 @@ pub(super) async fn run(
         time_range,
         limit,
     };
-    let page = match &collection {
-        Some(name) => statement::search_collection(&search, name).await,
-        None => statement::search_view(&search, &request.collection).await,
-    };
     // Its author has not seen the statement of the search.
-    let (read_views, page) = page.map_err(|problem| Problem { at: None, ..problem })?;
+    let unplaced = |problem| Problem { at: None, ..problem };
+    let page = match &searched {
+        Searched::Collection(name) => statement::search_collection(&search, &searched, name).await,
+        Searched::View(_) => statement::search_view(&search, &searched).await,
+    };
+    let (read_views, page) = page.map_err(unplaced)?;
+    let matches = Matches {
+        search: &search,
+        searched: &searched,
+        read_views: &read_views,
+    };
+    let summary = summary.compute(&matches).await.map_err(unplaced)?;
     search.template.notes.iter().for_each(|note| context.report.warn(note));
     Ok(SearchAnswer {
         hits: page.hits,
         total: page.total,
         after: page.after,
+        facets: summary.facets,
+        histogram: summary.histogram,
+        fields: summary.fields,
         stats: run::statistics(context, Some(&read_views), started),
     })
 }

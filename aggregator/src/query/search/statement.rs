@@ -32,7 +32,7 @@ use proto::{Catalog, Code, CollectionName, Problem};
 
 use self::row_order::RowOrder;
 use super::{
-    HitPage, SearchContext,
+    HitPage, SearchContext, Searched,
     hit::{self, DocumentRows, HIT_COLUMNS},
     page_too_large, sort_path,
 };
@@ -50,10 +50,14 @@ use crate::{
 };
 
 /// The alias of the collection or view that is searched.
-const INPUT: &str = "documents";
+pub(super) const INPUT: &str = "documents";
 
 /// Searches a view or, as `slow@1`, a version of it. Also returns the read views that its page was read from.
-pub(super) async fn search_view(search: &SearchContext<'_>, view: &str) -> Result<(QueryViews, HitPage), Problem> {
+pub(super) async fn search_view(
+    search: &SearchContext<'_>,
+    searched: &Searched,
+) -> Result<(QueryViews, HitPage), Problem> {
+    let view = searched.name();
     let all = parse_query(&format!("SELECT * FROM {}", quoted(view)))?;
     let read_views = search.open(&sql::collections(&all, search.catalog)?).await?;
     let columns = sql::columns(&all, &read_views)?;
@@ -69,7 +73,7 @@ pub(super) async fn search_view(search: &SearchContext<'_>, view: &str) -> Resul
         Some(name) => input_path(&sort_path(name)?),
         None => "TRUE".to_owned(),
     };
-    let sql = search_sql(search, view, "*", &key);
+    let sql = format!("{} {}", selected("*", &key), from_matches(search, searched));
     let page = page(search, &read_views, &sql, &key, HitKind::Row).await?;
     Ok((read_views, page))
 }
@@ -77,16 +81,19 @@ pub(super) async fn search_view(search: &SearchContext<'_>, view: &str) -> Resul
 /// Searches a collection. Also returns the read views that its page was read from.
 pub(super) async fn search_collection(
     search: &SearchContext<'_>,
+    searched: &Searched,
     collection: &CollectionName,
 ) -> Result<(QueryViews, HitPage), Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
     let key = input_path(&sort_path(search.sort.name.as_deref().unwrap_or("_time"))?);
-    let sql = matches_sql(collection.as_str(), &columns, &key, &search.template.text);
+    let selected = selected(&columns, &key);
+    let template = from_matches_at_any_time(collection.as_str(), &search.template.text);
+    let sql = format!("{selected} {template}");
     let (read_views, found) = top_page::read(search, collection, &sql, &key).await?;
     let found = match found {
         Some(found) => found,
         None => {
-            let sql = search_sql(search, collection.as_str(), &columns, &key);
+            let sql = format!("{selected} {}", from_matches(search, searched));
             page(search, &read_views, &sql, &key, HitKind::Document).await?
         }
     };
@@ -120,7 +127,7 @@ enum HitKind {
     Row,
 }
 
-fn parse_query(text: &str) -> Result<ast::Query, Problem> {
+pub(super) fn parse_query(text: &str) -> Result<ast::Query, Problem> {
     match sql::parse(text, text.len())? {
         Statement::Query(query) => Ok(*query),
         _ => Err(Problem::new(Code::Internal, "the statement of a search is not a query")),
@@ -132,25 +139,27 @@ fn quoted(name: &str) -> String {
 }
 
 /// A path of the input in SQL. All keys are quoted, so that none is read as a keyword.
-fn input_path(path: &Path) -> String {
+pub(super) fn input_path(path: &Path) -> String {
     path.steps().iter().fold(INPUT.to_owned(), |start, step| match step {
         Step::Key(key) => format!("{start}.{}", quoted(key)),
         Step::Index(index) => format!("{start}[{index}]"),
     })
 }
 
-/// The SQL of a search at any time: the matching rows, with the sort key as the last column.
-fn matches_sql(name: &str, columns: &str, key: &str, query: &str) -> String {
-    format!(
-        "SELECT {INPUT}.{columns}, {key} AS \"\u{1}\" FROM {} AS {INPUT} WHERE search({INPUT}, '{}')",
-        quoted(name),
-        query.replace('\'', "''")
-    )
+/// Selects columns of a search's rows, with the sort key as the last one.
+fn selected(columns: &str, key: &str) -> String {
+    format!("SELECT {INPUT}.{columns}, {key} AS \"\u{1}\"")
 }
 
-/// The SQL of a search.
-fn search_sql(search: &SearchContext<'_>, name: &str, columns: &str, key: &str) -> String {
-    let mut text = matches_sql(name, columns, key, &search.request.query);
+/// The FROM and WHERE of a search at any time.
+fn from_matches_at_any_time(name: &str, query: &str) -> String {
+    let query = query.replace('\'', "''");
+    format!("FROM {} AS {INPUT} WHERE search({INPUT}, '{query}')", quoted(name))
+}
+
+/// The FROM and WHERE of a search.
+pub(super) fn from_matches(search: &SearchContext<'_>, searched: &Searched) -> String {
+    let mut text = from_matches_at_any_time(searched.name(), &search.request.query);
     for (op, bound) in [(">=", search.time_range.from), ("<", search.time_range.to)] {
         if let Some(time) = bound.and_then(DateTime::from_timestamp_micros) {
             text += &format!(

@@ -109,7 +109,7 @@ impl<'c> Resolver<'c> {
             warnings: Vec::new(),
             names: HashMap::new(),
             expanding: Vec::new(),
-            now: Utc::now(),
+            now: context.now(),
             is_relative: false,
             expanded: BTreeSet::new(),
             uses: BTreeSet::new(),

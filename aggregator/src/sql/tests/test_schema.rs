@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use datafusion::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions},
@@ -39,6 +40,10 @@ pub(super) struct TestSchema {
 impl SchemaContext for TestSchema {
     fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
     }
 
     fn paths(&self, collection: &CollectionName) -> Arc<PathKinds> {

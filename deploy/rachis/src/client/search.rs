@@ -1,5 +1,7 @@
 //! `rachis search`: one page of hits.
 
+use std::collections::BTreeMap;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -13,6 +15,16 @@ struct SearchAnswer<'a> {
     hits: Vec<Hit<'a>>,
     total: u64,
     after: Option<String>,
+    #[serde(default)]
+    facets: BTreeMap<String, Vec<Value>>,
+    #[serde(default)]
+    others: BTreeMap<String, u64>,
+    #[serde(default)]
+    histogram: Vec<Value>,
+    #[serde(default)]
+    fields: Vec<Value>,
+    #[serde(default)]
+    fields_documents: u64,
     stats: Value,
 }
 
@@ -37,7 +49,7 @@ pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
         Output::Json => format!("{text}\n"),
         Output::Ndjson => ndjson(&answer.hits),
         Output::Csv => csv(&answer.hits),
-        Output::Table => table(&answer.hits),
+        Output::Table => table(&answer),
     };
     output::write(shown.as_bytes())?;
     if arguments.output != Output::Json {
@@ -53,6 +65,8 @@ fn request_body(arguments: &cli::SearchArgs) -> Value {
         ("to", &arguments.to),
         ("sort", &arguments.sort),
         ("after", &arguments.after),
+        ("facets", &arguments.facets),
+        ("histogram", &arguments.histogram),
     ];
     for (key, value) in options {
         if let Some(value) = value {
@@ -61,6 +75,9 @@ fn request_body(arguments: &cli::SearchArgs) -> Value {
     }
     if let Some(limit) = arguments.limit {
         body["limit"] = limit.into();
+    }
+    if let Some(documents) = arguments.fields {
+        body["fields"] = documents.into();
     }
     body
 }
@@ -84,12 +101,44 @@ fn csv(hits: &[Hit]) -> String {
     format!("id,document\n{rows}")
 }
 
-fn table(hits: &[Hit]) -> String {
-    let rows: Vec<Value> = hits
-        .iter()
-        .map(|hit| json!({ "id": hit.id, "document": one_line(hit.document.get()) }))
-        .collect();
-    output::objects(&Value::Array(rows), &["id", "document"])
+/// Tables of the hits and of what was asked about all matches.
+fn table(answer: &SearchAnswer) -> String {
+    let hit = |hit: &Hit| json!({ "id": hit.id, "document": one_line(hit.document.get()) });
+    let mut tables = Vec::new();
+    if !answer.hits.is_empty() {
+        let hits = answer.hits.iter().map(hit).collect();
+        tables.push(output::objects(&hits, &["id", "document"]));
+    }
+    for (path, values) in &answer.facets {
+        let row = |value: &Value| json!({ "value": value["value"], "matches": value["count"] });
+        let mut rows: Vec<Value> = values.iter().map(row).collect();
+        if let Some(others) = answer.others.get(path).filter(|others| **others > 0) {
+            rows.push(json!({ "value": "(others)", "matches": others }));
+        }
+        let table = output::objects(&Value::Array(rows), &["value", "matches"]);
+        tables.push(format!("{path}\n{table}"));
+    }
+    if !answer.histogram.is_empty() {
+        let row = |bucket: &Value| json!({ "time": bucket["time"], "matches": bucket["count"] });
+        let rows = answer.histogram.iter().map(row).collect();
+        tables.push(output::objects(&rows, &["time", "matches"]));
+    }
+    if !answer.fields.is_empty() {
+        let list = |values: &Value| {
+            let texts = values.as_array().into_iter().flatten();
+            let texts: Vec<String> = texts
+                .map(|text| text.as_str().map_or_else(|| text.to_string(), str::to_owned))
+                .collect();
+            texts.join(", ")
+        };
+        let row = |field: &Value| {
+            let (kinds, samples) = (list(&field["kinds"]), list(&field["samples"]));
+            json!({ "path": field["path"], "kinds": kinds, "matches": field["documents"], "samples": samples })
+        };
+        let rows = answer.fields.iter().map(row).collect();
+        tables.push(output::objects(&rows, &["path", "kinds", "matches", "samples"]));
+    }
+    tables.join("\n")
 }
 
 fn note_stats(answer: &SearchAnswer) {
@@ -99,6 +148,9 @@ fn note_stats(answer: &SearchAnswer) {
         answer.total,
         answer.stats["elapsed_ms"]
     ));
+    if !answer.fields.is_empty() {
+        output::note(&format!("fields of the newest {} matches", answer.fields_documents));
+    }
     output::note_warnings(&answer.stats);
     if let Some(after) = &answer.after {
         output::note(&format!("next page: --after {after}"));

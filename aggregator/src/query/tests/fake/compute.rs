@@ -269,7 +269,7 @@ fn cast(column: &Column, value: Option<&Value>) -> ScalarValue {
 
 /// The kinds of all paths in these documents.
 pub(super) fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
-    fn walk(path: &Path, value: &Value, kinds: &mut PathKinds) {
+    fn walk(path: &Path, value: &Value, is_element: bool, kinds: &mut PathKinds) {
         let kind = match value {
             Value::Null => Kinds::NULL,
             Value::Bool(_) => Kinds::BOOL,
@@ -279,16 +279,18 @@ pub(super) fn kinds_of(documents: &[(Address, Value)]) -> PathKinds {
             Value::Array(_) => Kinds::ARRAY,
             Value::Object(_) => Kinds::OBJECT,
         };
-        *kinds.paths.entry(path.clone()).or_default() |= kind;
-        if let Value::Object(entries) = value {
-            entries
+        *kinds.paths.entry(path.clone()).or_default() |= if is_element { Kinds::ELEMENT } else { kind };
+        match value {
+            Value::Object(entries) => entries
                 .iter()
-                .for_each(|(key, value)| walk(&path.key(key), value, kinds));
+                .for_each(|(key, value)| walk(&path.key(key), value, is_element, kinds)),
+            Value::Array(items) => items.iter().for_each(|item| walk(path, item, true, kinds)),
+            _ => {}
         }
     }
     let mut kinds = PathKinds::default();
     documents
         .iter()
-        .for_each(|(_, document)| walk(&Path::default(), document, &mut kinds));
+        .for_each(|(_, document)| walk(&Path::default(), document, false, &mut kinds));
     kinds
 }

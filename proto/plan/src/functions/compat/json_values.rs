@@ -1,13 +1,13 @@
 //! Values of JSON with the defaults of other systems.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, StringViewArray},
+        array::{ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, LargeStringBuilder, StringViewArray},
         datatypes::{DataType, Field},
     },
-    common::{Result, plan_err},
+    common::{Result, exec_datafusion_err, plan_err},
     logical_expr::{ReturnFieldArgs, ScalarUDF},
 };
 use proto::json::{self, Value};
@@ -19,12 +19,17 @@ use super::{
     },
     each_row::each_row,
 };
-use crate::value::canonical_double;
+use crate::{
+    path::{Path, Step},
+    value::{canonical, canonical_double},
+};
 
 /// `json_scalar(json)`: the text of a text, a number or a boolean; NULL for lists and objects.
 const SCALAR: &str = "json_scalar";
 /// `json_size(json, rule)`: the number of items, by the rule of a system.
 const SIZE: &str = "json_size";
+/// `values_at(json, 'items.sku')`: a list of the texts, numbers and booleans at a path, also in lists.
+const VALUES_AT: &str = "values_at";
 /// `json_default(json, 'int')` is ClickHouse's `JSONExtractInt`: 0 if there is no such value.
 pub const DEFAULT: &str = "json_default";
 
@@ -34,6 +39,9 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
         Function::new(SCALAR, Some(1), text(), scalars).strict().into(),
         Function::new(SIZE, Some(2), Returns::Type(DataType::Int64), sizes)
+            .strict()
+            .into(),
+        Function::new(VALUES_AT, Some(2), Returns::Json, values_at)
             .strict()
             .into(),
         Function::new(DEFAULT, Some(2), Returns::Of(default_field), defaults).into(),
@@ -68,6 +76,45 @@ fn sizes(call: &Call) -> Result<ArrayRef> {
         i64::try_from(size).ok()
     });
     Ok(Arc::new(Int64Array::from(found)))
+}
+
+/// Each value once, as a list in JSON; NULL if there is none.
+fn values_at(call: &Call) -> Result<ArrayRef> {
+    let path = Path::try_from(call.text(1)?.to_owned()).map_err(|e| exec_datafusion_err!("{VALUES_AT}: {e}"))?;
+    let texts = text_views(&call.column(0)?)?;
+    let mut lists = LargeStringBuilder::with_capacity(call.rows, 0);
+    let mut found = BTreeSet::new();
+    for text in texts.as_string_view() {
+        found.clear();
+        if let Some(value) = text.and_then(|text| json::parse(text.as_bytes()).ok()) {
+            collect_at(&value, path.steps(), &mut found);
+        }
+        if found.is_empty() {
+            lists.append_null();
+            continue;
+        }
+        let items: Vec<&str> = found.iter().map(String::as_str).collect();
+        lists.append_value(format!("[{}]", items.join(",")));
+    }
+    Ok(Arc::new(lists.finish()))
+}
+
+/// Collects the texts, numbers and booleans at the end of a path. Keys lead into the items of lists.
+fn collect_at(value: &Value<'_>, steps: &[Step], found: &mut BTreeSet<String>) {
+    match (value, steps) {
+        (Value::Array(items), [Step::Index(index), rest @ ..]) => {
+            if let Some(item) = usize::try_from(*index).ok().and_then(|index| items.get(index)) {
+                collect_at(item, rest, found);
+            }
+        }
+        (Value::Array(items), _) => items.iter().for_each(|item| collect_at(item, steps, found)),
+        (Value::Object(members), [Step::Key(key), rest @ ..]) => {
+            let member = members.iter().find(|(name, _)| name.as_ref() == key.as_ref());
+            member.into_iter().for_each(|(_, value)| collect_at(value, rest, found));
+        }
+        (Value::Null | Value::Object(_), _) | (_, [_, ..]) => {}
+        (scalar, []) => drop(found.insert(canonical(scalar))),
+    }
 }
 
 fn default_field(name: &'static str, args: &ReturnFieldArgs) -> Result<Field> {

@@ -23,6 +23,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Json(&[0]), "jsonb_exists(json, key)", "PostgreSQL's json ? key."),
     scalar(Json(&[0]), "json_has(json, steps)", "Whether something is at a path, given as '[\"key\", 0]'."),
     scalar(Json(&[0]), "json_scalar(json)", "The text of a text, a number or a boolean."),
+    scalar(Json(&[0]), "values_at(json, path)",
+        "A list of the texts, numbers and booleans at a path, also in lists along it; each once."),
     scalar(Json(&[0]), "json_size(json, system)", "The number of items, as a system such as 'duckdb' counts."),
     scalar(Json(&[0]), "json_default(json, type)",
         "The value as a type such as 'int'; 0, false or an empty text if it has another type."),

@@ -1,0 +1,286 @@
+//! Facets: how often each value of a path occurs among the matches, or how many matches lie in each range.
+//!
+//! The values of a list count each; a value that a document has several times counts once. If a path may hold lists, or
+//! leads through them, the lists are counted first, by the leaves, and taken apart after that.
+
+use datafusion::arrow::{array::RecordBatch, datatypes::DataType};
+use futures::future::try_join_all;
+use plan::{
+    Column, Kinds, Path,
+    column::{is_json, kinds_of},
+};
+use proto::{Code, CollectionName, Problem};
+
+use super::{Matches, counts};
+use crate::{
+    answer::{Facet, FacetValue},
+    query::search::{
+        Searched,
+        statement::{INPUT, input_path},
+    },
+    render::{self, LineBreaks},
+    sql::{self, SchemaContext as _},
+};
+
+/// The facets of a search, at most.
+const FACETS_MAX: usize = 50;
+/// The values of a facet if the request does not say how many.
+const VALUES_DEFAULT: usize = 10;
+/// The values of a facet, at most.
+const VALUES_MAX: usize = 10_000;
+/// The ranges of a facet, at most.
+const RANGES_MAX: usize = 100;
+
+const HINT: &str = "write facets=kind,user.country:20 for the most frequent values (10, or as many as you say), or \
+                    ms(10,100) for the numbers of documents below 10, from 10 to below 100, and from 100 on";
+
+/// A facet as it was asked for.
+#[derive(Debug, PartialEq)]
+pub(super) struct FacetRequest {
+    path: Path,
+    counted: Counted,
+}
+
+/// What a facet counts.
+#[derive(Debug, PartialEq)]
+enum Counted {
+    /// The documents with each of this many values.
+    Values(usize),
+    /// The documents in each of these ranges, as a search spells them: `[10 TO 100}`.
+    Ranges(Vec<String>),
+}
+
+/// Parses a list of facets: `kind,user.country:20,ms(10,100)`.
+pub(super) fn parse(text: &str) -> Result<Vec<FacetRequest>, Problem> {
+    let mut facets: Vec<FacetRequest> = Vec::new();
+    for part in split_outside(text, ',') {
+        let facet = parse_facet(part.trim())?;
+        if facets.iter().any(|other| other.path == facet.path) {
+            return Err(bad(format!("facets: {} occurs twice", facet.path)));
+        }
+        facets.push(facet);
+    }
+    match facets.len() > FACETS_MAX {
+        true => Err(bad(format!(
+            "a search can have {FACETS_MAX} facets, not {}",
+            facets.len()
+        ))),
+        false => Ok(facets),
+    }
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(Code::BadRequest, detail).hint(HINT)
+}
+
+fn parse_facet(text: &str) -> Result<FacetRequest, Problem> {
+    let path = |path: &str| match Path::parse(path.trim()) {
+        Ok(path) if !path.steps().is_empty() => Ok(path),
+        Ok(_) => Err(bad("facets: a path is empty".to_owned())),
+        Err(e) => Err(bad(format!("facets: {e}"))),
+    };
+    if let Some((name, bounds)) = text.strip_suffix(')').and_then(|text| text.rsplit_once('(')) {
+        let counted = Counted::Ranges(ranges(bounds)?);
+        return Ok(FacetRequest {
+            path: path(name)?,
+            counted,
+        });
+    }
+    let (name, size) = match split_outside(text, ':').as_slice() {
+        [name] => (*name, VALUES_DEFAULT),
+        [name, size] => {
+            let size = size.trim().parse().ok().filter(|size| (1..=VALUES_MAX).contains(size));
+            let wrong = || {
+                bad(format!(
+                    "facets: {text} asks for no number of values from 1 to {VALUES_MAX}"
+                ))
+            };
+            (*name, size.ok_or_else(wrong)?)
+        }
+        _ => return Err(bad(format!("facets: {text:?} is no path with a number of values"))),
+    };
+    Ok(FacetRequest {
+        path: path(name)?,
+        counted: Counted::Values(size),
+    })
+}
+
+/// The ranges between these bounds, with those below the first and from the last on.
+fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
+    let bounds: Vec<&str> = bounds.split(',').map(str::trim).collect();
+    let is_bound =
+        |bound: &&str| !bound.is_empty() && !bound.contains(|c: char| c.is_whitespace() || "[](){}\"*".contains(c));
+    if let Some(wrong) = bounds.iter().find(|bound| !is_bound(bound)) {
+        return Err(bad(format!("facets: {wrong:?} is no bound of a range")));
+    }
+    if bounds.len() >= RANGES_MAX {
+        return Err(bad(format!(
+            "facets: {} bounds are too many: the limit is {}",
+            bounds.len(),
+            RANGES_MAX - 1
+        )));
+    }
+    let (first, last) = (bounds[0], bounds[bounds.len() - 1]);
+    let between = bounds.windows(2).map(|pair| format!("[{} TO {}}}", pair[0], pair[1]));
+    let below = std::iter::once(format!("[* TO {first}}}"));
+    Ok(below.chain(between).chain([format!("[{last} TO *]")]).collect())
+}
+
+/// The parts of a text between separators outside quotes and parentheses; none if the text is blank.
+fn split_outside(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut start, mut depth, mut quoted) = (Vec::new(), 0, 0_usize, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ if c == separator && depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + c.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    if !(parts.is_empty() && text.trim().is_empty()) {
+        parts.push(&text[start..]);
+    }
+    parts
+}
+
+/// Computes facets at once.
+pub(super) async fn compute<'a>(matches: &Matches<'_>, requests: &'a [FacetRequest]) -> Result<Vec<Facet>, Problem> {
+    let facet = |request: &'a FacetRequest| async {
+        match &request.counted {
+            Counted::Values(size) => values(matches, &request.path, *size).await,
+            Counted::Ranges(ranges) => in_ranges(matches, &request.path, ranges).await,
+        }
+    };
+    try_join_all(requests.iter().map(facet)).await
+}
+
+async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet, Problem> {
+    let from = matches.input_sql();
+    let counted = match lists_of(matches, path).await? {
+        None => format!(
+            "SELECT {} AS value, count(*) AS count {from} GROUP BY 1",
+            input_path(path)
+        ),
+        Some(lists) => format!(
+            "SELECT value, sum(count) AS count FROM (SELECT unnest(list) AS value, count FROM \
+             (SELECT {lists} AS list, count(*) AS count {from} GROUP BY 1) AS lists) AS items GROUP BY 1"
+        ),
+    };
+    let sql = format!(
+        "SELECT value, count, sum(count) OVER () AS total FROM ({counted}) AS counted WHERE value IS NOT NULL \
+         ORDER BY count DESC, value LIMIT {size}"
+    );
+    let rows = matches.rows(&sql).await?;
+    let (found, totals) = (counts(&rows, 1)?, counts(&rows, 2)?);
+    let value = |(row, count): (usize, &u64)| FacetValue {
+        value: json(&rows, row),
+        count: *count,
+    };
+    Ok(Facet {
+        path: path.to_string(),
+        others: Some(
+            totals
+                .first()
+                .map_or(0, |total| total.saturating_sub(found.iter().sum())),
+        ),
+        values: found.iter().enumerate().map(value).collect(),
+    })
+}
+
+/// The value in the first column of a row.
+fn json(rows: &RecordBatch, row: usize) -> String {
+    let mut text = Vec::new();
+    let (schema, columns) = (rows.schema(), render::plain_columns(rows));
+    render::json(&mut text, schema.field(0), &columns[0], row, LineBreaks::ToSpaces);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// How many of the matches lie in each range. The ranges mean what they do in a search, so a range that was found can be
+/// searched for.
+async fn in_ranges(matches: &Matches<'_>, path: &Path, ranges: &[String]) -> Result<Facet, Problem> {
+    let from = matches.input_sql();
+    let count = |(number, range): (usize, &String)| {
+        let condition = format!("{path}:{range}").replace('\'', "''");
+        format!("SELECT {number} AS number, count(*) AS count {from} AND search({INPUT}, '{condition}')")
+    };
+    let counted: Vec<String> = ranges.iter().enumerate().map(count).collect();
+    let rows = matches
+        .rows(&format!("{} ORDER BY number", counted.join(" UNION ALL ")))
+        .await?;
+    let value = |(range, count): (&String, u64)| FacetValue {
+        value: serde_json::Value::from(range.as_str()).to_string(),
+        count,
+    };
+    Ok(Facet {
+        path: path.to_string(),
+        values: ranges.iter().zip(counts(&rows, 1)?).map(value).collect(),
+        others: None,
+    })
+}
+
+/// The SQL of the values of a path as lists. None if it has no lists and leads through none.
+async fn lists_of(matches: &Matches<'_>, path: &Path) -> Result<Option<String>, Problem> {
+    let scalars = Kinds::NULL | Kinds::BOOL | Kinds::NUMBER | Kinds::TEXT;
+    let (has_lists, whole) = match matches.searched {
+        Searched::Collection(name) => match defined_steps(matches, name, path) {
+            Some(steps) => (may_be_list(matches, path, scalars).await?, steps),
+            None => {
+                let paths = matches.read_views.paths(name);
+                let kinds_of = |steps| paths.paths.get(&prefix(path, steps)).copied();
+                let kinds = kinds_of(path.steps().len());
+                let is_stored = Column::system(&path.to_string()).is_none();
+                let has_lists = is_stored
+                    && !kinds.is_some_and(|kinds| kinds.only(scalars))
+                    && (kinds.is_some() || paths.overflow || path.keys().is_none());
+                let lists =
+                    (1..path.steps().len()).find(|steps| kinds_of(*steps).is_some_and(|kinds| kinds.any(Kinds::ARRAY)));
+                (has_lists, lists.unwrap_or(path.steps().len()))
+            }
+        },
+        Searched::View(_) => (may_be_list(matches, path, scalars).await?, 1),
+    };
+    let rest = Path::new(path.steps()[whole..].to_vec());
+    let values = || {
+        format!(
+            "values_at(to_jsonb({}), '{}')",
+            input_path(&prefix(path, whole)),
+            rest.to_string().replace('\'', "''")
+        )
+    };
+    Ok(has_lists.then(values))
+}
+
+fn prefix(path: &Path, steps: usize) -> Path {
+    Path::new(path.steps()[..steps].to_vec())
+}
+
+/// How many steps of a path name a field or a parser, if it is one of these or lies below one.
+fn defined_steps(matches: &Matches<'_>, name: &CollectionName, path: &Path) -> Option<usize> {
+    let defined = sql::defined_columns(matches.search.catalog, name);
+    let is_defined = |steps: &usize| {
+        let text = prefix(path, *steps).to_string();
+        defined.iter().any(|column| column.path.eq_ignore_ascii_case(&text))
+    };
+    (1..=path.steps().len()).find(is_defined)
+}
+
+/// Whether the type of a computed value allows lists, or its path may lead through one.
+async fn may_be_list(matches: &Matches<'_>, path: &Path, scalars: Kinds) -> Result<bool, Problem> {
+    let typed = matches
+        .typed(&format!("SELECT {} {}", input_path(path), matches.input_sql()))
+        .await?;
+    let field = typed.field(0);
+    Ok(match field.data_type() {
+        json if is_json(json) => {
+            let kinds = kinds_of(field);
+            kinds == Kinds::default() || !kinds.only(scalars)
+        }
+        DataType::Null => path.steps().len() > 1,
+        other => other.is_nested(),
+    })
+}
