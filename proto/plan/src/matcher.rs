@@ -1,6 +1,7 @@
 //! Matcher: evaluates a search clause on a document's values, the reference for what an index must find. Shared by:
 //! leaf (documents), aggregator (fields).
 
+mod highlight;
 mod number;
 mod pattern;
 mod value_test;
@@ -9,6 +10,7 @@ use proto::json::Value;
 
 pub(crate) use self::pattern::{is_wildcard, regex};
 pub use self::{
+    highlight::{HighlightedPath, Highlighter, positive_clauses},
     number::Number,
     pattern::TokenTest,
     value_test::{Range, ValueTest},
