@@ -145,6 +145,8 @@ pub struct SearchQuery {
     pub limit: Option<usize>,
     /// The cursor of the previous page.
     pub after: Option<String>,
+    /// Where to mark in the hits what was found: at or below these paths, `msg,user.name`, or everywhere, `*`.
+    pub highlight: Option<String>,
     /// Facets of the matches: `kind,user.country:20,ms(10,100)`.
     pub facets: Option<String>,
     /// A histogram of the matches: `1h`, `auto`, `order.paid_at:1d`.
@@ -246,6 +248,17 @@ pub struct Hit {
     pub document: String,
     /// Whether `document` is JSON.
     pub json: bool,
+    /// Where the search found something, if that was asked for.
+    pub highlights: Vec<Highlight>,
+}
+
+/// What a search found at a path of a hit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Highlight {
+    /// The path; `_doc` for a document of plain text.
+    pub path: String,
+    /// Parts of its texts, with `<em>` and `</em>` around what was found.
+    pub fragments: Vec<String>,
 }
 
 /// The SQL name of a type.

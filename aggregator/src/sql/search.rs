@@ -6,6 +6,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use plan::{
     Column, Path,
+    functions::highlight::HIGHLIGHT,
+    matcher::positive_clauses,
     path::Step,
     search::{Clause, Match, SearchExpr},
 };
@@ -34,7 +36,71 @@ impl<'c> Resolver<'c> {
         self.is_relative |= search.is_relative;
         let input = self.searched_input(alias)?;
         let condition = self.search_query(&search.expr, &input)?;
+        let found = self.positive_tests(&search.expr, &input)?;
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.searched.extend(found);
+        }
         Ok(Expr::Nested(Box::new(condition)))
+    }
+
+    /// The tests of a search that a match passes, each with the value that it names.
+    fn positive_tests(&mut self, search: &SearchExpr, input: &Input) -> Result<Vec<(Option<Value>, Match)>, Problem> {
+        let mut tests = Vec::new();
+        for (name, test) in positive_clauses(search) {
+            let warnings_before = self.warning_count();
+            let value = name
+                .map(|name| self.resolve_search_path(&input.alias, name))
+                .transpose()?;
+            // The condition has given them.
+            self.forget_warnings(warnings_before);
+            tests.push((value, test.clone()));
+        }
+        Ok(tests)
+    }
+
+    /// `highlight(path)`, or `highlight(path, 'disk full')` without a search in WHERE.
+    pub(super) fn highlight_call(&mut self, function: &Function) -> Result<Expr, Problem> {
+        let wrong = |detail: &str| {
+            Problem::new(Code::BadSql, detail)
+                .hint("write SELECT highlight(msg) … WHERE search('disk full'), or highlight(msg, 'disk full')")
+        };
+        let arguments = unnamed_arguments(function).unwrap_or_default();
+        let (shown, tests) = match arguments.as_slice() {
+            [shown] => {
+                let searched = self
+                    .scopes
+                    .last()
+                    .map(|scope| scope.searched.clone())
+                    .unwrap_or_default();
+                if searched.is_empty() {
+                    return Err(wrong(
+                        "highlight finds no search in WHERE that a word could be marked for",
+                    ));
+                }
+                (*shown, searched)
+            }
+            [shown, query] => {
+                let search = plan::search::parse(
+                    text_literal(query).ok_or_else(|| wrong("the search of highlight must be a text"))?,
+                    self.now,
+                )?;
+                self.is_relative |= search.is_relative;
+                let input = self.searched_input(None)?;
+                (*shown, self.positive_tests(&search.expr, &input)?)
+            }
+            _ => return Err(wrong("highlight takes a value, and perhaps a search")),
+        };
+        let shown = self.value(shown)?;
+        let shown = self.lower(shown);
+        let mut applied = Vec::new();
+        for (value, test) in tests {
+            if value.is_none_or(|value| self.lower(value) == shown) {
+                applied.push(test);
+            }
+        }
+        let applied = serde_json::to_string(&applied).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        self.charge_text(1, &applied)?;
+        Ok(call(HIGHLIGHT, vec![call("to_json", vec![shown]), text(&applied)]))
     }
 
     /// The input to search: the one named, else the only collection, else the only input.
@@ -182,19 +248,21 @@ impl<'c> Resolver<'c> {
     }
 }
 
-/// The alias, if given, and the query expression of a call of `search`. `None` if the arguments have another form.
-fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
+/// The arguments of a call, if all of them are expressions without names.
+fn unnamed_arguments(function: &Function) -> Option<Vec<&Expr>> {
     let FunctionArguments::List(list) = &function.args else {
         return None;
     };
-    let mut arguments = Vec::new();
-    for argument in &list.args {
-        match argument {
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => arguments.push(expr),
-            _ => return None,
-        }
-    }
-    match arguments.as_slice() {
+    let expression = |argument| match argument {
+        &FunctionArg::Unnamed(FunctionArgExpr::Expr(ref expr)) => Some(expr),
+        _ => None,
+    };
+    list.args.iter().map(expression).collect()
+}
+
+/// The alias, if given, and the query expression of a call of `search`. `None` if the arguments have another form.
+fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
+    match unnamed_arguments(function)?.as_slice() {
         [query] => Some((None, *query)),
         [Expr::Identifier(alias), query] => Some((Some(alias.value.as_str()), *query)),
         _ => None,

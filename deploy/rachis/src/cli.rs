@@ -281,6 +281,9 @@ pub(crate) struct SearchArgs {
     /// The cursor of the next page, from the end of the previous one
     #[arg(long)]
     pub after: Option<String>,
+    /// Mark what was found, at or below these paths or everywhere
+    #[arg(long, value_name = "PATHS", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    pub highlight: Option<String>,
     /// The most frequent values among all matches: `kind,user.country:20`, or ranges: `ms(10,100)`
     #[arg(long, value_name = "PATHS")]
     pub facets: Option<String>,

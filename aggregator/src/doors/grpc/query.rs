@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status};
 use super::non_empty;
 use crate::{
     answer::{
-        Answer, AnswerChunk, Bucket, Facet, FacetValue, Histogram, Hit, QueryOptions, SearchQuery, SearchedField,
-        SearchedFields, SqlQuery, Stats, type_name,
+        Answer, AnswerChunk, Bucket, Facet, FacetValue, Highlight, Histogram, Hit, QueryOptions, SearchQuery,
+        SearchedField, SearchedFields, SqlQuery, Stats, type_name,
     },
     doors::{
         answer_writer::{AnswerFormat, AnswerWriter},
@@ -81,6 +81,14 @@ fn wire_hit(hit: Hit) -> wire::Hit {
         address: hit.address,
         document: hit.document,
         json: hit.json,
+        highlights: hit.highlights.into_iter().map(wire_highlight).collect(),
+    }
+}
+
+fn wire_highlight(found: Highlight) -> wire::Highlight {
+    wire::Highlight {
+        path: found.path,
+        fragments: found.fragments,
     }
 }
 
@@ -196,6 +204,7 @@ impl query_server::Query for QueryService {
             sort: non_empty(request.sort),
             limit: (request.limit > 0).then_some(request.limit as usize),
             after: non_empty(request.after),
+            highlight: non_empty(request.highlight),
             facets: non_empty(request.facets),
             histogram: non_empty(request.histogram),
             fields: (request.fields > 0).then_some(Some(request.fields as usize)),

@@ -10,7 +10,7 @@ use axum::{
 use chrono::{DateTime, SecondsFormat};
 use proto::{Code, PositionVector, Problem};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     body,
@@ -19,7 +19,7 @@ use super::{
     state::AppState,
 };
 use crate::{
-    answer::{Bucket, Facet, FacetValue, SearchAnswer, SearchQuery, SearchedField, SearchedFields},
+    answer::{Bucket, Facet, FacetValue, Highlight, SearchAnswer, SearchQuery, SearchedField, SearchedFields},
     doors::names::{collection_name, no_collection},
     render::{self, LineBreaks},
 };
@@ -33,6 +33,7 @@ pub(super) struct SearchParameters {
     sort: Option<String>,
     limit: Option<usize>,
     after: Option<String>,
+    highlight: HighlightParameter,
     #[serde(deserialize_with = "facet_list")]
     facets: Option<String>,
     histogram: Option<String>,
@@ -44,22 +45,57 @@ pub(super) struct SearchParameters {
     query_id: Option<String>,
 }
 
-/// `kind,user.country`, or in a JSON body also `["kind", "user.country"]`.
-fn facet_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(
-        untagged,
-        expecting = "facets are a text such as \"kind,user.country:20\", or a list of such texts"
-    )]
-    enum Facets {
-        Text(String),
-        List(Vec<String>),
+/// Paths: `kind,user.country`, or in a JSON body also `["kind", "user.country"]`.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a text such as \"kind,user.country\", or a list of such texts"
+)]
+enum PathList {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl PathList {
+    fn joined(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::List(list) => list.join(","),
+        }
     }
-    Ok(match Option::<Facets>::deserialize(deserializer)? {
-        Some(Facets::Text(text)) => Some(text),
-        Some(Facets::List(list)) => Some(list.join(",")),
-        None => None,
-    })
+}
+
+fn facet_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<PathList>::deserialize(deserializer)?.map(PathList::joined))
+}
+
+/// Where to mark what was found, as [`SearchQuery::highlight`].
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(from = "HighlightText")]
+struct HighlightParameter(Option<String>);
+
+/// How requests spell it: in a query string, everything is a text.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "highlight is true, false or a list of paths")]
+enum HighlightText {
+    Absent(()),
+    Wanted(bool),
+    Paths(PathList),
+}
+
+impl From<HighlightText> for HighlightParameter {
+    fn from(text: HighlightText) -> Self {
+        let paths = match text {
+            HighlightText::Absent(()) | HighlightText::Wanted(false) => None,
+            HighlightText::Wanted(true) => Some("*".to_owned()),
+            HighlightText::Paths(list) => match list.joined() {
+                text if text.is_empty() || text == "false" => None,
+                text if text == "true" => Some("*".to_owned()),
+                paths => Some(paths),
+            },
+        };
+        Self(paths)
+    }
 }
 
 /// Whether to describe fields, and by how many documents.
@@ -104,8 +140,8 @@ pub(super) async fn by_query(
 ) -> Result<Response, HttpError> {
     let Query(parameters) = query.map_err(|e| {
         Problem::new(Code::BadRequest, e.body_text()).hint(
-            "the parameters of a search are q, from, to, sort, limit, after, facets, histogram, fields, at_least, \
-             allow_partial, timeout_ms, scan and query_id",
+            "the parameters of a search are q, from, to, sort, limit, after, highlight, facets, histogram, fields, \
+             at_least, allow_partial, timeout_ms, scan and query_id",
         )
     })?;
     search(&app, path, parameters).await
@@ -150,6 +186,7 @@ async fn search(app: &AppState, path: PathText, parameters: SearchParameters) ->
         sort: parameters.sort,
         limit: parameters.limit,
         after: parameters.after.filter(|after| !after.is_empty()),
+        highlight: parameters.highlight.0,
         facets: parameters.facets,
         histogram: parameters.histogram,
         fields: parameters.fields.0,
@@ -183,6 +220,11 @@ fn to_json(answer: &SearchAnswer) -> Vec<u8> {
         match hit.json {
             true => render::verbatim(&mut out, &hit.document, LineBreaks::Keep),
             false => render::string(&mut out, &hit.document),
+        }
+        if !hit.highlights.is_empty() {
+            let highlight = |found: &Highlight| (found.path.clone(), json!(found.fragments));
+            let found: Value = hit.highlights.iter().map(highlight).collect::<Map<_, _>>().into();
+            out.extend_from_slice(format!(",\"highlight\":{found}").as_bytes());
         }
         out.push(b'}');
     }
@@ -250,6 +292,7 @@ mod tests {
             address: "push/0@1".into(),
             document: document.into(),
             json,
+            highlights: Vec::new(),
         };
         let hits = vec![hit("{\"n\" : 1.50}", true), hit("a \"line\"", false)];
         let text = String::from_utf8(to_json(&SearchAnswer {
@@ -279,6 +322,7 @@ mod tests {
             address: String::new(),
             document: "{\"n\":1}".into(),
             json: true,
+            highlights: Vec::new(),
         }];
         let text = String::from_utf8(to_json(&SearchAnswer {
             hits,

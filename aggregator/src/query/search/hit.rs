@@ -93,6 +93,7 @@ impl DocumentRows {
             id,
             document,
             json,
+            highlights: Vec::new(),
         }
     }
 }
@@ -152,5 +153,6 @@ pub(super) fn view_row_hit(rows: &RecordBatch, columns: usize, row: usize) -> Hi
         address,
         document: render::row(rows, columns, row),
         json: true,
+        highlights: Vec::new(),
     }
 }

@@ -1,7 +1,9 @@
 //! Searches: a condition and a sort order in, one page of documents or of rows of a view out, with what was asked about
 //! all matches. A search is planned as the SQL statement `SELECT … WHERE search('…') ORDER BY …`.
 
+mod highlight;
 mod hit;
+mod path_list;
 mod statement;
 mod summary;
 
@@ -15,7 +17,10 @@ use plan::{
 };
 use proto::{Catalog, Code, CollectionName, Problem};
 
-use self::summary::{Matches, SummaryRequest};
+use self::{
+    highlight::HighlightRequest,
+    summary::{Matches, SummaryRequest},
+};
 use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
 use crate::{
     answer::{Hit, SearchAnswer, SearchQuery},
@@ -79,6 +84,7 @@ pub(super) async fn run(
     started: Instant,
 ) -> Result<SearchAnswer, Problem> {
     let (limit, summary) = (page_limit(request)?, SummaryRequest::parse(request)?);
+    let highlight = request.highlight.as_deref().map(HighlightRequest::parse).transpose()?;
     let now = context.now;
     let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request, now)?);
     let catalog = engine.catalog();
@@ -102,12 +108,15 @@ pub(super) async fn run(
         Searched::Collection(name) => statement::search_collection(&search, &searched, name).await,
         Searched::View(_) => statement::search_view(&search, &searched).await,
     };
-    let (read_views, page) = page.map_err(unplaced)?;
+    let (read_views, mut page) = page.map_err(unplaced)?;
     let matches = Matches {
         search: &search,
         searched: &searched,
         read_views: &read_views,
     };
+    if let Some(highlight) = highlight {
+        highlight.add_to(&matches, &mut page.hits).await.map_err(unplaced)?;
+    }
     let summary = summary.compute(&matches).await.map_err(unplaced)?;
     search.template.notes.iter().for_each(|note| context.report.warn(note));
     Ok(SearchAnswer {

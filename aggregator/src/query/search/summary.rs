@@ -24,6 +24,7 @@ use futures::{
 };
 use proto::Problem;
 
+pub(super) use self::facets::defined_steps;
 use self::{facets::FacetRequest, fields::FieldsRequest, histogram::HistogramRequest};
 use super::{SearchContext, Searched, statement};
 use crate::{
@@ -92,12 +93,12 @@ pub(super) struct Matches<'a> {
 
 impl Matches<'_> {
     /// `FROM … WHERE …` of a statement that reads the matches under the alias [`statement::INPUT`].
-    fn input_sql(&self) -> String {
+    pub(super) fn input_sql(&self) -> String {
         statement::from_matches(self.search, self.searched)
     }
 
     /// The rows of a statement over the matches.
-    async fn rows(&self, sql: &str) -> Result<RecordBatch, Problem> {
+    pub(super) async fn rows(&self, sql: &str) -> Result<RecordBatch, Problem> {
         let mut stream = self
             .plan(sql)
             .await

@@ -10,6 +10,7 @@ mod plan_cache;
 mod pushdown;
 mod search;
 mod search_grammar;
+mod search_highlight;
 mod search_summary;
 mod search_support;
 mod statements;

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::{
     ast::{Expr, Ident},
     tokenizer::Span,
 };
-use plan::{Path, path::Step};
+use plan::{Path, path::Step, search::Match};
 
 use super::value::{StoredPath, Value};
 use crate::sql::names::CollectionNames;
@@ -24,6 +24,8 @@ pub(crate) struct Scope<'c> {
     pub closed: bool,
     /// Lists that multiply the rows.
     pub unnested: Vec<UnnestedList>,
+    /// What `search` in WHERE looks for: the tests that a match passes, each with its value; None means any value.
+    pub searched: Vec<(Option<Value>, Match)>,
 }
 
 /// `unnest(list)` in FROM: the input that has the list gets a column of its elements, and a row for each element.

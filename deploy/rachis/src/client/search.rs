@@ -32,6 +32,8 @@ struct SearchAnswer<'a> {
 struct Hit<'a> {
     /// `None` for a row of a view without ids.
     id: Option<String>,
+    #[serde(default)]
+    highlight: BTreeMap<String, Vec<String>>,
     #[serde(borrow)]
     document: &'a RawValue,
 }
@@ -65,6 +67,7 @@ fn request_body(arguments: &cli::SearchArgs) -> Value {
         ("to", &arguments.to),
         ("sort", &arguments.sort),
         ("after", &arguments.after),
+        ("highlight", &arguments.highlight),
         ("facets", &arguments.facets),
         ("histogram", &arguments.histogram),
     ];
@@ -103,11 +106,21 @@ fn csv(hits: &[Hit]) -> String {
 
 /// Tables of the hits and of what was asked about all matches.
 fn table(answer: &SearchAnswer) -> String {
-    let hit = |hit: &Hit| json!({ "id": hit.id, "document": one_line(hit.document.get()) });
+    let found = |(path, fragments): (&String, &Vec<String>)| format!("{path}: {}", fragments.join(" … "));
+    let hit = |hit: &Hit| {
+        let found: Vec<String> = hit.highlight.iter().map(found).collect();
+        json!({ "id": hit.id, "found": found.join(", "), "document": one_line(hit.document.get()) })
+    };
+    let has_found = answer.hits.iter().any(|hit| !hit.highlight.is_empty());
+    let keys: &[&str] = if has_found {
+        &["id", "found", "document"]
+    } else {
+        &["id", "document"]
+    };
     let mut tables = Vec::new();
     if !answer.hits.is_empty() {
         let hits = answer.hits.iter().map(hit).collect();
-        tables.push(output::objects(&hits, &["id", "document"]));
+        tables.push(output::objects(&hits, keys));
     }
     for (path, values) in &answer.facets {
         let row = |value: &Value| json!({ "value": value["value"], "matches": value["count"] });

@@ -17,6 +17,7 @@ pub mod extreme;
 mod formatted_times;
 mod function;
 mod growth;
+pub mod highlight;
 mod in_utc;
 pub mod interval;
 pub mod json;
@@ -78,6 +79,7 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         compat::functions(),
         convert::functions(),
         extreme::functions(),
+        highlight::functions(),
         interval::functions(),
         parsed::functions(),
         text::functions(),

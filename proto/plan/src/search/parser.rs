@@ -205,13 +205,16 @@ impl<'a> Parser<'a> {
             rest.strip_prefix(sign)
                 .is_some_and(|after| after.starts_with(|c: char| !c.is_whitespace()))
         };
-        if (signed(self.rest(), '-') && name.is_none()) || signed(self.rest(), '!') {
+        // `ms:(-5 OR 5)` has a negative number.
+        let after = self.rest().strip_prefix('-').unwrap_or_default();
+        let is_number = name.is_some() && after.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        if (signed(self.rest(), '-') && !is_number) || signed(self.rest(), '!') {
             self.at += 1;
             return self
                 .nested(|parser| parser.part(name))
                 .map(|part| SearchExpr::Not(Box::new(part)));
         }
-        if signed(self.rest(), '+') && name.is_none() {
+        if signed(self.rest(), '+') {
             self.at += 1;
             return self.nested(|parser| parser.part(name));
         }

@@ -58,6 +58,9 @@ fn now() -> DateTime<Utc> {
 fn searches_parse_as_intended() {
     let table = [
         ("", "all"),
+        ("msg:(disk -full)", "(msg=\"disk\" & !msg=\"full\")"),
+        ("msg:(+disk !full)", "(msg=\"disk\" & !msg=\"full\")"),
+        ("ms:(-5 OR -.5)", "(ms=\"-5\" | ms=\"-.5\")"),
         ("  *  ", "all"),
         ("disk", "\"disk\""),
         ("disk full", "(\"disk\" & \"full\")"),

@@ -16,6 +16,7 @@ use crate::{
     answer::{Facet, FacetValue},
     query::search::{
         Searched,
+        path_list::split_outside,
         statement::{INPUT, input_path},
     },
     render::{self, LineBreaks},
@@ -124,28 +125,6 @@ fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
     let between = bounds.windows(2).map(|pair| format!("[{} TO {}}}", pair[0], pair[1]));
     let below = std::iter::once(format!("[* TO {first}}}"));
     Ok(below.chain(between).chain([format!("[{last} TO *]")]).collect())
-}
-
-/// The parts of a text between separators outside quotes and parentheses; none if the text is blank.
-fn split_outside(text: &str, separator: char) -> Vec<&str> {
-    let (mut parts, mut start, mut depth, mut quoted) = (Vec::new(), 0, 0_usize, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => quoted = !quoted,
-            _ if quoted => {}
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            _ if c == separator && depth == 0 => {
-                parts.push(&text[start..at]);
-                start = at + c.len_utf8();
-            }
-            _ => {}
-        }
-    }
-    if !(parts.is_empty() && text.trim().is_empty()) {
-        parts.push(&text[start..]);
-    }
-    parts
 }
 
 /// Computes facets at once.
@@ -260,7 +239,11 @@ fn prefix(path: &Path, steps: usize) -> Path {
 }
 
 /// How many steps of a path name a field or a parser, if it is one of these or lies below one.
-fn defined_steps(matches: &Matches<'_>, name: &CollectionName, path: &Path) -> Option<usize> {
+pub(in crate::query::search) fn defined_steps(
+    matches: &Matches<'_>,
+    name: &CollectionName,
+    path: &Path,
+) -> Option<usize> {
     let defined = sql::defined_columns(matches.search.catalog, name);
     let is_defined = |steps: &usize| {
         let text = prefix(path, *steps).to_string();

@@ -108,6 +108,11 @@ pub(in crate::functions) fn json(row: &ArgumentRow<'_>) -> u64 {
     row.total_bytes().saturating_mul(6)
 }
 
+/// A text with marks around some of its words.
+pub(in crate::functions) fn marks(row: &ArgumentRow<'_>) -> u64 {
+    row.bytes(0).saturating_mul(5)
+}
+
 /// Whether a pattern of LIKE has inner wildcards, so it is compiled to a regular expression.
 pub(in crate::functions) fn is_compiled(pattern: &str) -> bool {
     pattern.trim_matches('%').contains(['%', '_'])

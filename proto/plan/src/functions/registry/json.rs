@@ -13,6 +13,8 @@ use crate::functions::growth;
 #[rustfmt::skip]
 pub(super) const FUNCTIONS: &[SqlFunction] = &[
     syntax("search(condition)", "Whether a document satisfies a condition of the search syntax."),
+    syntax("highlight(value[, condition])",
+        "A text with <em> and </em> around what a condition of the search syntax finds; without one, that of WHERE."),
     internal("to_json(value)", "A value as JSON.").with(&[IsGenerated]).grows(growth::json),
     scalar(Typed, "json_keys(json)", "A list of the keys of an object.")
         .becomes(Expressions(&["json_keys(CAST($1 AS JSONB))"])),
@@ -24,7 +26,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Json(&[0]), "json_has(json, steps)", "Whether something is at a path, given as '[\"key\", 0]'."),
     scalar(Json(&[0]), "json_scalar(json)", "The text of a text, a number or a boolean."),
     scalar(Json(&[0]), "values_at(json, path)",
-        "A list of the texts, numbers and booleans at a path, also in lists along it; each once."),
+        "A list of the texts, numbers and booleans at a path, also in lists along it; each once.")
+        .grows(growth::json),
     scalar(Json(&[0]), "json_size(json, system)", "The number of items, as a system such as 'duckdb' counts."),
     scalar(Json(&[0]), "json_default(json, type)",
         "The value as a type such as 'int'; 0, false or an empty text if it has another type."),

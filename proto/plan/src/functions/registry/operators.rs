@@ -21,6 +21,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
         .with(&[IsGenerated]).grows(growth::json),
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
         .with(&[IsGenerated]),
+    internal("search_highlight(json, tests)", "A value with marks around what tests of a search find.")
+        .with(&[IsGenerated]).grows(growth::marks),
     internal("parsed(text, format, argument, name)", "The fields of a text, as a parser reads it.")
         .takes(Texts(&[])).with(&[IsGenerated]),
     internal("parsed_part(parsed, field)", "A field of a text that was parsed.").with(&[IsGenerated]),
