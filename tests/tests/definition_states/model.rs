@@ -83,6 +83,8 @@ impl VersionName {
 #[derive(Debug, Clone)]
 pub(crate) struct History<T> {
     versions: Vec<T>,
+    /// The number of the version that each of them replaced; the first one replaced none.
+    replaced: Vec<Option<usize>>,
     /// The number of the version with the tag `latest`.
     latest: usize,
     prod: Option<usize>,
@@ -92,6 +94,7 @@ impl<T> History<T> {
     fn new(first: T) -> Self {
         Self {
             versions: vec![first],
+            replaced: vec![None],
             latest: 1,
             prod: None,
         }
@@ -113,6 +116,7 @@ impl<T> History<T> {
     fn define(&mut self, version: T, is_same: bool) {
         if !is_same {
             self.versions.push(version);
+            self.replaced.push(Some(self.latest));
             self.latest = self.versions.len();
         }
     }
@@ -120,12 +124,12 @@ impl<T> History<T> {
     /// Moves one of the tags, and returns the statement that does.
     fn move_tag(&mut self, rng: &mut impl Rng, name: &str) -> String {
         let number = rng.random_range(1..=self.versions.len());
-        match rng.random_range(0..3) {
-            0 if self.latest > 1 => {
-                self.latest -= 1;
+        match (rng.random_range(0..3), self.replaced[self.latest - 1]) {
+            (0, Some(replaced)) => {
+                self.latest = replaced;
                 format!("REVERT {name}")
             }
-            1 => {
+            (1, _) => {
                 self.latest = number;
                 format!("REVERT {name} TO {number}")
             }

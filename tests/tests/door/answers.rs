@@ -151,7 +151,7 @@ async fn malformed_requests_are_refused_with_a_reason(server: Service) {
             .is_some_and(|detail| detail.contains("nowhere")),
         "{problem}"
     );
-    refused(post("/v1/collections/c/search", json!({"facets": ["a"]})), 400).await;
+    refused(post("/v1/collections/c/search", json!({"facet": ["a"]})), 400).await;
     refused(server.request(Method::GET, "/v1/collections/c/search?limit=many"), 400).await;
     refused(server.request(Method::GET, "/v1/nowhere"), 404).await;
     refused(server.request(Method::PATCH, "/v1/sql"), 405).await;
