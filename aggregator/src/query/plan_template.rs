@@ -35,6 +35,7 @@ use datafusion::{
 
 use super::{
     bound_functions::{contains, is_bound, is_function, with_settings},
+    context::QueryContext,
     shard_scan::ShardScan,
     wide_rows,
 };
@@ -62,14 +63,15 @@ impl PlanTemplate {
             return None;
         }
         Some(Self {
-            root: copy(plan, settings).ok()?,
+            root: copy(plan, settings, &|number| number).ok()?,
             batch_rows: wide_rows::batch_rows(plan).ok()?,
         })
     }
 
-    /// A plan for one run. Its functions find their query in these settings.
-    pub(super) fn plan(&self, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
-        copy(&self.root, settings)
+    /// A plan for one run. Its functions find their query in these settings, and its scans get new numbers: a query may
+    /// run several plans.
+    pub(super) fn plan(&self, settings: &Arc<ConfigOptions>, context: &QueryContext) -> Result<Arc<dyn ExecutionPlan>> {
+        copy(&self.root, settings, &|_| context.next_scan())
     }
 }
 
@@ -122,15 +124,19 @@ fn any_expression(node: &dyn ExecutionPlan, is: fn(&dyn PhysicalExpr) -> bool) -
     Ok(found)
 }
 
-/// A copy of a plan, with other settings for its functions.
-fn copy(node: &Arc<dyn ExecutionPlan>, settings: &Arc<ConfigOptions>) -> Result<Arc<dyn ExecutionPlan>> {
+/// A copy of a plan, with other settings for its functions and other numbers for its scans.
+fn copy(
+    node: &Arc<dyn ExecutionPlan>,
+    settings: &Arc<ConfigOptions>,
+    renumber: &dyn Fn(usize) -> usize,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let inputs = node
         .children()
         .into_iter()
-        .map(|input| copy(input, settings))
+        .map(|input| copy(input, settings, renumber))
         .collect::<Result<Vec<_>>>()?;
     if let Some(scan) = node.downcast_ref::<ShardScan>() {
-        return Ok(Arc::new(scan.for_run(settings)?));
+        return Ok(Arc::new(scan.for_run(settings, renumber(scan.number))?));
     }
     let with_functions = any_expression(node.as_ref(), is_function)?;
     if let (true, Some(projection), [input]) =

@@ -205,7 +205,7 @@ impl CopiedPlan {
             .sessions
             .config(context.for_functions(engine.options.query_bytes_max));
         Ok(Self {
-            physical: template.plan(config.options()).map_err(failure::problem)?,
+            physical: template.plan(config.options(), context).map_err(failure::problem)?,
             config,
             batch_rows: template.batch_rows,
             values,

@@ -176,14 +176,15 @@ impl ShardScan {
         }
     }
 
-    /// A copy whose functions find their query in these settings.
-    pub(super) fn for_run(&self, settings: &Arc<ConfigOptions>) -> Result<Self> {
+    /// A copy with another number, whose functions find their query in these settings.
+    pub(super) fn for_run(&self, settings: &Arc<ConfigOptions>, number: usize) -> Result<Self> {
         let stage = match &self.stage {
             Stage::Partial(aggregate) => Stage::Partial(partial_with_settings(aggregate, settings)?),
             stage => stage.clone(),
         };
         Ok(Self {
             stage,
+            number,
             metrics: ExecutionPlanMetricsSet::new(),
             ..self.clone()
         })

@@ -30,6 +30,10 @@ use crate::{
     sql::{self, SchemaContext as _, Statement},
 };
 
+/// The functions that a definition names come first.
+const SHOW_FUNCTIONS: &str = "SELECT name, signature, summary, kind FROM rachis.functions \
+    WHERE lower(name) LIKE $1 OR lower(other_names) LIKE $1 ORDER BY kind = 'defined' DESC, name LIMIT 10000";
+
 /// Starts a statement of any kind.
 pub(super) async fn run(
     engine: &Engine,
@@ -109,6 +113,13 @@ pub(super) async fn run(
         }
         Statement::ShowDependents(id) => definitions::show_dependents(context, &engine.catalog(), &id).await,
         Statement::ShowCreate { id, version } => definitions::show_create(&engine.catalog(), &id, &version),
+        Statement::ShowFunctions { pattern } => {
+            let request = SqlQuery {
+                parameters: vec![pattern.unwrap_or_else(|| "%".to_owned()).into()],
+                ..request.clone()
+            };
+            select_text(engine, context, &request, SHOW_FUNCTIONS).await
+        }
         Statement::ShowTables => show_tables(&engine.catalog()),
         Statement::Describe { name } => describe(engine, context, request, &name).await,
     }

@@ -122,8 +122,9 @@ pub(super) fn key(request: &SqlQuery) -> Option<StatementKey> {
 fn may_be_kept(request: &SqlQuery) -> bool {
     let parameters = request.parameters.iter().map(|value| match value {
         Value::String(text) => text.len(),
+        Value::Array(_) => value.to_string().len(),
         // Such a parameter is refused.
-        Value::Array(_) | Value::Object(_) => STATEMENT_BYTES_MAX,
+        Value::Object(_) => STATEMENT_BYTES_MAX,
         _ => size_of::<Value>(),
     });
     request.sql.len() + parameters.sum::<usize>() <= STATEMENT_BYTES_MAX
@@ -184,9 +185,11 @@ pub(crate) fn parameter(value: &Value) -> Result<ScalarValue, Problem> {
             None => ScalarValue::from(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => ScalarValue::from(text.as_str()),
-        _ => {
-            return Err(Problem::new(Code::BadSql, "a parameter cannot be a list or an object")
-                .hint("pass a string, a number, a boolean or null"));
+        // Its items are literals in the resolved query.
+        Value::Array(_) => ScalarValue::Null,
+        Value::Object(_) => {
+            return Err(Problem::new(Code::BadSql, "a parameter cannot be an object")
+                .hint("pass a text, a number, a boolean, null, or a list of these"));
         }
     })
 }

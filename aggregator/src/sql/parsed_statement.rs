@@ -63,6 +63,11 @@ pub(crate) enum Statement {
     },
     /// SHOW TABLES.
     ShowTables,
+    /// SHOW FUNCTIONS.
+    ShowFunctions {
+        /// The pattern of LIKE that their names match, in lower case.
+        pattern: Option<String>,
+    },
     /// DESCRIBE name.
     Describe {
         /// A collection, a view or a system table.

@@ -16,6 +16,7 @@ use proto::{Code, Problem};
 use super::resolve::{
     Resolver, Value,
     scope::{Input, InputKind, OutputColumn, SpelledName},
+    unnest::add_inputs_of,
     value::{Base, PathRef, call, column, literal, text, text_literal},
 };
 
@@ -36,9 +37,15 @@ impl<'c> Resolver<'c> {
         self.is_relative |= search.is_relative;
         let input = self.searched_input(alias)?;
         let condition = self.search_query(&search.expr, &input)?;
-        let found = self.positive_tests(&search.expr, &input)?;
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.searched.extend(found);
+        if self.in_filter {
+            let found = self.positive_tests(&search.expr, &input)?;
+            if let Some(scope) = self.scopes.last_mut() {
+                scope.searched.extend(
+                    found
+                        .into_iter()
+                        .map(|(value, test)| (input.alias.clone(), value, test)),
+                );
+            }
         }
         Ok(Expr::Nested(Box::new(condition)))
     }
@@ -86,15 +93,25 @@ impl<'c> Resolver<'c> {
                 )?;
                 self.is_relative |= search.is_relative;
                 let input = self.searched_input(None)?;
-                (*shown, self.positive_tests(&search.expr, &input)?)
+                let tests = self.positive_tests(&search.expr, &input)?.into_iter();
+                (
+                    *shown,
+                    tests.map(|(value, test)| (input.alias.clone(), value, test)).collect(),
+                )
             }
             _ => return Err(wrong("highlight takes a value, and perhaps a search")),
         };
         let shown = self.value(shown)?;
         let shown = self.lower(shown);
+        let mut inputs = Vec::new();
+        add_inputs_of(&shown, &mut inputs);
         let mut applied = Vec::new();
-        for (value, test) in tests {
-            if value.is_none_or(|value| self.lower(value) == shown) {
+        for (alias, value, test) in tests {
+            let applies = match value {
+                Some(value) => self.lower(value) == shown,
+                None => inputs.is_empty() || inputs.contains(&alias),
+            };
+            if applies {
                 applied.push(test);
             }
         }

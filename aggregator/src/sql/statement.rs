@@ -210,7 +210,7 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
         "DEFINITIONS" => Statement::ShowDefinitions(None),
         "FIELDS" => Statement::ShowDefinitions(Some(DefinitionKind::Field)),
         "PARSERS" => Statement::ShowDefinitions(Some(DefinitionKind::Parser)),
-        "FUNCTIONS" => Statement::ShowDefinitions(Some(DefinitionKind::Function)),
+        "FUNCTIONS" => return show_functions(tokens),
         "VIEWS" => Statement::ShowDefinitions(Some(DefinitionKind::View)),
         "QUERIES" => Statement::ShowDefinitions(Some(DefinitionKind::Query)),
         _ => {
@@ -224,6 +224,19 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
     };
     expect_end(tokens, 2)?;
     Ok(statement)
+}
+
+/// `SHOW FUNCTIONS [LIKE 'array%']`.
+fn show_functions(tokens: &Tokens) -> Result<Statement, Problem> {
+    let pattern = match (tokens.word(2).as_str(), tokens.all.get(3).map(|token| &token.token)) {
+        ("LIKE" | "ILIKE", Some(Token::SingleQuotedString(pattern))) => Some(pattern.to_lowercase()),
+        ("LIKE" | "ILIKE", _) => {
+            return Err(Problem::new(Code::BadSql, "LIKE needs a pattern").hint("write SHOW FUNCTIONS LIKE '%date%'"));
+        }
+        _ => None,
+    };
+    expect_end(tokens, if pattern.is_some() { 4 } else { 2 })?;
+    Ok(Statement::ShowFunctions { pattern })
 }
 
 /// `DESCRIBE name`, with the name at this token.

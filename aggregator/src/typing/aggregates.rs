@@ -21,6 +21,7 @@ use plan::{
     functions::{
         constants, extreme,
         registry::{self, Property},
+        value_counts,
     },
 };
 use proto::{Code, Problem};
@@ -131,6 +132,8 @@ pub(super) fn lower_aggregate(
             };
             same_function(args.iter().map(argument).collect())
         }
+        (value_counts::MODE | value_counts::HISTOGRAM, [value]) => same_function(vec![value.group_key()]),
+        (value_counts::TOP_K, [value, size]) => same_function(vec![value.group_key(), size.native()]),
         (name, _) => same_function(coerce_arguments(name, &args)?),
     }
 }
@@ -323,7 +326,15 @@ fn lower_windowed_aggregate(
     let (func, args) = lower_aggregate(&inner, args, params.distinct)?;
     let needs_wrapper = matches!(
         func.name(),
-        "min" | "max" | "array_agg" | "string_agg" | extreme::MIN | extreme::MAX
+        "min"
+            | "max"
+            | "array_agg"
+            | "string_agg"
+            | extreme::MIN
+            | extreme::MAX
+            | value_counts::MODE
+            | value_counts::TOP_K
+            | value_counts::HISTOGRAM
     );
     let func = if needs_wrapper {
         Arc::new(AggregateUDF::from(WindowAggregate(func)))

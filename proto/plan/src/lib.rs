@@ -3,6 +3,7 @@
 pub mod arrays;
 pub mod builder;
 pub mod byte_lru;
+pub mod calendar;
 pub mod client;
 pub mod column;
 pub mod functions;

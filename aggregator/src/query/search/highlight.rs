@@ -19,15 +19,16 @@ use proto::{
 };
 
 use super::{
-    Searched,
     path_list::split_outside,
     statement::{INPUT, input_path},
-    summary::{Matches, defined_steps},
+    summary::Matches,
 };
 use crate::answer::{Highlight, Hit};
 
 /// The paths that a request may name, at most.
 const PATHS_MAX: usize = 100;
+/// What a highlight takes beside its texts.
+const HIGHLIGHT_BYTES: usize = 100;
 /// After so many hits, other tasks may run.
 const HITS_AT_ONCE: usize = 100;
 
@@ -71,22 +72,21 @@ impl HighlightRequest {
         let tests: Vec<_> = tests
             .map(|(name, test)| (name.and_then(|name| Path::parse(name).ok()), test))
             .collect();
-        let is_defined = |path: &Path| match matches.searched {
-            Searched::Collection(name) => defined_steps(matches, name, path).is_some(),
-            Searched::View(_) => false,
-        };
-        let mut defined: Vec<&Path> = tests
-            .iter()
-            .filter_map(|(path, _)| path.as_ref())
-            .filter(|path| is_defined(path))
-            .collect();
-        defined.sort_unstable();
-        defined.dedup();
-        if let Some(paths) = &self.paths {
-            defined.retain(|path| paths.iter().any(|wanted| path.steps().starts_with(wanted.steps())));
+        let is_defined = |path: &Path| matches.defined_steps(path).is_some();
+        let (defined, stored): (Vec<_>, Vec<_>) = tests
+            .into_iter()
+            .partition(|(path, _)| path.as_ref().is_some_and(is_defined));
+        let mut columns: Vec<Path> = defined.iter().filter_map(|(path, _)| path.clone()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        if columns.len() > PATHS_MAX {
+            let detail = format!(
+                "highlight: the search names {} fields; the limit is {PATHS_MAX}",
+                columns.len()
+            );
+            return Err(Problem::new(Code::LimitReached, detail).hint("name the paths to highlight"));
         }
-        let stored = tests.iter().filter(|(path, _)| !path.as_ref().is_some_and(is_defined));
-        let highlighter = Highlighter::new(stored.map(|(path, test)| (path.clone(), *test)));
+        let highlighter = Highlighter::new(stored);
         for (number, hit) in hits.iter_mut().enumerate() {
             if number % HITS_AT_ONCE == 0 {
                 tokio::task::yield_now().await;
@@ -99,73 +99,85 @@ impl HighlightRequest {
                 false => Some(Value::Text(hit.document.as_str().into())),
             };
             let found = document.map(|document| highlighter.document(&document, self.paths.as_deref()));
-            hit.highlights = found.into_iter().flatten().map(highlight).collect();
+            // A field hides what the document has there.
+            let found = found.into_iter().flatten().filter(|found| !is_defined(&found.path));
+            add(matches, hit, found)?;
         }
-        if !(defined.is_empty() || hits.is_empty()) {
-            add_defined(matches, &defined, hits).await?;
+        if !(columns.is_empty() || hits.is_empty()) {
+            self.add_defined(matches, &columns, &Highlighter::new(defined), hits)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Adds marks to the values of fields and parsers.
+    async fn add_defined(
+        &self,
+        matches: &Matches<'_>,
+        columns: &[Path],
+        highlighter: &Highlighter,
+        hits: &mut [Hit],
+    ) -> Result<(), Problem> {
+        let mut by_address: HashMap<Address, &mut Hit> = hits
+            .iter_mut()
+            .filter_map(|hit| Some((comparable(hit.address.parse().ok()?), hit)))
+            .collect();
+        let ids = by_address
+            .values()
+            .map(|hit| format!("'{}'", hit.id.replace('\'', "''")));
+        let ids: Vec<String> = ids.collect();
+        let values: Vec<String> = columns
+            .iter()
+            .map(|path| format!("to_jsonb({})", input_path(path)))
+            .collect();
+        let rows = matches
+            .rows(&format!(
+                "SELECT {INPUT}._source, {INPUT}._partition, {INPUT}._offset, {INPUT}._item, {} {} AND {INPUT}._id IN ({})",
+                values.join(", "),
+                matches.input_sql(),
+                ids.join(", ")
+            ))
+            .await?;
+        for row in 0..rows.num_rows() {
+            let int = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(row);
+            let Ok(source) = rows.column(0).as_string_view().value(row).parse() else {
+                continue;
+            };
+            let address = Address {
+                source,
+                partition: int(1).try_into().unwrap_or_default(),
+                offset: int(2),
+                item: Some(int(3).try_into().unwrap_or_default()),
+            };
+            let Some(hit) = by_address.get_mut(&address) else {
+                continue;
+            };
+            for (number, path) in columns.iter().enumerate() {
+                let Some(texts) = rows.column(4 + number).as_string_opt::<i64>() else {
+                    continue;
+                };
+                let value = texts
+                    .is_valid(row)
+                    .then(|| json::parse(texts.value(row).as_bytes()).ok())
+                    .flatten();
+                let found = value.map(|value| highlighter.below(&value, path, self.paths.as_deref()));
+                add(matches, hit, found.into_iter().flatten())?;
+            }
         }
         Ok(())
     }
 }
 
-fn highlight(found: HighlightedPath) -> Highlight {
-    let is_document = found.path.steps().is_empty();
-    Highlight {
-        path: if is_document {
-            "_doc".to_owned()
-        } else {
-            found.path.to_string()
-        },
-        fragments: found.fragments,
-    }
-}
-
-/// Adds marks to the values of fields and parsers.
-async fn add_defined(matches: &Matches<'_>, paths: &[&Path], hits: &mut [Hit]) -> Result<(), Problem> {
-    let mut by_address: HashMap<Address, &mut Hit> = hits
-        .iter_mut()
-        .filter_map(|hit| Some((comparable(hit.address.parse().ok()?), hit)))
-        .collect();
-    let ids: Vec<String> = by_address
-        .values()
-        .map(|hit| format!("'{}'", hit.id.replace('\'', "''")))
-        .collect();
-    let marked: Vec<String> = paths
-        .iter()
-        .map(|path| format!("highlight({})", input_path(path)))
-        .collect();
-    let rows = matches
-        .rows(&format!(
-            "SELECT {INPUT}._source, {INPUT}._partition, {INPUT}._offset, {INPUT}._item, {} {} AND {INPUT}._id IN ({})",
-            marked.join(", "),
-            matches.input_sql(),
-            ids.join(", ")
-        ))
-        .await?;
-    for row in 0..rows.num_rows() {
-        let int = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(row);
-        let Ok(source) = rows.column(0).as_string_view().value(row).parse() else {
-            continue;
+/// Adds what was found to a hit.
+fn add(matches: &Matches<'_>, hit: &mut Hit, found: impl Iterator<Item = HighlightedPath>) -> Result<(), Problem> {
+    for found in found {
+        let path = match found.path.steps().is_empty() {
+            true => "_doc".to_owned(),
+            false => found.path.to_string(),
         };
-        let address = Address {
-            source,
-            partition: int(1).try_into().unwrap_or_default(),
-            offset: int(2),
-            item: Some(int(3).try_into().unwrap_or_default()),
-        };
-        let Some(hit) = by_address.get_mut(&address) else {
-            continue;
-        };
-        for (number, path) in paths.iter().enumerate() {
-            let texts = rows.column(4 + number).as_string_view();
-            if texts.is_valid(row) && texts.value(row).contains("<em>") {
-                let fragments = vec![texts.value(row).to_owned()];
-                hit.highlights.push(Highlight {
-                    path: path.to_string(),
-                    fragments,
-                });
-            }
-        }
+        matches.take_bytes(HIGHLIGHT_BYTES + path.len() + found.fragments.iter().map(String::len).sum::<usize>())?;
+        let fragments = found.fragments;
+        hit.highlights.push(Highlight { path, fragments });
     }
     Ok(())
 }

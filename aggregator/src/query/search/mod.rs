@@ -7,7 +7,7 @@ mod path_list;
 mod statement;
 mod summary;
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Instant};
 
 use chrono::{DateTime, Utc};
 use plan::{
@@ -26,6 +26,9 @@ use crate::{
     answer::{Hit, SearchAnswer, SearchQuery},
     sql,
 };
+
+/// The times that statements can name, in microseconds since 1970: the years 1 to 9999.
+const TIMES: Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 
 /// Hits of a page if the request sets no limit.
 const HITS_DEFAULT: usize = 20;
@@ -109,11 +112,7 @@ pub(super) async fn run(
         Searched::View(_) => statement::search_view(&search, &searched).await,
     };
     let (read_views, mut page) = page.map_err(unplaced)?;
-    let matches = Matches {
-        search: &search,
-        searched: &searched,
-        read_views: &read_views,
-    };
+    let matches = Matches::new(&search, &searched, &read_views);
     if let Some(highlight) = highlight {
         highlight.add_to(&matches, &mut page.hits).await.map_err(unplaced)?;
     }
@@ -201,7 +200,20 @@ struct TimeRange {
 
 impl TimeRange {
     fn parse(request: &SearchQuery, now: DateTime<Utc>) -> Result<Self, Problem> {
-        let time = |text: &Option<String>| text.as_deref().map(|text| parse_time(text, now)).transpose();
+        let time = |text: &Option<String>| {
+            let time = text.as_deref().map(|text| parse_time(text, now)).transpose()?;
+            match time.is_none_or(|time| TIMES.contains(&time)) {
+                true => Ok(time),
+                false => Err(Problem::new(
+                    Code::BadRequest,
+                    format!(
+                        "{} is not between the years 1 and 9999",
+                        text.as_deref().unwrap_or_default()
+                    ),
+                )
+                .hint("leave from or to out if there is no bound")),
+            }
+        };
         Ok(Self {
             from: time(&request.from)?,
             to: time(&request.to)?,

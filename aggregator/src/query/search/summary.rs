@@ -1,13 +1,15 @@
 //! What a search says about all its matches, beside a page of them: facets, a histogram, fields. Each is a statement
-//! over the read views of the page, so that one answer describes one state of the data. Leaves keep which documents a
-//! condition matches in each part, so it is decided once.
+//! over the read views of the page, so that one answer describes one state of the data. They run one after another, each
+//! within the memory of a query; leaves keep which documents the last conditions match in each part.
 
 mod facets;
 mod fields;
 mod histogram;
-mod interval;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use datafusion::{
     arrow::{
@@ -18,13 +20,10 @@ use datafusion::{
     error::DataFusionError,
     physical_plan::execute_stream,
 };
-use futures::{
-    TryStreamExt as _,
-    future::{OptionFuture, try_join3},
-};
-use proto::Problem;
+use futures::TryStreamExt as _;
+use plan::{Path, path::Step};
+use proto::{Code, Problem};
 
-pub(super) use self::facets::defined_steps;
 use self::{facets::FacetRequest, fields::FieldsRequest, histogram::HistogramRequest};
 use super::{SearchContext, Searched, statement};
 use crate::{
@@ -39,6 +38,8 @@ use crate::{
 
 /// The key of a summary's plan ends with this, which no parameters of a statement are.
 const SUMMARY: &str = "summary";
+/// The plan of a longer statement is not kept.
+const KEPT_STATEMENT_BYTES_MAX: usize = 2 << 10;
 
 /// What a search asks about its matches.
 pub(super) struct SummaryRequest {
@@ -66,21 +67,19 @@ impl SummaryRequest {
         })
     }
 
-    /// Computes everything that was asked, at once.
+    /// Computes everything that was asked, one after another: each statement may take the memory of a query.
     pub(super) async fn compute(&self, matches: &Matches<'_>) -> Result<Summary, Problem> {
-        let histogram = self.histogram.as_ref().map(|request| request.compute(matches));
-        let fields = self.fields.as_ref().map(|request| request.compute(matches));
-        let (facets, histogram, fields) = try_join3(
-            facets::compute(matches, &self.facets),
-            async { OptionFuture::from(histogram).await.transpose() },
-            async { OptionFuture::from(fields).await.transpose() },
-        )
-        .await?;
-        Ok(Summary {
-            facets,
-            histogram,
-            fields,
-        })
+        let mut summary = Summary {
+            facets: facets::compute(matches, &self.facets).await?,
+            ..Summary::default()
+        };
+        if let Some(histogram) = &self.histogram {
+            summary.histogram = Some(histogram.compute(matches).await?);
+        }
+        if let Some(fields) = &self.fields {
+            summary.fields = Some(fields.compute(matches).await?);
+        }
+        Ok(summary)
     }
 }
 
@@ -89,9 +88,63 @@ pub(super) struct Matches<'a> {
     pub search: &'a SearchContext<'a>,
     pub searched: &'a Searched,
     pub read_views: &'a QueryViews,
+    /// The fields and parsers of the collection.
+    defined: Vec<Path>,
+    /// What else the answer may hold, in bytes.
+    free_bytes: AtomicUsize,
 }
 
-impl Matches<'_> {
+impl<'a> Matches<'a> {
+    pub(super) fn new(search: &'a SearchContext<'a>, searched: &'a Searched, read_views: &'a QueryViews) -> Self {
+        let defined = match searched {
+            Searched::Collection(name) => {
+                let columns = search.catalog.columns(name);
+                columns.filter_map(|(id, _)| Path::parse(&id.name).ok()).collect()
+            }
+            Searched::View(_) => Vec::new(),
+        };
+        Self {
+            search,
+            searched,
+            read_views,
+            defined,
+            free_bytes: AtomicUsize::new(search.engine.options.query_bytes_max),
+        }
+    }
+
+    /// How many steps of a path name a field or a parser, or a version of one, if it is one of these or lies below one.
+    pub(super) fn defined_steps(&self, path: &Path) -> Option<usize> {
+        let is_same = |(step, defined): (&Step, &Step)| match (step.key(), defined.key()) {
+            (Some(key), Some(defined)) => {
+                let unversioned = key.split_once('@').map_or(key, |(name, _)| name);
+                key.eq_ignore_ascii_case(defined) || unversioned.eq_ignore_ascii_case(defined)
+            }
+            _ => false,
+        };
+        let is_prefix = |defined: &&Path| {
+            let (steps, defined) = (path.steps(), defined.steps());
+            defined.len() <= steps.len() && steps.iter().zip(defined).all(is_same)
+        };
+        self.defined
+            .iter()
+            .filter(is_prefix)
+            .map(|defined| defined.steps().len())
+            .max()
+    }
+
+    /// Takes some of the bytes that the answer may hold.
+    pub(super) fn take_bytes(&self, bytes: usize) -> Result<(), Problem> {
+        let take = |free: usize| free.checked_sub(bytes);
+        match self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Problem::new(
+                Code::LimitReached,
+                "what is asked about the matches needs more memory than a query may use",
+            )
+            .hint("ask for fewer facets, fields or highlights, or set a smaller limit")),
+        }
+    }
+
     /// `FROM … WHERE …` of a statement that reads the matches under the alias [`statement::INPUT`].
     pub(super) fn input_sql(&self) -> String {
         statement::from_matches(self.search, self.searched)
@@ -99,12 +152,11 @@ impl Matches<'_> {
 
     /// The rows of a statement over the matches.
     pub(super) async fn rows(&self, sql: &str) -> Result<RecordBatch, Problem> {
-        let mut stream = self
-            .plan(sql)
-            .await
-            .and_then(|plan| execute_stream(plan.physical, plan.task).map_err(failure::problem))?;
+        let plan = self.plan(sql).await?;
+        let mut stream = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
         let (schema, mut batches) = (stream.schema(), Vec::new());
         while let Some(batch) = stream.try_next().await.map_err(failure::problem)? {
+            self.take_bytes(batch.get_array_memory_size())?;
             batches.push(batch);
         }
         concat_batches(&schema, &batches).map_err(|e| failure::problem(DataFusionError::from(e)))
@@ -128,7 +180,8 @@ impl Matches<'_> {
         } = self.search;
         // A search of another time would find no plan by this key.
         let range = self.search.time_range;
-        let key = (range.from.is_none() && range.to.is_none()).then(|| (sql.to_owned(), SUMMARY.to_owned()));
+        let is_kept = range.from.is_none() && range.to.is_none() && sql.len() <= KEPT_STATEMENT_BYTES_MAX;
+        let key = is_kept.then(|| (sql.to_owned(), SUMMARY.to_owned()));
         if let Some(key) = &key
             && let Some(cached) = engine.plans.get(key, catalog).filter(|plan| plan.fits(self.read_views))
         {

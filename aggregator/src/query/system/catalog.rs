@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use plan::column::SYSTEM_COLUMNS;
+use plan::{
+    column::SYSTEM_COLUMNS,
+    functions::registry::{self, FunctionKind},
+};
 use proto::catalog::DefinitionKind;
 use serde_json::{Value, json};
 
@@ -39,6 +42,43 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
         }
     }
     rows
+}
+
+/// `rachis.functions`: what statements may call, under its own name.
+pub(super) fn functions(engine: &Engine) -> Vec<Value> {
+    let catalog = engine.catalog();
+    let known = registry::all()
+        .filter(|function| function.is_offered())
+        .map(|function| {
+            let kind = match function.kind {
+                FunctionKind::Aggregate => "aggregate",
+                FunctionKind::Window => "window",
+                _ => "scalar",
+            };
+            json!({
+                "name": function.name(),
+                "signature": function.signature,
+                "summary": function.summary,
+                "kind": kind,
+                "other_names": function.synonyms.split_whitespace().collect::<Vec<_>>().join(", "),
+            })
+        });
+    let defined = catalog
+        .definitions
+        .iter()
+        .filter(|(id, _)| id.kind == DefinitionKind::Function);
+    let defined = defined.map(|(id, definition)| {
+        let text = &definition.current().text;
+        json!({ "name": id.name, "signature": signature(text), "summary": text, "kind": "defined", "other_names": "" })
+    });
+    known.chain(defined).collect()
+}
+
+/// `f(a int, b text)` of `CREATE FUNCTION f(a int, b text) AS …`.
+fn signature(definition: &str) -> &str {
+    let end = definition.find(')').map_or(definition.len(), |end| end + 1);
+    let head = &definition[..end];
+    head.rsplit_once("FUNCTION ").map_or(head, |(_, signature)| signature)
 }
 
 /// `information_schema.tables`.

@@ -32,6 +32,7 @@ pub(super) async fn rows(
         ("rachis", "collections") => shards::collections(engine).await?,
         ("rachis", "sources") => sources::sources(engine).await?,
         ("rachis", "fields") => fields::fields(engine).await,
+        ("rachis", "functions") => catalog::functions(engine),
         ("rachis", "shards") => shards::shards(engine).await?,
         ("rachis", "splits") => shards::splits(engine).await?,
         ("rachis", "dead_letters") => shards::dead_letters(engine, context.deadline()).await?,

@@ -81,6 +81,17 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "functions",
+        &[
+            ("name", Text),
+            ("signature", Text),
+            ("summary", Text),
+            ("kind", Text),
+            ("other_names", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "shards",
         &[
             ("collection", Text),

@@ -70,7 +70,7 @@ async fn hits_show_what_was_found_in_paths_fields_and_views() {
             vec![
                 "loud: <em>DISK</em> FULL",
                 "loud: <em>DISK</em> IS OK",
-                "msg: <em>12</em>; size: <em>12</em>; loud: <em>12</em>",
+                "msg: <em>12</em>; size: <em>12</em>",
             ],
         ),
         (
@@ -140,6 +140,52 @@ async fn highlight_in_sql_marks_what_where_or_its_own_search_looks_for() {
     ] {
         assert_eq!(bench.sql(sql).await.0, expected, "{sql}");
     }
+}
+
+#[tokio::test]
+async fn names_are_marked_as_they_are_found() {
+    let bench = bench(messages()).await;
+    bench.sql("create field events.loud as upper(msg)").await;
+    for (query, highlight, expected) in [
+        ("MSG:full", "*", vec!["msg: Disk <em>full</em>"]),
+        ("_doc.msg:full", "*", vec!["msg: Disk <em>full</em>"]),
+        (
+            "_doc:full",
+            "_doc",
+            vec!["msg: Disk <em>full</em>", "tags: <em>full</em> disk"],
+        ),
+        ("loud@1:full", "*", vec!["loud@1: DISK <em>FULL</em>"]),
+    ] {
+        assert_eq!(bench.marks("events", query, highlight).await, expected, "{query}");
+    }
+    let sql = "select highlight(b.msg), highlight(a.msg) from events a join events b on a.n = b.n where search(a, 'full') and a.n = 1";
+    assert_eq!(bench.sql(sql).await.0, ["Disk full | Disk <em>full</em>"]);
+}
+
+#[tokio::test]
+async fn a_document_of_many_paths_takes_little_time_and_memory() {
+    let long = "k".repeat(100_000);
+    let members = (0..50_000)
+        .map(|n| (format!("k{n}"), json!("disk")))
+        .collect::<serde_json::Map<_, _>>();
+    let bench = bench([json!({ "n": 1, long: { "a": members } })]).await;
+    let request = SearchQuery {
+        highlight: Some("*".into()),
+        fields: Some(None),
+        ..search_query("events", "disk")
+    };
+    let answer = bench.run_search(request).await;
+    assert_eq!(answer.hits[0].highlights.len(), 100);
+    let fields = answer.fields.expect("fields").fields;
+    assert_eq!(
+        fields.iter().map(|field| field.path.as_str()).collect::<Vec<_>>(),
+        ["n"]
+    );
+    assert!(
+        answer.stats.warnings.iter().any(|warning| warning.contains("left out")),
+        "{:?}",
+        answer.stats.warnings
+    );
 }
 
 #[tokio::test]

@@ -283,6 +283,66 @@ async fn fields_describe_what_the_matches_have() {
 }
 
 #[tokio::test]
+async fn facets_find_names_that_a_search_finds() {
+    let bench = bench([
+        json!({ "Tags": ["a", "b"], "$price": 5, "odd, key": { "x:y": 1 }, "a": { "b": ["p", "q"] } }),
+        json!({ "Tags": "a", "$price": 50, "odd, key": { "x:y": 1 }, "a": { "b": "q" } }),
+    ])
+    .await;
+    bench.sql("create field events.label as tags").await;
+    for (facets, expected) in [
+        ("tags", r#""a" 2, "b" 1"#),
+        ("A.b", r#""q" 2, "p" 1"#),
+        ("label@1", r#""a" 2, "b" 1"#),
+        ("$price(10)", r#""[* TO 10}" 1, "[10 TO *]" 1"#),
+        (r#""odd, key"."x:y""#, "1 2"),
+        (
+            r#""odd, key"."x:y"(1,2)"#,
+            r#""[* TO 1}" 0, "[1 TO 2}" 2, "[2 TO *]" 0"#,
+        ),
+    ] {
+        let found = bench.facets("events", "", facets).await;
+        assert_eq!(shown(&found[0]), expected, "{facets}");
+    }
+}
+
+#[tokio::test]
+async fn times_at_the_ends_of_the_calendar_are_counted() {
+    // 0001-01-01, 1969-12-31, 9999-12-31.
+    let bench = bench([
+        json!({ "at": -62_135_596_800_i64 }),
+        json!({ "at": -1 }),
+        json!({ "at": 253_402_214_400_i64 }),
+    ])
+    .await;
+    for interval in ["100y", "1000y", "auto", "20000w", "100000d"] {
+        let answer = bench.histogram("events", interval).await;
+        let counted: u64 = answer
+            .histogram
+            .iter()
+            .flat_map(|h| &h.buckets)
+            .map(|bucket| bucket.count)
+            .sum();
+        assert_eq!(counted, 3, "{interval}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_about_all_matches_counts_in_the_statistics() {
+    let bench = bench(sales(60)).await;
+    let plain = bench.run_search(search_query("events", "gift")).await.stats;
+    let request = SearchQuery {
+        facets: Some("user.name".into()),
+        ..search_query("events", "gift")
+    };
+    // The plan of the page is from the cache, that of the facet is not; then both are.
+    for _ in 0..2 {
+        let stats = bench.run_search(request.clone()).await.stats;
+        assert_eq!(stats.documents_scanned, 2 * plain.documents_scanned, "{stats:?}");
+    }
+}
+
+#[tokio::test]
 async fn everything_that_is_asked_comes_from_one_read_view() {
     let bench = bench(sales(60)).await;
     let opened = || bench.leaf.opened.load(std::sync::atomic::Ordering::Relaxed);
@@ -321,6 +381,16 @@ async fn what_cannot_be_summarized_is_an_error_with_a_hint() {
         (facets("n,n"), "n occurs twice"),
         (facets("n()"), "no bound"),
         (facets("n(1,*)"), "no bound"),
+        (facets("n(10,2)"), "not in order"),
+        (facets("n(2,2)"), "not in order"),
+        (facets("n(1,2\\)"), "no bound"),
+        (
+            SearchQuery {
+                to: Some("now+9000y".into()),
+                ..facets("n")
+            },
+            "years 1 and 9999",
+        ),
         (facets("user..name"), "facets: "),
         (facets(&many), "50 facets"),
         (histogram("events", "1x"), "no interval"),

@@ -138,7 +138,18 @@ impl Resolver<'_> {
                 let value = self.value(&node)?;
                 Ok(Rewritten::Done(self.lower(value)))
             }
+            Expr::Value(_) if let Some(items) = self.list_parameter(&node)? => {
+                let list = ast::Array {
+                    elem: items,
+                    named: true,
+                };
+                Ok(Rewritten::Open(Expr::Array(list)))
+            }
             Expr::Value(value) => self.literal(&value).map(Rewritten::Done),
+            Expr::InList { expr, list, negated } => {
+                let list = self.with_list_parameters(list)?;
+                Ok(in_list(expr, list, negated))
+            }
             Expr::BinaryOp { .. } => {
                 if let Some(pattern) = matched_pattern(&node) {
                     self.check_pattern(pattern)?;
@@ -202,7 +213,6 @@ impl Resolver<'_> {
             Expr::Nested(_)
             | Expr::IsNull(_)
             | Expr::IsNotNull(_)
-            | Expr::InList { .. }
             | Expr::Between { .. }
             | Expr::Like { .. }
             | Expr::ILike { .. }
@@ -265,6 +275,14 @@ impl Resolver<'_> {
             format: None,
         };
         Ok(call("cast", vec![cast, type_name]))
+    }
+}
+
+/// Whether a value is in a list, or not in it. Nothing is in an empty list, which only a parameter can be.
+pub(super) fn in_list(expr: Box<Expr>, list: Vec<Expr>, negated: bool) -> Rewritten {
+    match list.is_empty() {
+        true => Rewritten::Done(Expr::Value(Literal::Boolean(negated).into())),
+        false => Rewritten::Open(Expr::InList { expr, list, negated }),
     }
 }
 

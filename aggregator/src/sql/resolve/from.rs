@@ -1,19 +1,22 @@
 //! Resolves FROM: its inputs (collections, system tables, views, WITH queries, subqueries) and their joins.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, TableAlias, TableFactor,
-    TableWithJoins,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query,
+    Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value as Literal,
 };
-use plan::path::Step;
+use plan::{
+    functions::series::{RANGE, SERIES},
+    path::Step,
+};
 use proto::Problem;
 
 use super::{
-    build::derived,
+    build::{derived, empty_query, empty_select},
     problem::{at, bad, not_offered, shortened},
     query::rename,
     resolver::Resolver,
     scope::{Input, InputKind, MergedColumn, Scope, SpelledName},
-    unnest::add_unnest,
+    unnest::{RowsWithoutItems, add_unnest},
     value::{Value, call, quoted},
 };
 
@@ -25,7 +28,8 @@ impl<'c> Resolver<'c> {
         for item in from {
             // An unnested list is no relation of its own: it changes the relation that has the list.
             match &item.relation {
-                TableFactor::UNNEST { .. } if self.unnest(&item.relation, from)? && item.joins.is_empty() => {}
+                TableFactor::UNNEST { .. }
+                    if self.unnest(&item.relation, from, RowsWithoutItems::Dropped)? && item.joins.is_empty() => {}
                 _ => resolved.push(self.joined(item, from)?),
             }
         }
@@ -48,9 +52,11 @@ impl<'c> Resolver<'c> {
         let relation = self.relation(&item.relation)?;
         let mut joins = Vec::with_capacity(item.joins.len());
         for join in &item.joins {
-            let crossed = matches!(join.join_operator, JoinOperator::CrossJoin(JoinConstraint::None));
             match &join.relation {
-                TableFactor::UNNEST { .. } if crossed && self.unnest(&join.relation, from)? => {}
+                TableFactor::UNNEST { .. } => {
+                    let empty = rows_without_items(&join.join_operator)?;
+                    self.unnest(&join.relation, from, empty)?;
+                }
                 _ => joins.push(self.join(join)?),
             }
         }
@@ -185,6 +191,13 @@ impl<'c> Resolver<'c> {
                 self.table(name, alias.as_ref())
             }
             TableFactor::Table {
+                name,
+                alias,
+                args: Some(args),
+                with_ordinality: false,
+                ..
+            } if series_name(name).is_some() => self.series(name, &args.args, alias.as_ref()),
+            TableFactor::Table {
                 name, args: Some(_), ..
             } => Err(not_offered(format!("the table function {name}"))
                 .hint("tables are collections, views and the system tables of the schema rachis")),
@@ -206,6 +219,44 @@ impl<'c> Resolver<'c> {
             other => Err(not_offered(shortened(&other.to_string()))
                 .hint("FROM accepts collections, views, subqueries and the system tables of the schema rachis")),
         }
+    }
+
+    /// `generate_series(…)` or `range(…)` in FROM: `(SELECT unnest(generate_series(…)) AS name)`.
+    fn series(
+        &mut self,
+        name: &ObjectName,
+        args: &[FunctionArg],
+        alias: Option<&TableAlias>,
+    ) -> Result<TableFactor, Problem> {
+        let name = series_name(name).unwrap_or_default();
+        let mut values = Vec::with_capacity(args.len());
+        for arg in args {
+            match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => values.push(value.clone()),
+                other => return Err(not_offered(format!("the argument {other} of {name}"))),
+            }
+        }
+        // With one name, it is that of the column, too.
+        let column = alias.map_or(name, |alias| alias.name.value.as_str());
+        let item = SelectItem::ExprWithAlias {
+            expr: call("unnest", vec![call(name, values)]),
+            alias: quoted(column),
+        };
+        let select = Select {
+            projection: vec![item],
+            ..empty_select()
+        };
+        let query = Query {
+            body: Box::new(SetExpr::Select(Box::new(select))),
+            ..empty_query()
+        };
+        let unnamed = TableAlias {
+            explicit: true,
+            name: quoted(name),
+            columns: Vec::new(),
+            at: None,
+        };
+        self.derived_table(false, &query, Some(alias.unwrap_or(&unnamed)))
     }
 
     /// A subquery in FROM.
@@ -272,4 +323,29 @@ enum OuterSide {
     Left,
     Right,
     Full,
+}
+
+/// The name of a function that FROM accepts.
+fn series_name(name: &ObjectName) -> Option<&'static str> {
+    let name = name.to_string();
+    [SERIES, RANGE]
+        .into_iter()
+        .find(|known| known.eq_ignore_ascii_case(&name))
+}
+
+/// What happens to rows whose list is empty, in a join with `unnest`.
+fn rows_without_items(operator: &JoinOperator) -> Result<RowsWithoutItems, Problem> {
+    let is_true = |constraint: &JoinConstraint| match constraint {
+        JoinConstraint::None => true,
+        JoinConstraint::On(Expr::Value(value)) => value.value == Literal::Boolean(true),
+        _ => false,
+    };
+    match operator {
+        JoinOperator::CrossJoin(c) | JoinOperator::Join(c) | JoinOperator::Inner(c) if is_true(c) => {
+            Ok(RowsWithoutItems::Dropped)
+        }
+        JoinOperator::Left(c) | JoinOperator::LeftOuter(c) if is_true(c) => Ok(RowsWithoutItems::Kept),
+        _ => Err(not_offered("this kind of join with unnest")
+            .hint("write CROSS JOIN unnest(list), or LEFT JOIN unnest(list) ON TRUE to keep rows without items")),
+    }
 }

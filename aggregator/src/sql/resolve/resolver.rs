@@ -81,7 +81,7 @@ pub(in crate::sql) struct Resolver<'c> {
     /// The windows that rows are sorted for, each once.
     pub(super) windows: HashSet<(Vec<ast::Expr>, Vec<ast::OrderByExpr>)>,
     /// Whether the current expression is a condition on rows: WHERE, HAVING or ON.
-    pub(super) in_filter: bool,
+    pub(in crate::sql) in_filter: bool,
     /// The index of the outermost scope in which a name was resolved. It shows whether a subquery is correlated.
     pub(super) outermost_scope: usize,
 }

@@ -23,20 +23,19 @@ pub(crate) struct Scope<'c> {
     /// Whether the scopes around this one are invisible.
     pub closed: bool,
     /// Lists that multiply the rows.
-    pub unnested: Vec<UnnestedList>,
-    /// What `search` in WHERE looks for: the tests that a match passes, each with its value; None means any value.
-    pub searched: Vec<(Option<Value>, Match)>,
+    pub unnested: Vec<UnnestedLists>,
+    /// What `search` in WHERE looks for: the tests that a match passes, each with the alias of its input and its value;
+    /// None means any value.
+    pub searched: Vec<(String, Option<Value>, Match)>,
 }
 
-/// `unnest(list)` in FROM: the input that has the list gets a column of its elements, and a row for each element.
+/// `unnest(list, …)` in FROM: the input that has the lists gets columns of their items, and a row for each position.
 #[derive(Debug, Clone)]
-pub(crate) struct UnnestedList {
-    /// The input's alias.
+pub(crate) struct UnnestedLists {
+    /// The alias of the input.
     pub input: String,
-    /// The expression that returns the list.
-    pub list: Expr,
-    /// The name of the column of elements.
-    pub column: String,
+    /// What is unnested in step, each with the name of its column.
+    pub lists: Vec<(Expr, String)>,
 }
 
 /// A WITH query in scope.

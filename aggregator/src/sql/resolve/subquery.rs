@@ -9,7 +9,7 @@ use proto::{Code, Problem};
 
 use super::{
     build::{select_from, select_where},
-    expression::Rewritten,
+    expression::{Rewritten, in_list},
     operator::{binary, nested},
     problem::{bad, not_offered},
     resolver::Resolver,
@@ -42,6 +42,11 @@ impl Resolver<'_> {
 
     /// Resolves `left op ANY (right)`.
     pub(super) fn any(&mut self, left: Expr, op: Op, right: Expr) -> Result<Rewritten, Problem> {
+        if op == Op::Eq
+            && let Some(items) = self.list_parameter(&right)?
+        {
+            return Ok(in_list(Box::new(left), items, false));
+        }
         match (op, right) {
             (Op::Eq, Expr::Subquery(query)) => self.in_subquery_anywhere(&left, &query, false).map(Rewritten::Done),
             (Op::Eq, Expr::Array(array)) => Ok(Rewritten::Open(Expr::InList {
@@ -61,10 +66,24 @@ impl Resolver<'_> {
 
     /// Resolves `left op ALL (right)`.
     pub(super) fn all(&mut self, left: &Expr, op: &Op, right: &Expr) -> Result<Expr, Problem> {
+        if *op == Op::NotEq {
+            let items = match right {
+                Expr::Array(array) => Some(array.elem.clone()),
+                other => self.list_parameter(other)?,
+            };
+            if let Some(list) = items {
+                let expr = Box::new(left.clone());
+                return self.expression(&Expr::InList {
+                    expr,
+                    list,
+                    negated: true,
+                });
+            }
+        }
         match right {
             Expr::Subquery(query) if *op == Op::NotEq => self.in_subquery_anywhere(left, query, true),
             Expr::Subquery(query) => self.quantified(left, op, query, true),
-            _ => Err(not_offered("ALL of anything but a subquery")),
+            _ => Err(not_offered("ALL of anything but a subquery, or <> ALL of a list")),
         }
     }
 

@@ -83,9 +83,9 @@ const UNSUPPORTED: [ErrorCase; 10] = [
         "write the length",
     ),
     (
-        "select * from generate_series(1, 10)",
+        "select * from read_parquet('a.parquet')",
         Code::NotSupported,
-        "the table function generate_series is not supported",
+        "the table function read_parquet is not supported",
         "tables are collections",
     ),
     (
@@ -318,6 +318,7 @@ fn statements_of_rachis_are_parsed() {
         }
         Statement::ShowDefinitions(kind) => kind.map_or("definitions", |kind| kind.as_str()).into(),
         Statement::ShowTables => "tables".into(),
+        Statement::ShowFunctions { pattern } => format!("functions {pattern:?}"),
         Statement::Describe { name } => format!("describe {name}"),
     };
     let table = [

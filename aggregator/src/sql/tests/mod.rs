@@ -6,5 +6,6 @@ mod answers;
 mod compat;
 mod errors;
 mod limits;
+mod lists;
 mod regressions;
 mod resolved_sql;

@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
     };
     output::write(shown.as_bytes())?;
     if arguments.output != Output::Json {
-        note_stats(&answer);
+        note_stats(&answer, arguments.output);
     }
     Ok(())
 }
@@ -154,13 +154,17 @@ fn table(answer: &SearchAnswer) -> String {
     tables.join("\n")
 }
 
-fn note_stats(answer: &SearchAnswer) {
+fn note_stats(answer: &SearchAnswer, form: Output) {
     output::note(&format!(
         "{} of {} hits in {} ms",
         answer.hits.len(),
         answer.total,
         answer.stats["elapsed_ms"]
     ));
+    let has_more = !(answer.facets.is_empty() && answer.histogram.is_empty() && answer.fields.is_empty());
+    if has_more && !matches!(form, Output::Table) {
+        output::note("facets, histogram and fields are shown by --output table and json");
+    }
     if !answer.fields.is_empty() {
         output::note(&format!("fields of the newest {} matches", answer.fields_documents));
     }

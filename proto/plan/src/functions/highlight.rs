@@ -36,6 +36,7 @@ fn highlight(call: &Call) -> Result<ArrayRef> {
     let highlighter = Highlighter::new(tests.iter().map(|test| (None, test)));
     let mut marked = StringViewBuilder::with_capacity(call.rows);
     for text in text_views(&call.column(0)?)?.as_string_view() {
+        call.check()?;
         let value = text.and_then(|text| json::parse(text.as_bytes()).ok());
         marked.append_option(value.and_then(|value| highlighter.value(&value)));
     }

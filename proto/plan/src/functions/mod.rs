@@ -20,12 +20,16 @@ mod growth;
 pub mod highlight;
 mod in_utc;
 pub mod interval;
+pub mod interval_number;
 pub mod json;
 pub mod lenient;
+pub mod list_rows;
 pub mod parsed;
 pub mod registry;
+pub mod series;
 pub mod sliding;
 pub mod text;
+pub mod value_counts;
 pub mod warnings;
 
 use std::{
@@ -67,6 +71,7 @@ pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
     library
         .chain(extreme::aggregates())
         .chain(sliding::aggregates())
+        .chain(value_counts::aggregates())
         .collect()
 }
 
@@ -81,7 +86,10 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         extreme::functions(),
         highlight::functions(),
         interval::functions(),
+        interval_number::functions(),
+        list_rows::functions(),
         parsed::functions(),
+        series::functions(),
         text::functions(),
         vec![failure_of()],
     ];

@@ -1,12 +1,12 @@
 //! Marks what a search found in the texts of a document.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::VecDeque, ops::Range};
 
 use proto::json::Value;
 
-use super::value_test::ValueTest;
+use super::value_test::{ValueTest, addresses};
 use crate::{
-    path::{Path, Step},
+    path::Path,
     search::{Match, SearchExpr},
     token::{self, is_token_char},
     value::canonical,
@@ -16,20 +16,26 @@ use crate::{
 const BEGIN: &str = "<em>";
 /// Ends a mark.
 const END: &str = "</em>";
-/// Marks in one text, at most.
+/// Marks of one test in one text, at most.
 const MARKS_MAX: usize = 1_000;
+/// A longer mark is none.
+const MARK_BYTES_MAX: usize = 1_000;
+/// Paths of a document, at most.
+const PATHS_MAX: usize = 100;
 /// Fragments of a path, at most.
 const FRAGMENTS_MAX: usize = 5;
 /// A text up to this length is one fragment.
 const WHOLE_BYTES_MAX: usize = 250;
 /// What a fragment shows before and after its marks.
 const AROUND_BYTES: usize = 60;
+/// Bytes of a document that are compared with tests, at most, counted for each test.
+const COMPARED_BYTES_MAX: usize = 64 << 20;
 
 /// What is marked: the tests of a search whose words a match has.
 #[derive(Debug, Clone, Default)]
 pub struct Highlighter {
-    /// Each with the path of its values; None means anywhere.
-    tests: Vec<(Option<Path>, ValueTest)>,
+    /// Each with the keys of the path of its values; None means anywhere.
+    tests: Vec<(Option<Vec<String>>, ValueTest)>,
 }
 
 /// What was found at a path.
@@ -41,47 +47,83 @@ pub struct HighlightedPath {
     pub fragments: Vec<String>,
 }
 
+/// A document that is looked through.
+struct Highlighted<'a> {
+    /// The keys that lead to the current value.
+    path: Vec<&'a str>,
+    found: Vec<HighlightedPath>,
+    /// Bytes that may still be compared.
+    free_bytes: usize,
+}
+
 impl Highlighter {
-    /// Marks what these tests find.
+    /// Marks what these tests find. A path matches in upper and lower case, and without its positions in lists.
     pub fn new<'a>(tests: impl IntoIterator<Item = (Option<Path>, &'a Match)>) -> Self {
+        let keys_of = |path: Path| {
+            let keys = path.steps().iter().filter_map(|step| step.key());
+            // `_doc` is the document itself.
+            let keys: Vec<String> = keys.skip_while(|key| *key == "_doc").map(str::to_owned).collect();
+            (!keys.is_empty()).then_some(keys)
+        };
         let tests = tests.into_iter();
         Self {
             tests: tests
-                .map(|(path, matches)| (path.map(|path| keys_of(&path)), ValueTest::new(matches)))
+                .map(|(path, matches)| (path.and_then(keys_of), ValueTest::new(matches)))
                 .collect(),
         }
     }
 
-    /// What was found in a document: at or below these paths, or anywhere.
+    /// What was found in a document: at or below these paths, or anywhere. At most 100 paths, and of a very long document
+    /// only what its beginning has.
     pub fn document(&self, document: &Value<'_>, paths: Option<&[Path]>) -> Vec<HighlightedPath> {
-        let mut found = Vec::new();
-        self.add(document, &Path::default(), paths, &mut found);
-        found
+        self.below(document, &Path::default(), paths)
     }
 
-    fn add(&self, value: &Value<'_>, path: &Path, paths: Option<&[Path]>, found: &mut Vec<HighlightedPath>) {
+    /// The same for a value at a path.
+    pub fn below<'a>(&self, value: &'a Value<'_>, path: &'a Path, paths: Option<&[Path]>) -> Vec<HighlightedPath> {
+        let mut document = Highlighted {
+            path: path.steps().iter().filter_map(|step| step.key()).collect(),
+            found: Vec::new(),
+            free_bytes: COMPARED_BYTES_MAX,
+        };
+        self.add(value, paths, &mut document);
+        document.found
+    }
+
+    fn add<'a>(&self, value: &'a Value<'_>, paths: Option<&[Path]>, document: &mut Highlighted<'a>) {
+        if document.free_bytes == 0 || document.found.len() >= PATHS_MAX {
+            return;
+        }
         match value {
-            Value::Array(items) => items.iter().for_each(|item| self.add(item, path, paths, found)),
+            Value::Array(items) => items.iter().for_each(|item| self.add(item, paths, document)),
             Value::Object(members) => {
-                let members = members.iter();
-                members.for_each(|(key, value)| self.add(value, &path.key(key), paths, found));
+                for (key, value) in members {
+                    document.path.push(key);
+                    self.add(value, paths, document);
+                    document.path.pop();
+                }
             }
-            _ if paths.is_some_and(|paths| !paths.iter().any(|wanted| path.steps().starts_with(wanted.steps()))) => {}
+            _ if paths.is_some_and(|paths| !paths.iter().any(|wanted| is_below(&document.path, wanted))) => {}
             scalar => {
                 let text = scalar_text(scalar);
-                let marks = self.marks(&text, scalar, |at| at.is_none_or(|at| at == path));
+                let tests = self
+                    .tests
+                    .iter()
+                    .filter(|(at, _)| at.as_ref().is_none_or(|at| is_path(&document.path, at)));
+                let compared = tests.clone().count().saturating_mul(text.len() + 1);
+                document.free_bytes = document.free_bytes.saturating_sub(compared);
+                let marks = marks(&text, scalar, tests.map(|(_, test)| test));
                 if marks.is_empty() {
                     return;
                 }
-                let same = found
-                    .iter()
-                    .position(|known| known.path == *path)
-                    .unwrap_or(found.len());
-                if same == found.len() {
-                    let (path, fragments) = (path.clone(), Vec::new());
-                    found.push(HighlightedPath { path, fragments });
+                let path = Path::of_keys(document.path.iter().copied());
+                let known = document.found.iter().position(|known| known.path == path);
+                let same = known.unwrap_or(document.found.len());
+                if known.is_none() {
+                    let fragments = Vec::new();
+                    document.found.push(HighlightedPath { path, fragments });
                 }
-                let fragments = &mut found[same].fragments;
+                let fragments = &mut document.found[same].fragments;
                 let free = FRAGMENTS_MAX.saturating_sub(fragments.len());
                 fragments.extend(cut(&text, &marks).into_iter().take(free));
             }
@@ -92,37 +134,67 @@ impl Highlighter {
     /// has a mark.
     pub fn value(&self, value: &Value<'_>) -> Option<String> {
         match value {
-            Value::Null | Value::Object(_) => None,
-            Value::Array(items) => {
-                let marked = |item: &Value<'_>| self.value(item).filter(|text| text.contains(BEGIN));
-                items.iter().find_map(marked)
-            }
+            Value::Null | Value::Object(_) | Value::Array(_) => self.marked_item(value),
             scalar => {
                 let text = scalar_text(scalar);
-                Some(marked(&text, 0..text.len(), &self.marks(&text, scalar, |_| true)))
+                let marks = marks(&text, scalar, self.tests.iter().map(|(_, test)| test));
+                Some(marked(&text, 0..text.len(), &marks))
             }
         }
     }
 
-    /// What the tests find in a value that is spelled like this, in order and without overlaps.
-    fn marks(&self, text: &str, value: &Value<'_>, applies: impl Fn(Option<&Path>) -> bool) -> Vec<Range<usize>> {
-        let mut marks = Vec::new();
-        for (_, test) in self.tests.iter().filter(|(path, _)| applies(path.as_ref())) {
-            match value {
-                Value::Text(text) => test.add_marks(text, &mut marks),
-                other if !matches!(test, ValueTest::Exists) && test.value(other) => marks.push(0..text.len()),
-                _ => {}
+    /// The first value with a mark in a list.
+    fn marked_item(&self, value: &Value<'_>) -> Option<String> {
+        match value {
+            Value::Null | Value::Object(_) => None,
+            Value::Array(items) => items.iter().find_map(|item| self.marked_item(item)),
+            scalar => {
+                let text = scalar_text(scalar);
+                let marks = marks(&text, scalar, self.tests.iter().map(|(_, test)| test));
+                (!marks.is_empty()).then(|| marked(&text, 0..text.len(), &marks))
             }
         }
-        marks.sort_unstable_by_key(|mark| (mark.start, std::cmp::Reverse(mark.end)));
-        let mut end = 0;
-        marks.retain(|mark| {
-            let is_new = mark.start >= end && !mark.is_empty();
-            end = if is_new { mark.end } else { end };
-            is_new
-        });
-        marks
     }
+}
+
+/// Whether keys are those of a path, in upper or lower case.
+fn is_path(keys: &[&str], path: &[String]) -> bool {
+    keys.len() == path.len()
+        && keys
+            .iter()
+            .zip(path)
+            .all(|(key, other)| key.eq_ignore_ascii_case(other))
+}
+
+/// Whether keys lead to a path, or further. `_doc` is the document itself.
+fn is_below(keys: &[&str], path: &Path) -> bool {
+    let mut path = path
+        .steps()
+        .iter()
+        .filter_map(|step| step.key())
+        .skip_while(|key| *key == "_doc");
+    let mut keys = keys.iter();
+    path.all(|wanted| keys.next().is_some_and(|key| key.eq_ignore_ascii_case(wanted)))
+}
+
+/// What tests find in a value that is spelled like this, in order and without overlaps.
+fn marks<'a>(text: &str, value: &Value<'_>, tests: impl Iterator<Item = &'a ValueTest>) -> Vec<Range<usize>> {
+    let mut marks = Vec::new();
+    for test in tests {
+        match value {
+            Value::Text(text) => test.add_marks(text, &mut marks),
+            other if !matches!(test, ValueTest::Exists) && test.value(other) => marks.push(0..text.len()),
+            _ => {}
+        }
+    }
+    marks.sort_unstable_by_key(|mark| (mark.start, std::cmp::Reverse(mark.end)));
+    let mut end = 0;
+    marks.retain(|mark| {
+        let is_new = mark.start >= end && !mark.is_empty() && mark.len() <= MARK_BYTES_MAX;
+        end = if is_new { mark.end } else { end };
+        is_new
+    });
+    marks
 }
 
 /// The tests that a match passes, each with the name of its path: those under NOT have found nothing.
@@ -144,47 +216,56 @@ pub fn positive_clauses(search: &SearchExpr) -> Vec<(Option<&str>, &Match)> {
 }
 
 impl ValueTest {
-    /// Adds where in a text this test finds something: words, or the whole text.
+    /// Adds where in a text this test finds something: words, addresses, or the whole text.
     fn add_marks(&self, text: &str, marks: &mut Vec<Range<usize>>) {
+        if !self.text(text) {
+            return;
+        }
+        let mut free = MARKS_MAX;
         let mut add = |mark: Range<usize>| {
-            if marks.len() < MARKS_MAX {
+            if free > 0 {
+                free -= 1;
                 marks.push(mark);
             }
         };
         match self {
-            Self::Words { tokens: phrase, .. } if self.text(text) => {
-                let words: Vec<(Range<usize>, Cow<'_, str>)> = placed_tokens(text).collect();
-                for window in words.windows(phrase.len().max(1)) {
-                    if window.iter().zip(phrase).all(|((_, word), wanted)| word == wanted) {
+            Self::Words { tokens: phrase, .. } => {
+                // The places of as many words as the phrase has.
+                let mut window: VecDeque<(Range<usize>, Cow<'_, str>)> = VecDeque::with_capacity(phrase.len());
+                for word in placed_tokens(text) {
+                    if window.len() == phrase.len() {
+                        window.pop_front();
+                    }
+                    window.push_back(word);
+                    let is_phrase = window.len() == phrase.len()
+                        && window.iter().zip(phrase).all(|((_, word), wanted)| word == wanted);
+                    if is_phrase {
                         window.iter().for_each(|(place, _)| add(place.clone()));
                     }
                 }
             }
-            Self::Near(phrase) if self.text(text) => {
+            Self::Near(phrase) => {
                 let is_wanted = |word: &str| phrase.tokens.iter().any(|token| token == word);
-                placed_tokens(text)
-                    .filter(|(_, word)| is_wanted(word))
-                    .for_each(|(place, _)| add(place));
+                let words = placed_tokens(text).filter(|(_, word)| is_wanted(word));
+                words.for_each(|(place, _)| add(place));
             }
-            Self::Token(test) if self.text(text) => {
-                placed_tokens(text)
-                    .filter(|(_, word)| test.token(word))
-                    .for_each(|(place, _)| add(place));
+            Self::Token(test) => {
+                let words = placed_tokens(text).filter(|(_, word)| test.token(word));
+                words.for_each(|(place, _)| add(place));
             }
-            Self::TokenOrText(pattern) if self.text(text) => {
-                let words: Vec<Range<usize>> = placed_tokens(text)
-                    .filter(|(_, word)| super::pattern::is_match(pattern, word))
-                    .map(|(place, _)| place)
-                    .collect();
-                match words.is_empty() {
-                    true => add(0..text.len()),
-                    false => words.into_iter().for_each(add),
+            Self::TokenOrText(pattern) => {
+                let mut words = placed_tokens(text).filter(|(_, word)| super::pattern::is_match(pattern, word));
+                match words.next() {
+                    None => add(0..text.len()),
+                    Some((first, _)) => {
+                        add(first);
+                        words.for_each(|(place, _)| add(place));
+                    }
                 }
             }
-            Self::Text(_) | Self::Address(_) | Self::Texts(_) | Self::Times(_) if self.text(text) => {
-                add(0..text.len());
-            }
-            _ => {}
+            Self::Address(network) => addresses(text, network).for_each(add),
+            Self::Text(_) | Self::Texts(_) | Self::Times(_) => add(0..text.len()),
+            Self::Numbers(_) | Self::Exists | Self::Nothing => {}
         }
     }
 }
@@ -197,12 +278,6 @@ fn placed_tokens(text: &str) -> impl Iterator<Item = (Range<usize>, Cow<'_, str>
         let end = text.len() - tokens.rest().len();
         Some((end - written.len()..end, token::lower(written)))
     })
-}
-
-/// A path without positions in lists.
-fn keys_of(path: &Path) -> Path {
-    let is_key = |step: &&Step| matches!(step, Step::Key(_));
-    Path::new(path.steps().iter().filter(is_key).cloned().collect())
 }
 
 fn scalar_text<'a>(scalar: &'a Value<'_>) -> Cow<'a, str> {
@@ -226,23 +301,27 @@ fn marked(text: &str, part: Range<usize>, marks: &[Range<usize>]) -> String {
     shown
 }
 
-/// The parts of a text around its marks.
+/// The parts of a text around its marks. They do not overlap.
 fn cut(text: &str, marks: &[Range<usize>]) -> Vec<String> {
     if text.len() <= WHOLE_BYTES_MAX {
         return vec![marked(text, 0..text.len(), marks)];
     }
-    let mut fragments = Vec::new();
-    let mut rest = marks;
+    let (mut fragments, mut rest, mut shown) = (Vec::new(), marks, 0);
     while let [first, ..] = rest
         && fragments.len() < FRAGMENTS_MAX
     {
         // A fragment has the marks near its first one. A long mark is a fragment of its own.
         let near = |mark: &&Range<usize>| mark.end <= first.start + WHOLE_BYTES_MAX - 2 * AROUND_BYTES;
-        let count = rest.iter().take_while(near).count().max(1);
+        let last = rest.iter().take_while(near).last().unwrap_or(first);
+        let start = word_start(text, first.start.saturating_sub(AROUND_BYTES))
+            .min(first.start)
+            .max(shown);
+        let end = word_end(text, (last.end + AROUND_BYTES).min(text.len())).max(last.end);
+        // What is shown behind the last mark may have others, or the beginning of one.
+        let count = rest.iter().take_while(|mark| mark.start < end).count();
         let (own, others) = rest.split_at(count);
-        let start = word_start(text, first.start.saturating_sub(AROUND_BYTES));
-        let end = word_end(text, (own[count - 1].end + AROUND_BYTES).min(text.len()));
-        fragments.push(marked(text, start.min(first.start)..end.max(own[count - 1].end), own));
+        shown = own.last().map_or(end, |mark| mark.end.max(end));
+        fragments.push(marked(text, start..shown, own));
         rest = others;
     }
     fragments
@@ -372,6 +451,35 @@ mod tests {
                 "{fragment}"
             );
         }
+    }
+
+    #[test]
+    fn addresses_are_marked_and_marks_in_the_data_are_none() {
+        let found = |query, document| highlights(query, document, None);
+        assert_eq!(
+            found(
+                "msg:10.0.0.0/8",
+                r#"{"msg":"login from 10.1.2.3:80 and src:10.9.9.9, not 11.0.0.1"}"#
+            ),
+            ["msg: login from <em>10.1.2.3</em>:80 and src:<em>10.9.9.9</em>, not 11.0.0.1"]
+        );
+        let search = crate::search::parse("disk", chrono::DateTime::UNIX_EPOCH)
+            .expect("a search")
+            .expr;
+        let highlighter = Highlighter::new(positive_clauses(&search).into_iter().map(|(_, test)| (None, test)));
+        let list = json::parse(br#"["<em>x","disk"]"#).expect("JSON");
+        assert_eq!(highlighter.value(&list), Some("<em>disk</em>".into()));
+        // Each test has its own marks, and what a fragment shows is marked.
+        let text = format!("{}disk", "the ".repeat(2_000));
+        let document = serde_json::json!({ "msg": text }).to_string();
+        assert!(found("the OR disk", &document)[0].contains("<em>the</em> <em>the</em>"));
+        let text = format!("disk {} disk {} disk", "x".repeat(100), "y".repeat(20)) + &" z".repeat(100);
+        let found = found("disk", &serde_json::json!({ "msg": text }).to_string());
+        assert_eq!(
+            found[0].matches("disk").count(),
+            found[0].matches("<em>disk</em>").count(),
+            "{found:?}"
+        );
     }
 
     #[test]

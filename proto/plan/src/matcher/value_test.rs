@@ -1,6 +1,10 @@
 //! The test that a clause applies to a value, prepared for many of them.
 
-use std::{borrow::Cow, cmp::Ordering, net::IpAddr};
+use std::{
+    borrow::Cow,
+    cmp::Ordering,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 use proto::json::Value;
@@ -196,19 +200,28 @@ impl ValueTest {
 
 /// Whether a text has an IP address of a network, perhaps with a port, or with a name and a colon before it.
 fn has_address(text: &str, network: &IpNet) -> bool {
+    addresses(text, network).next().is_some()
+}
+
+/// The places of the IP addresses of a network in a text.
+pub(super) fn addresses<'a>(text: &'a str, network: &'a IpNet) -> impl Iterator<Item = std::ops::Range<usize>> + 'a {
     let contains = |address: IpAddr| network.contains(&address) || network.contains(&address.to_canonical());
     let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
-    text.split(|c| !is_of_address(c))
+    let place = |part: &str| {
+        let start = part.as_ptr() as usize - text.as_ptr() as usize;
+        start..start + part.len()
+    };
+    text.split(move |c| !is_of_address(c))
         .filter(|part| part.len() > 1)
-        .any(|part| {
+        .filter_map(move |part| {
             let part = part.trim_end_matches('.');
             let host = part.rsplit_once(':').map(|(host, _)| host);
-            let whole = [Some(part), host]
-                .into_iter()
-                .flatten()
-                .filter_map(|part| part.parse().ok());
             // Of `src:10.0.0.1:80`, the colons are not those of an address.
-            let between_colons = part.split(':').filter_map(|part| part.parse().ok().map(IpAddr::V4));
-            whole.chain(between_colons).any(contains)
+            let between_colons = part.split(':').filter(|part| part.parse::<Ipv4Addr>().is_ok());
+            let candidates = [Some(part), host].into_iter().flatten().chain(between_colons);
+            candidates
+                .into_iter()
+                .find(|part| part.parse().is_ok_and(contains))
+                .map(place)
         })
 }

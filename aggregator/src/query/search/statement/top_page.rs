@@ -35,8 +35,6 @@ const SEARCH: &str = "search";
 struct TopPage {
     order: RowOrder,
     after: Option<RowsPageStart>,
-    /// The number of the scan.
-    scan: usize,
     values: ScanValues,
 }
 
@@ -113,20 +111,15 @@ impl TopPage {
             page: Some(Arc::new(page)),
             ..ScanValues::default()
         };
-        let scan = scan.number;
-        Ok(Some(Self {
-            order,
-            after,
-            scan,
-            values,
-        }))
+        Ok(Some(Self { order, after, values }))
     }
 
     /// Runs the plan, which has got the values.
     async fn read(self, search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<HitPage, Problem> {
+        let scan = only_scan(&plan.physical).map(|scan| scan.number);
         let rows = collect_rows(search, plan).await?;
         let rows = rows.slice(0, rows.num_rows().min(search.limit));
-        let total = search.context.report.matched(self.scan);
+        let total = scan.map_or(0, |scan| search.context.report.matched(scan));
         hit_page(search, &self.order, &rows, self.after.as_ref(), total)
     }
 }

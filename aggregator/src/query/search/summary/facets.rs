@@ -4,12 +4,12 @@
 //! leads through them, the lists are counted first, by the leaves, and taken apart after that.
 
 use datafusion::arrow::{array::RecordBatch, datatypes::DataType};
-use futures::future::try_join_all;
 use plan::{
-    Column, Kinds, Path,
+    Column, Kinds, Path, PathKinds,
     column::{is_json, kinds_of},
+    path::Step,
 };
-use proto::{Code, CollectionName, Problem};
+use proto::{Code, Problem};
 
 use super::{Matches, counts};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         statement::{INPUT, input_path},
     },
     render::{self, LineBreaks},
-    sql::{self, SchemaContext as _},
+    sql::SchemaContext as _,
 };
 
 /// The facets of a search, at most.
@@ -30,7 +30,7 @@ const VALUES_DEFAULT: usize = 10;
 /// The values of a facet, at most.
 const VALUES_MAX: usize = 10_000;
 /// The ranges of a facet, at most.
-const RANGES_MAX: usize = 100;
+const RANGES_MAX: usize = 50;
 
 const HINT: &str = "write facets=kind,user.country:20 for the most frequent values (10, or as many as you say), or \
                     ms(10,100) for the numbers of documents below 10, from 10 to below 100, and from 100 on";
@@ -110,7 +110,7 @@ fn parse_facet(text: &str) -> Result<FacetRequest, Problem> {
 fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
     let bounds: Vec<&str> = bounds.split(',').map(str::trim).collect();
     let is_bound =
-        |bound: &&str| !bound.is_empty() && !bound.contains(|c: char| c.is_whitespace() || "[](){}\"*".contains(c));
+        |bound: &&str| !bound.is_empty() && !bound.contains(|c: char| c.is_whitespace() || "[](){}\"*\\".contains(c));
     if let Some(wrong) = bounds.iter().find(|bound| !is_bound(bound)) {
         return Err(bad(format!("facets: {wrong:?} is no bound of a range")));
     }
@@ -121,21 +121,32 @@ fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
             RANGES_MAX - 1
         )));
     }
+    let is_ascending = |pair: &[&str]| match (pair[0].parse::<f64>(), pair[1].parse::<f64>()) {
+        (Ok(below), Ok(above)) => below < above,
+        _ => pair[0] != pair[1],
+    };
+    if let Some(pair) = bounds.windows(2).find(|pair| !is_ascending(pair)) {
+        return Err(bad(format!(
+            "facets: the bounds {} and {} are not in order",
+            pair[0], pair[1]
+        )));
+    }
     let (first, last) = (bounds[0], bounds[bounds.len() - 1]);
     let between = bounds.windows(2).map(|pair| format!("[{} TO {}}}", pair[0], pair[1]));
     let below = std::iter::once(format!("[* TO {first}}}"));
     Ok(below.chain(between).chain([format!("[{last} TO *]")]).collect())
 }
 
-/// Computes facets at once.
-pub(super) async fn compute<'a>(matches: &Matches<'_>, requests: &'a [FacetRequest]) -> Result<Vec<Facet>, Problem> {
-    let facet = |request: &'a FacetRequest| async {
-        match &request.counted {
-            Counted::Values(size) => values(matches, &request.path, *size).await,
-            Counted::Ranges(ranges) => in_ranges(matches, &request.path, ranges).await,
-        }
-    };
-    try_join_all(requests.iter().map(facet)).await
+/// Computes facets, one after another.
+pub(super) async fn compute(matches: &Matches<'_>, requests: &[FacetRequest]) -> Result<Vec<Facet>, Problem> {
+    let mut facets = Vec::with_capacity(requests.len());
+    for request in requests {
+        facets.push(match &request.counted {
+            Counted::Values(size) => values(matches, &request.path, *size).await?,
+            Counted::Ranges(ranges) => in_ranges(matches, &request.path, ranges).await?,
+        });
+    }
+    Ok(facets)
 }
 
 async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet, Problem> {
@@ -182,23 +193,36 @@ fn json(rows: &RecordBatch, row: usize) -> String {
 /// How many of the matches lie in each range. The ranges mean what they do in a search, so a range that was found can be
 /// searched for.
 async fn in_ranges(matches: &Matches<'_>, path: &Path, ranges: &[String]) -> Result<Facet, Problem> {
-    let from = matches.input_sql();
-    let count = |(number, range): (usize, &String)| {
-        let condition = format!("{path}:{range}").replace('\'', "''");
-        format!("SELECT {number} AS number, count(*) AS count {from} AND search({INPUT}, '{condition}')")
+    let name = quoted_path(path);
+    let count = |range: &String| {
+        let condition = format!("{name}:{range}").replace('\'', "''");
+        format!("count(*) FILTER (WHERE search({INPUT}, '{condition}'))")
     };
-    let counted: Vec<String> = ranges.iter().enumerate().map(count).collect();
-    let rows = matches
-        .rows(&format!("{} ORDER BY number", counted.join(" UNION ALL ")))
-        .await?;
-    let value = |(range, count): (&String, u64)| FacetValue {
-        value: serde_json::Value::from(range.as_str()).to_string(),
-        count,
-    };
+    let counted: Vec<String> = ranges.iter().map(count).collect();
+    let sql = format!("SELECT {} {}", counted.join(", "), matches.input_sql());
+    let rows = matches.rows(&sql).await?;
+    let mut values = Vec::with_capacity(ranges.len());
+    for (column, range) in ranges.iter().enumerate() {
+        values.push(FacetValue {
+            value: serde_json::Value::from(range.as_str()).to_string(),
+            count: counts(&rows, column)?.first().copied().unwrap_or_default(),
+        });
+    }
     Ok(Facet {
         path: path.to_string(),
-        values: ranges.iter().zip(counts(&rows, 1)?).map(value).collect(),
+        values,
         others: None,
+    })
+}
+
+/// A path as a search spells it whatever its keys are: each in quotes.
+fn quoted_path(path: &Path) -> String {
+    path.steps().iter().fold(String::new(), |start, step| match step {
+        Step::Index(index) => format!("{start}[{index}]"),
+        Step::Key(key) => {
+            let dot = if start.is_empty() { "" } else { "." };
+            format!("{start}{dot}\"{}\"", key.replace('"', "\"\""))
+        }
     })
 }
 
@@ -206,19 +230,22 @@ async fn in_ranges(matches: &Matches<'_>, path: &Path, ranges: &[String]) -> Res
 async fn lists_of(matches: &Matches<'_>, path: &Path) -> Result<Option<String>, Problem> {
     let scalars = Kinds::NULL | Kinds::BOOL | Kinds::NUMBER | Kinds::TEXT;
     let (has_lists, whole) = match matches.searched {
-        Searched::Collection(name) => match defined_steps(matches, name, path) {
+        Searched::Collection(name) => match matches.defined_steps(path) {
             Some(steps) => (may_be_list(matches, path, scalars).await?, steps),
             None => {
                 let paths = matches.read_views.paths(name);
-                let kinds_of = |steps| paths.paths.get(&prefix(path, steps)).copied();
-                let kinds = kinds_of(path.steps().len());
+                let stored = stored_spelling(&paths, path);
+                let kinds_of = |steps| paths.paths.get(&prefix(&stored, steps)).copied();
+                let kinds = kinds_of(stored.steps().len());
                 let is_stored = Column::system(&path.to_string()).is_none();
-                let has_lists = is_stored
-                    && !kinds.is_some_and(|kinds| kinds.only(scalars))
-                    && (kinds.is_some() || paths.overflow || path.keys().is_none());
-                let lists =
-                    (1..path.steps().len()).find(|steps| kinds_of(*steps).is_some_and(|kinds| kinds.any(Kinds::ARRAY)));
-                (has_lists, lists.unwrap_or(path.steps().len()))
+                let has_scalars = kinds.is_some_and(|kinds| kinds.only(scalars));
+                let may_exist = kinds.is_some() || paths.overflow || path.keys().is_none();
+                let is_list = |steps: &usize| kinds_of(*steps).is_some_and(|kinds| kinds.any(Kinds::ARRAY));
+                let lists = (1..stored.steps().len()).find(is_list);
+                (
+                    is_stored && !has_scalars && may_exist,
+                    lists.unwrap_or(path.steps().len()),
+                )
             }
         },
         Searched::View(_) => (may_be_list(matches, path, scalars).await?, 1),
@@ -238,18 +265,20 @@ fn prefix(path: &Path, steps: usize) -> Path {
     Path::new(path.steps()[..steps].to_vec())
 }
 
-/// How many steps of a path name a field or a parser, if it is one of these or lies below one.
-pub(in crate::query::search) fn defined_steps(
-    matches: &Matches<'_>,
-    name: &CollectionName,
-    path: &Path,
-) -> Option<usize> {
-    let defined = sql::defined_columns(matches.search.catalog, name);
-    let is_defined = |steps: &usize| {
-        let text = prefix(path, *steps).to_string();
-        defined.iter().any(|column| column.path.eq_ignore_ascii_case(&text))
+/// The path as documents spell it, if they spell it in other letters only.
+fn stored_spelling(paths: &PathKinds, path: &Path) -> Path {
+    let is_same = |(one, other): (&Step, &Step)| match (one.key(), other.key()) {
+        (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+        _ => one == other,
     };
-    (1..=path.steps().len()).find(is_defined)
+    let is_spelling = |stored: &&Path| {
+        let (one, other) = (stored.steps(), path.steps());
+        one.len() == other.len() && one.iter().zip(other).all(is_same)
+    };
+    match paths.paths.contains_key(path) {
+        true => path.clone(),
+        false => paths.paths.keys().find(is_spelling).unwrap_or(path).clone(),
+    }
 }
 
 /// Whether the type of a computed value allows lists, or its path may lead through one.

@@ -1,12 +1,13 @@
 //! Fields of the matches: what their paths hold, found by reading the newest of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
-use datafusion::arrow::array::{Array as _, AsArray as _};
+use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use plan::{Kinds, Path, value::canonical};
 use proto::{
-    Code, CollectionName, Problem,
+    Code, Problem, SourceName,
     json::{self, Value},
+    record::Format,
 };
 
 use super::Matches;
@@ -27,6 +28,12 @@ const DOCUMENTS_MAX: usize = 10_000;
 const PATHS_MAX: usize = 1_000;
 /// The paths that are counted, at most.
 const COUNTED_PATHS_MAX: usize = 20_000;
+/// A longer path is left out.
+const PATH_BYTES_MAX: usize = 4_096;
+/// Fields and parsers that are computed, at most.
+const DEFINED_MAX: usize = 500;
+/// After so many documents, other tasks may run.
+const ROWS_AT_ONCE: usize = 100;
 /// The samples of a path, at most.
 const SAMPLES_MAX: usize = 3;
 /// A longer value is no sample.
@@ -52,76 +59,106 @@ impl FieldsRequest {
     }
 
     pub(super) async fn compute(&self, matches: &Matches<'_>) -> Result<SearchedFields, Problem> {
+        let context = matches.search.context;
         let from = matches.input_sql();
+        let newest_first = format!("ORDER BY {INPUT}.\"_time\" DESC NULLS LAST ");
         let (selected, order) = match matches.searched {
-            Searched::Collection(name) => (
-                document_columns(matches, name),
-                format!("ORDER BY {INPUT}.\"_time\" DESC "),
-            ),
+            // The whole document, as the empty path, and what is computed from it.
+            Searched::Collection(_) => {
+                let defined = matches.defined.iter().take(DEFINED_MAX).cloned();
+                (
+                    std::iter::once(Path::default()).chain(defined).collect::<Vec<_>>(),
+                    newest_first,
+                )
+            }
             Searched::View(_) => {
                 let columns = matches.typed(&format!("SELECT {INPUT}.* {from}")).await?;
-                let time = columns
-                    .column_with_name("_time")
-                    .map(|_| format!("ORDER BY {INPUT}.\"_time\" DESC "));
-                let columns = columns
-                    .fields()
-                    .iter()
-                    .map(|column| Path::of_keys([column.name().as_str()]));
-                (columns.collect(), time.unwrap_or_default())
+                let has_time = columns.column_with_name("_time").is_some();
+                let columns = columns.fields().iter();
+                let columns = columns.map(|column| Path::of_keys([column.name().as_str()]));
+                (columns.collect(), if has_time { newest_first } else { String::new() })
             }
         };
-        let column = |(number, path): (usize, &Path)| {
-            let value = if path.steps().is_empty() {
-                format!("{INPUT}.\"_doc\"")
-            } else {
-                input_path(path)
-            };
-            format!("{value} AS \"{number}\"")
+        let column = |(number, path): (usize, &Path)| match path.steps().is_empty() {
+            true => format!("{INPUT}.\"_doc\" AS \"{number}\", {INPUT}.\"_source\" AS source"),
+            false => format!("{} AS \"{number}\"", input_path(path)),
         };
         let columns: Vec<String> = selected.iter().enumerate().map(column).collect();
-        let rows = matches
-            .rows(&format!(
-                "SELECT {} {from} {order}LIMIT {}",
-                columns.join(", "),
-                self.documents
-            ))
-            .await?;
-        let mut paths = Paths::default();
+        let sql = format!("SELECT {} {from} {order}LIMIT {}", columns.join(", "), self.documents);
+        let rows = matches.rows(&sql).await?;
+        let mut paths = FoundPaths::new(&selected);
         let (schema, arrays) = (rows.schema(), render::plain_columns(&rows));
         for row in 0..rows.num_rows() {
-            for ((path, field), array) in selected.iter().zip(schema.fields()).zip(&arrays) {
+            if row % ROWS_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(why) = context.interrupted() {
+                return Err(why);
+            }
+            for (number, path) in selected.iter().enumerate() {
+                let name = number.to_string();
+                let Some((column, field)) = schema.column_with_name(&name) else {
+                    continue;
+                };
+                let array = &arrays[column];
                 let mut text = Vec::new();
                 match path.steps().is_empty() {
-                    true if array.is_valid(row) => text.extend_from_slice(array.as_string_view().value(row).as_bytes()),
-                    true => {}
+                    true if array.is_null(row) || is_plain_text(matches, &rows, row) => {}
+                    true => text.extend_from_slice(array.as_string_view().value(row).as_bytes()),
                     false => render::json(&mut text, field, array, row, LineBreaks::Keep),
                 }
                 // A document of plain text has no paths.
                 if let Ok(value) = json::parse(&text) {
-                    paths.add(&value, path, row);
+                    paths.add(number, &value, row);
                 }
             }
         }
-        Ok(paths.into_fields(rows.num_rows()))
+        if paths.is_cut {
+            context.report.warn(format!(
+                "fields: of more than {COUNTED_PATHS_MAX} paths, some are left out"
+            ));
+        }
+        let mut fields = paths.into_fields();
+        if fields.len() > PATHS_MAX {
+            let warning = format!(
+                "fields: {} paths are left out, which few matches have",
+                fields.len() - PATHS_MAX
+            );
+            context.report.warn(warning);
+            fields.truncate(PATHS_MAX);
+        }
+        Ok(SearchedFields {
+            documents: rows.num_rows() as u64,
+            fields,
+        })
     }
 }
 
-/// The whole document, as the empty path, and the fields and parsers of a collection.
-fn document_columns(matches: &Matches<'_>, collection: &CollectionName) -> Vec<Path> {
-    let defined = matches.search.catalog.columns(collection);
-    std::iter::once(Path::default())
-        .chain(defined.filter_map(|(id, _)| Path::parse(&id.name).ok()))
-        .collect()
+/// Whether a document comes from a source of plain text, so that it has no paths whatever it looks like.
+fn is_plain_text(matches: &Matches<'_>, rows: &RecordBatch, row: usize) -> bool {
+    let source = rows
+        .column_by_name("source")
+        .map(|sources| sources.as_string_view().value(row));
+    let source = source.and_then(|source| source.parse::<SourceName>().ok());
+    let source = source.and_then(|source| matches.search.catalog.sources.get(&source));
+    source.is_some_and(|source| source.settings.rules.format == Format::Text)
 }
 
-/// What paths hold.
-#[derive(Default)]
-struct Paths {
-    found: BTreeMap<Path, FoundPath>,
+/// What paths hold, as a tree of keys.
+struct FoundPaths {
+    nodes: Vec<FoundPath>,
+    /// The node of each selected column.
+    selected: Vec<usize>,
+    /// Whether there were more paths.
+    is_cut: bool,
 }
 
 #[derive(Default)]
 struct FoundPath {
+    children: HashMap<Box<str>, usize>,
+    path_bytes: usize,
+    /// A field or a parser, which hides what documents have there.
+    is_defined: bool,
     kinds: Kinds,
     documents: u64,
     /// The last of these documents.
@@ -129,44 +166,82 @@ struct FoundPath {
     samples: BTreeSet<String>,
 }
 
-impl Paths {
-    /// Adds the values at and below a path of a document. Those in lists have the path of their list.
-    fn add(&mut self, value: &Value<'_>, path: &Path, document: usize) {
-        if !path.steps().is_empty() {
-            let is_full = self.found.len() >= COUNTED_PATHS_MAX;
-            if is_full && !self.found.contains_key(path) {
-                return;
-            }
-            self.found.entry(path.clone()).or_default().add(value, document);
+impl FoundPaths {
+    fn new(selected: &[Path]) -> Self {
+        let mut paths = Self {
+            nodes: vec![FoundPath::default()],
+            selected: Vec::new(),
+            is_cut: false,
+        };
+        for path in selected {
+            let keys = path.steps().iter().filter_map(|step| step.key());
+            let node = keys.fold(0, |node, key| paths.child(node, key).unwrap_or(node));
+            paths.nodes[node].is_defined = node != 0;
+            paths.selected.push(node);
         }
+        paths
+    }
+
+    /// The node of a key below another one; None if there are too many.
+    fn child(&mut self, node: usize, key: &str) -> Option<usize> {
+        if let Some(child) = self.nodes[node].children.get(key) {
+            return Some(*child);
+        }
+        let path_bytes = self.nodes[node].path_bytes + key.len();
+        if self.nodes.len() >= COUNTED_PATHS_MAX || path_bytes > PATH_BYTES_MAX {
+            self.is_cut = true;
+            return None;
+        }
+        let child = self.nodes.len();
+        self.nodes.push(FoundPath {
+            path_bytes,
+            ..FoundPath::default()
+        });
+        self.nodes[node].children.insert(key.into(), child);
+        Some(child)
+    }
+
+    /// Adds the values of a selected column in a document.
+    fn add(&mut self, column: usize, value: &Value<'_>, document: usize) {
+        let node = self.selected[column];
+        self.add_at(node, value, document);
+    }
+
+    /// Adds the values at and below a path. Those in lists have the path of their list.
+    fn add_at(&mut self, node: usize, value: &Value<'_>, document: usize) {
+        self.nodes[node].add(value, document);
         match value {
-            Value::Array(items) => items.iter().for_each(|item| self.add(item, path, document)),
+            Value::Array(items) => items.iter().for_each(|item| self.add_at(node, item, document)),
             Value::Object(members) => {
-                members
-                    .iter()
-                    .for_each(|(key, value)| self.add(value, &path.key(key), document));
+                for (key, value) in members {
+                    match self.child(node, key) {
+                        Some(child) if !self.nodes[child].is_defined => self.add_at(child, value, document),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
 
-    fn into_fields(self, documents: usize) -> SearchedFields {
-        let mut fields: Vec<SearchedField> = self
-            .found
-            .into_iter()
-            .map(|(path, found)| SearchedField {
-                path: path.to_string(),
-                kinds: found.kinds,
-                documents: found.documents,
-                samples: found.samples.into_iter().collect(),
-            })
-            .collect();
-        fields.sort_by_key(|field| std::cmp::Reverse(field.documents));
-        fields.truncate(PATHS_MAX);
-        SearchedFields {
-            documents: documents as u64,
-            fields,
+    /// The paths, the most frequent first.
+    fn into_fields(self) -> Vec<SearchedField> {
+        let mut fields = Vec::new();
+        let mut pending = vec![(0, Path::default())];
+        while let Some((node, path)) = pending.pop() {
+            let found = &self.nodes[node];
+            pending.extend(found.children.iter().map(|(key, child)| (*child, path.key(key))));
+            if node != 0 && found.kinds != Kinds::default() {
+                fields.push(SearchedField {
+                    path: path.to_string(),
+                    kinds: found.kinds,
+                    documents: found.documents,
+                    samples: found.samples.iter().cloned().collect(),
+                });
+            }
         }
+        fields.sort_unstable_by(|a, b| b.documents.cmp(&a.documents).then_with(|| a.path.cmp(&b.path)));
+        fields
     }
 }
 
@@ -176,9 +251,14 @@ impl FoundPath {
         if *value != Value::Null && self.last.replace(document) != Some(document) {
             self.documents += 1;
         }
-        if self.samples.len() < SAMPLES_MAX && !matches!(value, Value::Null | Value::Array(_) | Value::Object(_)) {
+        let is_short = match value {
+            Value::Null | Value::Array(_) | Value::Object(_) => false,
+            Value::Text(text) => text.len() <= SAMPLE_BYTES_MAX,
+            _ => true,
+        };
+        if is_short && self.samples.len() < SAMPLES_MAX {
             let sample = canonical(value);
-            if sample.len() <= SAMPLE_BYTES_MAX {
+            if sample.len() <= 2 * SAMPLE_BYTES_MAX {
                 self.samples.insert(sample);
             }
         }

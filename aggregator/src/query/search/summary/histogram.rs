@@ -3,13 +3,13 @@
 use datafusion::arrow::{
     array::{AsArray as _, RecordBatch},
     compute::cast,
-    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType},
     error::ArrowError,
 };
-use plan::Path;
+use plan::{Path, calendar::Interval, functions::interval_number::NUMBER};
 use proto::{Code, Problem};
 
-use super::{Matches, counts, interval::Interval};
+use super::{Matches, counts};
 use crate::{
     answer::{Bucket, Histogram},
     failure,
@@ -47,8 +47,9 @@ impl HistogramRequest {
             "auto" => None,
             other => Some(Interval::parse(other).ok_or_else(|| bad(format!("histogram: {other:?} is no interval")))?),
         };
+        let path = path.map_err(|e| bad(format!("histogram: {e}")))?;
         Ok(Self {
-            path: path.map_err(|e| bad(format!("histogram: {e}")))?,
+            path: path.filter(|path| path.keys() != Some(vec!["_time"])),
             interval,
         })
     }
@@ -88,12 +89,13 @@ impl HistogramRequest {
             }
         };
         let sql = format!(
-            "SELECT {} AS time, count(*) AS count {from} AND {time} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT {}",
-            interval.start_sql(&time),
+            "SELECT {NUMBER}({time}, '{interval}') AS number, count(*) AS count {from} AND {time} IS NOT NULL \
+             GROUP BY 1 ORDER BY 1 LIMIT {}",
             BUCKETS_MAX + 1
         );
         let rows = matches.rows(&sql).await?;
-        let found: Vec<(i64, u64)> = times(&rows, 0)?.into_iter().flatten().zip(counts(&rows, 1)?).collect();
+        let numbers = rows.column(0).as_primitive::<Int64Type>().iter();
+        let found: Vec<(i64, u64)> = numbers.flatten().zip(counts(&rows, 1)?).collect();
         filled(&found, interval, first, last)
     }
 }
@@ -105,55 +107,53 @@ fn times(rows: &RecordBatch, column: usize) -> Result<Vec<Option<i64>>, Problem>
     Ok(times.as_primitive::<TimestampMicrosecondType>().iter().collect())
 }
 
-/// The intervals from that of `first` to that of `last`, or those of the found ones, with 0 where nothing was found.
+/// The intervals from that of `first` to that of `last`, or those of the found ones, with 0 where nothing was found. The
+/// found ones have their numbers.
 fn filled(
     found: &[(i64, u64)],
     interval: Interval,
     first: Option<i64>,
     last: Option<i64>,
 ) -> Result<Histogram, Problem> {
-    let number = |time: i64| interval.number(time);
-    let (earliest, latest) = (
-        found.first().map(|(time, _)| *time),
-        found.last().map(|(time, _)| *time),
-    );
-    let span = first
-        .or(earliest)
-        .zip(last.or(latest))
-        .filter(|(first, last)| first <= last);
-    let Some((first, last)) = span else {
-        return Ok(Histogram {
-            interval: interval.to_string(),
-            buckets: Vec::new(),
-        });
-    };
-    let too_many = |parts: String| {
-        Problem::new(
-            Code::LimitReached,
-            format!("a histogram of {interval} has {parts} intervals; the limit is {BUCKETS_MAX}"),
-        )
-        .hint("choose a longer interval, or auto, or limit the times by from and to")
-    };
-    let parts = interval.parts(first, last).unwrap_or(usize::MAX);
-    if parts > BUCKETS_MAX || found.len() > BUCKETS_MAX {
-        return Err(too_many(if found.len() > BUCKETS_MAX {
-            format!("more than {BUCKETS_MAX}")
-        } else {
-            parts.to_string()
-        }));
-    }
-    let start = number(first).unwrap_or_default();
-    let mut counted = found.iter().peekable();
-    let mut buckets = Vec::with_capacity(parts);
-    for number in (start..).take(parts) {
-        let Some(time) = interval.start(number) else { continue };
-        let count = counted
-            .next_if(|(found, _)| *found == time)
-            .map_or(0, |(_, count)| *count);
-        buckets.push(Bucket { time, count });
-    }
-    Ok(Histogram {
+    let histogram = |buckets| Histogram {
         interval: interval.to_string(),
         buckets,
-    })
+    };
+    let number = |time: Option<i64>| time.and_then(|time| interval.number(time));
+    let (earliest, latest) = (
+        found.first().map(|(number, _)| *number),
+        found.last().map(|(number, _)| *number),
+    );
+    let span = number(first).or(earliest).zip(number(last).or(latest));
+    let Some((first, last)) = span.filter(|(first, last)| first <= last) else {
+        return Ok(histogram(Vec::new()));
+    };
+    let parts = usize::try_from(last.saturating_sub(first))
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    if parts > BUCKETS_MAX || found.len() > BUCKETS_MAX {
+        let parts = match found.len() > BUCKETS_MAX {
+            true => format!("more than {BUCKETS_MAX}"),
+            false => parts.to_string(),
+        };
+        let detail = format!("a histogram of {interval} has {parts} intervals; the limit is {BUCKETS_MAX}");
+        return Err(Problem::new(Code::LimitReached, detail)
+            .hint("choose a longer interval, or auto, or limit the times by from and to"));
+    }
+    let mut counted = found.iter().peekable();
+    let mut buckets = Vec::with_capacity(parts);
+    for number in first..=last {
+        let count = counted
+            .next_if(|(found, _)| *found == number)
+            .map_or(0, |(_, count)| *count);
+        let time = interval.start(number).ok_or_else(|| {
+            Problem::new(
+                Code::LimitReached,
+                format!("an interval of {interval} begins before the first time there is"),
+            )
+            .hint("choose a shorter interval")
+        })?;
+        buckets.push(Bucket { time, count });
+    }
+    Ok(histogram(buckets))
 }

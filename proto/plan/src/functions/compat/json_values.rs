@@ -85,6 +85,7 @@ fn values_at(call: &Call) -> Result<ArrayRef> {
     let mut lists = LargeStringBuilder::with_capacity(call.rows, 0);
     let mut found = BTreeSet::new();
     for text in texts.as_string_view() {
+        call.check()?;
         found.clear();
         if let Some(value) = text.and_then(|text| json::parse(text.as_bytes()).ok()) {
             collect_at(&value, path.steps(), &mut found);

@@ -108,6 +108,12 @@ pub(in crate::functions) fn json(row: &ArgumentRow<'_>) -> u64 {
     row.total_bytes().saturating_mul(6)
 }
 
+/// A list of numbers or times, as long as it may be.
+pub(in crate::functions) fn series(_: &ArgumentRow<'_>) -> u64 {
+    const LIST_BYTES_MAX: u64 = 8 * 100_000;
+    LIST_BYTES_MAX
+}
+
 /// A text with marks around some of its words.
 pub(in crate::functions) fn marks(row: &ArgumentRow<'_>) -> u64 {
     row.bytes(0).saturating_mul(5)

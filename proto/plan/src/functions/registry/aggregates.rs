@@ -35,6 +35,12 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     aggregate(Texts(&[]), "string_agg(text[, separator] [ORDER BY key])", "All texts, joined by ',' or a separator.")
         .also("group_concat listagg").becomes(Call("string_agg", ",")),
     aggregate(Native, "grouping(key, …)", "Which keys are left out in a row of ROLLUP or CUBE, as bits."),
+    aggregate(Native, "mode(value)", "The most frequent value; the least of several.")
+        .with(&[IgnoresOrder, HasStableStates]),
+    aggregate(Native, "approx_top_k(value, k)", "A list of the k most frequent values; the counts are exact.")
+        .with(&[IgnoresOrder, HasStableStates]),
+    aggregate(Native, "histogram(value)", "An object of all values with their counts.")
+        .with(&[IgnoresOrder, HasStableStates]),
     aggregate(Doubles, "median(number)", "The median."),
     aggregate(Doubles, "approx_median(number)", "An estimate of the median."),
     aggregate(Doubles, "percentile_cont(number, share)", "The value below which a share of all lies, interpolated."),
@@ -100,7 +106,5 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
            CAST(least(floor($2 * count($1)) + 1, count($1)) AS BIGINT))"],
         "The value at a share of all values, as ClickHouse counts it."),
     refused("quantiles", "call quantile_cont(value, share) once for each share"),
-    refused("topK", "write SELECT value, count(*) … GROUP BY 1 ORDER BY 2 DESC LIMIT 10").also("approx_top_k"),
-    refused("histogram",
-        "write SELECT value, count(*) … GROUP BY 1, or round values with floor(value / 10) * 10"),
+    refused("topK", "write approx_top_k(value, 10), or SELECT value, count(*) … GROUP BY 1 ORDER BY 2 DESC LIMIT 10"),
 ];

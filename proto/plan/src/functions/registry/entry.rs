@@ -220,6 +220,11 @@ impl SqlFunction {
         matches!(self.kind, Scalar | Aggregate | Window | Syntax)
     }
 
+    /// Whether statements may write it, also if it then becomes something else.
+    pub fn is_offered(&self) -> bool {
+        self.is_callable() || (self.kind == FunctionKind::Compat && !matches!(self.meaning, Meaning::Hint(_)))
+    }
+
     /// Whether something is true of it.
     pub fn has(&self, property: Property) -> bool {
         self.properties.contains(&property)

@@ -8,6 +8,10 @@ use crate::functions::growth;
 pub(super) const FUNCTIONS: &[SqlFunction] = &[
     syntax("unnest(list)", "A row for each item of a list.")
         .also("arrayjoin jsonb_array_elements json_array_elements jsonb_array_elements_text json_array_elements_text"),
+    scalar(Native, "generate_series(start, stop[, step])",
+        "A list of integers, or of times at an interval, both ends included; in FROM, a row for each.")
+        .grows(growth::series),
+    scalar(Native, "range(start, stop[, step])", "The same without the stop.").grows(growth::series),
     scalar(Common, "make_array(value, …)", "A list of these values; also written ARRAY[…]."),
     scalar(Native, "array_length(list[, dimension])", "The number of items."),
     scalar(Native, "cardinality(list)", "The number of items, with those of inner lists."),

@@ -45,13 +45,11 @@ const FAMILIES: [&[SqlFunction]; 9] = [
 
 /// Functions of DataFusion that statements may not call: they allocate much memory from small inputs, or reveal
 /// something about the machine.
-const REFUSED: [&str; 21] = [
+const REFUSED: [&str; 19] = [
     "repeat",
     "array_repeat",
     "list_repeat",
-    "generate_series",
     "gen_series",
-    "range",
     "array_resize",
     "list_resize",
     "arrow_cast",

@@ -21,6 +21,11 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
         .with(&[IsGenerated]).grows(growth::json),
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
         .with(&[IsGenerated]),
+    internal("interval_number(time, interval)", "Which interval of the calendar, such as '1h', a time is in.")
+        .with(&[IsGenerated]),
+    internal("list_positions(list, …)", "1, 2, … up to the length of the longest list.").with(&[IsGenerated])
+        .grows(growth::parts),
+    internal("list_or_null(list)", "The list, or one with a single NULL if it is empty or NULL.").with(&[IsGenerated]),
     internal("search_highlight(json, tests)", "A value with marks around what tests of a search find.")
         .with(&[IsGenerated]).grows(growth::marks),
     internal("parsed(text, format, argument, name)", "The fields of a text, as a parser reads it.")
