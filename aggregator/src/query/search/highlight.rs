@@ -27,6 +27,8 @@ use crate::answer::{Highlight, Hit};
 
 /// The paths that a request may name, at most.
 const PATHS_MAX: usize = 100;
+/// Hits whose fields one statement reads.
+const IDS_AT_ONCE: usize = 500;
 /// What a highlight takes beside its texts.
 const HIGHLIGHT_BYTES: usize = 100;
 /// After so many hits, other tasks may run.
@@ -130,38 +132,39 @@ impl HighlightRequest {
             .iter()
             .map(|path| format!("to_jsonb({})", input_path(path)))
             .collect();
-        let rows = matches
-            .rows(&format!(
-                "SELECT {INPUT}._source, {INPUT}._partition, {INPUT}._offset, {INPUT}._item, {} {} AND {INPUT}._id IN ({})",
+        let input = matches.input_sql();
+        for ids in ids.chunks(IDS_AT_ONCE) {
+            let sql = format!(
+                "SELECT {INPUT}._source, {INPUT}._partition, {INPUT}._offset, {INPUT}._item, {} {input} AND {INPUT}._id IN ({})",
                 values.join(", "),
-                matches.input_sql(),
                 ids.join(", ")
-            ))
-            .await?;
-        for row in 0..rows.num_rows() {
-            let int = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(row);
-            let Ok(source) = rows.column(0).as_string_view().value(row).parse() else {
-                continue;
-            };
-            let address = Address {
-                source,
-                partition: int(1).try_into().unwrap_or_default(),
-                offset: int(2),
-                item: Some(int(3).try_into().unwrap_or_default()),
-            };
-            let Some(hit) = by_address.get_mut(&address) else {
-                continue;
-            };
-            for (number, path) in columns.iter().enumerate() {
-                let Some(texts) = rows.column(4 + number).as_string_opt::<i64>() else {
+            );
+            let rows = matches.rows(&sql).await?;
+            for row in 0..rows.num_rows() {
+                let int = |column: usize| rows.column(column).as_primitive::<Int64Type>().value(row);
+                let Ok(source) = rows.column(0).as_string_view().value(row).parse() else {
                     continue;
                 };
-                let value = texts
-                    .is_valid(row)
-                    .then(|| json::parse(texts.value(row).as_bytes()).ok())
-                    .flatten();
-                let found = value.map(|value| highlighter.below(&value, path, self.paths.as_deref()));
-                add(matches, hit, found.into_iter().flatten())?;
+                let address = Address {
+                    source,
+                    partition: int(1).try_into().unwrap_or_default(),
+                    offset: int(2),
+                    item: Some(int(3).try_into().unwrap_or_default()),
+                };
+                let Some(hit) = by_address.get_mut(&address) else {
+                    continue;
+                };
+                for (number, path) in columns.iter().enumerate() {
+                    let Some(texts) = rows.column(4 + number).as_string_opt::<i64>() else {
+                        continue;
+                    };
+                    let value = texts
+                        .is_valid(row)
+                        .then(|| json::parse(texts.value(row).as_bytes()).ok())
+                        .flatten();
+                    let found = value.map(|value| highlighter.below(&value, path, self.paths.as_deref()));
+                    add(matches, hit, found.into_iter().flatten())?;
+                }
             }
         }
         Ok(())

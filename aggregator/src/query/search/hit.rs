@@ -23,6 +23,12 @@ fn column(rows: &RecordBatch, column: &Column) -> Result<ArrayRef, Problem> {
     rows.column_by_name(&column.name()).cloned().ok_or_else(missing)
 }
 
+/// Whether the documents of a source are plain text, whatever they look like.
+pub(super) fn is_text_source(catalog: &Catalog, source: &SourceName) -> bool {
+    let source = catalog.sources.get(source);
+    source.is_some_and(|source| source.settings.rules.format == Format::Text)
+}
+
 /// Rows of documents, with the columns of [`HIT_COLUMNS`].
 pub(super) struct DocumentRows {
     schema: SchemaRef,
@@ -83,11 +89,8 @@ impl DocumentRows {
     /// Converts a row to a hit.
     pub(super) fn hit(&self, row: usize, address: &Address, catalog: &Catalog) -> Hit {
         let (id, document) = (self.text("_id", row).to_owned(), self.text("_doc", row).to_owned());
-        let text_source = catalog
-            .sources
-            .get(&address.source)
-            .is_some_and(|source| source.settings.rules.format == Format::Text);
-        let json = !text_source && (address.source.is_push() || proto::json::parse(document.as_bytes()).is_ok());
+        let json = !is_text_source(catalog, &address.source)
+            && (address.source.is_push() || proto::json::parse(document.as_bytes()).is_ok());
         Hit {
             address: shown_address(&id, address),
             id,

@@ -86,9 +86,9 @@ pub(super) async fn run(
     request: &SearchQuery,
     started: Instant,
 ) -> Result<SearchAnswer, Problem> {
-    let (limit, summary) = (page_limit(request)?, SummaryRequest::parse(request)?);
-    let highlight = request.highlight.as_deref().map(HighlightRequest::parse).transpose()?;
     let now = context.now;
+    let (limit, summary) = (page_limit(request)?, SummaryRequest::parse(request, now)?);
+    let highlight = request.highlight.as_deref().map(HighlightRequest::parse).transpose()?;
     let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request, now)?);
     let catalog = engine.catalog();
     let searched = match sql::view_version(&request.collection, &catalog)? {

@@ -11,6 +11,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use chrono::{DateTime, Utc};
 use datafusion::{
     arrow::{
         array::{AsArray as _, RecordBatch},
@@ -57,11 +58,11 @@ pub(super) struct Summary {
 }
 
 impl SummaryRequest {
-    pub(super) fn parse(request: &SearchQuery) -> Result<Self, Problem> {
+    pub(super) fn parse(request: &SearchQuery, now: DateTime<Utc>) -> Result<Self, Problem> {
         let histogram = request.histogram.as_deref().map(str::trim);
         let histogram = histogram.filter(|text| !text.is_empty());
         Ok(Self {
-            facets: facets::parse(request.facets.as_deref().unwrap_or_default())?,
+            facets: facets::parse(request.facets.as_deref().unwrap_or_default(), now)?,
             histogram: histogram.map(HistogramRequest::parse).transpose()?,
             fields: request.fields.map(FieldsRequest::of).transpose()?,
         })

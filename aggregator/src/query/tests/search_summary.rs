@@ -375,15 +375,16 @@ async fn what_cannot_be_summarized_is_an_error_with_a_hint() {
     };
     let many = (0..51).map(|n| format!("a{n}")).collect::<Vec<_>>().join(",");
     for (request, expected) in [
-        (facets("n,"), "no path"),
+        (facets("n,"), "not a path"),
         (facets("n:0"), "number of values"),
         (facets("n:many"), "number of values"),
         (facets("n,n"), "n occurs twice"),
-        (facets("n()"), "no bound"),
-        (facets("n(1,*)"), "no bound"),
+        (facets("n()"), "not a bound"),
+        (facets("n(1,*)"), "not a bound"),
         (facets("n(10,2)"), "not in order"),
         (facets("n(2,2)"), "not in order"),
-        (facets("n(1,2\\)"), "no bound"),
+        (facets("at(now,now-1d)"), "not in order"),
+        (facets("n(1,2\\)"), "not a bound"),
         (
             SearchQuery {
                 to: Some("now+9000y".into()),
@@ -393,9 +394,9 @@ async fn what_cannot_be_summarized_is_an_error_with_a_hint() {
         ),
         (facets("user..name"), "facets: "),
         (facets(&many), "50 facets"),
-        (histogram("events", "1x"), "no interval"),
-        (histogram("events", "0h"), "no interval"),
-        (histogram("events", "at:"), "no interval"),
+        (histogram("events", "1x"), "not an interval"),
+        (histogram("events", "0h"), "not an interval"),
+        (histogram("events", "at:"), "not an interval"),
         (histogram("events", "at..b:1h"), "histogram: "),
         (histogram("timeless", "1h"), "_time"),
         (

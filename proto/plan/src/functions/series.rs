@@ -88,12 +88,13 @@ fn no_step(name: &str) -> DataFusionError {
 fn compute(call: &Call) -> Result<ArrayRef> {
     let columns = call.columns(0)?;
     match columns.first().is_some_and(|start| has_times(start.data_type())) {
-        true => times(call.name, &columns, call.rows),
-        false => numbers(call.name, &columns, call.rows),
+        true => times(call, &columns),
+        false => numbers(call, &columns),
     }
 }
 
-fn numbers(name: &str, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+fn numbers(call: &Call, columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let (name, rows) = (call.name, call.rows);
     let columns = columns
         .iter()
         .map(|column| cast(column, &DataType::Int64))
@@ -104,6 +105,7 @@ fn numbers(name: &str, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     };
     let mut lists = Lists::<i64>::new(name, rows);
     for row in 0..rows {
+        call.check()?;
         // A single argument is the stop.
         let (start, stop) = match columns.len() {
             1 => (Some(0), at(0, row)),
@@ -134,7 +136,8 @@ fn numbers(name: &str, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     lists.finish(DataType::Int64, items)
 }
 
-fn times(name: &str, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+fn times(call: &Call, columns: &[ArrayRef]) -> Result<ArrayRef> {
+    let (name, rows) = (call.name, call.rows);
     let [start, stop, step] = columns else {
         return Err(no_step(name));
     };
@@ -150,6 +153,7 @@ fn times(name: &str, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
     };
     let mut lists = Lists::<i64>::new(name, rows);
     for row in 0..rows {
+        call.check()?;
         let step = step.as_primitive::<IntervalMonthDayNanoType>();
         let (Some(mut next), Some(stop), true) = (time(&start, row), time(&stop, row), step.is_valid(row)) else {
             lists.null();

@@ -18,7 +18,7 @@ const BEGIN: &str = "<em>";
 const END: &str = "</em>";
 /// Marks of one test in one text, at most.
 const MARKS_MAX: usize = 1_000;
-/// A longer mark is none.
+/// Longer matches are not marked.
 const MARK_BYTES_MAX: usize = 1_000;
 /// Paths of a document, at most.
 const PATHS_MAX: usize = 100;

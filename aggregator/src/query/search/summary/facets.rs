@@ -3,11 +3,16 @@
 //! The values of a list count each; a value that a document has several times counts once. If a path may hold lists, or
 //! leads through them, the lists are counted first, by the leaves, and taken apart after that.
 
-use datafusion::arrow::{array::RecordBatch, datatypes::DataType};
+use chrono::{DateTime, Utc};
+use datafusion::arrow::{
+    array::{ArrayRef, RecordBatch},
+    datatypes::DataType,
+};
 use plan::{
     Column, Kinds, Path, PathKinds,
     column::{is_json, kinds_of},
     path::Step,
+    search,
 };
 use proto::{Code, Problem};
 
@@ -52,10 +57,10 @@ enum Counted {
 }
 
 /// Parses a list of facets: `kind,user.country:20,ms(10,100)`.
-pub(super) fn parse(text: &str) -> Result<Vec<FacetRequest>, Problem> {
+pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Result<Vec<FacetRequest>, Problem> {
     let mut facets: Vec<FacetRequest> = Vec::new();
     for part in split_outside(text, ',') {
-        let facet = parse_facet(part.trim())?;
+        let facet = parse_facet(part.trim(), now)?;
         if facets.iter().any(|other| other.path == facet.path) {
             return Err(bad(format!("facets: {} occurs twice", facet.path)));
         }
@@ -74,14 +79,14 @@ fn bad(detail: String) -> Problem {
     Problem::new(Code::BadRequest, detail).hint(HINT)
 }
 
-fn parse_facet(text: &str) -> Result<FacetRequest, Problem> {
+fn parse_facet(text: &str, now: DateTime<Utc>) -> Result<FacetRequest, Problem> {
     let path = |path: &str| match Path::parse(path.trim()) {
         Ok(path) if !path.steps().is_empty() => Ok(path),
         Ok(_) => Err(bad("facets: a path is empty".to_owned())),
         Err(e) => Err(bad(format!("facets: {e}"))),
     };
     if let Some((name, bounds)) = text.strip_suffix(')').and_then(|text| text.rsplit_once('(')) {
-        let counted = Counted::Ranges(ranges(bounds)?);
+        let counted = Counted::Ranges(ranges(bounds, now)?);
         return Ok(FacetRequest {
             path: path(name)?,
             counted,
@@ -93,12 +98,12 @@ fn parse_facet(text: &str) -> Result<FacetRequest, Problem> {
             let size = size.trim().parse().ok().filter(|size| (1..=VALUES_MAX).contains(size));
             let wrong = || {
                 bad(format!(
-                    "facets: {text} asks for no number of values from 1 to {VALUES_MAX}"
+                    "facets: the number of values in {text:?} is not between 1 and {VALUES_MAX}"
                 ))
             };
             (*name, size.ok_or_else(wrong)?)
         }
-        _ => return Err(bad(format!("facets: {text:?} is no path with a number of values"))),
+        _ => return Err(bad(format!("facets: {text:?} is not a path with a number of values"))),
     };
     Ok(FacetRequest {
         path: path(name)?,
@@ -107,12 +112,12 @@ fn parse_facet(text: &str) -> Result<FacetRequest, Problem> {
 }
 
 /// The ranges between these bounds, with those below the first and from the last on.
-fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
+fn ranges(bounds: &str, now: DateTime<Utc>) -> Result<Vec<String>, Problem> {
     let bounds: Vec<&str> = bounds.split(',').map(str::trim).collect();
     let is_bound =
         |bound: &&str| !bound.is_empty() && !bound.contains(|c: char| c.is_whitespace() || "[](){}\"*\\".contains(c));
     if let Some(wrong) = bounds.iter().find(|bound| !is_bound(bound)) {
-        return Err(bad(format!("facets: {wrong:?} is no bound of a range")));
+        return Err(bad(format!("facets: {wrong:?} is not a bound of a range")));
     }
     if bounds.len() >= RANGES_MAX {
         return Err(bad(format!(
@@ -121,9 +126,14 @@ fn ranges(bounds: &str) -> Result<Vec<String>, Problem> {
             RANGES_MAX - 1
         )));
     }
-    let is_ascending = |pair: &[&str]| match (pair[0].parse::<f64>(), pair[1].parse::<f64>()) {
-        (Ok(below), Ok(above)) => below < above,
-        _ => pair[0] != pair[1],
+    let is_ascending = |pair: &[&str]| {
+        let numbers = pair[0].parse::<f64>().ok().zip(pair[1].parse::<f64>().ok());
+        let times = || search::time(pair[0], now).zip(search::time(pair[1], now));
+        match (numbers, times()) {
+            (Some((below, above)), _) => below < above,
+            (None, Some((earlier, later))) => earlier < later,
+            (None, None) => pair[0] < pair[1],
+        }
     };
     if let Some(pair) = bounds.windows(2).find(|pair| !is_ascending(pair)) {
         return Err(bad(format!(
@@ -167,8 +177,9 @@ async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet
     );
     let rows = matches.rows(&sql).await?;
     let (found, totals) = (counts(&rows, 1)?, counts(&rows, 2)?);
+    let column = render::plain_columns(&rows).swap_remove(0);
     let value = |(row, count): (usize, &u64)| FacetValue {
-        value: json(&rows, row),
+        value: json(&rows, &column, row),
         count: *count,
     };
     Ok(Facet {
@@ -183,10 +194,9 @@ async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet
 }
 
 /// The value in the first column of a row.
-fn json(rows: &RecordBatch, row: usize) -> String {
+fn json(rows: &RecordBatch, column: &ArrayRef, row: usize) -> String {
     let mut text = Vec::new();
-    let (schema, columns) = (rows.schema(), render::plain_columns(rows));
-    render::json(&mut text, schema.field(0), &columns[0], row, LineBreaks::ToSpaces);
+    render::json(&mut text, rows.schema().field(0), column, row, LineBreaks::ToSpaces);
     String::from_utf8(text).unwrap_or_default()
 }
 

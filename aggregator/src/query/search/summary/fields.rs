@@ -7,7 +7,6 @@ use plan::{Kinds, Path, value::canonical};
 use proto::{
     Code, Problem, SourceName,
     json::{self, Value},
-    record::Format,
 };
 
 use super::Matches;
@@ -15,6 +14,7 @@ use crate::{
     answer::{SearchedField, SearchedFields},
     query::search::{
         Searched,
+        hit::is_text_source,
         statement::{INPUT, input_path},
     },
     render::{self, LineBreaks},
@@ -28,7 +28,7 @@ const DOCUMENTS_MAX: usize = 10_000;
 const PATHS_MAX: usize = 1_000;
 /// The paths that are counted, at most.
 const COUNTED_PATHS_MAX: usize = 20_000;
-/// A longer path is left out.
+/// Longer paths are left out.
 const PATH_BYTES_MAX: usize = 4_096;
 /// Fields and parsers that are computed, at most.
 const DEFINED_MAX: usize = 500;
@@ -36,7 +36,7 @@ const DEFINED_MAX: usize = 500;
 const ROWS_AT_ONCE: usize = 100;
 /// The samples of a path, at most.
 const SAMPLES_MAX: usize = 3;
-/// A longer value is no sample.
+/// Longer values are not used as samples.
 const SAMPLE_BYTES_MAX: usize = 100;
 
 /// How many documents are read for the fields of a search.
@@ -80,10 +80,13 @@ impl FieldsRequest {
             }
         };
         let column = |(number, path): (usize, &Path)| match path.steps().is_empty() {
-            true => format!("{INPUT}.\"_doc\" AS \"{number}\", {INPUT}.\"_source\" AS source"),
+            true => format!("{INPUT}.\"_doc\" AS \"{number}\""),
             false => format!("{} AS \"{number}\"", input_path(path)),
         };
-        let columns: Vec<String> = selected.iter().enumerate().map(column).collect();
+        let mut columns: Vec<String> = selected.iter().enumerate().map(column).collect();
+        if let Searched::Collection(_) = matches.searched {
+            columns.push(format!("{INPUT}.\"_source\" AS source"));
+        }
         let sql = format!("SELECT {} {from} {order}LIMIT {}", columns.join(", "), self.documents);
         let rows = matches.rows(&sql).await?;
         let mut paths = FoundPaths::new(&selected);
@@ -95,17 +98,13 @@ impl FieldsRequest {
             if let Some(why) = context.interrupted() {
                 return Err(why);
             }
-            for (number, path) in selected.iter().enumerate() {
-                let name = number.to_string();
-                let Some((column, field)) = schema.column_with_name(&name) else {
-                    continue;
-                };
-                let array = &arrays[column];
+            // The source follows the selected columns.
+            for (number, (path, array)) in selected.iter().zip(&arrays).enumerate() {
                 let mut text = Vec::new();
                 match path.steps().is_empty() {
                     true if array.is_null(row) || is_plain_text(matches, &rows, row) => {}
                     true => text.extend_from_slice(array.as_string_view().value(row).as_bytes()),
-                    false => render::json(&mut text, field, array, row, LineBreaks::Keep),
+                    false => render::json(&mut text, schema.field(number), array, row, LineBreaks::Keep),
                 }
                 // A document of plain text has no paths.
                 if let Ok(value) = json::parse(&text) {
@@ -113,15 +112,21 @@ impl FieldsRequest {
                 }
             }
         }
+        if matches.defined.len() > DEFINED_MAX {
+            context.report.warn(format!(
+                "fields: only the first {DEFINED_MAX} of {} fields and parsers are described",
+                matches.defined.len()
+            ));
+        }
         if paths.is_cut {
             context.report.warn(format!(
-                "fields: of more than {COUNTED_PATHS_MAX} paths, some are left out"
+                "fields: the matches have more than {COUNTED_PATHS_MAX} paths, or very long ones; some are left out"
             ));
         }
         let mut fields = paths.into_fields();
         if fields.len() > PATHS_MAX {
             let warning = format!(
-                "fields: {} paths are left out, which few matches have",
+                "fields: the {} least frequent paths are left out",
                 fields.len() - PATHS_MAX
             );
             context.report.warn(warning);
@@ -140,8 +145,7 @@ fn is_plain_text(matches: &Matches<'_>, rows: &RecordBatch, row: usize) -> bool 
         .column_by_name("source")
         .map(|sources| sources.as_string_view().value(row));
     let source = source.and_then(|source| source.parse::<SourceName>().ok());
-    let source = source.and_then(|source| matches.search.catalog.sources.get(&source));
-    source.is_some_and(|source| source.settings.rules.format == Format::Text)
+    source.is_some_and(|source| is_text_source(matches.search.catalog, &source))
 }
 
 /// What paths hold, as a tree of keys.

@@ -45,7 +45,9 @@ impl HistogramRequest {
         let path = path.map(|path| Path::parse(path.trim())).transpose();
         let interval = match interval.trim() {
             "auto" => None,
-            other => Some(Interval::parse(other).ok_or_else(|| bad(format!("histogram: {other:?} is no interval")))?),
+            other => {
+                Some(Interval::parse(other).ok_or_else(|| bad(format!("histogram: {other:?} is not an interval")))?)
+            }
         };
         let path = path.map_err(|e| bad(format!("histogram: {e}")))?;
         Ok(Self {
@@ -95,7 +97,8 @@ impl HistogramRequest {
         );
         let rows = matches.rows(&sql).await?;
         let numbers = rows.column(0).as_primitive::<Int64Type>().iter();
-        let found: Vec<(i64, u64)> = numbers.flatten().zip(counts(&rows, 1)?).collect();
+        let found = numbers.zip(counts(&rows, 1)?);
+        let found: Vec<(i64, u64)> = found.filter_map(|(number, count)| Some((number?, count))).collect();
         filled(&found, interval, first, last)
     }
 }

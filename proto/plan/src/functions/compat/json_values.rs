@@ -78,7 +78,7 @@ fn sizes(call: &Call) -> Result<ArrayRef> {
     Ok(Arc::new(Int64Array::from(found)))
 }
 
-/// Each value once, as a list in JSON; NULL if there is none.
+/// Returns the distinct values as a JSON list, or NULL if the path has none.
 fn values_at(call: &Call) -> Result<ArrayRef> {
     let path = Path::try_from(call.text(1)?.to_owned()).map_err(|e| exec_datafusion_err!("{VALUES_AT}: {e}"))?;
     let texts = text_views(&call.column(0)?)?;
