@@ -163,9 +163,9 @@ async fn names_are_marked_as_they_are_found() {
 }
 
 #[tokio::test]
-async fn a_document_of_many_paths_takes_little_time_and_memory() {
-    let long = "k".repeat(100_000);
-    let members = (0..50_000)
+async fn a_document_of_many_paths_is_highlighted_up_to_a_limit() {
+    let long = "k".repeat(20_000);
+    let members = (0..5_000)
         .map(|n| (format!("k{n}"), json!("disk")))
         .collect::<serde_json::Map<_, _>>();
     let bench = bench([json!({ "n": 1, long: { "a": members } })]).await;
