@@ -248,6 +248,8 @@ pub struct Hit {
     pub document: String,
     /// Whether `document` is JSON.
     pub json: bool,
+    /// How well it fits the search, if the hits are sorted by that.
+    pub score: Option<f64>,
     /// Where the search found something, if that was asked for.
     pub highlights: Vec<Highlight>,
 }

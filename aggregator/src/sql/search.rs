@@ -40,6 +40,7 @@ impl<'c> Resolver<'c> {
         if self.in_filter {
             let found = self.positive_tests(&search.expr, &input)?;
             if let Some(scope) = self.scopes.last_mut() {
+                scope.scored.push((input.alias.clone(), search.expr));
                 scope.searched.extend(
                     found
                         .into_iter()
@@ -121,7 +122,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// The input to search: the one named, else the only collection, else the only input.
-    fn searched_input(&mut self, alias: Option<&str>) -> Result<Input<'c>, Problem> {
+    pub(super) fn searched_input(&mut self, alias: Option<&str>) -> Result<Input<'c>, Problem> {
         let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
         let documents: Vec<&Input> = inputs
             .iter()
@@ -161,6 +162,7 @@ impl<'c> Resolver<'c> {
                 op: UnaryOperator::Not,
                 expr: Box::new(Expr::Nested(Box::new(self.search_query(part, input)?))),
             }),
+            SearchExpr::Weighted(part, _) => self.search_query(part, input),
             SearchExpr::Clause { name, matches } => self.search_clause(name.as_deref(), matches, input),
         }
     }
@@ -173,7 +175,12 @@ impl<'c> Resolver<'c> {
         balanced(resolved, &op).ok_or_else(|| Problem::new(Code::BadRequest, "a search contains an empty group"))
     }
 
-    fn search_clause(&mut self, name: Option<&str>, matches: &Match, input: &Input) -> Result<Expr, Problem> {
+    pub(super) fn search_clause(
+        &mut self,
+        name: Option<&str>,
+        matches: &Match,
+        input: &Input,
+    ) -> Result<Expr, Problem> {
         let table = match &input.kind {
             InputKind::Documents { table, .. } => *table,
             InputKind::Columns(columns) => return self.search_columns(name, matches, &input.alias, columns),
@@ -244,7 +251,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Resolves the path that a clause names in one input.
-    fn resolve_search_path(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
+    pub(super) fn resolve_search_path(&mut self, alias: &str, name: &str) -> Result<Value, Problem> {
         let path = Path::parse(name)
             .map_err(|detail| Problem::new(Code::BadRequest, detail).hint("write paths in a search as in SQL"))?;
         let steps = [Step::Key(alias.into())]
@@ -266,7 +273,7 @@ impl<'c> Resolver<'c> {
 }
 
 /// The arguments of a call, if all of them are expressions without names.
-fn unnamed_arguments(function: &Function) -> Option<Vec<&Expr>> {
+pub(super) fn unnamed_arguments(function: &Function) -> Option<Vec<&Expr>> {
     let FunctionArguments::List(list) = &function.args else {
         return None;
     };
@@ -278,7 +285,7 @@ fn unnamed_arguments(function: &Function) -> Option<Vec<&Expr>> {
 }
 
 /// The alias, if given, and the query expression of a call of `search`. `None` if the arguments have another form.
-fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
+pub(super) fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
     match unnamed_arguments(function)?.as_slice() {
         [query] => Some((None, *query)),
         [Expr::Identifier(alias), query] => Some((Some(alias.value.as_str()), *query)),
@@ -287,7 +294,7 @@ fn search_arguments(function: &Function) -> Option<(Option<&str>, &Expr)> {
 }
 
 /// The number of a parameter: 1 for `$1`.
-fn parameter_index(expr: &Expr) -> Option<usize> {
+pub(super) fn parameter_index(expr: &Expr) -> Option<usize> {
     match expr {
         Expr::Value(value) => match &value.value {
             Literal::Placeholder(name) => name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()),

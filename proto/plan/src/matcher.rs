@@ -4,6 +4,7 @@
 mod highlight;
 mod number;
 mod pattern;
+mod score;
 mod value_test;
 
 use proto::json::Value;
@@ -13,6 +14,7 @@ pub use self::{
     highlight::{HighlightedPath, Highlighter, positive_clauses},
     number::Number,
     pattern::TokenTest,
+    score::{ScoredClause, ScoredSearch, Scorer, WordStatistics, count_tokens, scored_tokens, token_test},
     value_test::{Range, ValueTest},
 };
 use crate::{

@@ -93,7 +93,7 @@ pub struct RangeBound {
 }
 
 /// A parsed search. Its paths are names that the resolver still has to resolve.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SearchExpr {
     /// Matches everything (`*`, or an empty search).
     All,
@@ -103,6 +103,8 @@ pub enum SearchExpr {
     Or(Vec<SearchExpr>),
     /// The part must not match.
     Not(Box<SearchExpr>),
+    /// A part whose score is multiplied by this weight.
+    Weighted(Box<SearchExpr>, f64),
     /// One condition.
     Clause {
         /// The name before the colon.
@@ -113,7 +115,7 @@ pub enum SearchExpr {
 }
 
 /// What a search says, read at some time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ParsedSearch {
     /// The search.
     pub expr: SearchExpr,

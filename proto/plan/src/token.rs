@@ -78,17 +78,22 @@ pub fn lower(text: &str) -> Cow<'_, str> {
 
 /// Whether the tokens of a text contain these tokens, adjacent and in this order. An empty phrase is in no text.
 pub fn contains_phrase(text: &str, phrase: &[String]) -> bool {
-    let [first, others @ ..] = phrase else { return false };
-    if !may_contain(text, first) {
+    if !phrase.first().is_some_and(|first| may_contain(text, first)) {
         return false;
     }
     let mut rest = tokens(text);
     while let Some(written) = rest.next_raw() {
-        if is(written, first) && begins_with(rest.clone(), others) {
+        if is_phrase_start(written, &rest, phrase) {
             return true;
         }
     }
     false
+}
+
+/// Whether a token, as written, and those after it begin with this phrase.
+pub(crate) fn is_phrase_start(written: &str, rest: &Tokens<'_>, phrase: &[String]) -> bool {
+    let [first, others @ ..] = phrase else { return false };
+    is(written, first) && begins_with(rest.clone(), others)
 }
 
 /// A phrase whose tokens may be apart.

@@ -81,6 +81,7 @@ fn wire_hit(hit: Hit) -> wire::Hit {
         address: hit.address,
         document: hit.document,
         json: hit.json,
+        score: hit.score,
         highlights: hit.highlights.into_iter().map(wire_highlight).collect(),
     }
 }

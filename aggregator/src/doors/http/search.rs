@@ -216,7 +216,7 @@ fn to_json(answer: &SearchAnswer) -> Vec<u8> {
             "" => out.extend_from_slice(b"null"),
             id => render::string(&mut out, id),
         }
-        out.extend_from_slice(b",\"score\":null,\"document\":");
+        out.extend_from_slice(format!(",\"score\":{},\"document\":", json!(hit.score)).as_bytes());
         match hit.json {
             true => render::verbatim(&mut out, &hit.document, LineBreaks::Keep),
             false => render::string(&mut out, &hit.document),
@@ -292,6 +292,7 @@ mod tests {
             address: "push/0@1".into(),
             document: document.into(),
             json,
+            score: None,
             highlights: Vec::new(),
         };
         let hits = vec![hit("{\"n\" : 1.50}", true), hit("a \"line\"", false)];
@@ -322,6 +323,7 @@ mod tests {
             address: String::new(),
             document: "{\"n\":1}".into(),
             json: true,
+            score: None,
             highlights: Vec::new(),
         }];
         let text = String::from_utf8(to_json(&SearchAnswer {

@@ -96,6 +96,7 @@ impl DocumentRows {
             id,
             document,
             json,
+            score: None,
             highlights: Vec::new(),
         }
     }
@@ -156,6 +157,7 @@ pub(super) fn view_row_hit(rows: &RecordBatch, columns: usize, row: usize) -> Hi
         address,
         document: render::row(rows, columns, row),
         json: true,
+        score: None,
         highlights: Vec::new(),
     }
 }

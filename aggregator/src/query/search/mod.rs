@@ -30,6 +30,8 @@ use crate::{
 /// The times that statements can name, in microseconds since 1970: the years 1 to 9999.
 const TIMES: Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 
+/// The name that sorts hits by how well they fit.
+const SCORE: &str = "_score";
 /// Hits of a page if the request sets no limit.
 const HITS_DEFAULT: usize = 20;
 /// Limit on the hits of a page.
@@ -89,7 +91,7 @@ pub(super) async fn run(
     let now = context.now;
     let (limit, summary) = (page_limit(request)?, SummaryRequest::parse(request, now)?);
     let highlight = request.highlight.as_deref().map(HighlightRequest::parse).transpose()?;
-    let (sort, time_range) = (Sort::parse(request.sort.as_deref())?, TimeRange::parse(request, now)?);
+    let (sort, time_range) = (Sort::parse(request.sort.as_deref()), TimeRange::parse(request, now)?);
     let catalog = engine.catalog();
     let searched = match sql::view_version(&request.collection, &catalog)? {
         Some(_) => Searched::View(request.collection.clone()),
@@ -150,27 +152,36 @@ fn page_limit(request: &SearchQuery) -> Result<usize, Problem> {
 
 /// The sort order of the hits.
 struct Sort {
-    /// `_time`, a path, a field or a column of a view; None for the default.
+    /// `_time`, `_score`, a path, a field or a column of a view; None for the default.
     name: Option<String>,
-    /// Without a direction, `_time` is sorted newest first and everything else ascending.
+    /// Without a direction, `_time` is sorted newest first, `_score` best first, and everything else ascending.
     descending: bool,
 }
 
 impl Sort {
-    fn parse(text: Option<&str>) -> Result<Self, Problem> {
+    fn parse(text: Option<&str>) -> Self {
         let text = text.map(str::trim).filter(|text| !text.is_empty());
         let (name, descending) = match text.map(|text| text.rsplit_once(':').unwrap_or((text, ""))) {
             Some((name, "desc")) => (Some(name), true),
             Some((name, "asc")) => (Some(name), false),
-            _ => (text, text.is_none_or(|text| text == "_time")),
+            _ => (text, text.is_none_or(|text| text == "_time" || text == SCORE)),
         };
-        match name {
-            Some("_score") => Err(Problem::new(Code::NotSupported, "sorting by score is not supported")
-                .hint("sort by _time or by a path")),
-            name => Ok(Self {
-                name: name.map(str::to_owned),
-                descending,
-            }),
+        Self {
+            name: name.map(str::to_owned),
+            descending,
+        }
+    }
+
+    fn is_by_score(&self) -> bool {
+        self.name.as_deref() == Some(SCORE)
+    }
+
+    /// What the hits are sorted by, in SQL, unless it is the default.
+    fn key(&self) -> Result<Option<String>, Problem> {
+        match self.name.as_deref() {
+            Some(SCORE) => Ok(Some("score()".to_owned())),
+            Some(path) => Ok(Some(statement::input_path(&sort_path(path)?))),
+            None => Ok(None),
         }
     }
 }

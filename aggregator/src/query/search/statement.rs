@@ -13,12 +13,14 @@
 mod row_order;
 mod top_page;
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, SecondsFormat};
 use datafusion::{
     arrow::{
         array::{AsArray as _, RecordBatch},
         compute::concat_batches,
-        datatypes::Int64Type,
+        datatypes::{Float64Type, Int64Type},
     },
     error::DataFusionError,
     functions_aggregate::expr_fn::count,
@@ -28,13 +30,13 @@ use datafusion::{
 };
 use futures::TryStreamExt as _;
 use plan::{Path, path::Step};
-use proto::{Catalog, Code, CollectionName, Problem};
+use proto::{Code, CollectionName, Problem};
 
 use self::row_order::RowOrder;
 use super::{
     HitPage, SearchContext, Searched,
     hit::{self, DocumentRows, HIT_COLUMNS},
-    page_too_large, sort_path,
+    page_too_large,
 };
 use crate::{
     answer::Hit,
@@ -69,8 +71,9 @@ pub(super) async fn search_view(
         )
         .hint("add _time to the view, or write the condition into the search, such as at:>2026-01-31"));
     }
-    let key = match search.sort.name.as_deref().or_else(|| has_time.then_some("_time")) {
-        Some(name) => input_path(&sort_path(name)?),
+    let key = match search.sort.key()? {
+        Some(key) => key,
+        None if has_time => time_key(),
         None => "TRUE".to_owned(),
     };
     let sql = format!("{} {}", selected("*", &key), from_matches(search, searched));
@@ -85,8 +88,14 @@ pub(super) async fn search_collection(
     collection: &CollectionName,
 ) -> Result<(QueryViews, HitPage), Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
-    let key = input_path(&sort_path(search.sort.name.as_deref().unwrap_or("_time"))?);
+    let key = search.sort.key()?.unwrap_or_else(time_key);
     let selected = selected(&columns, &key);
+    if search.sort.is_by_score() {
+        let read_views = search.open(&BTreeSet::from([collection.clone()])).await?;
+        let sql = format!("{selected} {}", from_matches(search, searched));
+        let found = page(search, &read_views, &sql, &key, HitKind::Document).await?;
+        return Ok((read_views, found));
+    }
     let template = from_matches_at_any_time(collection.as_str(), &search.template.text);
     let sql = format!("{selected} {template}");
     let (read_views, found) = top_page::read(search, collection, &sql, &key).await?;
@@ -98,6 +107,11 @@ pub(super) async fn search_collection(
         }
     };
     Ok((read_views, found))
+}
+
+/// `_time` of the input in SQL.
+fn time_key() -> String {
+    format!("{INPUT}.\"_time\"")
 }
 
 /// What the hits of a search are sorted by.
@@ -221,7 +235,7 @@ fn hit_page(
 ) -> Result<HitPage, Problem> {
     let is_full = rows.num_rows() == search.limit && search.limit > 0;
     Ok(HitPage {
-        hits: hits(rows, order, search.catalog)?,
+        hits: hits(search, rows, order)?,
         total,
         after: is_full.then(|| order.cursor_after(rows, after)).transpose()?,
     })
@@ -242,18 +256,27 @@ async fn count_rows(search: &SearchContext<'_>, read_views: &QueryViews, typed: 
         .ok_or_else(|| Problem::new(Code::Internal, "the matches of a search were not counted"))
 }
 
-fn hits(rows: &RecordBatch, order: &RowOrder, catalog: &Catalog) -> Result<Vec<Hit>, Problem> {
-    match order.kind {
-        HitKind::Row => Ok((0..rows.num_rows())
+fn hits(search: &SearchContext<'_>, rows: &RecordBatch, order: &RowOrder) -> Result<Vec<Hit>, Problem> {
+    let mut hits: Vec<Hit> = match order.kind {
+        HitKind::Row => (0..rows.num_rows())
             .map(|row| hit::view_row_hit(rows, order.columns, row))
-            .collect()),
+            .collect(),
         HitKind::Document => {
             let documents = DocumentRows::new(rows)?;
             (0..rows.num_rows())
-                .map(|row| Ok(documents.hit(row, &documents.address(row)?, catalog)))
-                .collect()
+                .map(|row| Ok(documents.hit(row, &documents.address(row)?, search.catalog)))
+                .collect::<Result<_, Problem>>()?
+        }
+    };
+    // The sort key follows the columns that hits are made from.
+    let key = rows.columns().get(order.columns);
+    let scores = key.and_then(|key| key.as_primitive_opt::<Float64Type>());
+    if let Some(scores) = scores.filter(|_| search.sort.is_by_score()) {
+        for (hit, score) in hits.iter_mut().zip(scores) {
+            hit.score = score;
         }
     }
+    Ok(hits)
 }
 
 /// Runs a plan that returns few rows.

@@ -254,10 +254,6 @@ async fn wrong_searches_are_client_errors() {
             sort: Some("a..b".into()),
             ..SearchQuery::default()
         },
-        SearchQuery {
-            sort: Some("_score".into()),
-            ..SearchQuery::default()
-        },
     ];
     for request in wrong {
         let problem = bench

@@ -83,7 +83,11 @@ impl<'c> Resolver<'c> {
     ) -> Result<T, Problem> {
         let alias = alias.to_owned();
         self.scopes.push(Scope {
-            inputs: vec![Input { alias, kind }],
+            inputs: vec![Input {
+                alias,
+                kind,
+                relation: None,
+            }],
             closed: true,
             ..Scope::default()
         });

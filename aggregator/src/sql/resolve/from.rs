@@ -1,5 +1,7 @@
 //! Resolves FROM: its inputs (collections, system tables, views, WITH queries, subqueries) and their joins.
 
+use std::rc::Rc;
+
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query,
     Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Value as Literal,
@@ -174,6 +176,19 @@ impl<'c> Resolver<'c> {
     }
 
     fn relation(&mut self, relation: &TableFactor) -> Result<TableFactor, Problem> {
+        let resolved = self.resolved_relation(relation)?;
+        let can_be_read_again = match relation {
+            TableFactor::Derived { lateral, .. } => !lateral,
+            other => matches!(other, TableFactor::Table { args: None, .. }),
+        };
+        let input = self.scopes.last_mut().and_then(|scope| scope.inputs.last_mut());
+        if let Some(input) = input.filter(|_| can_be_read_again) {
+            input.relation = Some(Rc::new(relation.clone()));
+        }
+        Ok(resolved)
+    }
+
+    fn resolved_relation(&mut self, relation: &TableFactor) -> Result<TableFactor, Problem> {
         self.count_expression()?;
         match relation {
             TableFactor::Table {
@@ -311,6 +326,7 @@ impl<'c> Resolver<'c> {
         scope.inputs.push(Input {
             alias: alias.value.clone(),
             kind,
+            relation: None,
         });
         Ok(())
     }

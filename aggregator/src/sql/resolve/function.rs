@@ -44,6 +44,9 @@ impl Resolver<'_> {
         if name == "search" {
             return self.search_call(&function).map(Rewritten::Done);
         }
+        if name == "score" {
+            return self.score_call(&function).map(Rewritten::Done);
+        }
         if name == "highlight" {
             return self.highlight_call(&function).map(Rewritten::Done);
         }

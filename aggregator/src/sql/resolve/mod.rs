@@ -2,7 +2,7 @@
 //! result is a query again, with no path, view or field left in it for the planner.
 
 mod access;
-mod build;
+pub(super) mod build;
 mod defined_function;
 mod expression;
 mod from;

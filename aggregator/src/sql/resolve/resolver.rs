@@ -234,7 +234,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Counts subqueries in expressions.
-    pub(super) fn count_subqueries(&mut self, more: usize) -> Result<(), Problem> {
+    pub(in crate::sql) fn count_subqueries(&mut self, more: usize) -> Result<(), Problem> {
         self.subqueries = self.subqueries.saturating_add(more);
         match self.subqueries > SUBQUERIES_MAX {
             true => Err(Problem::new(

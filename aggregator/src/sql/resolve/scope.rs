@@ -3,10 +3,14 @@
 use std::rc::Rc;
 
 use datafusion::sql::sqlparser::{
-    ast::{Expr, Ident},
+    ast::{Expr, Ident, TableFactor},
     tokenizer::Span,
 };
-use plan::{Path, path::Step, search::Match};
+use plan::{
+    Path,
+    path::Step,
+    search::{Match, SearchExpr},
+};
 
 use super::value::{StoredPath, Value};
 use crate::sql::names::CollectionNames;
@@ -27,6 +31,8 @@ pub(crate) struct Scope<'c> {
     /// What `search` in WHERE looks for: the tests that a match passes, each with the alias of its input and its value;
     /// None means any value.
     pub searched: Vec<(String, Option<Value>, Match)>,
+    /// The searches in WHERE, each with the alias of its input.
+    pub scored: Vec<(String, SearchExpr)>,
 }
 
 /// `unnest(list, …)` in FROM: the input that has the lists gets columns of their items, and a row for each position.
@@ -73,6 +79,8 @@ pub(crate) struct Input<'c> {
     pub alias: String,
     /// Documents or fixed columns.
     pub kind: InputKind<'c>,
+    /// The relation in the statement, if it can be read again on its own.
+    pub relation: Option<Rc<TableFactor>>,
 }
 
 #[derive(Debug, Clone)]

@@ -26,6 +26,7 @@ pub mod lenient;
 pub mod list_rows;
 pub mod parsed;
 pub mod registry;
+pub mod score;
 pub mod series;
 pub mod sliding;
 pub mod text;
@@ -85,6 +86,7 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         convert::functions(),
         extreme::functions(),
         highlight::functions(),
+        score::functions(),
         interval::functions(),
         interval_number::functions(),
         list_rows::functions(),

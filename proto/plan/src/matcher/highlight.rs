@@ -206,6 +206,7 @@ pub fn positive_clauses(search: &SearchExpr) -> Vec<(Option<&str>, &Match)> {
                 parts.iter().for_each(|part| add(part, is_positive, found));
             }
             SearchExpr::Not(part) => add(part, !is_positive, found),
+            SearchExpr::Weighted(part, _) => add(part, is_positive, found),
             SearchExpr::Clause { name, matches } if is_positive => found.push((name.as_deref(), matches)),
             SearchExpr::Clause { .. } => {}
         }

@@ -233,9 +233,9 @@ impl<'a> Parser<'a> {
             return Err(self.error_at(opened, "a parenthesis is not closed", "close it, or put it in quotes"));
         }
         self.at += 1;
-        self.weight()?;
+        let weight = self.weight()?;
         self.skip_space();
-        Ok(query)
+        Ok(weighted(query, weight))
     }
 
     fn clause(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
@@ -249,10 +249,10 @@ impl<'a> Parser<'a> {
         }
         if self.rest().starts_with("*:*") {
             self.at += "*:*".len();
-            self.weight()?;
+            let weight = self.weight()?;
             self.check_value_end()?;
             self.skip_space();
-            return Ok(SearchExpr::All);
+            return Ok(weighted(SearchExpr::All, weight));
         }
         let own = if name.is_none() { self.name() } else { None };
         if own.as_deref() == Some(EXISTS) {
@@ -271,7 +271,7 @@ impl<'a> Parser<'a> {
                 .map(|matches| self.approximate(matches, is_quoted))
                 .transpose()?;
         }
-        self.weight()?;
+        let weight = self.weight()?;
         self.check_value_end()?;
         if let (Some(Match::Words(text)), false) = (&matches, is_quoted) {
             match name {
@@ -282,13 +282,13 @@ impl<'a> Parser<'a> {
         let ended = self.at;
         self.skip_space();
         match (name, matches) {
-            (None, Some(Match::Exists)) => Ok(SearchExpr::All),
+            (None, Some(Match::Exists)) => Ok(weighted(SearchExpr::All, weight)),
             (None, Some(Match::Range { .. } | Match::Times { .. })) => {
                 Err(self.error_at(started, "a range needs a path", "write path:[1 TO 9] or path:>3"))
             }
             (name, Some(matches)) => {
                 self.tests.push((started..ended, matches.clone()));
-                Ok(SearchExpr::Clause { name, matches })
+                Ok(weighted(SearchExpr::Clause { name, matches }, weight))
             }
             (_, None) => Err(self.error_at(
                 started,
@@ -562,15 +562,15 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads the weight behind a part: `^2`. It counts only when hits are sorted by their score.
-    fn weight(&mut self) -> Result<(), Problem> {
+    /// Reads the weight behind a part: `^2`. Without one, it is 1.
+    fn weight(&mut self) -> Result<f64, Problem> {
         if !self.rest().starts_with('^') {
-            return Ok(());
+            return Ok(1.0);
         }
         let started = self.at;
         self.at += 1;
         match self.number().parse::<f32>() {
-            Ok(weight) if weight.is_finite() => Ok(()),
+            Ok(weight) if weight.is_finite() => Ok(f64::from(weight)),
             _ => Err(self.error_at(started, "^ needs a number", "write word^2; put literal text in quotes")),
         }
     }
@@ -778,6 +778,13 @@ fn is_like_network(text: &str) -> bool {
             && (1..=3).contains(&bits.len())
             && bits.bytes().all(|bit| bit.is_ascii_digit())
     })
+}
+
+fn weighted(part: SearchExpr, weight: f64) -> SearchExpr {
+    match weight {
+        1.0 => part,
+        weight => SearchExpr::Weighted(Box::new(part), weight),
+    }
 }
 
 /// Whether this keyword is the next word.

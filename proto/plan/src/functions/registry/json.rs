@@ -15,6 +15,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     syntax("search(condition)", "Whether a document satisfies a condition of the search syntax."),
     syntax("highlight(value[, condition])",
         "A text with <em> and </em> around what a condition of the search syntax finds; without one, that of WHERE."),
+    syntax("score([condition])",
+        "How well a row fits a condition of the search syntax (BM25); without one, that of WHERE."),
     internal("to_json(value)", "A value as JSON.").with(&[IsGenerated]).grows(growth::json),
     scalar(Typed, "json_keys(json)", "A list of the keys of an object.")
         .becomes(Expressions(&["json_keys(CAST($1 AS JSONB))"])),

@@ -1,0 +1,279 @@
+//! Resolves `score()`: how well a row fits the search in WHERE.
+//!
+//! ```text
+//!   search_score('the search', lengths, frequencies, value, …)
+//!                                 │         └─ SELECT make_array(count(*) FILTER (WHERE a word matches), …) FROM …
+//!                                 └─ SELECT make_array(count(tokens), sum(tokens), …) FROM …
+//! ```
+//!
+//! Both subqueries read all rows of the searched collection, view or subquery, so a score does not depend on where a
+//! document is. They are separate because leaves cache the first one for each split.
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value as Literal,
+};
+use plan::{
+    Column, Path,
+    functions::score::{SCORE, TOKENS},
+    matcher::{ScoredClause, ScoredSearch, WordStatistics, scored_tokens, token_test},
+    search::{Clause, Match, SearchExpr},
+};
+use proto::{Code, Problem};
+
+use super::{
+    resolve::{
+        Resolver, Value,
+        build::{empty_query, empty_select},
+        scope::{Input, InputKind},
+        value::{Base, PathRef, call, column, literal, number, text},
+    },
+    search::{parameter_index, search_arguments, unnamed_arguments},
+};
+
+/// Different words of a search whose documents are counted.
+const WORDS_MAX: usize = 100;
+
+/// What a scored search refers to.
+#[derive(Default)]
+struct Scored {
+    /// The arguments of the call.
+    values: Vec<Expr>,
+    /// The paths whose lengths are counted: each with the name in the search.
+    paths: Vec<(Option<String>, Option<Path>)>,
+    /// The tokens whose documents are counted: each with the number of its path.
+    tokens: Vec<(usize, String)>,
+}
+
+impl<'c> Resolver<'c> {
+    /// `score()` with a search in WHERE, `score('disk full')`, or `score(alias, 'disk full')`.
+    pub(super) fn score_call(&mut self, function: &Function) -> Result<Expr, Problem> {
+        let wrong = |detail: &str| {
+            Problem::new(Code::BadSql, detail)
+                .hint("write SELECT score() … WHERE search('disk full'), or score('disk full')")
+        };
+        let is_empty = unnamed_arguments(function).is_some_and(|arguments| arguments.is_empty());
+        let (input, search) = if is_empty {
+            let scored = self.scopes.last().map(|scope| scope.scored.clone()).unwrap_or_default();
+            let [(alias, search)] = scored.as_slice() else {
+                return Err(wrong(match scored.len() {
+                    0 => "score finds no search in WHERE",
+                    _ => "score finds several searches in WHERE",
+                }));
+            };
+            (self.searched_input(Some(alias))?, search.clone())
+        } else {
+            let malformed = || wrong("the argument of score must be a search");
+            let (alias, query) = search_arguments(function).ok_or_else(malformed)?;
+            let query = match parameter_index(query) {
+                Some(index) => self.parameter(index).and_then(serde_json::Value::as_str),
+                None => super::resolve::value::text_literal(query),
+            };
+            let search = plan::search::parse(query.ok_or_else(malformed)?, self.now)?;
+            self.is_relative |= search.is_relative;
+            (self.searched_input(alias)?, search.expr)
+        };
+        let warnings_before = self.warning_count();
+        let score = self.score(&search, &input);
+        // The condition has given them.
+        self.forget_warnings(warnings_before);
+        score
+    }
+
+    fn score(&mut self, search: &SearchExpr, input: &Input<'c>) -> Result<Expr, Problem> {
+        let mut scored = Scored::default();
+        let search = self.scored_search(search, 1.0, input, &mut scored)?;
+        let search = serde_json::to_string(&search).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        self.charge_text(1, &search)?;
+        let none = || literal(Literal::Null);
+        let (lengths, frequencies) = match scored.tokens.is_empty() {
+            true => (none(), none()),
+            false => (
+                self.statistics(input, |resolver, input| resolver.lengths(&scored, input))?,
+                self.statistics(input, |resolver, input| resolver.frequencies(&scored, input))?,
+            ),
+        };
+        let arguments = [text(&search), lengths, frequencies].into_iter().chain(scored.values);
+        Ok(call(SCORE, arguments.collect()))
+    }
+
+    /// The search with the weights of its groups in its clauses. Adds what it refers to.
+    fn scored_search(
+        &mut self,
+        search: &SearchExpr,
+        weight: f64,
+        input: &Input<'c>,
+        scored: &mut Scored,
+    ) -> Result<ScoredSearch, Problem> {
+        self.count_expression()?;
+        let mut parts = |parts: &[SearchExpr]| {
+            let parts = parts.iter().map(|part| self.scored_search(part, weight, input, scored));
+            parts.collect::<Result<Vec<_>, _>>()
+        };
+        Ok(match search {
+            SearchExpr::All => ScoredSearch::All(weight),
+            SearchExpr::And(all) => ScoredSearch::And(parts(all)?),
+            SearchExpr::Or(any) => ScoredSearch::Or(parts(any)?),
+            SearchExpr::Not(part) => ScoredSearch::Not(Box::new(self.scored_search(part, weight, input, scored)?)),
+            SearchExpr::Weighted(part, factor) => self.scored_search(part, weight * factor, input, scored)?,
+            SearchExpr::Clause { name, matches } => {
+                ScoredSearch::Clause(self.scored_clause(name.as_deref(), matches, weight, input, scored)?)
+            }
+        })
+    }
+
+    fn scored_clause(
+        &mut self,
+        name: Option<&str>,
+        test: &Match,
+        weight: f64,
+        input: &Input<'c>,
+        scored: &mut Scored,
+    ) -> Result<ScoredClause, Problem> {
+        let (values, path) = self.scored_values(name, input)?;
+        let values = values
+            .into_iter()
+            .map(|value| index_in(&mut scored.values, value))
+            .collect();
+        let words = scored_tokens(test).map(|tokens| {
+            let path = index_in(&mut scored.paths, (name.map(str::to_owned), path.clone()));
+            let tokens = tokens
+                .into_iter()
+                .map(|token| index_in(&mut scored.tokens, (path, token)));
+            WordStatistics {
+                path,
+                tokens: tokens.collect(),
+            }
+        });
+        if scored.tokens.len() > WORDS_MAX {
+            let detail = format!("the search has more than {WORDS_MAX} words to score");
+            return Err(Problem::new(Code::TooComplex, detail).hint("sort by _time, or search for fewer words"));
+        }
+        let matches = test.clone();
+        Ok(ScoredClause {
+            clause: Clause { path, matches },
+            values,
+            weight,
+            words,
+        })
+    }
+
+    /// The whole document of a row.
+    fn document(&mut self, alias: &str, table: usize) -> Result<Expr, Problem> {
+        let document =
+            Column::system("_doc").ok_or_else(|| Problem::new(Code::Internal, "documents have no column _doc"))?;
+        let name = document.name();
+        self.add_column(table, document);
+        Ok(column(alias, &name))
+    }
+
+    /// The values of an input in which a clause with this name looks for something, and the path in them.
+    fn scored_values(&mut self, name: Option<&str>, input: &Input<'c>) -> Result<(Vec<Expr>, Option<Path>), Problem> {
+        let json = |value| vec![call("to_json", vec![value])];
+        match (&input.kind, name) {
+            (InputKind::Documents { table, .. }, None) => Ok((vec![self.document(&input.alias, *table)?], None)),
+            (InputKind::Columns(columns), None) => {
+                self.charge_text(columns.len(), "")?;
+                let value = |output: &super::resolve::scope::OutputColumn| {
+                    let value = output
+                        .expr
+                        .clone()
+                        .unwrap_or_else(|| column(&input.alias, &output.name));
+                    call("to_json", vec![value])
+                };
+                Ok((columns.iter().map(value).collect(), None))
+            }
+            (_, Some(name)) => match self.resolve_search_path(&input.alias, name)? {
+                Value::Path(PathRef {
+                    base: Base::Table { alias, table, .. },
+                    path,
+                    ..
+                }) => {
+                    let path = Some(path).filter(|path| !path.steps().is_empty());
+                    Ok((vec![self.document(&alias, table)?], path))
+                }
+                Value::Path(PathRef {
+                    base: Base::Computed { expr, .. },
+                    path,
+                    ..
+                }) => Ok((json(*expr), Some(path))),
+                value => Ok((json(self.lower(value)), Some(Path::default()))),
+            },
+        }
+    }
+
+    /// The statistics of all rows of an input: a subquery that returns a list.
+    fn statistics(
+        &mut self,
+        input: &Input<'c>,
+        numbers: impl FnOnce(&mut Self, &Input<'c>) -> Result<Vec<Expr>, Problem>,
+    ) -> Result<Expr, Problem> {
+        let Some(relation) = &input.relation else {
+            return Err(Problem::new(
+                Code::NotSupported,
+                format!("the rows of {} cannot be scored", input.alias),
+            )
+            .hint("search a collection, a view, a WITH query or a subquery in FROM"));
+        };
+        let relation = TableFactor::clone(relation);
+        self.count_subqueries(1)?;
+        let in_filter = std::mem::replace(&mut self.in_filter, false);
+        let scopes = self.scopes.len();
+        let joins = Vec::new();
+        let from = self.from(&[TableWithJoins { relation, joins }]);
+        let numbers = from.and_then(|from| {
+            let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
+            let input = inputs
+                .first()
+                .ok_or_else(|| Problem::new(Code::Internal, "a scored input has no rows"))?;
+            Ok((from, numbers(self, input)?))
+        });
+        self.scopes.truncate(scopes);
+        self.in_filter = in_filter;
+        let (from, numbers) = numbers?;
+        let select = Select {
+            projection: vec![SelectItem::UnnamedExpr(call("make_array", numbers))],
+            from,
+            ..empty_select()
+        };
+        Ok(Expr::Subquery(Box::new(Query {
+            body: Box::new(SetExpr::Select(Box::new(select))),
+            ..empty_query()
+        })))
+    }
+
+    /// For each path, the number of rows with texts there, and the number of tokens in them.
+    fn lengths(&mut self, scored: &Scored, input: &Input<'c>) -> Result<Vec<Expr>, Problem> {
+        let mut numbers = Vec::with_capacity(2 * scored.paths.len());
+        for (name, _) in &scored.paths {
+            let (values, path) = self.scored_values(name.as_deref(), input)?;
+            let path = serde_json::to_string(&path).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+            let tokens = call(TOKENS, std::iter::once(text(&path)).chain(values).collect());
+            let sum = call("sum", vec![tokens.clone()]);
+            numbers.extend([call("count", vec![tokens]), call("coalesce", vec![sum, number("0")])]);
+        }
+        Ok(numbers)
+    }
+
+    /// For each token, the number of rows that have it.
+    fn frequencies(&mut self, scored: &Scored, input: &Input<'c>) -> Result<Vec<Expr>, Problem> {
+        let mut numbers = Vec::with_capacity(scored.tokens.len());
+        for (path, token) in &scored.tokens {
+            let (name, _) = &scored.paths[*path];
+            let condition = self.search_clause(name.as_deref(), &token_test(token), input)?;
+            let Expr::Function(mut count) = call("count", vec![number("1")]) else {
+                continue;
+            };
+            count.filter = Some(Box::new(condition));
+            numbers.push(Expr::Function(count));
+        }
+        Ok(numbers)
+    }
+}
+
+/// The place of an item in a list; a new item is appended.
+fn index_in<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
+    items.iter().position(|known| *known == item).unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    })
+}

@@ -1,0 +1,99 @@
+//! `search_score`: how well a row fits a search, and what its statistics are made from.
+
+use std::sync::Arc;
+
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray as _, Float64Builder, Int64Builder},
+        compute::cast,
+        datatypes::{DataType, Int64Type},
+    },
+    common::{DataFusionError, Result, exec_err},
+    logical_expr::ScalarUDF,
+};
+use proto::json::{self, Value};
+
+use super::{
+    function::{Call, Function, Returns},
+    json::text_views,
+};
+use crate::{
+    matcher::{Scorer, count_tokens},
+    path::Path,
+};
+
+/// `search_score(search, lengths, frequencies, value, …)`: the score of a row with these values in a
+/// [`ScoredSearch`](crate::matcher::ScoredSearch). The lengths and frequencies are lists of integers, the same in all rows,
+/// or NULL.
+pub const SCORE: &str = "search_score";
+/// `search_tokens(path, value, …)`: the number of tokens of the texts at a path of these values. The path is JSON; that of
+/// all texts is `null`. NULL if there are none.
+pub const TOKENS: &str = "search_tokens";
+
+pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
+    vec![
+        Function::new(SCORE, None, Returns::Type(DataType::Float64), score).into(),
+        Function::new(TOKENS, None, Returns::Type(DataType::Int64), tokens).into(),
+    ]
+}
+
+fn score(call: &Call) -> Result<ArrayRef> {
+    let search = serde_json::from_str(call.text(0)?).map_err(malformed)?;
+    let scorer = Scorer::new(&search, &numbers(&call.column(1)?)?, &numbers(&call.column(2)?)?);
+    let columns = values(call, 3)?;
+    let mut scores = Float64Builder::with_capacity(call.rows);
+    for row in 0..call.rows {
+        call.check()?;
+        scores.append_value(scorer.score(&row_values(&columns, row)));
+    }
+    Ok(Arc::new(scores.finish()))
+}
+
+fn tokens(call: &Call) -> Result<ArrayRef> {
+    let path: Option<Path> = serde_json::from_str(call.text(0)?).map_err(malformed)?;
+    let columns = values(call, 1)?;
+    let mut counts = Int64Builder::with_capacity(call.rows);
+    for row in 0..call.rows {
+        call.check()?;
+        let values = row_values(&columns, row);
+        let count: u64 = values
+            .iter()
+            .flatten()
+            .map(|value| count_tokens(value, path.as_ref()))
+            .sum();
+        counts.append_option(i64::try_from(count).ok().filter(|count| *count > 0));
+    }
+    Ok(Arc::new(counts.finish()))
+}
+
+fn malformed(error: serde_json::Error) -> DataFusionError {
+    DataFusionError::Execution(error.to_string())
+}
+
+/// The integers of a list that all rows share; empty for NULL.
+fn numbers(lists: &ArrayRef) -> Result<Vec<i64>> {
+    if lists.is_empty() || lists.is_null(0) || *lists.data_type() == DataType::Null {
+        return Ok(Vec::new());
+    }
+    let Some(lists) = lists.as_list_opt::<i32>() else {
+        return exec_err!("the statistics of a search cannot be {}", lists.data_type());
+    };
+    // A sum is a decimal.
+    let integers = cast(&lists.value(0), &DataType::Int64)?;
+    Ok(integers.as_primitive::<Int64Type>().values().to_vec())
+}
+
+/// The texts of the arguments from this one on.
+fn values(call: &Call, from: usize) -> Result<Vec<ArrayRef>> {
+    call.columns(from)?.iter().map(text_views).collect()
+}
+
+/// The values in one row: JSON, or a document of plain text.
+fn row_values(columns: &[ArrayRef], row: usize) -> Vec<Option<Value<'_>>> {
+    let value = |column| {
+        let texts = ArrayRef::as_string_view(column);
+        let text = texts.is_valid(row).then(|| texts.value(row))?;
+        Some(json::parse(text.as_bytes()).unwrap_or(Value::Text(text.into())))
+    };
+    columns.iter().map(value).collect()
+}
