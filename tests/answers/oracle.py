@@ -129,6 +129,63 @@ def matches(document, means):
     raise ValueError(f"unknown condition {kind}")
 
 
+def stored_length(length):
+    """The length that Lucene keeps in a byte: of what exceeds 24, four significant bits."""
+    above = length - 24
+    dropped = max(0, above.bit_length() - 4)
+    return length if above < 0 else 24 + (above >> dropped << dropped)
+
+
+class Scores:
+    """BM25 over all documents of a set."""
+
+    def __init__(self, documents):
+        self.documents = documents
+        self.texts_at = {}
+        self.statistics_of = {}
+
+    def texts(self, path):
+        """For each document, the tokens of each text at a path."""
+        if path not in self.texts_at:
+            keys = path.split("/") if path else None
+            self.texts_at[path] = [
+                [tokens(value) for value in values(document, keys) if isinstance(value, str)] for document in self.documents
+            ]
+        return self.texts_at[path]
+
+    def score(self, line, means):
+        """The score of a line; None if it does not match."""
+        kind, *rest = means
+        if kind in ("and", "or"):
+            scores = [self.score(line, part) for part in rest]
+            found = [score for score in scores if score is not None]
+            return sum(found) if found and (kind == "or" or len(found) == len(scores)) else None
+        if kind == "not":
+            return 0.0 if self.score(line, rest[0]) is None else None
+        if not matches(self.documents[line], means):
+            return None
+        return self.words_score(line, *rest) if kind == "words" else 1.0
+
+    def words_score(self, line, path, text):
+        wanted = tokens(text)
+        texts = self.texts(path)
+        starts = lambda there: sum(there[i : i + len(wanted)] == wanted for i in range(len(there)))
+        occurrences = sum(starts(there) for there in texts[line])
+        if occurrences == 0:
+            return 1.0
+        if (path, text) not in self.statistics_of:
+            lengths = [sum(map(len, there)) for there in texts]
+            count = sum(length > 0 for length in lengths)
+            rarity = 0.0
+            for token in wanted:
+                having = sum(any(token in there for there in of_document) for of_document in texts)
+                rarity += math.log(1 + (count - having + 0.5) / (having + 0.5))
+            self.statistics_of[path, text] = rarity, lengths, sum(lengths) / count
+        rarity, lengths, mean = self.statistics_of[path, text]
+        saturation = 1.2 * (0.25 + 0.75 * stored_length(lengths[line]) / mean)
+        return rarity * 2.2 * occurrences / (occurrences + saturation)
+
+
 def bucket(time, interval):
     """The beginning of the interval of a time: ten minutes, an hour, a week from Monday, a month."""
     time = time.astimezone(datetime.timezone.utc).replace(second=0, microsecond=0)
@@ -209,12 +266,14 @@ def main():
         except Exception as error:
             sys.exit(f"the oracle cannot answer\n{sql}\n{error}")
         answers.append([[plain(value) for value in row] for row in rows])
-    found = []
+    found, scores = [], {}
     for search in request["searches"]:
         name = search["set"]
         lines = [line for line, document in enumerate(documents[name]) if matches(document, search["means"])]
         about = summary([documents[name][line] for line in lines], request["summaries"][name])
-        found.append({"lines": lines, **about})
+        of_set = scores.setdefault(name, Scores(documents[name]))
+        best = [of_set.score(line, search["means"]) for line in lines]
+        found.append({"lines": lines, "scores": best, **about})
     json.dump({"statements": answers, "searches": found}, sys.stdout)
 
 

@@ -128,6 +128,8 @@ pub struct OracleAnswers {
 pub struct OracleMatches {
     /// Line numbers, from 0.
     pub lines: Vec<usize>,
+    /// The score of each line.
+    pub scores: Vec<f64>,
     /// By path, the values and how many matches have each, the most frequent first.
     pub facets: BTreeMap<String, Vec<(Value, u64)>>,
     /// By path, how many matches lie in each range.

@@ -410,6 +410,43 @@ impl Comparison<'_> {
         if expected.lines.len() <= DOCUMENTS_READ_MAX {
             compare_fields(&answer["fields"], &expected.fields)?;
         }
+        self.compare_scores(server, search, expected, scan).await
+    }
+
+    /// Compares the best hits and their scores.
+    async fn compare_scores(
+        &self,
+        server: &Client,
+        search: &OracleSearch,
+        expected: &OracleMatches,
+        scan: &str,
+    ) -> Result<()> {
+        const BEST: usize = 50;
+        // Python counts a few vowel signs as spaces, which makes the mean text a little longer.
+        const DIFFERENCE_MAX: f64 = 5e-4;
+        let body = json!({ "q": search.query, "limit": BEST, "sort": "_score", "scan": scan });
+        let path = format!("/v1/collections/{}/search", search.set);
+        let answer = server.json(reqwest::Method::POST, &path, body).await?;
+        let documents = &self.documents[search.set.as_str()];
+        let lines = expected.lines.iter().map(|line| normalized(&documents[*line]));
+        let mut best: Vec<(f64, String)> = expected.scores.iter().copied().zip(lines).collect();
+        best.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let hits = answer["hits"].as_array().context("no hits")?;
+        ensure!(hits.len() == best.len().min(BEST), "{} hits by score", hits.len());
+        let is_close = |one: f64, other: f64| (one - other).abs() <= DIFFERENCE_MAX * one.abs().max(1.0);
+        for (rank, (hit, (expected, _))) in hits.iter().zip(&best).enumerate() {
+            let score = hit["score"].as_f64().context("no score")?;
+            ensure!(
+                is_close(score, *expected),
+                "hit {rank} has score {score}, expected {expected}"
+            );
+            let document = hit["document"].to_string();
+            ensure!(
+                best.iter()
+                    .any(|(score, other)| is_close(*score, *expected) && *other == document),
+                "hit {rank} has another score: {document}"
+            );
+        }
         Ok(())
     }
 

@@ -272,7 +272,7 @@ pub(crate) struct SearchArgs {
     /// Only documents before this time
     #[arg(long)]
     pub to: Option<String>,
-    /// The sort key: a path with `:asc` or `:desc` [default: _time:desc]
+    /// The sort key: a path with `:asc` or `:desc`, or `_score` [default: _time:desc]
     #[arg(long)]
     pub sort: Option<String>,
     /// Hits per page

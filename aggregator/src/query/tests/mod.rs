@@ -11,6 +11,7 @@ mod pushdown;
 mod search;
 mod search_grammar;
 mod search_highlight;
+mod search_score;
 mod search_summary;
 mod search_support;
 mod statements;

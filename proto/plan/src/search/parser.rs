@@ -15,6 +15,8 @@ use crate::{matcher, path::Path, regex_states::states, token};
 
 /// The name before a path that must have a value.
 const EXISTS: &str = "_exists_";
+/// The weight of a part. The product of those of nested groups is finite.
+const WEIGHT_MAX: f64 = 1e6;
 /// Notes of one search.
 const NOTES_MAX: usize = 5;
 /// Places by which the tokens of a phrase may be apart.
@@ -271,6 +273,7 @@ impl<'a> Parser<'a> {
                 .map(|matches| self.approximate(matches, is_quoted))
                 .transpose()?;
         }
+        let ended = self.at;
         let weight = self.weight()?;
         self.check_value_end()?;
         if let (Some(Match::Words(text)), false) = (&matches, is_quoted) {
@@ -279,7 +282,6 @@ impl<'a> Parser<'a> {
                 None => self.note(text),
             }
         }
-        let ended = self.at;
         self.skip_space();
         match (name, matches) {
             (None, Some(Match::Exists)) => Ok(weighted(SearchExpr::All, weight)),
@@ -569,8 +571,9 @@ impl<'a> Parser<'a> {
         }
         let started = self.at;
         self.at += 1;
-        match self.number().parse::<f32>() {
-            Ok(weight) if weight.is_finite() => Ok(f64::from(weight)),
+        match self.number().parse::<f64>() {
+            Ok(weight) if weight <= WEIGHT_MAX => Ok(weight),
+            Ok(_) => Err(self.error_at(started, "a weight is at most 1000000", "write a smaller one, such as word^10")),
             _ => Err(self.error_at(started, "^ needs a number", "write word^2; put literal text in quotes")),
         }
     }

@@ -10,6 +10,7 @@ fn spelled(query: &SearchExpr) -> String {
         SearchExpr::And(parts) => all(parts, " & "),
         SearchExpr::Or(parts) => all(parts, " | "),
         SearchExpr::Not(part) => format!("!{}", spelled(part)),
+        SearchExpr::Weighted(part, weight) => format!("{}^{weight}", spelled(part)),
         SearchExpr::Clause { name, matches } => {
             let name = name.as_ref().map_or(String::new(), |name| format!("{name}="));
             match matches {
@@ -109,7 +110,7 @@ fn searches_parse_as_intended() {
         ("msg:\"disk full\"~2 \"a b\"~0", "(msg=\"disk full\"~2 & \"a b\")"),
         (
             "disk^2 \"a b\"^0.5 a:b~1^3 (c OR d)^2 a:(b)^2 *^3 n:[1 TO 2]^4",
-            "(\"disk\" & \"a b\" & a=b~1 & (\"c\" | \"d\") & a=\"b\" & all & n=[1= 2=])",
+            "(\"disk\"^2 & \"a b\"^0.5 & a=b~1^3 & (\"c\" | \"d\")^2 & a=\"b\"^2 & all^3 & n=[1= 2=]^4)",
         ),
         (
             "at:[now-1h TO now]",
@@ -167,6 +168,7 @@ fn filled(query: SearchExpr, tests: &[Match]) -> SearchExpr {
         SearchExpr::And(parts) => SearchExpr::And(all(parts)),
         SearchExpr::Or(parts) => SearchExpr::Or(all(parts)),
         SearchExpr::Not(part) => SearchExpr::Not(Box::new(filled(*part, tests))),
+        SearchExpr::Weighted(part, weight) => SearchExpr::Weighted(Box::new(filled(*part, tests)), weight),
         SearchExpr::Clause { name, matches } => {
             let test = matches.place().and_then(|place| tests.get(place)).cloned();
             SearchExpr::Clause {
@@ -244,6 +246,7 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("a^", "^ needs a number", 2),
         ("a^b", "^ needs a number", 2),
         ("a^2b", "a space is missing here", 4),
+        ("a^1000001", "a weight is at most 1000000", 2),
         ("x /(/", "this is not a regular expression: unclosed group", 3),
         ("at:[x TO now]", "x is not a time", 5),
         ("[now-1h TO now]", "a range needs a path", 1),
