@@ -1,5 +1,7 @@
 //! Parses the text of a search into a [`SearchExpr`].
 
+mod range;
+
 use std::{net::IpAddr, ops::Range};
 
 use chrono::{DateTime, Utc};
@@ -8,8 +10,7 @@ use proto::{Code, Problem};
 
 use super::{
     CLAUSES_MAX, FUZZY_CHARS_MAX, Match, NEAR_TOKENS_MAX, PATTERN_BYTES_MAX, PATTERN_STATES_MAX, PATTERNS_MAX,
-    ParsedSearch, RangeBound, SEARCH_DEPTH_MAX, SearchExpr,
-    relative_time::{self, TimeSpan},
+    ParsedSearch, SEARCH_DEPTH_MAX, SearchExpr, relative_time,
 };
 use crate::{matcher, path::Path, regex_states::states, token};
 
@@ -573,7 +574,11 @@ impl<'a> Parser<'a> {
         self.at += 1;
         match self.number().parse::<f64>() {
             Ok(weight) if weight <= WEIGHT_MAX => Ok(weight),
-            Ok(_) => Err(self.error_at(started, "a weight is at most 1000000", "write a smaller one, such as word^10")),
+            Ok(_) => Err(self.error_at(
+                started,
+                "a weight is at most 1000000",
+                "write a smaller one, such as word^10",
+            )),
             _ => Err(self.error_at(started, "^ needs a number", "write word^2; put literal text in quotes")),
         }
     }
@@ -631,147 +636,6 @@ impl<'a> Parser<'a> {
             self.notes.push(note);
         }
     }
-
-    /// The time that a bound says.
-    fn time(&mut self, at: usize, text: &str) -> Result<TimeSpan, Problem> {
-        self.is_relative = true;
-        relative_time::parse(text, self.now).ok_or_else(|| {
-            self.error_at(
-                at,
-                &format!("{text} is not a time"),
-                "write now, now-1h, now-1d/d, 2026-01-31 or \"2026-01-31T08:00:00Z\"",
-            )
-        })
-    }
-
-    /// A range between two bounds, which are times if one of them is relative. Each bound has its place in the text.
-    fn between(&mut self, from: Option<Bound>, to: Option<Bound>) -> Result<Match, Problem> {
-        let is_relative = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.is_relative);
-        if !is_relative(&from) && !is_relative(&to) {
-            let limit = |bound: Option<Bound>| bound.map(|bound| bound.limit);
-            return Ok(Match::Range {
-                from: limit(from),
-                to: limit(to),
-            });
-        }
-        let mut span = |bound: Option<Bound>| -> Result<Option<(TimeSpan, bool)>, Problem> {
-            let Some(bound) = bound else { return Ok(None) };
-            Ok(Some((self.time(bound.at, &bound.limit.value)?, bound.limit.inclusive)))
-        };
-        let (from, to) = (span(from)?, span(to)?);
-        Ok(Match::Times {
-            from: from.map(|(span, inclusive)| {
-                if inclusive {
-                    span.first
-                } else {
-                    span.last.saturating_add(1)
-                }
-            }),
-            to: to.map(|(span, inclusive)| {
-                if inclusive {
-                    span.last
-                } else {
-                    span.first.saturating_sub(1)
-                }
-            }),
-        })
-    }
-
-    fn comparison(&mut self) -> Result<Option<Match>, Problem> {
-        let started = self.at;
-        let below = self.rest().starts_with('<');
-        self.at += 1;
-        let inclusive = self.rest().starts_with('=');
-        self.at += usize::from(inclusive);
-        let at = self.at;
-        let (value, is_quoted) = match self.rest().starts_with('"') {
-            true => (self.quoted()?, true),
-            false => {
-                let word = self.bare(&[]);
-                if word.has_wildcard {
-                    return Err(self.error_at(at, "a comparison has no wildcards", "put literal text in quotes"));
-                }
-                (word.text, false)
-            }
-        };
-        if value.is_empty() {
-            return Err(self.error_at(
-                started,
-                "there is nothing to compare with",
-                "write path:>3, without a space",
-            ));
-        }
-        let bound = Some(Bound {
-            at,
-            is_relative: !is_quoted && relative_time::is_relative(&value),
-            limit: RangeBound { value, inclusive },
-        });
-        let matches = if below {
-            self.between(None, bound)
-        } else {
-            self.between(bound, None)
-        };
-        matches.map(Some)
-    }
-
-    /// `[1 TO 9]`; `{` and `}` exclude the bound itself; `*` leaves a side unbounded.
-    fn range(&mut self) -> Result<Match, Problem> {
-        let opened = self.at;
-        let hint = "write path:[1 TO 9], path:{1 TO 9} or path:[1 TO *]";
-        let from_inclusive = self.rest().starts_with('[');
-        self.at += 1;
-        let from = self.bound()?;
-        if !self.take_keyword("TO") {
-            return Err(self.error_at(opened, "a range has no TO", hint));
-        }
-        let to = self.bound()?;
-        let to_inclusive = match self.rest().chars().next() {
-            Some(']') => true,
-            Some('}') => false,
-            _ => return Err(self.error_at(opened, "a range is not closed", hint)),
-        };
-        self.at += 1;
-        let limit = |bound: Option<Bound>, inclusive| {
-            bound.map(|mut bound| {
-                bound.limit.inclusive = inclusive;
-                bound
-            })
-        };
-        self.between(limit(from, from_inclusive), limit(to, to_inclusive))
-    }
-
-    fn bound(&mut self) -> Result<Option<Bound>, Problem> {
-        self.skip_space();
-        let at = self.at;
-        let (value, is_relative) = if self.rest().starts_with('"') {
-            (self.quoted()?, false)
-        } else {
-            let word = self.bare(&[']', '}']);
-            if word.is_star() {
-                self.skip_space();
-                return Ok(None);
-            }
-            if word.text.is_empty() || word.has_wildcard {
-                return Err(self.error(
-                    "a bound of the range is missing",
-                    "write path:[1 TO 9]; * leaves a side unbounded",
-                ));
-            }
-            let is_relative = relative_time::is_relative(&word.text);
-            (word.text, is_relative)
-        };
-        self.skip_space();
-        let limit = RangeBound { value, inclusive: true };
-        Ok(Some(Bound { at, is_relative, limit }))
-    }
-}
-
-/// A bound of a range, and where it is in the text.
-struct Bound {
-    at: usize,
-    /// Whether it is a relative time.
-    is_relative: bool,
-    limit: RangeBound,
 }
 
 /// Whether a text is an IP address with a number of bits, perhaps too many.
