@@ -115,6 +115,8 @@ def matches(document, means):
         return any(matches(document, part) for part in rest)
     if kind == "not":
         return not matches(document, rest[0])
+    if kind == "weight":
+        return matches(document, rest[1])
     if kind == "all":
         return True
     path = rest[0].split("/") if rest[0] else None
@@ -160,6 +162,9 @@ class Scores:
             scores = [self.score(line, part) for part in rest]
             found = [score for score in scores if score is not None]
             return sum(found) if found and (kind == "or" or len(found) == len(scores)) else None
+        if kind == "weight":
+            score = self.score(line, rest[1])
+            return None if score is None else rest[0] * score
         if kind == "not":
             return 0.0 if self.score(line, rest[0]) is None else None
         if not matches(self.documents[line], means):

@@ -388,8 +388,7 @@ impl Comparison<'_> {
             "histogram": format!("{time}:{interval}"),
             "fields": DOCUMENTS_READ_MAX,
         });
-        let path = format!("/v1/collections/{}/search", search.set);
-        let answer = server.json(reqwest::Method::POST, &path, body).await?;
+        let answer = ask(server, search, body).await?;
         for (path, values) in &expected.facets {
             compare_facet(&answer["facets"][path], &answer["others"][path], values).with_context(|| path.clone())?;
         }
@@ -425,8 +424,7 @@ impl Comparison<'_> {
         // Python counts a few vowel signs as spaces, which makes the mean text a little longer.
         const DIFFERENCE_MAX: f64 = 5e-4;
         let body = json!({ "q": search.query, "limit": BEST, "sort": "_score", "scan": scan });
-        let path = format!("/v1/collections/{}/search", search.set);
-        let answer = server.json(reqwest::Method::POST, &path, body).await?;
+        let answer = ask(server, search, body).await?;
         let documents = &self.documents[search.set.as_str()];
         let lines = expected.lines.iter().map(|line| normalized(&documents[*line]));
         let mut best: Vec<(f64, String)> = expected.scores.iter().copied().zip(lines).collect();
@@ -462,13 +460,7 @@ impl Comparison<'_> {
         let mut after = Value::Null;
         loop {
             let body = json!({ "q": search.query, "limit": PAGE, "after": after, "scan": scan });
-            let page = server
-                .json(
-                    reqwest::Method::POST,
-                    &format!("/v1/collections/{}/search", search.set),
-                    body,
-                )
-                .await?;
+            let page = ask(server, search, body).await?;
             ensure!(
                 page["total"] == lines.len(),
                 "{} documents match, expected {}",
@@ -496,6 +488,12 @@ impl Comparison<'_> {
         );
         Ok(())
     }
+}
+
+/// The answer to a search.
+async fn ask(server: &Client, search: &OracleSearch, body: Value) -> Result<Value> {
+    let path = format!("/v1/collections/{}/search", search.set);
+    Ok(server.json(reqwest::Method::POST, &path, body).await?)
 }
 
 /// Compares the paths of the matches, each with the number of matches that have it. Quotes around keys do not matter.

@@ -99,6 +99,11 @@ async fn keys_tombstones_text_and_dead_letters_are_queried_as_documented(server:
         lines.contains(&vec![json!("first line")]) && lines.contains(&vec![json!("{\"a\":1}")]),
         "{lines:?}"
     );
+    // A line of plain text stays one, whatever it looks like.
+    let score = |word: &str| format!("select score() > 0.5 from lines where search('{word}')");
+    for word in ["first", "a"] {
+        assert_eq!(server.sql(&score(word)).await.rows, [[json!(true)]], "{word}");
+    }
 }
 
 async fn produce_samples(kafka: &Kafka) {

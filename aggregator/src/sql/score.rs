@@ -10,7 +10,8 @@
 //! document is. They are separate because leaves cache the first one for each split.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value as Literal,
+    CaseWhen, Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value as Literal,
+    helpers::attached_token::AttachedToken,
 };
 use plan::{
     Column, Path,
@@ -18,7 +19,7 @@ use plan::{
     matcher::{ScoredClause, ScoredSearch, WordStatistics, scored_tokens, token_test},
     search::{Clause, Match, SearchExpr},
 };
-use proto::{Code, Problem};
+use proto::{Code, CollectionName, Problem, SourceName, catalog::Source, record::Format};
 
 use super::{
     resolve::{
@@ -30,8 +31,10 @@ use super::{
     search::{parameter_index, search_arguments, unnamed_arguments},
 };
 
-/// Different words of a search whose documents are counted.
+/// Words of a search whose occurrences are counted in each match.
 const WORDS_MAX: usize = 100;
+/// The product of the weights of nested groups. Sums of scores with it are finite.
+const WEIGHT_MAX: f64 = 1e100;
 
 /// What a scored search refers to.
 #[derive(Default)]
@@ -42,6 +45,8 @@ struct Scored {
     paths: Vec<(Option<String>, Option<Path>)>,
     /// The tokens whose documents are counted: each with the number of its path.
     tokens: Vec<(usize, String)>,
+    /// The words of all clauses.
+    words: usize,
 }
 
 impl<'c> Resolver<'c> {
@@ -52,13 +57,17 @@ impl<'c> Resolver<'c> {
                 .hint("write SELECT score() … WHERE search('disk full'), or score('disk full')")
         };
         let is_empty = unnamed_arguments(function).is_some_and(|arguments| arguments.is_empty());
+        let warnings_before = self.warning_count();
         let (input, search) = if is_empty {
             let scored = self.scopes.last().map(|scope| scope.scored.clone()).unwrap_or_default();
             let [(alias, search)] = scored.as_slice() else {
-                return Err(wrong(match scored.len() {
-                    0 => "score finds no search in WHERE",
-                    _ => "score finds several searches in WHERE",
-                }));
+                return Err(match (scored.len(), self.in_filter) {
+                    (0, false) => wrong("score finds no search in WHERE"),
+                    (0, true) => wrong("score finds no search before it in WHERE"),
+                    _ => {
+                        wrong("score finds several searches in WHERE").hint("name the one to score: score('disk full')")
+                    }
+                });
             };
             (self.searched_input(Some(alias))?, search.clone())
         } else {
@@ -69,14 +78,38 @@ impl<'c> Resolver<'c> {
                 None => super::resolve::value::text_literal(query),
             };
             let search = plan::search::parse(query.ok_or_else(malformed)?, self.now)?;
+            search.notes.into_iter().for_each(|note| self.warn(note));
             self.is_relative |= search.is_relative;
-            (self.searched_input(alias)?, search.expr)
+            let input = self.searched_input(alias)?;
+            // Gives the warnings that the condition in WHERE would give.
+            self.search_query(&search.expr, &input)?;
+            (input, search.expr)
         };
-        let warnings_before = self.warning_count();
-        let score = self.score(&search, &input);
-        // The condition has given them.
-        self.forget_warnings(warnings_before);
+        let given = match is_empty {
+            true => warnings_before,
+            false => self.warning_count(),
+        };
+        let score = self.score_once(search, &input);
+        self.forget_warnings(given);
         score
+    }
+
+    /// The score of a search. In a SELECT, that of the same search is the same expression, so that it is computed once.
+    fn score_once(&mut self, search: SearchExpr, input: &Input<'c>) -> Result<Expr, Problem> {
+        let known = self.scopes.last().and_then(|scope| {
+            let same = |(alias, known, _): &&(String, SearchExpr, Expr)| *alias == input.alias && *known == search;
+            scope.scores.iter().find(same)
+        });
+        if let Some((.., score)) = known {
+            let score = score.clone();
+            self.charge_expression(1, &score)?;
+            return Ok(score);
+        }
+        let score = self.score(&search, input)?;
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.scores.push((input.alias.clone(), search, score.clone()));
+        }
+        Ok(score)
     }
 
     fn score(&mut self, search: &SearchExpr, input: &Input<'c>) -> Result<Expr, Problem> {
@@ -114,7 +147,10 @@ impl<'c> Resolver<'c> {
             SearchExpr::And(all) => ScoredSearch::And(parts(all)?),
             SearchExpr::Or(any) => ScoredSearch::Or(parts(any)?),
             SearchExpr::Not(part) => ScoredSearch::Not(Box::new(self.scored_search(part, weight, input, scored)?)),
-            SearchExpr::Weighted(part, factor) => self.scored_search(part, weight * factor, input, scored)?,
+            SearchExpr::Weighted(part, factor) => {
+                let weight = (weight * factor).min(WEIGHT_MAX);
+                self.scored_search(part, weight, input, scored)?
+            }
             SearchExpr::Clause { name, matches } => {
                 ScoredSearch::Clause(self.scored_clause(name.as_deref(), matches, weight, input, scored)?)
             }
@@ -136,6 +172,7 @@ impl<'c> Resolver<'c> {
             .collect();
         let words = scored_tokens(test).map(|tokens| {
             let path = index_in(&mut scored.paths, (name.map(str::to_owned), path.clone()));
+            scored.words += tokens.len();
             let tokens = tokens
                 .into_iter()
                 .map(|token| index_in(&mut scored.tokens, (path, token)));
@@ -144,8 +181,8 @@ impl<'c> Resolver<'c> {
                 tokens: tokens.collect(),
             }
         });
-        if scored.tokens.len() > WORDS_MAX {
-            let detail = format!("the search has more than {WORDS_MAX} words to score");
+        if scored.words > WORDS_MAX {
+            let detail = format!("the search has more than {WORDS_MAX} words, which is the limit for scores");
             return Err(Problem::new(Code::TooComplex, detail).hint("sort by _time, or search for fewer words"));
         }
         let matches = test.clone();
@@ -157,12 +194,42 @@ impl<'c> Resolver<'c> {
         })
     }
 
-    /// The whole document of a row.
-    fn document(&mut self, alias: &str, table: usize) -> Result<Expr, Problem> {
-        let document =
-            Column::system("_doc").ok_or_else(|| Problem::new(Code::Internal, "documents have no column _doc"))?;
-        let name = document.name();
-        self.add_column(table, document);
+    /// The whole document of a row: one value or, if the collection has sources of plain text, another for these. A line
+    /// of plain text may look like JSON.
+    fn document(&mut self, alias: &str, table: usize, collection: &CollectionName) -> Result<Vec<Expr>, Problem> {
+        let document = self.system_column(alias, table, "_doc")?;
+        let of_text = |(name, source): (&SourceName, &Source)| {
+            let settings = &source.settings;
+            (settings.collection == *collection && settings.rules.format == Format::Text).then(|| text(name.as_str()))
+        };
+        let text_sources: Vec<Expr> = self.catalog.sources.iter().filter_map(of_text).collect();
+        if text_sources.is_empty() {
+            return Ok(vec![document]);
+        }
+        let source = self.system_column(alias, table, "_source")?;
+        let where_source = |negated, result| Expr::Case {
+            case_token: AttachedToken::empty(),
+            end_token: AttachedToken::empty(),
+            operand: None,
+            conditions: vec![CaseWhen {
+                condition: Expr::InList {
+                    expr: Box::new(source.clone()),
+                    list: text_sources.clone(),
+                    negated,
+                },
+                result,
+            }],
+            else_result: None,
+        };
+        let of_text = call("to_json", vec![document.clone()]);
+        Ok(vec![where_source(true, document), where_source(false, of_text)])
+    }
+
+    fn system_column(&mut self, alias: &str, table: usize, name: &str) -> Result<Expr, Problem> {
+        let missing = || Problem::new(Code::Internal, format!("documents have no column {name}"));
+        let system = Column::system(name).ok_or_else(missing)?;
+        let name = system.name();
+        self.add_column(table, system);
         Ok(column(alias, &name))
     }
 
@@ -170,7 +237,9 @@ impl<'c> Resolver<'c> {
     fn scored_values(&mut self, name: Option<&str>, input: &Input<'c>) -> Result<(Vec<Expr>, Option<Path>), Problem> {
         let json = |value| vec![call("to_json", vec![value])];
         match (&input.kind, name) {
-            (InputKind::Documents { table, .. }, None) => Ok((vec![self.document(&input.alias, *table)?], None)),
+            (InputKind::Documents { table, names }, None) => {
+                Ok((self.document(&input.alias, *table, &names.collection)?, None))
+            }
             (InputKind::Columns(columns), None) => {
                 self.charge_text(columns.len(), "")?;
                 let value = |output: &super::resolve::scope::OutputColumn| {
@@ -184,12 +253,17 @@ impl<'c> Resolver<'c> {
             }
             (_, Some(name)) => match self.resolve_search_path(&input.alias, name)? {
                 Value::Path(PathRef {
-                    base: Base::Table { alias, table, .. },
+                    base:
+                        Base::Table {
+                            alias,
+                            table,
+                            collection,
+                        },
                     path,
                     ..
                 }) => {
                     let path = Some(path).filter(|path| !path.steps().is_empty());
-                    Ok((vec![self.document(&alias, table)?], path))
+                    Ok((self.document(&alias, table, &collection)?, path))
                 }
                 Value::Path(PathRef {
                     base: Base::Computed { expr, .. },
@@ -215,21 +289,29 @@ impl<'c> Resolver<'c> {
             .hint("search a collection, a view, a WITH query or a subquery in FROM"));
         };
         let relation = TableFactor::clone(relation);
-        self.count_subqueries(1)?;
+        let begun = self.resolved();
         let in_filter = std::mem::replace(&mut self.in_filter, false);
+        // In its own FROM, the relation has been resolved without this scope.
+        let scope = self.scopes.pop();
         let scopes = self.scopes.len();
-        let joins = Vec::new();
-        let from = self.from(&[TableWithJoins { relation, joins }]);
-        let numbers = from.and_then(|from| {
-            let inputs = self.scopes.last().map(|scope| scope.inputs.clone()).unwrap_or_default();
+        let resolved = self.within_subquery(|resolver| {
+            let joins = Vec::new();
+            let from = resolver.from(&[TableWithJoins { relation, joins }])?;
+            let inputs = resolver
+                .scopes
+                .last()
+                .map(|scope| scope.inputs.clone())
+                .unwrap_or_default();
             let input = inputs
                 .first()
                 .ok_or_else(|| Problem::new(Code::Internal, "a scored input has no rows"))?;
-            Ok((from, numbers(self, input)?))
+            Ok((from, numbers(resolver, input)?))
         });
         self.scopes.truncate(scopes);
+        self.scopes.extend(scope);
         self.in_filter = in_filter;
-        let (from, numbers) = numbers?;
+        let (from, numbers) = resolved?;
+        self.charge_as_copy(begun)?;
         let select = Select {
             projection: vec![SelectItem::UnnamedExpr(call("make_array", numbers))],
             from,

@@ -152,7 +152,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Converts a search to a condition over the columns of one input. The condition is never NULL.
-    fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
+    pub(super) fn search_query(&mut self, query: &SearchExpr, input: &Input) -> Result<Expr, Problem> {
         self.count_expression()?;
         match query {
             SearchExpr::All => Ok(literal(Literal::Boolean(true))),

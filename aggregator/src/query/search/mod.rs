@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use plan::{
     Path,
+    functions::score,
     search::{self, SearchTemplate},
     value::time_of_int,
 };
@@ -179,7 +180,8 @@ impl Sort {
     /// What the hits are sorted by, in SQL, unless it is the default.
     fn key(&self) -> Result<Option<String>, Problem> {
         match self.name.as_deref() {
-            Some(SCORE) => Ok(Some("score()".to_owned())),
+            // A catalog may have a function with the name score.
+            Some(SCORE) => Ok(Some(format!("{}()", score::SCORE))),
             Some(path) => Ok(Some(statement::input_path(&sort_path(path)?))),
             None => Ok(None),
         }

@@ -181,6 +181,92 @@ async fn rows_of_views_fields_and_subqueries_have_scores() {
 }
 
 #[tokio::test]
+async fn equal_scores_of_a_select_are_one_expression() {
+    let bench = bench(messages()).await;
+    let (rows, _) = bench
+        .sql("select distinct score() from events where search('msg:full') order by score() desc")
+        .await;
+    let mut scores: Vec<f64> = expected("full").into_iter().map(|(_, score)| score).collect();
+    scores.dedup();
+    assert_eq!(rows.len(), scores.len(), "{rows:?}");
+    let (groups, _) = bench
+        .sql("select score() as s, count(*) from events where search('msg:full') group by s having score() > 0 order by s desc")
+        .await;
+    let counts = groups.iter().map(|row| row.split_once(" | ").expect("two columns").1);
+    let counted: usize = counts.map(|count| count.parse::<usize>().expect("a count")).sum();
+    assert_eq!(
+        (groups.len(), counted),
+        (scores.len(), expected("full").len()),
+        "{groups:?}"
+    );
+}
+
+#[tokio::test]
+async fn new_documents_change_the_scores_of_the_same_statement() {
+    let bench = bench(messages()).await;
+    let sql = "select score() from events where search('msg:full') and n = 0";
+    let (before, _) = bench.sql(sql).await;
+    let shard = ShardId {
+        collection: bench.engine.catalog().collections[&events()].uid,
+        number: 0,
+    };
+    for n in 100..200 {
+        bench.leaf.add(shard, json!({ "n": n, "msg": "full" }));
+    }
+    let (after, _) = bench.sql(sql).await;
+    let score = |rows: &[String]| rows[0].parse::<f64>().expect("a score");
+    assert!(score(&after) < score(&before), "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn pages_of_very_many_hits_contain_each_once() {
+    let many = (0..10_500).map(|n| json!({ "n": n, "msg": format!("disk {}", "x ".repeat(n % 5)) }));
+    let bench = bench(many).await;
+    let request = SearchQuery {
+        limit: Some(4_000),
+        ..by_score("events", "msg:disk")
+    };
+    let first = bench.scores(request.clone()).await;
+    assert!(first.is_sorted_by(|(_, one), (_, other)| one >= other));
+    let mut documents = bench.all_pages(request).await;
+    assert_eq!(documents.len(), 10_500);
+    documents.sort_unstable();
+    documents.dedup();
+    assert_eq!(documents.len(), 10_500);
+}
+
+#[tokio::test]
+async fn a_score_is_that_of_the_search_in_where_and_warns_of_its_own() {
+    let bench = bench(messages()).await;
+    let (rows, _) = bench
+        .sql(
+            "select e.n, score() from events e join events f on e.n = f.n and search(f, 'msg:disk') \
+             where search(e, 'msg:full') order by 2 desc, 1",
+        )
+        .await;
+    assert_eq!(rows.len(), 6, "{rows:?}");
+    let warnings = |stats: Stats| stats.warnings.join("; ");
+    let (_, stats) = bench.sql("select score('mgs:disk') from events limit 1").await;
+    let found = warnings(stats);
+    assert!(found.contains("mgs"), "{found}");
+    let (_, stats) = bench
+        .sql("select score() from events where search('mgs:disk OR n:1') limit 1")
+        .await;
+    let found = warnings(stats);
+    assert_eq!(found.matches("mgs").count(), 1, "{found}");
+    // The statistics read the relation as FROM does: without the names of the SELECT that is scored.
+    let (rows, _) = bench
+        .sql("select l.n, (select score('t:full') from (select max(msg) as t, max(n) as n from events) as l) from events l where n = 2")
+        .await;
+    assert_eq!(rows.len(), 1);
+    let heaviest = format!("{}msg:\"disk full\"{}", "(".repeat(45), ")^1000000".repeat(45));
+    let (rows, _) = bench
+        .sql(&format!("select score('{heaviest}') < 1e200 from events where n = 0"))
+        .await;
+    assert_eq!(rows, ["true"]);
+}
+
+#[tokio::test]
 async fn a_score_without_a_search_or_of_too_many_words_is_an_error_with_a_hint() {
     let bench = bench(messages()).await;
     let many: Vec<String> = (0..200).map(|n| format!("w{n}")).collect();
@@ -191,6 +277,8 @@ async fn a_score_without_a_search_or_of_too_many_words_is_an_error_with_a_hint()
         "select score() from events where search('a') and search('b')",
         "select score('msg:x') from generate_series(1, 3) as g",
         "select score(other, 'x') from events",
+        "select n from events where score() > 1 and search('disk')",
+        &format!("select score('{}') from events", "disk ".repeat(101)),
         &many,
     ] {
         let problem = refused(&bench, sql).await;

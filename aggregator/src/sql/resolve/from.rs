@@ -95,7 +95,14 @@ impl<'c> Resolver<'c> {
         outer: OuterSide,
     ) -> Result<JoinConstraint, Problem> {
         match constraint {
-            JoinConstraint::On(condition) => Ok(JoinConstraint::On(self.filter(condition)?)),
+            JoinConstraint::On(condition) => {
+                let condition = self.filter(condition)?;
+                // A score is that of the search in WHERE.
+                if let Some(scope) = self.scopes.last_mut() {
+                    scope.scored.clear();
+                }
+                Ok(JoinConstraint::On(condition))
+            }
             JoinConstraint::Using(names) => self.using(names, before, outer),
             JoinConstraint::Natural => {
                 Err(not_offered("NATURAL JOIN").hint("documents have no fixed columns: write USING (…) or ON …"))

@@ -4,7 +4,10 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal, WindowFrameBound,
     WindowType,
 };
-use plan::functions::registry::{self, Property};
+use plan::functions::{
+    registry::{self, Property},
+    score::SCORE,
+};
 use proto::{Code, Problem};
 
 use super::{
@@ -32,6 +35,9 @@ impl Resolver<'_> {
             function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
         if let Some(expression) = self.defined_function(&name, &function)? {
             return Ok(Rewritten::Done(expression));
+        }
+        if name == SCORE && matches!(&function.args, FunctionArguments::List(list) if list.args.is_empty()) {
+            return self.score_call(&function).map(Rewritten::Done);
         }
         let known = registry::function(&name);
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {

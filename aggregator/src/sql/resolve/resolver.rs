@@ -41,7 +41,7 @@ pub(in crate::sql) const STAR_KEYS_MAX: usize = 200;
 pub(in crate::sql) struct Resolver<'c> {
     pub(super) context: &'c dyn SchemaContext,
     /// The catalog to look names up in: the context's, or a copy with the definition being created.
-    pub(super) catalog: &'c Catalog,
+    pub(in crate::sql) catalog: &'c Catalog,
     pub(super) parameters: &'c [serde_json::Value],
     /// Where the quoted texts of the statement begin that become further parameters.
     pub(super) quoted: &'c [Location],
@@ -88,7 +88,7 @@ pub(in crate::sql) struct Resolver<'c> {
 
 /// What a resolver has resolved at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Resolved {
+pub(in crate::sql) struct Resolved {
     pub(super) expressions: usize,
     relations: usize,
     pub(super) subqueries: usize,
@@ -250,7 +250,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// What was resolved so far, for [`Self::charge_copies`].
-    pub(super) fn resolved(&self) -> Resolved {
+    pub(in crate::sql) fn resolved(&self) -> Resolved {
         Resolved {
             expressions: self.expressions.saturating_add(self.inlined_expressions),
             relations: self.relations,
@@ -270,7 +270,7 @@ impl<'c> Resolver<'c> {
     }
 
     /// Charges everything that was resolved since as a copy.
-    pub(super) fn charge_as_copy(&mut self, since: Resolved) -> Result<(), Problem> {
+    pub(in crate::sql) fn charge_as_copy(&mut self, since: Resolved) -> Result<(), Problem> {
         let expressions = self.resolved().expressions.saturating_sub(since.expressions);
         self.copies.charge(1, expressions)
     }

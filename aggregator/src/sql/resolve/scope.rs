@@ -33,6 +33,8 @@ pub(crate) struct Scope<'c> {
     pub searched: Vec<(String, Option<Value>, Match)>,
     /// The searches in WHERE, each with the alias of its input.
     pub scored: Vec<(String, SearchExpr)>,
+    /// The scores that were resolved: each with the alias of its input, the search and the expression.
+    pub scores: Vec<(String, SearchExpr, Expr)>,
 }
 
 /// `unnest(list, …)` in FROM: the input that has the lists gets columns of their items, and a row for each position.

@@ -29,13 +29,21 @@ const QUANTIFIED_COPIES: usize = 1;
 impl Resolver<'_> {
     /// Resolves a query in an expression.
     fn subquery(&mut self, query: &ast::Query) -> Result<(ast::Query, Vec<OutputColumn>), Problem> {
+        self.within_subquery(|resolver| resolver.query(query))
+    }
+
+    /// Resolves what is inside a query in an expression.
+    pub(in crate::sql) fn within_subquery<T>(
+        &mut self,
+        resolve: impl FnOnce(&mut Self) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
         self.subqueries_around += 1;
         if self.subqueries_around > SUBQUERIES_NESTED_MAX {
             let detail = format!("subqueries in expressions are nested more than {SUBQUERIES_NESTED_MAX} levels deep");
             return Err(Problem::new(Code::TooComplex, detail).hint("move some of them to FROM or WITH, and join"));
         }
         self.count_subqueries(1)?;
-        let resolved = self.query(query);
+        let resolved = resolve(self);
         self.subqueries_around -= 1;
         resolved
     }

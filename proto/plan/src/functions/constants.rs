@@ -12,7 +12,10 @@ use datafusion::{
     physical_expr::{PhysicalExpr, ScalarFunctionExpr, expressions::Literal, scalar_subquery::ScalarSubqueryExpr},
 };
 
-use super::registry::{self, Property};
+use super::{
+    registry::{self, Property},
+    score::SCORE,
+};
 
 /// Rows of a batch by default.
 pub const BATCH_ROWS: usize = 8_192;
@@ -32,8 +35,9 @@ pub fn rows(bytes: usize) -> usize {
 
 /// Bytes that the long constants of an expression may take per row.
 pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
-    let mut bytes = 0;
+    let (mut bytes, mut shared) = (0, 0);
     expr.apply(|part| {
+        shared += shared_bytes(part);
         bytes += if let Some(literal) = part.downcast_ref::<Literal>() {
             // A Utf8View text is stored only once.
             let repeated = !matches!(literal.value().data_type(), DataType::Utf8View);
@@ -53,7 +57,21 @@ pub fn bytes(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
         };
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(bytes)
+    Ok(bytes - shared)
+}
+
+/// Assumed bytes of subqueries that a function reads once, however many rows there are: the statistics of a score.
+fn shared_bytes(part: &Arc<dyn PhysicalExpr>) -> usize {
+    let call = part.downcast_ref::<ScalarFunctionExpr>();
+    let arguments = call
+        .filter(|call| call.name() == SCORE)
+        .map_or(&[][..], |call| call.args());
+    let subqueries = arguments
+        .iter()
+        .skip(1)
+        .take(2)
+        .filter(|part| part.is::<ScalarSubqueryExpr>());
+    subqueries.count() * SUBQUERY_LIST_BYTES
 }
 
 /// The length to which a function pads a text.

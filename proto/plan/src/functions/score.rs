@@ -8,8 +8,8 @@ use datafusion::{
         compute::cast,
         datatypes::{DataType, Int64Type},
     },
-    common::{DataFusionError, Result, exec_err},
-    logical_expr::ScalarUDF,
+    common::{DataFusionError, Result, ScalarValue, exec_err},
+    logical_expr::{ColumnarValue, ScalarUDF},
 };
 use proto::json::{self, Value};
 
@@ -39,7 +39,7 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 
 fn score(call: &Call) -> Result<ArrayRef> {
     let search = serde_json::from_str(call.text(0)?).map_err(malformed)?;
-    let scorer = Scorer::new(&search, &numbers(&call.column(1)?)?, &numbers(&call.column(2)?)?);
+    let scorer = Scorer::new(&search, &numbers(call, 1)?, &numbers(call, 2)?);
     let columns = values(call, 3)?;
     let mut scores = Float64Builder::with_capacity(call.rows);
     for row in 0..call.rows {
@@ -71,16 +71,21 @@ fn malformed(error: serde_json::Error) -> DataFusionError {
 }
 
 /// The integers of a list that all rows share; empty for NULL.
-fn numbers(lists: &ArrayRef) -> Result<Vec<i64>> {
-    if lists.is_empty() || lists.is_null(0) || *lists.data_type() == DataType::Null {
-        return Ok(Vec::new());
-    }
-    let Some(lists) = lists.as_list_opt::<i32>() else {
-        return exec_err!("the statistics of a search cannot be {}", lists.data_type());
+fn numbers(call: &Call, index: usize) -> Result<Vec<i64>> {
+    let list = match call.args().get(index) {
+        Some(ColumnarValue::Scalar(list)) => list.clone(),
+        Some(ColumnarValue::Array(lists)) if !lists.is_empty() => ScalarValue::try_from_array(lists, 0)?,
+        _ => ScalarValue::Null,
     };
-    // A sum is a decimal.
-    let integers = cast(&lists.value(0), &DataType::Int64)?;
-    Ok(integers.as_primitive::<Int64Type>().values().to_vec())
+    match list {
+        list if list.is_null() => Ok(Vec::new()),
+        ScalarValue::List(list) => {
+            // A sum is a decimal.
+            let integers = cast(&list.value(0), &DataType::Int64)?;
+            Ok(integers.as_primitive::<Int64Type>().values().to_vec())
+        }
+        other => exec_err!("the statistics of a search cannot be {}", other.data_type()),
+    }
 }
 
 /// The texts of the arguments from this one on.

@@ -16,7 +16,7 @@ use crate::{matcher, path::Path, regex_states::states, token};
 
 /// The name before a path that must have a value.
 const EXISTS: &str = "_exists_";
-/// The weight of a part. The product of those of nested groups is finite.
+/// The weight of a part.
 const WEIGHT_MAX: f64 = 1e6;
 /// Notes of one search.
 const NOTES_MAX: usize = 5;

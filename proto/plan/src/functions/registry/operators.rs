@@ -28,7 +28,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     internal("list_or_null(list)", "The list, or one with a single NULL if it is empty or NULL.").with(&[IsGenerated]),
     internal("search_highlight(json, tests)", "A value with marks around what tests of a search find.")
         .with(&[IsGenerated]).grows(growth::marks),
-    internal("search_score(search, lengths, frequencies, value, …)", "How well values fit a search.").with(&[IsGenerated]),
+    internal("search_score(search, lengths, frequencies, value, …)",
+        "How well values fit a search. Without arguments, it stands for score().").with(&[IsGenerated]),
     internal("search_tokens(path, value, …)", "The number of tokens of the texts at a path of values.")
         .with(&[IsGenerated]),
     internal("parsed(text, format, argument, name)", "The fields of a text, as a parser reads it.")
