@@ -493,7 +493,7 @@ impl Comparison<'_> {
 /// The answer to a search.
 async fn ask(server: &Client, search: &OracleSearch, body: Value) -> Result<Value> {
     let path = format!("/v1/collections/{}/search", search.set);
-    Ok(server.json(reqwest::Method::POST, &path, body).await?)
+    server.json(reqwest::Method::POST, &path, body).await
 }
 
 /// Compares the paths of the matches, each with the number of matches that have it. Quotes around keys do not matter.
