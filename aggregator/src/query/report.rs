@@ -1,6 +1,6 @@
 //! The statistics and warnings of a query, summed over its scans.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use parking_lot::Mutex;
 use plan::{
@@ -10,6 +10,7 @@ use plan::{
 };
 use proto::ingest::ShardId;
 
+use super::explain::ScanSums;
 use crate::answer::Stats;
 
 /// The number of warnings in one answer, at most.
@@ -28,6 +29,8 @@ struct Sums {
     /// The latest trailer of each shard in each scan.
     trailers: BTreeMap<(usize, ShardId), ScanTrailer>,
     warnings: Vec<String>,
+    /// How long the slowest shard of each scan took to answer.
+    answer_times: BTreeMap<usize, Duration>,
     /// Documents in each shard that a scan reads.
     documents: BTreeMap<(usize, ShardId), u64>,
 }
@@ -37,6 +40,13 @@ impl QueryReport {
     /// its end.
     pub(super) fn record(&self, scan: usize, shard: ShardId, trailer: ScanTrailer) {
         self.sums.lock().trailers.insert((scan, shard), trailer);
+    }
+
+    /// Notes that a shard has answered a scan, and how long that took.
+    pub(super) fn answered(&self, scan: usize, time: Duration) {
+        let mut sums = self.sums.lock();
+        let slowest = sums.answer_times.entry(scan).or_default();
+        *slowest = time.max(*slowest);
     }
 
     /// Notes that a scan reads a shard of so many documents.
@@ -61,6 +71,15 @@ impl QueryReport {
         let sums = self.sums.lock();
         let of_scan = sums.trailers.iter().filter(|((number, _), _)| *number == scan);
         of_scan.map(|(_, trailer)| trailer.matched).sum()
+    }
+
+    /// What the shards of a scan have counted.
+    pub(super) fn of_scan(&self, scan: usize) -> ScanSums {
+        let (sums, mut of_scan) = (self.sums.lock(), ScanSums::default());
+        let trailers = sums.trailers.iter().filter(|((number, _), _)| *number == scan);
+        trailers.for_each(|(_, trailer)| of_scan.add(trailer));
+        of_scan.answer_time = sums.answer_times.get(&scan).copied().unwrap_or_default();
+        of_scan
     }
 
     /// Whether there is no warning so far.

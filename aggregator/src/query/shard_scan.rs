@@ -12,7 +12,7 @@
 //! one phase, which leaves no partial phase to push down. Of a top-k, leaves return few rows, so that a single partition
 //! reads those of all shards: a task for each shard would take longer than sorting them.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Instant};
 
 use datafusion::{
     arrow::{
@@ -168,6 +168,27 @@ impl ShardScan {
         }
     }
 
+    /// The collection that it scans.
+    pub(super) fn collection(&self) -> &CollectionName {
+        &self.collection
+    }
+
+    /// The number of its shards.
+    pub(super) fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// The documents in the read views that the plan was made for.
+    pub(super) fn documents(&self) -> u64 {
+        self.documents
+    }
+
+    /// The columns by which a hash join above says which documents to read.
+    pub(super) fn join_keys(&self) -> Vec<Arc<dyn PhysicalExpr>> {
+        let keys = self.join_filters.iter().flat_map(|filter| filter.children());
+        keys.map(Arc::clone).collect()
+    }
+
     /// The expressions of the aggregate that the leaves compute, if any.
     pub(super) fn aggregated(&self) -> Vec<Arc<dyn PhysicalExpr>> {
         match &self.stage {
@@ -265,6 +286,7 @@ impl ShardScan {
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         struct ShardStream {
             chunks: ScanStream,
+            asked_at: Instant,
             scan: usize,
             context: Arc<QueryContext>,
             collection: CollectionName,
@@ -280,6 +302,7 @@ impl ShardScan {
         };
         let state = ShardStream {
             chunks: answer.flatten_stream().boxed(),
+            asked_at: Instant::now(),
             scan: self.number,
             context: Arc::clone(&scans.context),
             collection: self.collection.clone(),
@@ -299,6 +322,7 @@ impl ShardScan {
                     Some(Ok(ScanChunk::Progress(trailer))) => report(trailer),
                     Some(Ok(ScanChunk::End(trailer))) => {
                         report(trailer);
+                        state.context.report.answered(state.scan, state.asked_at.elapsed());
                         return Ok(None);
                     }
                     Some(Err(problem)) => return Err(failure::error(problem)),
@@ -399,8 +423,7 @@ impl DisplayAs for ShardScan {
             write!(f, ", filter=[{}]", filter.join(" AND "))?;
         }
         if self.has_join_filters() {
-            let keys = self.join_filters.iter().flat_map(|filter| filter.children());
-            let keys: Vec<String> = keys.map(ToString::to_string).collect();
+            let keys: Vec<String> = self.join_keys().iter().map(ToString::to_string).collect();
             write!(f, ", joinable=[{}]", keys.join(", "))?;
         }
         match &self.stage {

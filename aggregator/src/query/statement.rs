@@ -27,7 +27,7 @@ use super::{
 use crate::{
     answer::{QueryOptions, SqlQuery, type_name},
     failure,
-    sql::{self, SchemaContext as _, Statement},
+    sql::{self, ExplainOptions, SchemaContext as _, Statement},
 };
 
 /// The functions that a definition names come first.
@@ -71,7 +71,7 @@ pub(super) async fn run(
             (engine.plans).put(key, context, &read_views, &planned, rows_max, settings);
             execute(read_views, planned.executable, rows_max)
         }
-        Statement::Explain { query, analyze } => explain(engine, context, request, &query, analyze).await,
+        Statement::Explain { query, options } => explain(engine, context, request, &query, options).await,
         Statement::ChangeDefinition(change) => definitions::change(engine, context, &change, author).await,
         Statement::Call { id, version, arguments } => {
             let bound = definitions::called(&catalog, &id, &version, arguments, &request.parameters)?;
@@ -256,10 +256,10 @@ async fn explain(
     context: &Arc<QueryContext>,
     request: &SqlQuery,
     query: &ast::Query,
-    analyze: bool,
+    options: ExplainOptions,
 ) -> Result<QueryOutput, Problem> {
-    let (read_views, planned, _) = prepare(engine, context, request, None, query, None).await?;
-    let rows = explain::rows(&planned, analyze).await?;
+    let (read_views, planned, rows_max) = prepare(engine, context, request, None, query, None).await?;
+    let rows = explain::rows(&planned, context, options, rows_max).await?;
     Ok(QueryOutput {
         read_views: Some(read_views),
         ..QueryOutput::of_batch(rows)

@@ -32,7 +32,8 @@ use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
     defined_columns::{DefinedColumn, defined_columns},
     parsed_statement::{
-        Arguments, DefinitionChange, DefinitionDiff, NewDefinition, Statement, StatementText, TagTarget, place_within,
+        Arguments, DefinitionChange, DefinitionDiff, ExplainOptions, NewDefinition, Statement, StatementText,
+        TagTarget, place_within,
     },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,

@@ -9,17 +9,26 @@ use proto::{
 };
 use serde_json::Value;
 
+/// What an EXPLAIN shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ExplainOptions {
+    /// Whether the query is also run.
+    pub analyze: bool,
+    /// Whether to show DataFusion's plans.
+    pub verbose: bool,
+}
+
 /// A statement of any kind.
 #[derive(Debug, Clone)]
 pub(crate) enum Statement {
     /// SELECT, WITH, VALUES.
     Query(Box<ast::Query>),
-    /// EXPLAIN [ANALYZE] of a query.
+    /// EXPLAIN of a query.
     Explain {
         /// The query to explain.
         query: Box<ast::Query>,
-        /// Whether the query is also run.
-        analyze: bool,
+        /// What to show.
+        options: ExplainOptions,
     },
     /// CREATE, ALTER, REVERT and DROP of a definition.
     ChangeDefinition(DefinitionChange),

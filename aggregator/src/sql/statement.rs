@@ -12,15 +12,16 @@ use datafusion::sql::sqlparser::{
 use proto::{Code, Problem, catalog::DefinitionKind};
 
 use super::{
-    DefinitionChange, Statement, compat,
+    DefinitionChange, ExplainOptions, Statement, compat,
     dialect::RachisDialect,
     token::{Tokens, tokenize},
 };
 
 /// Recursion limit of the parser. One level of nesting takes several; the nesting itself is limited earlier.
 const PARSER_LEVELS_MAX: usize = 500;
+const EXPLAIN_SYNTAX: &str = "write EXPLAIN [ANALYZE] [VERBOSE] SELECT …";
 /// The hint for unsupported statements.
-const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE], CREATE [OR REPLACE], ALTER, REVERT and \
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE] [VERBOSE], CREATE [OR REPLACE], ALTER, REVERT and \
                          DROP of a FIELD, PARSER, FUNCTION, QUERY or VIEW, DIFF, TRY, CALL, SHOW and DESCRIBE";
 
 pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
@@ -28,9 +29,10 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
     if tokens.all.is_empty() {
         return Err(Problem::new(Code::BadSql, "the statement is empty").hint(SUPPORTED));
     }
+    if begins_query(&tokens, 0) {
+        return Ok(Statement::Query(query(tokens)?));
+    }
     match tokens.word(0).as_str() {
-        "SELECT" | "WITH" | "VALUES" | "FROM" => Ok(Statement::Query(query(tokens)?)),
-        "" if matches!(tokens.all[0].token, Token::LParen) => Ok(Statement::Query(query(tokens)?)),
         "EXPLAIN" => explain(tokens),
         "CREATE" => definition::create(&tokens, sql),
         "ALTER" => definition::alter(&tokens),
@@ -163,25 +165,76 @@ fn try_definition(mut tokens: Tokens, sql: &str) -> Result<Statement, Problem> {
 }
 
 fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
-    let analyze = tokens.word(1) == "ANALYZE";
-    let mut from = if analyze { 2 } else { 1 };
-    if tokens.word(from) == "VERBOSE" {
-        from += 1;
-    }
+    let (options, from) = explain_options(&tokens)?;
     tokens.all.drain(..from);
-    match tokens.word(0).as_str() {
-        "SELECT" | "WITH" | "VALUES" | "FROM" => {}
-        "" if matches!(tokens.all.first().map(|t| &t.token), Some(Token::LParen)) => {}
-        _ => {
-            return Err(
-                Problem::new(Code::NotSupported, "EXPLAIN needs a query").hint("write EXPLAIN [ANALYZE] SELECT …")
-            );
-        }
+    if !begins_query(&tokens, 0) {
+        return Err(Problem::new(Code::NotSupported, "EXPLAIN needs a query").hint(EXPLAIN_SYNTAX));
     }
     Ok(Statement::Explain {
         query: query(tokens)?,
-        analyze,
+        options,
     })
+}
+
+/// The options, as words or in parentheses, and the index of the token after them.
+fn explain_options(tokens: &Tokens) -> Result<(ExplainOptions, usize), Problem> {
+    let (mut options, mut at) = (ExplainOptions::default(), 1);
+    let token = |index: usize| tokens.all.get(index).map(|t| &t.token);
+    if token(at) != Some(&Token::LParen) || begins_query(tokens, at + 1) {
+        loop {
+            match tokens.word(at).as_str() {
+                "ANALYZE" => options.analyze = true,
+                "VERBOSE" => options.verbose = true,
+                _ => return Ok((options, at)),
+            }
+            at += 1;
+        }
+    }
+    loop {
+        let (name, mut value) = (tokens.word(at + 1), tokens.word(at + 2));
+        at += 2;
+        if matches!(token(at), Some(Token::Comma | Token::RParen)) {
+            value = "TRUE".to_owned();
+        } else {
+            at += 1;
+        }
+        let is_on = !matches!(value.as_str(), "FALSE" | "OFF");
+        match (name.as_str(), value.as_str()) {
+            ("ANALYZE", "TRUE" | "ON" | "FALSE" | "OFF") => options.analyze = is_on,
+            ("VERBOSE", "TRUE" | "ON" | "FALSE" | "OFF") => options.verbose = is_on,
+            ("ANALYZE" | "VERBOSE", _) => {
+                let detail = format!("the option {name} of EXPLAIN is TRUE or FALSE");
+                return Err(Problem::new(Code::BadSql, detail).hint("write EXPLAIN (ANALYZE, VERBOSE) SELECT …"));
+            }
+            ("FORMAT", "TEXT") => {}
+            ("FORMAT", _) => {
+                let detail = "EXPLAIN has no other format than text";
+                return Err(Problem::new(Code::NotSupported, detail).hint("leave FORMAT out; every line is a row"));
+            }
+            _ => {
+                let name = if name.is_empty() { "this".to_owned() } else { name };
+                let detail = format!("EXPLAIN does not have the option {name}");
+                return Err(Problem::new(Code::NotSupported, detail).hint(EXPLAIN_SYNTAX));
+            }
+        }
+        match token(at) {
+            Some(Token::Comma) => {}
+            Some(Token::RParen) => return Ok((options, at + 1)),
+            _ => {
+                let detail = "the options of EXPLAIN do not end";
+                return Err(Problem::new(Code::BadSql, detail).hint(EXPLAIN_SYNTAX));
+            }
+        }
+    }
+}
+
+/// Whether a query begins with the token at this index.
+fn begins_query(tokens: &Tokens, index: usize) -> bool {
+    match tokens.word(index).as_str() {
+        "SELECT" | "WITH" | "VALUES" | "FROM" => true,
+        "" => matches!(tokens.all.get(index).map(|t| &t.token), Some(Token::LParen)),
+        _ => false,
+    }
 }
 
 /// Reads the words of a name with dots, if there is one. Also returns the index of the token after it.

@@ -11,7 +11,7 @@ use datafusion::arrow::{
 };
 use plan::{
     Column, arrays,
-    scan::{ScanSource, Stage},
+    scan::{ColumnReads, ScanSource, Stage},
 };
 use proto::{Address, Problem};
 use roaring::RoaringBitmap;
@@ -168,6 +168,9 @@ impl Blocks {
         stats.documents += documents;
         stats.matched += documents;
         stats.counts.columns += documents * columns.len() as u64;
+        for column in wanted.iter() {
+            stats.column_reads[*column].stored += documents;
+        }
         for (column, counted) in counted {
             stats.count_values(*column, counted.present, counted.cast_failures);
         }
@@ -263,21 +266,28 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
 
 /// The documents of the tail whose bytes do not exclude them. The others are not parsed.
 fn tail_candidates(scan: &ScanTask, documents: Range<u32>) -> Vec<u32> {
-    let needles = scan
-        .conjuncts
-        .iter()
-        .filter_map(|conjunct| conjunct.condition.needles.as_ref());
-    let needles: Vec<&Needles> = needles.collect();
+    let needles = (scan.conjuncts.iter().enumerate())
+        .filter_map(|(number, conjunct)| Some((number, conjunct.condition.needles.as_ref()?)));
+    let needles: Vec<(usize, &Needles)> = needles.collect();
     if needles.is_empty() || scan.prepared.request.read != ScanSource::Auto {
         return documents.collect();
     }
     let all = documents.len();
+    let mut excluded = vec![0; scan.conjuncts.len()];
     let may_pass = |document: &u32| {
         let bytes = &scan.view.tail[*document as usize].bytes;
-        needles.iter().all(|needles| needles.may_be_in(bytes))
+        let lacking = needles.iter().find(|(_, needles)| !needles.may_be_in(bytes));
+        if let Some((condition, _)) = lacking {
+            excluded[*condition] += 1;
+        }
+        lacking.is_none()
     };
     let candidates: Vec<u32> = documents.filter(may_pass).collect();
-    scan.stats.lock().documents += (all - candidates.len()) as u64;
+    let mut stats = scan.stats.lock();
+    stats.documents += (all - candidates.len()) as u64;
+    for (counts, excluded) in stats.conditions.iter_mut().zip(excluded) {
+        counts.bytes += excluded;
+    }
     candidates
 }
 
@@ -390,12 +400,13 @@ impl Block {
 
     /// Filters the block and reads its columns. Returns false if that needs raw documents and `raw` is `None`.
     fn advance(&mut self, scan: &ScanTask, raw: Option<&RawRows<'_>>) -> Result<bool, Error> {
-        while let Some(conjunct) = self.open_conjuncts.get(self.evaluated) {
-            let conjunct = &scan.conjuncts[*conjunct];
+        while let Some(number) = self.open_conjuncts.get(self.evaluated) {
+            let (number, conjunct) = (*number, &scan.conjuncts[*number]);
             let Some(values) = self.load_all(scan, &conjunct.condition.columns, raw)? else {
                 return Ok(false);
             };
             let passes = conjunct.passes(values, self.documents.len())?;
+            scan.stats.lock().conditions[number].evaluated += self.documents.len() as u64;
             self.retain(&passes)?;
             self.evaluated += 1;
             if self.documents.is_empty() {
@@ -436,13 +447,45 @@ impl Block {
             self.documents.len(),
             "a column has a value for each document"
         );
+        let documents = values.array.len() as u64;
+        let reads = match stored {
+            true => ColumnReads {
+                stored: documents,
+                ..ColumnReads::default()
+            },
+            false => self.raw_reads(scan, column, documents),
+        };
         let mut stats = scan.stats.lock();
-        stats.counts.columns += if stored { values.array.len() as u64 } else { 0 };
+        stats.counts.columns += reads.stored;
+        stats.column_reads[column].add(&reads);
         if self.counts_cast_failures || !scan.is_read_to_select(column) {
             stats.count_values(column, values.present, values.cast_failures);
         }
         self.arrays[column] = Some(values.array.clone());
         Ok(Some(values.array))
+    }
+
+    /// Why these values were read raw.
+    fn raw_reads(&self, scan: &ScanTask, column: usize, documents: u64) -> ColumnReads {
+        let mut reads = ColumnReads::default();
+        let counted = match self.part {
+            _ if scan.prepared.request.read == ScanSource::Raw => &mut reads.asked,
+            ViewPart::Tail => &mut reads.tail,
+            ViewPart::Segment(_) if self.is_column(scan, column) => &mut reads.outside,
+            ViewPart::Segment(_) => &mut reads.unstored,
+        };
+        *counted = documents;
+        reads
+    }
+
+    /// Whether the segment stores the column at all.
+    fn is_column(&self, scan: &ScanTask, column: usize) -> bool {
+        let ViewPart::Segment(number) = self.part else {
+            return false;
+        };
+        let (column, time_path) = (&scan.prepared.columns[column], scan.prepared.request.time_path.as_ref());
+        let stored = scan.view.segments[number].segment.values(column, time_path, &[]);
+        stored.is_ok_and(|values| values.is_some())
     }
 
     /// The column's values in the segment, if it stores them.

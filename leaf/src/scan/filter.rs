@@ -45,16 +45,19 @@ impl Index for SegmentPart<'_> {
     }
 }
 
-/// Whether some document of a part may satisfy all conditions, by the statistics of the part alone.
-pub(super) fn may_match<'e>(
+/// The first condition that no document of a part can satisfy, by the statistics of the part alone.
+pub(super) fn excluding<'e>(
     part: SegmentPart<'_>,
-    mut conditions: impl Iterator<Item = &'e Expr>,
+    conditions: impl Iterator<Item = &'e Expr>,
     time_path: Option<&Path>,
-) -> Result<bool, Error> {
+) -> Result<Option<usize>, Error> {
     let statistics = part.statistics();
-    conditions.try_fold(true, |may_match, condition| {
-        Ok(may_match && !matches(condition, &statistics, time_path)?.is_empty())
-    })
+    for (number, condition) in conditions.enumerate() {
+        if matches(condition, &statistics, time_path)?.is_empty() {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
 }
 
 /// A part as one document that stands for all: where no lookup can be true of it, the condition is true for none.

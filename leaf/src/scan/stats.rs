@@ -5,7 +5,7 @@ use std::time::Duration;
 use plan::{
     Column,
     functions::WarningCounts,
-    scan::{CastFailure, ReadCounts, ScanTrailer},
+    scan::{CastFailure, ColumnReads, ConditionCounts, ReadCounts, ScanTrailer},
 };
 
 /// Counters of one scan.
@@ -22,6 +22,10 @@ pub(super) struct ScanStats {
     /// The time that was spent deciding conditions by indexes, by all threads.
     pub index_time: Duration,
     cast_failures: Vec<(u64, u64)>,
+    /// How each condition was decided.
+    pub conditions: Vec<ConditionCounts>,
+    /// From where each column was read.
+    pub column_reads: Vec<ColumnReads>,
     /// Values for which an expression had no result.
     pub warnings: WarningCounts,
 }
@@ -60,15 +64,23 @@ impl ScanStats {
         self.matched += part.matched;
         self.counts.add(&part.counts);
         self.index_time += part.index_time;
+        for (counts, more) in self.conditions.iter_mut().zip(&part.conditions) {
+            counts.add(more);
+        }
+        for (reads, more) in self.column_reads.iter_mut().zip(&part.column_reads) {
+            reads.add(more);
+        }
         for (column, (failures, total)) in part.cast_failures.iter().enumerate() {
             self.count_values(column, *total, *failures);
         }
     }
 
-    /// For this many columns; the filter adds its warnings to these.
-    pub(super) fn new(columns: usize, warnings: WarningCounts) -> Self {
+    /// For this many columns and conditions; the filter adds its warnings to these.
+    pub(super) fn new(columns: usize, conditions: usize, warnings: WarningCounts) -> Self {
         Self {
             cast_failures: vec![(0, 0); columns],
+            conditions: vec![ConditionCounts::default(); conditions],
+            column_reads: vec![ColumnReads::default(); columns],
             warnings,
             ..Self::default()
         }
@@ -94,6 +106,7 @@ impl ScanStats {
                 total: *total,
             })
             .collect();
+        let reads = (columns.iter().zip(&self.column_reads)).filter(|(_, reads)| **reads != ColumnReads::default());
         ScanTrailer {
             documents: self.documents,
             matched: self.matched,
@@ -102,6 +115,8 @@ impl ScanStats {
             index_time: self.index_time,
             cast_failures,
             warnings: self.warnings.counts(),
+            conditions: self.conditions.clone(),
+            column_reads: reads.map(|(column, reads)| (column.clone(), *reads)).collect(),
         }
     }
 }

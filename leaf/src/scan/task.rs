@@ -17,7 +17,7 @@ use datafusion::arrow::{
 use parking_lot::Mutex;
 use plan::{
     functions::{FunctionContext, WarningCounts},
-    scan::{ScanSource, SortKey, Stage},
+    scan::{ConditionCounts, ScanSource, SortKey, Stage},
 };
 use proto::{Code, Problem};
 use roaring::RoaringBitmap;
@@ -155,7 +155,7 @@ impl ScanTask {
             Ok(bounds.and_then(|bounds| bounds.into_iter().next()))
         };
         let (best_keys, units) = BestKeys::sort_units(&request, &conjuncts, units, bounds)?;
-        let stats = Mutex::new(ScanStats::new(prepared.columns.len(), warnings));
+        let stats = Mutex::new(ScanStats::new(prepared.columns.len(), conjuncts.len(), warnings));
         let units_taken = AtomicUsize::new(0);
         Ok(Self {
             view,
@@ -248,10 +248,12 @@ impl ScanTask {
         }
         let time_path = self.prepared.request.time_path.as_ref();
         let conditions = self.conjuncts.iter().map(|conjunct| &conjunct.condition.expr);
-        let mut bounds = match filter::may_match(part, conditions, time_path)? {
-            true => Matches::certain(live),
-            false => {
-                self.stats.lock().counts.pruned += 1;
+        let mut bounds = match filter::excluding(part, conditions, time_path)? {
+            None => Matches::certain(live),
+            Some(condition) => {
+                let mut stats = self.stats.lock();
+                stats.counts.pruned += 1;
+                stats.conditions[condition].pruned += 1;
                 Matches::default()
             }
         };
@@ -262,14 +264,22 @@ impl ScanTask {
             }
             self.check()?;
             let mut found = filter::matches(&conjunct.condition.expr, &part, time_path)?;
-            let open = bounds.possible() & &found.candidates;
+            let possible = bounds.possible();
+            let open = &possible & &found.candidates;
+            let mut counts = ConditionCounts {
+                index: possible.len() - open.len(),
+                ..ConditionCounts::default()
+            };
             if let Some((column, decided)) = self.decide_values(part, conjunct, &open)? {
                 found = Matches {
                     certain: found.certain | (&decided.found.certain & &found.candidates),
                     candidates: &decided.found.candidates & found.candidates,
                 };
-                decided_columns.push((column, open - &decided.found.candidates, decided));
+                let decided_documents = open - &decided.found.candidates;
+                counts.distinct = decided_documents.len();
+                decided_columns.push((column, decided_documents, decided));
             }
+            self.stats.lock().conditions[number].add(&counts);
             if !found.is_exact() {
                 open_conjuncts.push(number);
             }

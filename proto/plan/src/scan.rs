@@ -226,6 +226,64 @@ pub struct ScanTrailer {
     pub cast_failures: Vec<CastFailure>,
     /// Expressions without a result: the operation, how many values had none, and how many there were.
     pub warnings: Vec<(String, u64, u64)>,
+    /// How each condition was decided: the request's filters, each split at its ANDs. Without documents whose aggregate
+    /// states were cached.
+    pub conditions: Vec<ConditionCounts>,
+    /// From where values were read, of each column that was read.
+    pub column_reads: Vec<(Column, ColumnReads)>,
+}
+
+/// How one condition of a filter was decided. A condition is no longer looked at for documents that another excludes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConditionCounts {
+    /// Index parts that it alone excludes by their statistics.
+    pub pruned: u64,
+    /// Documents decided by dictionaries and postings.
+    pub index: u64,
+    /// Documents decided by the distinct values of its column.
+    pub distinct: u64,
+    /// Documents that are not indexed yet and that it excludes because their bytes lack a text.
+    pub bytes: u64,
+    /// Documents on whose values it was evaluated.
+    pub evaluated: u64,
+}
+
+impl ConditionCounts {
+    /// Adds the counts of another scan.
+    pub fn add(&mut self, other: &Self) {
+        self.pruned += other.pruned;
+        self.index += other.index;
+        self.distinct += other.distinct;
+        self.bytes += other.bytes;
+        self.evaluated += other.evaluated;
+    }
+}
+
+/// From where the values of a column were read, in documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ColumnReads {
+    /// From the column of a split.
+    pub stored: u64,
+    /// From raw documents, as the query asks.
+    pub asked: u64,
+    /// From raw documents that are in no split yet.
+    pub tail: u64,
+    /// From raw documents, because the split stores no such column.
+    pub unstored: u64,
+    /// From raw documents, because the column does not hold the value of each: some are long texts, big numbers, arrays
+    /// or objects.
+    pub outside: u64,
+}
+
+impl ColumnReads {
+    /// Adds the reads of another scan.
+    pub fn add(&mut self, other: &Self) {
+        self.stored += other.stored;
+        self.asked += other.asked;
+        self.tail += other.tail;
+        self.unstored += other.unstored;
+        self.outside += other.outside;
+    }
 }
 
 /// What a scan read; shows whether index and columns were used.

@@ -337,10 +337,7 @@ async fn explain_shows_the_text_of_the_statement() {
     let sql = "SELECT n FROM events WHERE type = 'push'";
     bench.sql(sql).await;
     let plan = bench.sql(&format!("EXPLAIN {sql}")).await.0.join("\n");
-    assert!(
-        plan.contains("Utf8View(\"push\")") || plan.contains("Utf8(\"push\")"),
-        "{plan}"
-    );
+    assert!(plan.contains("where type = 'push'"), "{plan}");
     assert!(!plan.contains("$text"), "{plan}");
 }
 

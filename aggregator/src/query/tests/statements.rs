@@ -4,7 +4,7 @@ use proto::Code;
 use proto::node::Queries as _;
 use serde_json::json;
 
-use super::*;
+use super::{definitions::refused, *};
 
 fn orders() -> Vec<Value> {
     vec![
@@ -92,29 +92,99 @@ async fn a_field_hides_a_path_of_the_same_name_with_a_warning() {
 }
 
 #[tokio::test]
-async fn explain_shows_what_is_pushed_down() {
+async fn explain_shows_the_steps_in_words_of_the_statement_and_runs_nothing() {
     let bench = bench(orders()).await;
     let plan = bench
-        .sql("EXPLAIN SELECT user.name, count(*) FROM events WHERE price > 200 GROUP BY user.name")
+        .sql("EXPLAIN SELECT user.name, count(*) FROM events WHERE price > 200 AND user.name LIKE 'a%' GROUP BY 1 LIMIT 3")
         .await
-        .0
-        .join("\n");
-    assert!(
-        plan.contains("ShardScan: collection=events, shards=2")
-            && plan.contains("partial=[")
-            && plan.contains("filter=["),
-        "{plan}"
-    );
+        .0;
+    let steps = [
+        "First 3 rows",
+        "Combine partial aggregates: count(*) by user.name",
+        "Scan events: 3 documents in 2 shards",
+        "- where price > 200",
+        "- where user.name LIKE 'a%'",
+        "- the leaves compute count(*) by user.name",
+        "- reads user.name",
+    ];
+    assert_eq!(plan[..steps.len()], steps, "{plan:#?}");
+    assert!(plan[steps.len()].starts_with("EXPLAIN ANALYZE"), "{plan:#?}");
     assert!(bench.leaf.requests.lock().is_empty(), "nothing ran");
-    let plan = bench
-        .sql("EXPLAIN ANALYZE SELECT _id FROM events ORDER BY _time DESC LIMIT 2")
-        .await
-        .0
-        .join("\n");
-    assert!(
-        plan.contains("top=2 by [_time desc") && plan.contains("output_rows="),
-        "{plan}"
-    );
+}
+
+#[tokio::test]
+async fn explain_analyze_shows_rows_and_how_conditions_were_decided() {
+    let bench = bench(orders()).await;
+    let explained = async |sql: &str| bench.sql(&format!("EXPLAIN ANALYZE {sql}")).await.0;
+    let plan = explained("SELECT price * 2 AS twice FROM events WHERE price >= 200 ORDER BY price DESC LIMIT 4").await;
+    let shown = |text: &str| plan.iter().any(|line| line.trim_start().starts_with(text));
+    assert!(plan[0].contains("(2 rows"), "{plan:#?}");
+    for line in [
+        "- where price >= 200: 3 documents decided by evaluating it on values",
+        "- the leaves return the first 4 rows by price DESC",
+        "- read price: 3 raw, of the newest documents, which are in no split yet",
+        "- 2 documents passed; the leaves returned 2 rows within ",
+    ] {
+        assert!(shown(line), "{line}\n{plan:#?}");
+    }
+    // Every kind of step has words of its own.
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3) \
+               SELECT e.user.name, row_number() OVER (ORDER BY e.price), (SELECT max(price) FROM events) \
+               FROM events e JOIN n ON e.price = n.i * 10 LEFT JOIN events f ON e.price < f.price \
+               UNION ALL SELECT item, 1, 2 FROM events g, unnest(g.tags) AS item LIMIT 5 OFFSET 1";
+    let plan = explained(sql).await.join("\n");
+    for step in [
+        "First the subqueries, each once",
+        "Subquery 1: ",
+        "Then: ",
+        "Skip 1 row, then the first 5 rows",
+        "All rows of the parts below",
+        "Window functions: row_number()",
+        "Left join on ",
+        "; every pair of rows is compared",
+        "; the first input is kept in memory",
+        "Recursive query",
+        "i + 1",
+        "Unnest lists",
+    ] {
+        assert!(plan.contains(step), "{step}\n{plan}");
+    }
+    for word in ["Exec", "Utf8", "Int64", ":json", ":int", "@", "checked_"] {
+        assert!(!plan.contains(word), "{word}\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn explain_takes_its_options_in_parentheses_and_shows_other_plans_on_request() {
+    let bench = bench(orders()).await;
+    for (sql, column) in [
+        ("EXPLAIN (SELECT 1)", "First 1"),
+        (
+            "EXPLAIN (ANALYZE FALSE) SELECT _id FROM events",
+            "First 10,000 rows, as the statement has no LIMIT",
+        ),
+        ("EXPLAIN VERBOSE SELECT _id FROM events", "ShardScan: collection=events"),
+        ("EXPLAIN (VERBOSE, ANALYZE) SELECT _id FROM events", "output_rows="),
+        ("EXPLAIN ANALYZE VERBOSE SELECT _id FROM events", "output_rows="),
+    ] {
+        let plan = bench.sql(sql).await.0.join("\n");
+        assert!(plan.contains(column) || sql.contains("SELECT 1"), "{sql}\n{plan}");
+        assert_eq!(plan.contains("logical_plan"), sql.contains("VERBOSE"), "{sql}\n{plan}");
+    }
+    for (sql, word) in [
+        ("EXPLAIN (ANALYZE, FORMAT JSON) SELECT 1", "text"),
+        ("EXPLAIN (COSTS OFF) SELECT 1", "COSTS"),
+        ("EXPLAIN (ANALYZE SELECT 1", "ANALYZE"),
+        ("EXPLAIN (ANALYZE TRUE SELECT 1", "do not end"),
+        ("EXPLAIN (", "option"),
+        ("EXPLAIN SHOW TABLES", "needs a query"),
+    ] {
+        let problem = refused(&bench, sql).await;
+        assert!(
+            problem.detail.contains(word) && problem.hint.is_some(),
+            "{sql}: {problem:?}"
+        );
+    }
 }
 
 #[tokio::test]

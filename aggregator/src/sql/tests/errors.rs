@@ -291,7 +291,7 @@ fn other_statements_are_not_supported() {
 fn statements_of_rachis_are_parsed() {
     let shown = |sql: &str| match parse(sql, 1 << 20).unwrap_or_else(|p| panic!("{sql}: {p}")) {
         Statement::Query(query) => format!("query {query}"),
-        Statement::Explain { query, analyze } => format!("explain {analyze} {query}"),
+        Statement::Explain { query, options } => format!("explain {} {query}", options.analyze),
         Statement::ChangeDefinition(DefinitionChange::Define(new)) => {
             let note = new.note.map_or(String::new(), |note| format!(" ({note})"));
             format!("define {} as [{}] {}{note}", new.id, new.text, new.replace)

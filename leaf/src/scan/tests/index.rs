@@ -207,7 +207,10 @@ fn a_scan_that_leaves_parts_out_finds_what_the_index_and_the_bytes_say() {
             .collect();
         for part in segment.parts() {
             all += 1;
-            if filter::may_match(part, std::iter::once(&filter), None).expect("statistics") {
+            if filter::excluding(part, std::iter::once(&filter), None)
+                .expect("statistics")
+                .is_none()
+            {
                 continue;
             }
             left_out += 1;
@@ -241,10 +244,77 @@ fn splits_that_are_left_out_are_counted_and_change_no_answer() {
             assert_eq!(super::lines(&batches), expected, "{filter} by {read:?}");
             assert_eq!(trailer.documents, live.len() as u64, "every document is accounted for");
             assert!(read == ScanSource::Auto || trailer.counts.pruned == 0);
+            let of_conditions = trailer.conditions.iter().map(|counts| counts.pruned).sum::<u64>();
+            assert_eq!(of_conditions, trailer.counts.pruned, "{filter}");
             pruned += trailer.counts.pruned;
         }
     }
     assert!(pruned > 40, "only {pruned} of 400 splits were left out");
+}
+
+#[test]
+fn a_scan_says_how_it_decided_each_condition_and_from_where_it_read_each_column() {
+    let long = "x".repeat(70_000);
+    let text = |n: i64| match n {
+        7 => format!(r#"{{"user":"{long}","kind":"even","n":7}}"#),
+        n => format!(
+            r#"{{"user":"u{n}","kind":"{}","n":{n}}}"#,
+            if n % 2 == 0 { "even" } else { "odd" }
+        ),
+    };
+    let documents: Vec<_> = (0..1_010).map(|n| super::document(n, &text(n))).collect();
+    // Two splits and a tail of ten.
+    let view = super::view(&documents, &[500, 500], &[]);
+    let filter = vec![
+        column("kind:text").eq(lit("even")),
+        column("user:text").like(lit("%9")),
+        right(column("kind:text!"), lit(2_i64)).eq(lit("en")),
+        column("n:int").gt(lit(499_i64)),
+    ];
+    let request = super::request(
+        ScanSource::Auto,
+        &["n:int", "user:text"],
+        filter,
+        Stage::Rows { limit: None },
+    );
+    let (_, trailer) = super::scan(&view, request).expect("an answer");
+    let [kind, user, end, n] = trailer.conditions[..] else {
+        panic!("{:?}", trailer.conditions);
+    };
+    assert_eq!(
+        (kind.pruned, kind.index, n.pruned),
+        (0, 500, 1),
+        "the second split alone is looked up"
+    );
+    assert_eq!((kind.bytes, kind.evaluated), (5, 5), "five of the tail are even");
+    assert_eq!(
+        (user.distinct, user.evaluated),
+        (250, 5),
+        "texts of the split, once each"
+    );
+    assert_eq!(
+        (end.index, end.distinct, end.evaluated),
+        (0, 0, 0),
+        "nothing is left: {end:?}"
+    );
+    let request = super::request(
+        ScanSource::Auto,
+        &["n:int", "user:text"],
+        Vec::new(),
+        Stage::Rows { limit: None },
+    );
+    let (_, trailer) = super::scan(&view, request).expect("an answer");
+    let reads = |name: &str| {
+        let of_column = trailer.column_reads.iter().find(|(column, _)| column.name() == name);
+        of_column.expect("a column that was read").1
+    };
+    let (n, user) = (reads("n:int"), reads("user:text"));
+    assert_eq!((n.stored, n.tail, n.outside), (1_000, 10, 0));
+    assert_eq!(user.stored + user.outside, 1_000);
+    assert!(user.outside > 0 && user.tail == 10 && user.unstored == 0, "{user:?}");
+    let request = super::request(ScanSource::Raw, &["n:int"], Vec::new(), Stage::Rows { limit: None });
+    let (_, trailer) = super::scan(&view, request).expect("an answer");
+    assert_eq!(trailer.column_reads[0].1.asked, 1_010);
 }
 
 #[test]

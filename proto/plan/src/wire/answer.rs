@@ -16,7 +16,10 @@ use proto::{
 };
 
 use super::{column, undecodable, unencodable};
-use crate::scan::{CastFailure, ReadCounts, ScanTrailer};
+use crate::{
+    Column,
+    scan::{CastFailure, ColumnReads, ConditionCounts, ReadCounts, ScanTrailer},
+};
 
 /// Encodes the answer of one shard: its batches, as one Arrow IPC stream that is split into parts, and its statistics.
 pub struct AnswerEncoder {
@@ -114,7 +117,53 @@ fn encode_trailer(trailer: ScanTrailer) -> wire::Trailer {
         without_result: (trailer.warnings.into_iter())
             .map(|(column, values, of)| wire::Misfit { column, values, of })
             .collect(),
+        conditions: trailer.conditions.iter().map(encode_condition).collect(),
+        column_reads: (trailer.column_reads.iter())
+            .map(|(column, reads)| encode_reads(column, reads))
+            .collect(),
     }
+}
+
+fn encode_condition(counts: &ConditionCounts) -> wire::ConditionCounts {
+    wire::ConditionCounts {
+        pruned: counts.pruned,
+        index: counts.index,
+        distinct: counts.distinct,
+        bytes: counts.bytes,
+        evaluated: counts.evaluated,
+    }
+}
+
+fn decode_condition(message: &wire::ConditionCounts) -> ConditionCounts {
+    ConditionCounts {
+        pruned: message.pruned,
+        index: message.index,
+        distinct: message.distinct,
+        bytes: message.bytes,
+        evaluated: message.evaluated,
+    }
+}
+
+fn encode_reads(column: &Column, reads: &ColumnReads) -> wire::ColumnReads {
+    wire::ColumnReads {
+        column: column.name(),
+        stored: reads.stored,
+        asked: reads.asked,
+        tail: reads.tail,
+        unstored: reads.unstored,
+        outside: reads.outside,
+    }
+}
+
+fn decode_reads(message: &wire::ColumnReads) -> Result<(Column, ColumnReads), Problem> {
+    let reads = ColumnReads {
+        stored: message.stored,
+        asked: message.asked,
+        tail: message.tail,
+        unstored: message.unstored,
+        outside: message.outside,
+    };
+    Ok((column(&message.column)?, reads))
 }
 
 /// Decodes the statistics of a scan.
@@ -146,5 +195,9 @@ pub fn decode_trailer(message: wire::Trailer) -> Result<ScanTrailer, Problem> {
         warnings: (message.without_result.into_iter())
             .map(|misfit| (misfit.column, misfit.values, misfit.of))
             .collect(),
+        conditions: message.conditions.iter().map(decode_condition).collect(),
+        column_reads: (message.column_reads.iter())
+            .map(decode_reads)
+            .collect::<Result<_, Problem>>()?,
     })
 }

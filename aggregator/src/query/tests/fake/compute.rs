@@ -10,6 +10,7 @@ use datafusion::{
     },
     common::DFSchema,
     datasource::memory::MemorySourceConfig,
+    logical_expr::utils::split_conjunction,
     physical_plan::{ExecutionPlan as _, collect},
     prelude::SessionContext,
     scalar::ScalarValue,
@@ -18,7 +19,10 @@ use plan::{
     Column, ColumnSource, Kinds, Path, PathKinds, Type,
     matcher::Matcher,
     path::Step,
-    scan::{CastFailure, PageStart, PartialAggregate, ScanRequest, ScanTrailer, SortKey, Stage},
+    scan::{
+        CastFailure, ColumnReads, ConditionCounts, PageStart, PartialAggregate, ScanRequest, ScanTrailer, SortKey,
+        Stage,
+    },
 };
 use proto::Address;
 use serde_json::Value;
@@ -54,9 +58,31 @@ pub(super) fn compute(request: &ScanRequest, documents: &[(Address, Value)]) -> 
         matched: addresses.len() as u64,
         shipped: batches.iter().map(|b| b.num_rows() as u64).sum(),
         cast_failures,
+        conditions: conditions(request, documents.len() as u64),
+        column_reads: (request.columns.iter())
+            .map(|column| (column.clone(), reads(documents.len() as u64)))
+            .collect(),
         ..ScanTrailer::default()
     };
     (batches, trailer)
+}
+
+/// Every condition is evaluated on every document.
+fn conditions(request: &ScanRequest, documents: u64) -> Vec<ConditionCounts> {
+    let counts = ConditionCounts {
+        evaluated: documents,
+        ..ConditionCounts::default()
+    };
+    let conditions = request.filter.iter().flat_map(split_conjunction);
+    conditions.map(|_| counts).collect()
+}
+
+/// Every document is in no split.
+fn reads(documents: u64) -> ColumnReads {
+    ColumnReads {
+        tail: documents,
+        ..ColumnReads::default()
+    }
 }
 
 /// The requested columns, and behind them those that only the filter or the sort keys need.
