@@ -179,16 +179,23 @@ pub(super) fn name(flat: &str) -> Cow<'_, str> {
             r#"(?:Utf8|Utf8View|LargeUtf8)\("(?P<text>[^"]*)"\)|(?:Int64|UInt64|Float64)\((?P<number>[^)]*)\)"#;
         Regex::new(&format!("{of_type}|{literal}")).ok()
     });
-    // Of a column that was read as JSON and then as another type.
-    let flat = match flat.rsplit_once(':') {
-        Some((read, _)) if read.trim_matches('"').ends_with(":json") => read.trim_matches('"'),
-        _ => flat,
+    // A control character tells two copies of a column apart.
+    let unmarked = match flat.contains(char::is_control) {
+        true => Cow::Owned(flat.replace(char::is_control, "")),
+        false => Cow::Borrowed(flat),
     };
+    // A column may have been read as JSON and then, perhaps several times, as another type.
+    let mut flat = unmarked.as_ref();
+    while let Some((read, _)) = flat.rsplit_once(':')
+        && read.trim_matches('"').ends_with(":json")
+    {
+        flat = read.trim_matches('"');
+    }
     if let Some(parsed) = Column::parse(flat) {
         return Cow::Owned(column(&parsed));
     }
     let Some(types) = TYPES.as_ref() else {
-        return Cow::Borrowed(flat);
+        return Cow::Owned(flat.to_owned());
     };
     let plain = |found: &Captures| {
         if let Some(text) = found.name("text") {
@@ -261,6 +268,8 @@ mod tests {
             ("_time", "_time"),
             ("avg(gh.payload.size:json)", "avg(gh.payload.size)"),
             ("type:json:text", "type"),
+            ("type:json:json:text", "type"),
+            ("type:json\u{1}:int", "type"),
             ("\"user.name:json\":text", "user.name"),
             ("count(Int64(1))", "count(*)"),
             ("n", "n"),
