@@ -50,6 +50,7 @@ mod shard_scan;
 mod shard_table;
 mod statement;
 mod statement_shape;
+mod summarize;
 mod system;
 mod topk_pushdown;
 mod wide_rows;

@@ -22,6 +22,7 @@ use super::{
     run::QueryOutput,
     shard_scan::ScanValues,
     statement_shape::{self, StatementShape, StatementValues},
+    summarize,
     system::{self, tables},
 };
 use crate::{
@@ -71,6 +72,7 @@ pub(super) async fn run(
             (engine.plans).put(key, context, &read_views, &planned, rows_max, settings);
             execute(read_views, planned.executable, rows_max)
         }
+        Statement::Summarize(summarized) => summarize::run(engine, context, request, &summarized).await,
         Statement::Explain { query, options } => explain(engine, context, request, &query, options).await,
         Statement::ChangeDefinition(change) => definitions::change(engine, context, &change, author).await,
         Statement::Call { id, version, arguments } => {
@@ -190,7 +192,7 @@ async fn open(
 
 /// Opens the shards of a query unless that was done, resolves its names and plans it. The plan may have placeholders for
 /// the texts of the shape. Also returns how many rows its answer may have, unless it has a LIMIT.
-async fn prepare(
+pub(super) async fn prepare(
     engine: &Engine,
     context: &Arc<QueryContext>,
     request: &SqlQuery,

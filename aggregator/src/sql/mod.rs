@@ -33,7 +33,7 @@ pub(crate) use self::{
     defined_columns::{DefinedColumn, defined_columns},
     parsed_statement::{
         Arguments, DefinitionChange, DefinitionDiff, ExplainOptions, NewDefinition, Statement, StatementText,
-        TagTarget, place_within,
+        Summarized, TagTarget, place_within,
     },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,

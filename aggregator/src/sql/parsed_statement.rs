@@ -4,10 +4,19 @@ use std::ops::Range;
 
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
 use proto::{
-    Code, Problem,
+    Code, CollectionName, Problem,
     catalog::{DefinitionId, DefinitionKind, VersionRef},
 };
 use serde_json::Value;
+
+/// What a SUMMARIZE is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Summarized {
+    /// The table, or the query in parentheses, as an item of FROM.
+    pub relation: String,
+    /// The table, if it may be a collection.
+    pub collection: Option<CollectionName>,
+}
 
 /// What an EXPLAIN shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,6 +32,8 @@ pub(crate) struct ExplainOptions {
 pub(crate) enum Statement {
     /// SELECT, WITH, VALUES.
     Query(Box<ast::Query>),
+    /// SUMMARIZE of a table or a query.
+    Summarize(Summarized),
     /// EXPLAIN of a query.
     Explain {
         /// The query to explain.

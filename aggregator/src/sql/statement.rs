@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::{
 use proto::{Code, Problem, catalog::DefinitionKind};
 
 use super::{
-    DefinitionChange, ExplainOptions, Statement, compat,
+    DefinitionChange, ExplainOptions, Statement, Summarized, compat,
     dialect::RachisDialect,
     token::{Tokens, tokenize},
 };
@@ -21,7 +21,7 @@ use super::{
 const PARSER_LEVELS_MAX: usize = 500;
 const EXPLAIN_SYNTAX: &str = "write EXPLAIN [ANALYZE] [VERBOSE] SELECT …";
 /// The hint for unsupported statements.
-const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE] [VERBOSE], CREATE [OR REPLACE], ALTER, REVERT and \
+const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE] [VERBOSE], SUMMARIZE, CREATE [OR REPLACE], ALTER, REVERT and \
                          DROP of a FIELD, PARSER, FUNCTION, QUERY or VIEW, DIFF, TRY, CALL, SHOW and DESCRIBE";
 
 pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
@@ -34,6 +34,7 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
     }
     match tokens.word(0).as_str() {
         "EXPLAIN" => explain(tokens),
+        "SUMMARIZE" | "SUMMARISE" => summarize(&tokens, sql),
         "CREATE" => definition::create(&tokens, sql),
         "ALTER" => definition::alter(&tokens),
         "REVERT" => definition::revert(&tokens),
@@ -174,6 +175,34 @@ fn explain(mut tokens: Tokens) -> Result<Statement, Problem> {
         query: query(tokens)?,
         options,
     })
+}
+
+/// `SUMMARIZE events`, `SUMMARIZE SELECT …`.
+fn summarize(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
+    let text = tokens.text_between(sql, 1, tokens.all.len());
+    if begins_query(tokens, 1) {
+        // So that its own errors have their places.
+        let mut of_query = tokens.clone();
+        of_query.all.drain(..1);
+        query(of_query)?;
+        return Ok(Statement::Summarize(Summarized {
+            relation: format!("({text}) AS summarized"),
+            collection: None,
+        }));
+    }
+    let (words, next) = dotted_name(tokens, 1);
+    if words.is_empty() {
+        return Err(Problem::new(Code::BadSql, "SUMMARIZE needs a table or a query")
+            .hint("write SUMMARIZE events, or SUMMARIZE SELECT …"));
+    }
+    expect_end(tokens, next)?;
+    Ok(Statement::Summarize(Summarized {
+        relation: text.to_owned(),
+        collection: match words.as_slice() {
+            [name] => name.to_lowercase().parse().ok(),
+            _ => None,
+        },
+    }))
 }
 
 /// The options, as words or in parentheses, and the index of the token after them.

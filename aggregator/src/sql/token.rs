@@ -5,6 +5,7 @@
 //! as a field, any word after a dot. The parser's dialect would read them as a function, an absolute value, an operator
 //! or a literal.
 
+mod asof;
 mod limits;
 
 use datafusion::sql::sqlparser::{
@@ -13,6 +14,7 @@ use datafusion::sql::sqlparser::{
 };
 use proto::{Code, Problem};
 
+use self::asof::with_asof_joins;
 use super::{StatementText, dialect::RachisDialect};
 use crate::typing::TIME_UNITS;
 
@@ -25,6 +27,7 @@ const LIST_LITERALS_MAX: usize = 150_000;
 const JOINED_BYTES_MAX: usize = 512;
 
 /// The tokens of one statement, without white space, comments and the final semicolon.
+#[derive(Clone)]
 pub(super) struct Tokens {
     /// The tokens in order, with their positions.
     pub all: Vec<TokenWithSpan>,
@@ -89,7 +92,7 @@ pub(super) fn tokenize(sql: &str, statement_bytes_max: usize) -> Result<Tokens, 
     limits::check_limits(&all)?;
     quote_names(&mut all);
     Ok(Tokens {
-        all: with_parameters_last(with_distinct_operators(all)),
+        all: with_asof_joins(with_parameters_last(with_distinct_operators(all))),
     })
 }
 

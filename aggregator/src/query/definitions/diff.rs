@@ -126,14 +126,11 @@ impl Comparison<'_> {
         let [a, b] = &self.versions;
         let (failure_a, failure_b) = (failure_of(self.id, a), failure_of(self.id, b));
         let collection = self.documents.collection;
-        let sampled = self.sample.map_or(String::new(), |percent| {
-            // The first 32 bits of a hash of the id: the same documents every time.
-            let end = (percent / 100.0 * f64::from(u32::MAX)) as u32;
-            format!(" AND md5(_id) <= '{end:08x}'")
-        });
+        // The same documents every time.
+        let sampled = (self.sample).map_or(String::new(), |percent| format!(" TABLESAMPLE ({percent} PERCENT)"));
         format!(
             "SELECT _id, _time, _doc, {a} AS a, {b} AS b, {failure_a} AS fa, {failure_b} AS fb \
-             FROM \"{collection}\" WHERE {CONDITION}{sampled}"
+             FROM \"{collection}\"{sampled} WHERE {CONDITION}"
         )
     }
 

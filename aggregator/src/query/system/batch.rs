@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{
-        ArrayRef, BooleanArray, Int64Array, LargeStringArray, RecordBatch, RecordBatchOptions, StringViewArray,
-        TimestampMicrosecondArray,
+        ArrayRef, BooleanArray, Float64Array, Int64Array, LargeStringArray, RecordBatch, RecordBatchOptions,
+        StringViewArray, TimestampMicrosecondArray,
     },
     datatypes::{Field, Schema},
 };
@@ -13,7 +13,7 @@ use plan::{Kinds, Type, column::json_field};
 use proto::{Code, Problem};
 use serde_json::Value;
 
-/// Builds a batch with these columns. Each row is an object with values by column: texts, integers, booleans, texts of
+/// Builds a batch with these columns. Each row is an object with values by column: texts, numbers, booleans, texts of
 /// JSON, and times as milliseconds since 1970. A column that it does not name is NULL.
 pub(in crate::query) fn batch(columns: &[(&str, Type)], rows: &[Value]) -> Result<RecordBatch, Problem> {
     let failed = |why: String| {
@@ -46,6 +46,7 @@ fn array<'a>(data_type: Type, values: impl Iterator<Item = &'a Value>) -> ArrayR
             let int = |value: &Value| value.as_i64().or(value.as_u64().map(|_| i64::MAX));
             Arc::new(values.map(int).collect::<Int64Array>())
         }
+        Type::Double => Arc::new(values.map(Value::as_f64).collect::<Float64Array>()),
         Type::Time => {
             let micros = |value: &Value| Some(value.as_i64()?.saturating_mul(1_000));
             let times = values.map(micros).collect::<TimestampMicrosecondArray>();

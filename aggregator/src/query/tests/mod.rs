@@ -3,6 +3,7 @@
 mod definition_changes;
 mod definitions;
 mod distinct;
+mod exploring;
 mod fake;
 mod field_search;
 mod limits;

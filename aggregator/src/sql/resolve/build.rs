@@ -1,8 +1,9 @@
 //! Builds queries, SELECTs and relations of a resolved statement.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, Values, helpers::attached_token::AttachedToken,
+    Expr, GroupByExpr, ObjectName, Query, Select, SelectFlavor, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
+    TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, Values, WildcardAdditionalOptions,
+    helpers::attached_token::AttachedToken,
 };
 
 use super::{
@@ -117,6 +118,31 @@ pub(super) fn derived(query: Query, alias: &str, columns: &[String]) -> TableFac
         }),
         sample: None,
     }
+}
+
+/// `(SELECT alias.*, items FROM factor WHERE selection) AS alias`: the input with more columns or fewer rows.
+pub(super) fn with_columns(
+    factor: TableFactor,
+    alias: &str,
+    items: Vec<SelectItem>,
+    selection: Option<Expr>,
+) -> TableFactor {
+    let all = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(alias)]));
+    let all = SelectItem::QualifiedWildcard(all, WildcardAdditionalOptions::default());
+    let select = Select {
+        projection: std::iter::once(all).chain(items).collect(),
+        from: vec![TableWithJoins {
+            relation: factor,
+            joins: vec![],
+        }],
+        selection,
+        ..empty_select()
+    };
+    let query = Query {
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        ..empty_query()
+    };
+    derived(query, alias, &[])
 }
 
 /// A column name in the column list of an alias.

@@ -13,10 +13,12 @@ use plan::{
 use proto::Problem;
 
 use super::{
+    asof::asof_conditions,
     build::{derived, empty_query, empty_select},
     problem::{at, bad, not_offered, shortened},
     query::rename,
     resolver::Resolver,
+    sample::without_sample,
     scope::{Input, InputKind, MergedColumn, Scope, SpelledName},
     unnest::{RowsWithoutItems, add_unnest},
     value::{Value, call, quoted},
@@ -68,6 +70,9 @@ impl<'c> Resolver<'c> {
     fn join(&mut self, join: &Join) -> Result<Join, Problem> {
         let before = self.scopes.last().map_or(0, |scope| scope.inputs.len());
         let relation = self.relation(&join.relation)?;
+        if let Some(conditions) = asof_conditions(join) {
+            return self.asof_join(relation, before, conditions);
+        }
         let mut on = |constraint: &JoinConstraint, side: OuterSide| self.constraint(constraint, before, side);
         let join_operator = match &join.join_operator {
             JoinOperator::Join(c) => JoinOperator::Inner(on(c, OuterSide::None)?),
@@ -183,7 +188,9 @@ impl<'c> Resolver<'c> {
     }
 
     fn relation(&mut self, relation: &TableFactor) -> Result<TableFactor, Problem> {
-        let resolved = self.resolved_relation(relation)?;
+        let without_sample = without_sample(relation);
+        let whole = without_sample.as_ref().map_or(relation, |(whole, _)| whole);
+        let resolved = self.resolved_relation(whole)?;
         let can_be_read_again = match relation {
             TableFactor::Derived { lateral, .. } => !lateral,
             other => matches!(other, TableFactor::Table { args: None, .. }),
@@ -192,7 +199,10 @@ impl<'c> Resolver<'c> {
         if let Some(input) = input.filter(|_| can_be_read_again) {
             input.relation = Some(Rc::new(relation.clone()));
         }
-        Ok(resolved)
+        match &without_sample {
+            Some((_, sample)) => self.sampled(resolved, sample),
+            None => Ok(resolved),
+        }
     }
 
     fn resolved_relation(&mut self, relation: &TableFactor) -> Result<TableFactor, Problem> {

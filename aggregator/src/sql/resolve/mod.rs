@@ -2,6 +2,7 @@
 //! result is a query again, with no path, view or field left in it for the planner.
 
 mod access;
+mod asof;
 pub(super) mod build;
 mod defined_function;
 mod expression;
@@ -16,6 +17,7 @@ mod pattern;
 mod problem;
 mod query;
 mod resolver;
+mod sample;
 pub(super) mod scope;
 mod select;
 mod select_list;

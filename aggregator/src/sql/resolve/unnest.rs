@@ -3,15 +3,14 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Ident, JoinOperator, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, TableFactor, TableWithJoins, WildcardAdditionalOptions,
+    BinaryOperator, Expr, Ident, JoinOperator, SelectItem, TableFactor, TableWithJoins,
 };
 use front::{Node, Root, walk};
 use plan::functions::list_rows::{OR_NULL, POSITIONS};
 use proto::Problem;
 
 use super::{
-    build::{derived, empty_query, empty_select},
+    build::with_columns,
     operator::{binary, nested},
     problem::not_offered,
     resolver::Resolver,
@@ -181,23 +180,9 @@ pub(super) fn add_unnest(item: &mut TableWithJoins, unnested: &UnnestedLists) ->
 }
 
 fn with_unnest(factor: TableFactor, alias: &str, unnested: &UnnestedLists) -> TableFactor {
-    let all = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(vec![quoted(alias)]));
     let item = |(list, column): &(Expr, String)| SelectItem::ExprWithAlias {
         expr: call("unnest", vec![list.clone()]),
         alias: quoted(column),
     };
-    let all = SelectItem::QualifiedWildcard(all, WildcardAdditionalOptions::default());
-    let select = Select {
-        projection: std::iter::once(all).chain(unnested.lists.iter().map(item)).collect(),
-        from: vec![TableWithJoins {
-            relation: factor,
-            joins: vec![],
-        }],
-        ..empty_select()
-    };
-    let query = Query {
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        ..empty_query()
-    };
-    derived(query, alias, &[])
+    with_columns(factor, alias, unnested.lists.iter().map(item).collect(), None)
 }

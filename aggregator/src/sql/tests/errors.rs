@@ -291,6 +291,7 @@ fn other_statements_are_not_supported() {
 fn statements_of_rachis_are_parsed() {
     let shown = |sql: &str| match parse(sql, 1 << 20).unwrap_or_else(|p| panic!("{sql}: {p}")) {
         Statement::Query(query) => format!("query {query}"),
+        Statement::Summarize(summarized) => format!("summarize {}", summarized.relation),
         Statement::Explain { query, options } => format!("explain {} {query}", options.analyze),
         Statement::ChangeDefinition(DefinitionChange::Define(new)) => {
             let note = new.note.map_or(String::new(), |note| format!(" ({note})"));
@@ -400,6 +401,11 @@ fn statements_of_rachis_are_parsed() {
         ("describe rachis.sources", "describe rachis.sources"),
         ("explain analyze select 1", "explain true SELECT 1"),
         ("explain select 1", "explain false SELECT 1"),
+        ("summarize e", "summarize e"),
+        (
+            "SUMMARIZE SELECT a FROM e;",
+            "summarize (SELECT a FROM e) AS summarized",
+        ),
     ];
     for (sql, expected) in table {
         assert_eq!(shown(sql), expected, "{sql}");
