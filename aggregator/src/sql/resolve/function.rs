@@ -1,8 +1,8 @@
 //! Resolves function calls, and the syntax of SQL that becomes one.
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value as Literal, WindowFrameBound,
-    WindowType,
+    self, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, TimezoneInfo, Value as Literal,
+    WindowFrameBound, WindowType,
 };
 use plan::functions::{
     registry::{self, Property},
@@ -136,10 +136,39 @@ impl Resolver<'_> {
     }
 }
 
+/// Whether an expression is a literal of the type TIMESTAMP whose text has no zone.
+fn is_without_zone(time: &Expr) -> bool {
+    let (data_type, literal) = match time {
+        Expr::Nested(inner) => return is_without_zone(inner),
+        Expr::TypedString(typed) => (
+            &typed.data_type,
+            text_literal(&Expr::Value(typed.value.clone())).map(str::to_owned),
+        ),
+        Expr::Cast { expr, data_type, .. } => (data_type, text_literal(expr).map(str::to_owned)),
+        _ => return false,
+    };
+    let is_of_no_zone = matches!(
+        data_type,
+        DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) | DataType::Datetime(_)
+    );
+    let has_zone = |text: &str| {
+        let after_date = text.get("2026-01-31".len()..).unwrap_or_default();
+        after_date.contains(['Z', 'z', '+', '-'])
+    };
+    is_of_no_zone && literal.is_some_and(|text| !has_zone(&text))
+}
+
 /// Converts SQL syntax with keywords, such as `EXTRACT(… FROM …)`, to a function call. Rejects all other expressions.
 pub(super) fn special_call(node: Expr) -> Result<Expr, Problem> {
     match node {
-        Expr::AtTimeZone { timestamp, time_zone } => Ok(call("at_time_zone", vec![*timestamp, *time_zone])),
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            // As in PostgreSQL, a TIMESTAMP literal without a zone is the local time in the zone, not in UTC.
+            let time = match is_without_zone(&timestamp) {
+                true => call("at_time_zone", vec![*timestamp, text("UTC")]),
+                false => *timestamp,
+            };
+            Ok(call("at_time_zone", vec![time, *time_zone]))
+        }
         Expr::Extract { field, expr, .. } => {
             Ok(call("date_part", vec![text(&field.to_string().to_lowercase()), *expr]))
         }

@@ -72,6 +72,18 @@ fn operators_use_the_types_that_datafusion_derives() {
                 "select _time at time zone 'America/New_York' from e where k = 1",
                 "2023-11-14T17:13:20",
             ),
+            // A literal without a zone is a local time; one with a zone, and a document's time, are points in time.
+            (
+                "select timestamp '2026-01-31 08:30' at time zone 'Europe/Berlin', \
+                 '2026-07-31'::timestamp at time zone 'Europe/Berlin', \
+                 timestamp with time zone '2026-01-31 08:30' at time zone 'Europe/Berlin', \
+                 (timestamp '2026-01-31T08:30:00Z') at time zone 'Europe/Berlin'",
+                "2026-01-31T07:30:00Z|2026-07-30T22:00:00Z|2026-01-31T09:30:00|2026-01-31T09:30:00",
+            ),
+            (
+                "select _time at time zone 'UTC' at time zone 'America/New_York' from e where k = 1",
+                "2023-11-15T03:13:20Z",
+            ),
             (
                 "select min / -1, min % -1, -min from e where k = 4",
                 "9.223372036854776e18|0|NULL",

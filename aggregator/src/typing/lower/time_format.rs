@@ -7,7 +7,7 @@ use datafusion::{
         array::timezone::Tz,
         datatypes::{DataType, TimeUnit},
     },
-    common::{DFSchema, Result},
+    common::Result,
     logical_expr::Expr,
 };
 
@@ -30,9 +30,8 @@ pub(super) fn at_time_zone(time: &Operand, zone: &Operand) -> Result<Expr> {
         ));
     }
     let in_zone = DataType::Timestamp(TimeUnit::Microsecond, Some(name.into()));
+    let is_local = matches!(time.data_type(), DataType::Timestamp(_, None));
     let time = time.time()?;
-    let is_local = Operand::of(time.clone(), &DFSchema::empty())
-        .is_ok_and(|literal| matches!(literal.data_type(), DataType::Timestamp(_, None)));
     if is_local {
         return Ok(cast(cast(time, in_zone), time_type()));
     }
