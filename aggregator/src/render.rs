@@ -1,4 +1,4 @@
-//! Renders Arrow values as users see them: Arrow value -> JSON or CSV text.
+//! Renders Arrow values as users see them: Arrow value -> JSON, CSV or TSV text.
 //!
 //! A JSON value (its field has JSON metadata, which `_doc` has not) is embedded verbatim in JSON answers; `_doc` is the
 //! exact text of the document as a string. Timestamps are RFC 3339 in UTC, decimals are numbers with all their digits,
@@ -95,34 +95,68 @@ pub(crate) fn json(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usi
     }
 }
 
-/// Writes a value as CSV: NULL is an empty field, an empty text is `""`.
-pub(crate) fn csv(out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize) {
-    if array.is_null(row) {
-        return;
-    }
-    match array.data_type() {
-        DataType::Null => {}
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => csv_text(out, text_value(array, row)),
-        DataType::Float16 | DataType::Float32 | DataType::Float64 => {
-            let start = out.len();
-            json(out, field, array, row, LineBreaks::ToSpaces);
-            if out[start..] == *b"null" {
-                out.truncate(start);
-            }
+/// A format of a line for each row, whose values are separated by one character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Separated {
+    /// NULL is an empty field, an empty text is `""`.
+    Csv,
+    /// As PostgreSQL's COPY writes it: NULL is `\N`; a tab, a line break or a backslash in a text is `\t`, `\n`, `\r` or
+    /// `\\`.
+    Tsv,
+}
+
+impl Separated {
+    /// What stands between two values.
+    pub(crate) fn separator(self) -> u8 {
+        match self {
+            Self::Csv => b',',
+            Self::Tsv => b'\t',
         }
-        _ => match scalar(array, row) {
-            Some((text, _)) => csv_text(out, &text),
-            None => {
-                let mut nested = Vec::new();
-                json(&mut nested, field, array, row, LineBreaks::ToSpaces);
-                csv_text(out, &String::from_utf8_lossy(&nested));
+    }
+
+    /// Writes a value.
+    pub(crate) fn value(self, out: &mut Vec<u8>, field: &Field, array: &dyn Array, row: usize) {
+        if array.is_null(row) {
+            return self.null(out);
+        }
+        match array.data_type() {
+            DataType::Null => self.null(out),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => self.text(out, text_value(array, row)),
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => {
+                let start = out.len();
+                json(out, field, array, row, LineBreaks::ToSpaces);
+                if out[start..] == *b"null" {
+                    out.truncate(start);
+                    self.null(out);
+                }
             }
-        },
+            _ => match scalar(array, row) {
+                Some((text, _)) => self.text(out, &text),
+                None => {
+                    let mut nested = Vec::new();
+                    json(&mut nested, field, array, row, LineBreaks::ToSpaces);
+                    self.text(out, &String::from_utf8_lossy(&nested));
+                }
+            },
+        }
+    }
+
+    fn null(self, out: &mut Vec<u8>) {
+        if self == Self::Tsv {
+            out.extend_from_slice(b"\\N");
+        }
+    }
+
+    /// Writes a text, quoted or escaped if necessary.
+    pub(crate) fn text(self, out: &mut Vec<u8>, text: &str) {
+        match self {
+            Self::Csv => csv_text(out, text),
+            Self::Tsv => tsv_text(out, text),
+        }
     }
 }
 
-/// Writes a text as a CSV field, quoted if necessary.
-pub(crate) fn csv_text(out: &mut Vec<u8>, text: &str) {
+fn csv_text(out: &mut Vec<u8>, text: &str) {
     let plain = !text.is_empty()
         && !text.starts_with(' ')
         && !text.ends_with(' ')
@@ -138,6 +172,18 @@ pub(crate) fn csv_text(out: &mut Vec<u8>, text: &str) {
         out.push(byte);
     }
     out.push(b'"');
+}
+
+fn tsv_text(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        match byte {
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            byte => out.push(byte),
+        }
+    }
 }
 
 /// Writes a JSON string.

@@ -11,7 +11,7 @@ use proto::{Code, Problem};
 
 use crate::{
     answer::{Stats, type_name},
-    render::{self, LineBreaks},
+    render::{self, LineBreaks, Separated},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(super) enum AnswerFormat {
     Ndjson,
     /// A line with the column names, then one row per line.
     Csv,
+    /// The same, separated by tabs.
+    Tsv,
     /// The Arrow IPC stream.
     Arrow,
 }
@@ -52,15 +54,8 @@ impl AnswerWriter {
                 writer.out.extend_from_slice(b",\"rows\":[");
             }
             AnswerFormat::Ndjson => {}
-            AnswerFormat::Csv => {
-                for (i, field) in schema.fields().iter().enumerate() {
-                    if i > 0 {
-                        writer.out.push(b',');
-                    }
-                    render::csv_text(&mut writer.out, field.name());
-                }
-                writer.out.push(b'\n');
-            }
+            AnswerFormat::Csv => writer.header(Separated::Csv),
+            AnswerFormat::Tsv => writer.header(Separated::Tsv),
             AnswerFormat::Arrow => {
                 writer.arrow = Some(StreamWriter::try_new(Vec::new(), &schema).map_err(not_arrow)?);
             }
@@ -100,7 +95,8 @@ impl AnswerWriter {
                     self.json_row(&columns, row, LineBreaks::ToSpaces);
                     self.out.push(b'\n');
                 }
-                _ => self.csv_row(&columns, row),
+                AnswerFormat::Tsv => self.separated_row(&columns, row, Separated::Tsv),
+                AnswerFormat::Csv | AnswerFormat::Arrow => self.separated_row(&columns, row, Separated::Csv),
             }
             self.rows += 1;
         }
@@ -120,12 +116,23 @@ impl AnswerWriter {
         self.out.push(b'}');
     }
 
-    fn csv_row(&mut self, columns: &[ArrayRef], row: usize) {
+    /// The names of the columns.
+    fn header(&mut self, format: Separated) {
+        for (i, field) in self.schema.fields().iter().enumerate() {
+            if i > 0 {
+                self.out.push(format.separator());
+            }
+            format.text(&mut self.out, field.name());
+        }
+        self.out.push(b'\n');
+    }
+
+    fn separated_row(&mut self, columns: &[ArrayRef], row: usize, format: Separated) {
         for (i, (field, column)) in self.schema.fields().iter().zip(columns).enumerate() {
             if i > 0 {
-                self.out.push(b',');
+                self.out.push(format.separator());
             }
-            render::csv(&mut self.out, field, column, row);
+            format.value(&mut self.out, field, column, row);
         }
         self.out.push(b'\n');
     }
@@ -145,7 +152,7 @@ impl AnswerWriter {
                 self.out.extend_from_slice(stats.to_json().to_string().as_bytes());
                 self.out.extend_from_slice(b"}}\n");
             }
-            AnswerFormat::Csv => {}
+            AnswerFormat::Csv | AnswerFormat::Tsv => {}
             AnswerFormat::Arrow => {
                 if let Some(arrow) = &mut self.arrow {
                     arrow.finish().map_err(not_arrow)?;

@@ -25,10 +25,14 @@ fn rendered_array(array: impl Array + 'static) -> Vec<String> {
 }
 
 fn rendered_csv(array: impl Array + 'static) -> Vec<String> {
+    separated(Separated::Csv, array)
+}
+
+fn separated(format: Separated, array: impl Array + 'static) -> Vec<String> {
     let field = Field::new("x", array.data_type().clone(), true);
     let one = |row| {
         let mut out = Vec::new();
-        csv(&mut out, &field, &array, row);
+        format.value(&mut out, &field, &array, row);
         String::from_utf8(out).expect("UTF-8")
     };
     (0..array.len()).map(one).collect()
@@ -115,6 +119,26 @@ fn nested_values_are_json() {
         vec!["x", "y", "x"].into_iter().collect();
     assert_eq!(rendered_array(dictionary), ["\"x\"", "\"y\"", "\"x\""]);
     assert_eq!(rendered_array(BinaryArray::from(vec![&b"\x00\xff"[..]])), ["\"00ff\""]);
+}
+
+#[test]
+fn tsv_escapes_what_separates_values_and_rows() {
+    let texts = StringViewArray::from(vec![
+        Some("a\tb"),
+        Some(""),
+        None,
+        Some("two\nlines\r"),
+        Some("\\N"),
+        Some("\"q\", ü"),
+    ]);
+    assert_eq!(
+        separated(Separated::Tsv, texts),
+        ["a\\tb", "", "\\N", "two\\nlines\\r", "\\\\N", "\"q\", ü"]
+    );
+    assert_eq!(
+        separated(Separated::Tsv, Float64Array::from(vec![1.5, f64::NAN])),
+        ["1.5", "\\N"]
+    );
 }
 
 #[test]

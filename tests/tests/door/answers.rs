@@ -30,6 +30,9 @@ async fn an_answer_has_the_requested_format(server: Service) {
     let (_, content_type, csv) = send(ask("text/csv")).await;
     assert!(content_type.starts_with("text/csv"));
     assert_eq!(String::from_utf8_lossy(&csv), "n,t\n1,\"a,b\"\n2,\n");
+    let (_, content_type, tsv) = send(ask("text/tab-separated-values")).await;
+    assert!(content_type.starts_with("text/tab-separated-values"));
+    assert_eq!(String::from_utf8_lossy(&tsv), "n\tt\n1\ta,b\n2\t\\N\n");
     let (_, _, lines) = send(ask("application/x-ndjson")).await;
     let lines: Vec<Value> = String::from_utf8_lossy(&lines)
         .lines()
@@ -52,6 +55,7 @@ async fn an_answer_has_the_requested_format(server: Service) {
         "application/json",
         "application/x-ndjson",
         "text/csv",
+        "text/tab-separated-values",
         "application/vnd.apache.arrow.stream",
     ] {
         assert!(hint.contains(format), "{hint}");

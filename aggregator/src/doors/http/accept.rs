@@ -7,10 +7,15 @@ use crate::doors::answer_writer::AnswerFormat;
 
 impl AnswerFormat {
     /// The format, the media type that selects it, and the content type of the response.
-    const TABLE: [(AnswerFormat, &'static str, &'static str); 4] = [
+    const TABLE: [(AnswerFormat, &'static str, &'static str); 5] = [
         (AnswerFormat::Json, "application/json", "application/json"),
         (AnswerFormat::Ndjson, "application/x-ndjson", "application/x-ndjson"),
         (AnswerFormat::Csv, "text/csv", "text/csv; charset=utf-8; header=present"),
+        (
+            AnswerFormat::Tsv,
+            "text/tab-separated-values",
+            "text/tab-separated-values; charset=utf-8",
+        ),
         (
             AnswerFormat::Arrow,
             "application/vnd.apache.arrow.stream",
@@ -53,7 +58,7 @@ impl AnswerFormat {
 
     /// Whether the statistics go into a header or trailer, because the format has no place for them.
     pub(super) fn has_stats_header(self) -> bool {
-        matches!(self, Self::Csv | Self::Arrow)
+        matches!(self, Self::Csv | Self::Tsv | Self::Arrow)
     }
 }
 

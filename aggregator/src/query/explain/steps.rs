@@ -15,7 +15,7 @@ use datafusion::{
         coalesce_partitions::CoalescePartitionsExec,
         empty::EmptyExec,
         filter::FilterExec,
-        joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec, utils::JoinFilter},
+        joins::{CrossJoinExec, HashJoinExec, JoinOnRef, NestedLoopJoinExec, SortMergeJoinExec, utils::JoinFilter},
         limit::GlobalLimitExec,
         placeholder_row::PlaceholderRowExec,
         projection::ProjectionExec,
@@ -267,7 +267,7 @@ fn aggregated(operator: &AggregateExec) -> String {
 }
 
 fn joined(plan: &Arc<dyn ExecutionPlan>) -> Option<String> {
-    let equal = |pairs: &[(Arc<dyn PhysicalExpr>, Arc<dyn PhysicalExpr>)]| {
+    let equal = |pairs: JoinOnRef<'_>| {
         let pair = |(left, right): &(_, _)| format!("{} = {}", shown(left), shown(right));
         pairs.iter().map(pair).collect::<Vec<_>>()
     };
