@@ -20,6 +20,7 @@ use proto::{
 };
 
 pub use query::Engine;
+pub use sql::{ScriptStatement, statements};
 
 /// The other roles that an aggregator calls, in this process or remote.
 #[derive(Clone)]

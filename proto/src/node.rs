@@ -45,6 +45,12 @@ pub struct RunningQuery {
     /// Documents of these that it has scanned so far. A scan under a LIMIT may leave some out.
     #[serde(default)]
     pub documents_scanned: u64,
+    /// The bytes that sorts, joins and aggregates above its scans have reserved.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// The most bytes that they had reserved at once.
+    #[serde(default)]
+    pub memory_bytes_most: u64,
 }
 
 /// The queries of one process.

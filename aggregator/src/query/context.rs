@@ -40,10 +40,35 @@ pub(super) struct QueryContext {
     pub cancel: CancellationToken,
     /// Statistics and warnings of all scans.
     pub report: QueryReport,
+    /// The memory that its operators have reserved.
+    pub memory: ReservedMemory,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
     /// Whether a change of the catalog was proposed, and its outcome is not known yet.
     is_changing: AtomicBool,
+}
+
+/// Bytes that the operators of a query have reserved on this node.
+#[derive(Debug, Default)]
+pub(super) struct ReservedMemory {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl ReservedMemory {
+    /// Notes how many bytes are reserved now.
+    pub(super) fn record(&self, bytes: usize) {
+        self.now.store(bytes, Ordering::Relaxed);
+        self.most.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that are reserved now, and the most that were.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (
+            self.now.load(Ordering::Relaxed) as u64,
+            self.most.load(Ordering::Relaxed) as u64,
+        )
+    }
 }
 
 impl QueryContext {
@@ -71,6 +96,7 @@ impl QueryContext {
             time,
             cancel,
             report,
+            memory: ReservedMemory::default(),
             scans,
             ended: Arc::default(),
             is_changing: AtomicBool::new(false),

@@ -17,7 +17,7 @@ use proto::Problem;
 use serde_json::json;
 
 pub(super) use self::scan::ScanSums;
-use self::steps::{Shown, Step};
+use self::steps::{PlanStep, Shown};
 use super::{
     context::QueryContext,
     query_plan::{ExecutablePlan, QueryPlan},
@@ -48,7 +48,7 @@ pub(super) async fn rows(
         report: options.analyze.then_some(&context.report),
         rows_max,
     };
-    let mut lines = Step::of(physical, &shown).lines();
+    let mut lines = PlanStep::of(physical, &shown).lines();
     if !options.analyze {
         lines.push(ANALYZE_HINT.to_owned());
     }

@@ -57,6 +57,13 @@ impl QueryPool {
         reserved > self.bytes_max.saturating_mul(2) || is_node_full && reserved > self.bytes_max
     }
 
+    /// Tells the query what it has reserved.
+    fn record(&self) {
+        if let Some(context) = self.context.upgrade() {
+            context.memory.record(self.pool.reserved());
+        }
+    }
+
     fn end_far_above_limit(&self) {
         if self.is_far_above_limit()
             && let Some(context) = self.context.upgrade()
@@ -87,12 +94,14 @@ impl MemoryPool for QueryPool {
         self.pool.grow(reservation, additional);
         self.node.grow(reservation, additional);
         self.node_bytes.increment(additional as f64);
+        self.record();
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.pool.shrink(reservation, shrink);
         self.node.shrink(reservation, shrink);
         self.node_bytes.decrement(shrink as f64);
+        self.record();
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -112,6 +121,7 @@ impl MemoryPool for QueryPool {
             )));
         }
         self.node_bytes.increment(additional as f64);
+        self.record();
         Ok(())
     }
 

@@ -72,7 +72,9 @@ impl Registry {
         let elapsed = |entry: &Entry| u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = |(id, entry): (&QueryId, &Entry)| {
             let context = entry.context.upgrade();
+            let context = context.as_ref();
             let (documents, documents_scanned) = context.map_or((0, 0), |context| context.report.progress());
+            let (memory_bytes, memory_bytes_most) = context.map_or((0, 0), |context| context.memory.bytes());
             RunningQuery {
                 id: *id,
                 text: entry.text.clone(),
@@ -80,6 +82,8 @@ impl Registry {
                 elapsed_ms: elapsed(entry),
                 documents,
                 documents_scanned,
+                memory_bytes,
+                memory_bytes_most,
             }
         };
         self.0.lock().iter().map(shown).collect()

@@ -28,6 +28,7 @@ use proto::{
     catalog::{DefinitionId, DefinitionUse, VersionRef},
 };
 
+pub use self::script::ScriptStatement;
 use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
     defined_columns::{DefinedColumn, defined_columns},
@@ -37,7 +38,6 @@ pub(crate) use self::{
     },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
-    script::ScriptStatement,
     signature::BoundQuery,
 };
 use crate::deep_stack::on_deep_stack;
@@ -47,8 +47,8 @@ pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
 }
 
-/// The statements of a file, which `;` separates.
-pub(crate) fn statements(file: &str) -> Vec<ScriptStatement<'_>> {
+/// The statements of a file, which `;` separates. Each ends at a `;` outside of texts, quoted names and comments.
+pub fn statements(file: &str) -> Vec<ScriptStatement<'_>> {
     script::statements(file)
 }
 

@@ -2,7 +2,7 @@
 
 /// A statement of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ScriptStatement<'a> {
+pub struct ScriptStatement<'a> {
     /// Without comments around it.
     pub text: &'a str,
     /// Where it begins in the file: line and column, both from 1.

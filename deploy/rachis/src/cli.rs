@@ -1,15 +1,35 @@
 //! The command line: every command and its arguments. Each command runs in the module of the same name.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Live analytics for event streams.
+///
+/// Without a command, at a terminal, `rachis` is the shell `rachis sql`.
 #[derive(Debug, Parser)]
 #[command(name = "rachis", version, propagate_version = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command of the process; it ends if there is none.
+    pub(crate) fn read() -> Command {
+        let is_bare = std::env::args_os().len() == 1 && std::io::stdin().is_terminal();
+        match is_bare {
+            true => Self::parse_from(["rachis", "sql"]).command,
+            false => Self::parse().command,
+        }
+    }
+
+    /// Writes the completions of a shell.
+    pub(crate) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Self::command(), "rachis", &mut script);
+        script
+    }
 }
 
 /// A command
@@ -25,8 +45,12 @@ pub(crate) enum Command {
     Aggregator(NodeArgs),
     /// Create a cluster, show its status, restore its change log
     Cluster(ClusterArgs),
-    /// Run a SQL statement
+    /// Run SQL statements, or a shell for them
     Sql(SqlArgs),
+    /// Show nodes, collections, sources, and what needs attention
+    Status(StatusArgs),
+    /// Write the completions of a shell: bash, zsh, fish, elvish, powershell
+    Completions(CompletionsArgs),
     /// Search a collection or a view
     Search(SearchArgs),
     /// Push JSON files into a collection
@@ -157,6 +181,10 @@ pub(crate) enum Output {
     Ndjson,
     /// With a header line
     Csv,
+    /// The same, separated by tabs; NULL is \N
+    Tsv,
+    /// An Arrow IPC stream
+    Arrow,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid command line or settings; \
@@ -166,8 +194,12 @@ const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid co
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct SqlArgs {
-    /// The statement; `-` reads standard input
-    pub statement: String,
+    /// The statements, separated by `;`; `-` reads standard input. Without any: those of standard input, or a shell at
+    /// a terminal
+    pub statement: Option<String>,
+    /// Run the statements of a file
+    #[arg(short, long, value_name = "FILE", conflicts_with = "statement")]
+    pub file: Option<PathBuf>,
     /// A value for $1, $2, …; parsed as JSON, or else taken as text
     #[arg(short, long = "parameter", value_name = "VALUE")]
     pub parameters: Vec<String>,
@@ -191,6 +223,23 @@ pub(crate) struct SqlArgs {
     pub raw: bool,
     #[command(flatten)]
     pub server: ServerArgs,
+}
+
+/// `rachis status`
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The output format
+    #[arg(short, long, default_value = "table")]
+    pub output: ListOutput,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `rachis completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
 }
 
 /// `rachis definition`

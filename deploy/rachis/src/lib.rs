@@ -16,7 +16,6 @@ mod telemetry;
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
-use clap::Parser;
 use proto::cluster::Role;
 
 use crate::{cli::Command, client::Failure};
@@ -31,7 +30,7 @@ const RUNTIME_SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
 /// Runs the command and returns the exit code of the process.
 pub fn main() -> ExitCode {
-    let command = cli::Cli::parse().command;
+    let command = cli::Cli::read();
     let mut builder = match command {
         Command::Dev(_) | Command::Tailer(_) | Command::Leaf(_) | Command::Aggregator(_) => {
             tokio::runtime::Builder::new_multi_thread()
@@ -63,6 +62,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Aggregator(arguments) => node::run(Role::Aggregator, arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,
         Command::Sql(arguments) => client::sql::run(arguments).await,
+        Command::Status(arguments) => client::status::run(arguments).await,
+        Command::Completions(arguments) => client::output::write(&cli::Cli::completions(arguments.shell)),
         Command::Search(arguments) => client::search::run(arguments).await,
         Command::Push(arguments) => client::push::run(arguments).await,
         Command::Source(arguments) => client::source::run(arguments).await,

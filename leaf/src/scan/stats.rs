@@ -115,7 +115,14 @@ impl ScanStats {
             index_time: self.index_time,
             cast_failures,
             warnings: self.warnings.counts(),
-            conditions: self.conditions.clone(),
+            conditions: match self
+                .conditions
+                .iter()
+                .all(|counts| *counts == ConditionCounts::default())
+            {
+                true => Vec::new(),
+                false => self.conditions.clone(),
+            },
             column_reads: reads.map(|(column, reads)| (column.clone(), *reads)).collect(),
         }
     }

@@ -26,6 +26,7 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
         json!({
             "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms,
             "documents": query.documents, "documents_scanned": query.documents_scanned,
+            "memory_bytes": query.memory_bytes, "memory_bytes_most": query.memory_bytes_most,
         })
     };
     let queries: Vec<Value> = app.engine.queries().await.iter().map(row).collect();

@@ -11,15 +11,15 @@ use plan::{
 
 use super::{
     expressions::{aggregate, column, condition, list, name, ordered, shown},
-    steps::{Shown, Step},
+    steps::{PlanStep, Shown},
 };
 use crate::query::shard_scan::ShardScan;
 
 /// The step of a scan.
-pub(super) fn step(scan: &ShardScan, statement: &Shown) -> Step {
+pub(super) fn step(scan: &ShardScan, statement: &Shown) -> PlanStep {
     let ran = statement.report.map(|report| report.of_scan(scan.number));
     let shards = plural(scan.shards() as u64, "shard");
-    let mut step = Step::new(format!(
+    let mut step = PlanStep::new(format!(
         "Scan {}: {} in {shards}",
         scan.collection(),
         plural(scan.documents(), "document")

@@ -73,15 +73,15 @@ impl Shown<'_> {
 
 /// A step of a plan.
 #[derive(Debug, Default)]
-pub(super) struct Step {
+pub(super) struct PlanStep {
     title: String,
     pub details: Vec<String>,
     /// What it returned, and its own time.
     ran: Option<(usize, Duration)>,
-    inputs: Vec<Step>,
+    inputs: Vec<PlanStep>,
 }
 
-impl Step {
+impl PlanStep {
     /// A step without details and inputs.
     pub(super) fn new(title: impl Into<String>) -> Self {
         Self {

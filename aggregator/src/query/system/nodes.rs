@@ -17,6 +17,8 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
             "elapsed_ms": query.elapsed_ms,
             "documents": query.documents,
             "documents_scanned": query.documents_scanned,
+            "memory_bytes": query.memory_bytes,
+            "memory_bytes_most": query.memory_bytes_most,
         })
     };
     engine.queries().await.into_iter().map(row).collect()

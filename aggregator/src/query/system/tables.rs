@@ -178,6 +178,8 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("elapsed_ms", Int),
             ("documents", Int),
             ("documents_scanned", Int),
+            ("memory_bytes", Int),
+            ("memory_bytes_most", Int),
         ],
     ),
     table(

@@ -276,6 +276,31 @@ async fn a_running_query_can_be_cancelled_by_its_id() {
 }
 
 #[tokio::test]
+async fn a_running_query_is_listed_with_its_progress_and_memory() {
+    let text = "x".repeat(1_000);
+    let bench = bench((0..3_000).map(|n| json!({ "n": n, "text": text }))).await;
+    let answer = bench.engine.query(SqlQuery {
+        // More rows than leaves sort.
+        sql: "SELECT n, text FROM events ORDER BY n DESC LIMIT 200000".into(),
+        ..SqlQuery::default()
+    });
+    let mut answer = answer.await.expect("columns");
+    let first = answer.chunks.next().await.expect("a chunk").expect("rows");
+    assert!(matches!(first, AnswerChunk::Rows(_)), "the rows are sorted");
+    let running = bench.engine.running();
+    let [query] = running.as_slice() else {
+        panic!("{running:?}");
+    };
+    assert_eq!((query.documents, query.documents_scanned), (3_000, 3_000));
+    assert!(query.memory_bytes_most > 3_000_000, "{query:?}");
+    assert!(query.memory_bytes <= query.memory_bytes_most, "{query:?}");
+    let listed = "SELECT memory_bytes_most > 3000000, documents_scanned FROM rachis.queries WHERE text LIKE '%DESC%'";
+    assert_eq!(bench.sql(listed).await.0, ["true | 3000"]);
+    drop(answer);
+    bench.until_released().await;
+}
+
+#[tokio::test]
 async fn wrong_statements_are_client_errors_and_end_nothing_else() {
     let bench = bench(orders()).await;
     let wrong = [

@@ -111,7 +111,8 @@ fn read(file: &Path) -> Result<String, Failure> {
 
 fn statement(statement: String, output: cli::Output, server: cli::ServerArgs) -> cli::SqlArgs {
     cli::SqlArgs {
-        statement,
+        statement: Some(statement),
+        file: None,
         parameters: Vec::new(),
         author: None,
         output,

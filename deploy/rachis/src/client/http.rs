@@ -21,9 +21,19 @@ impl Client {
     /// A client of the server at `url`.
     pub(crate) fn new(url: &str) -> Result<Self, Failure> {
         let invalid = |why: String| {
-            Failure::usage(format!("invalid server URL {url:?}: {why}")).hint("use a URL like http://127.0.0.1:7700")
+            Failure::usage(format!("invalid server URL {url:?}: {why}"))
+                .hint("use an address like 127.0.0.1:7700 or http://127.0.0.1:7700")
         };
-        let base: Url = url
+        // `host:port` alone is the address of a server, too.
+        let has_port = |url: &str| {
+            url.rsplit_once(':')
+                .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+        };
+        let spelled = match !url.contains("://") && has_port(url) {
+            true => format!("http://{url}"),
+            false => url.to_owned(),
+        };
+        let base: Url = spelled
             .parse()
             .map_err(|e: <Url as std::str::FromStr>::Err| invalid(e.to_string()))?;
         if base.scheme() != "http" || base.cannot_be_a_base() {
@@ -34,6 +44,11 @@ impl Client {
             .build()
             .map_err(|e| Failure::with_cause("cannot create an HTTP client", &e))?;
         Ok(Self { base, http })
+    }
+
+    /// The address of the server, without the slash at its end.
+    pub(crate) fn address(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
     }
 
     /// A request to a path below `/v1`. The segments are percent-encoded here.
@@ -153,8 +168,20 @@ mod tests {
     }
 
     #[test]
+    fn a_host_and_a_port_are_an_address() {
+        for (address, url) in [
+            ("127.0.0.1:7700", "http://127.0.0.1:7700/"),
+            ("localhost:80", "http://localhost/"),
+            ("[::1]:7700", "http://[::1]:7700/"),
+        ] {
+            let client = Client::new(address).expect("a client");
+            assert_eq!(client.base.as_str(), url);
+        }
+    }
+
+    #[test]
     fn an_invalid_url_is_a_usage_error() {
-        for url in ["127.0.0.1:7700", "https://x", "nonsense", "mailto:a@b"] {
+        for url in ["127.0.0.1:port", "https://x", "nonsense", "mailto:a@b"] {
             assert_eq!(
                 Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()),
                 Err(2),

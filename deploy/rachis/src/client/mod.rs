@@ -5,12 +5,14 @@ pub(crate) mod collection;
 pub(crate) mod debug;
 pub(crate) mod definition;
 pub(crate) mod http;
+mod interactive;
 pub(crate) mod output;
 pub(crate) mod push;
 mod push_blocks;
 pub(crate) mod search;
 pub(crate) mod source;
 pub(crate) mod sql;
+pub(crate) mod status;
 
 use std::fmt;
 
@@ -73,6 +75,19 @@ impl Failure {
             hint: Some(hint.into()),
             ..self
         }
+    }
+
+    /// Says in which part of a text it happened.
+    pub(crate) fn within(self, what: &str) -> Self {
+        Self {
+            detail: format!("{what}: {}", self.detail),
+            ..self
+        }
+    }
+
+    /// Whether the answer was written, but is not the whole result.
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.exit_code == TRUNCATED
     }
 
     /// The exit code of the process.

@@ -69,10 +69,8 @@ pub(crate) struct Column {
 impl SqlAnswer<'_> {
     /// Renders a table; plans of EXPLAIN keep their lines.
     pub(crate) fn table(&self) -> String {
-        if let [kind, plan] = self.columns.as_slice()
-            && (kind.name.as_str(), plan.name.as_str()) == ("plan_type", "plan")
-        {
-            return self.plans();
+        if self.is_plan() {
+            return self.plan();
         }
         let numeric = |kind: &str| {
             ["BIGINT", "INTEGER", "SMALLINT", "DOUBLE", "REAL"].contains(&kind) || kind.starts_with("DECIMAL")
@@ -93,21 +91,48 @@ impl SqlAnswer<'_> {
         )
     }
 
-    /// Each plan of EXPLAIN under its type.
-    fn plans(&self) -> String {
+    /// Renders each value on a line of its own.
+    pub(crate) fn vertical(&self) -> String {
+        let names: Vec<String> = self.columns.iter().map(|column| one_line(&column.name)).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+        let mut text = String::new();
+        for (number, row) in self.rows.iter().enumerate() {
+            let title = format!("-[ {} ]", number + 1);
+            text.push_str(&format!("{title:-<width$}\n", width = width.max(title.len()) + 2));
+            for (column, name) in self.columns.iter().zip(&names) {
+                let value = row.get(&column.name).map_or("null", |raw| raw.get());
+                let value = match serde_json::from_str::<String>(value) {
+                    Ok(text) => text,
+                    Err(_) if value == "null" => "NULL".to_owned(),
+                    Err(_) => value.to_owned(),
+                };
+                text.push_str(&format!("{name:width$} | {}\n", one_line(&value)));
+            }
+        }
+        text
+    }
+
+    /// Whether it is the answer of EXPLAIN.
+    pub(crate) fn is_plan(&self) -> bool {
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        matches!(names.as_slice(), ["plan"] | ["plan_type", "plan"])
+    }
+
+    /// The lines of EXPLAIN, those of DataFusion's plans under their types.
+    fn plan(&self) -> String {
         let text = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
-            row.get(name)
-                .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
-                .unwrap_or_default()
+            let raw = row.get(name)?;
+            serde_json::from_str::<String>(raw.get()).ok()
         };
         let plan = |row| {
-            format!(
-                "{}\n{}\n",
-                one_line(&text(row, "plan_type")),
-                indented(&text(row, "plan"))
-            )
+            let plan = text(row, "plan").unwrap_or_default();
+            match text(row, "plan_type") {
+                Some(kind) => format!("{}\n{}\n\n", one_line(&kind), indented(&plan)),
+                None => format!("{}\n", one_line(&plan)),
+            }
         };
-        self.rows.iter().map(plan).collect::<Vec<_>>().join("\n")
+        let plans: String = self.rows.iter().map(plan).collect();
+        format!("{}\n", plans.trim_end())
     }
 }
 
@@ -256,6 +281,18 @@ mod tests {
             table,
             format!("logical_plan\n  Limit\n    Scan\n\nphysical_plan\n  Limit\n  {scan}\n")
         );
+    }
+
+    #[test]
+    fn the_steps_of_a_plan_are_its_lines() {
+        let answer = serde_json::json!({
+            "columns": [{"name": "plan", "type": "TEXT"}],
+            "rows": [{"plan": "First 3 rows"}, {"plan": "  Scan events"}],
+            "stats": {},
+        });
+        let text = answer.to_string();
+        let answer: SqlAnswer = serde_json::from_str(&text).expect("an answer");
+        assert_eq!(answer.table(), "First 3 rows\n  Scan events\n");
     }
 
     #[test]

@@ -40,6 +40,10 @@ struct Hit<'a> {
 
 /// Searches and writes one page of hits.
 pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
+    if matches!(arguments.output, Output::Tsv | Output::Arrow) {
+        let failure = Failure::usage("a search is written as table, json, ndjson or csv");
+        return Err(failure.hint("write rachis sql -o tsv \"SELECT … FROM events WHERE search('…')\""));
+    }
     let client = Client::new(&arguments.server.url)?;
     let request = client
         .request(Method::POST, &["collections", &arguments.collection, "search"])
@@ -50,7 +54,7 @@ pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
     let shown = match arguments.output {
         Output::Json => format!("{text}\n"),
         Output::Ndjson => ndjson(&answer.hits),
-        Output::Csv => csv(&answer.hits),
+        Output::Csv | Output::Tsv | Output::Arrow => csv(&answer.hits),
         Output::Table => table(&answer),
     };
     output::write(shown.as_bytes())?;

@@ -1,10 +1,12 @@
-//! `rachis sql`: runs a statement and writes the answer as it arrives.
+//! `rachis sql`: runs statements and writes each answer as it arrives. Without a statement, at a terminal, it becomes
+//! [`interactive`].
 
-use std::io::Read;
+use std::io::{IsTerminal as _, Read as _};
 
+use aggregator::statements;
 use http_body_util::BodyExt as _;
 use reqwest::{
-    Body, Method,
+    Body, Method, RequestBuilder,
     header::{ACCEPT, HeaderMap, TE},
 };
 use serde_json::{Value, json};
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Failure,
     http::{Client, broke_off, failure_from_problem},
+    interactive,
     output::{self, SqlAnswer, note_warnings},
 };
 use crate::cli::{self, Output};
@@ -19,20 +22,63 @@ use crate::cli::{self, Output};
 /// The statistics of a JSON answer are within this many bytes of its end.
 const STATS_BYTES_MAX: usize = 1 << 20;
 
-/// Runs the statement and streams the answer.
+/// Runs the statements of the arguments, of a file or of standard input.
 pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
-    let accept = match arguments.output {
+    let text = match (&arguments.statement, &arguments.file) {
+        (_, Some(file)) => {
+            std::fs::read_to_string(file).map_err(|e| Failure::new(format!("cannot read {}: {e}", file.display())))?
+        }
+        (Some(text), None) if text != "-" => text.clone(),
+        (None, None) if std::io::stdin().is_terminal() => return interactive::run(client, arguments).await,
+        _ => standard_input()?,
+    };
+    let found = statements(&text);
+    if found.len() < 2 {
+        return stream(&client, &arguments, &text).await;
+    }
+    if arguments.output == Output::Arrow {
+        let failure = Failure::usage("an Arrow stream has the answer of one statement; this text has several");
+        return Err(failure.hint("run them one by one"));
+    }
+    let mut truncated = None;
+    for (index, statement) in found.iter().enumerate() {
+        if index > 0 && arguments.output == Output::Table {
+            output::write(b"\n")?;
+        }
+        match stream(&client, &arguments, statement.text).await {
+            Err(failure) if failure.is_truncated() => truncated = Some(failure),
+            other => other
+                .map_err(|failure| failure.within(&format!("statement {} (line {})", index + 1, statement.at.0)))?,
+        }
+    }
+    truncated.map_or(Ok(()), Err)
+}
+
+fn standard_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|e| Failure::new(format!("cannot read standard input: {e}")))?;
+    Ok(text)
+}
+
+/// The request of a statement, whose answer has this format.
+pub(crate) fn request(client: &Client, arguments: &cli::SqlArgs, sql: &str, format: Output) -> RequestBuilder {
+    let accept = match format {
         Output::Table | Output::Json => "application/json",
         Output::Ndjson => "application/x-ndjson",
         Output::Csv => "text/csv",
+        Output::Tsv => "text/tab-separated-values",
+        Output::Arrow => "application/vnd.apache.arrow.stream",
     };
-    let request = client
-        .request(Method::POST, &["sql"])
-        .header(ACCEPT, accept)
-        .header(TE, "trailers")
-        .json(&request_body(&arguments)?);
-    let response = client.send(request).await?;
+    let request = client.request(Method::POST, &["sql"]).header(ACCEPT, accept);
+    request.header(TE, "trailers").json(&request_body(arguments, sql))
+}
+
+/// Runs one statement and streams the answer.
+async fn stream(client: &Client, arguments: &cli::SqlArgs, sql: &str) -> Result<(), Failure> {
+    let response = client.send(request(client, arguments, sql, arguments.output)).await?;
     match arguments.output {
         Output::Table => {
             let text = response.text().await.map_err(|e| broke_off(&e))?;
@@ -53,7 +99,7 @@ pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
             output::write(b"\n")?;
             finish_json(&end)
         }
-        Output::Csv => {
+        Output::Csv | Output::Tsv | Output::Arrow => {
             let header = stats_of(response.headers());
             let trailers = stream_body(response, output::write).await?;
             let stats = header.or_else(|| stats_of(&trailers)).unwrap_or_default();
@@ -83,8 +129,8 @@ async fn stream_body(
     Ok(trailers)
 }
 
-/// The statistics of a CSV answer, which has them in a header or trailer.
-fn stats_of(headers: &HeaderMap) -> Option<Value> {
+/// The statistics of an answer that has them in a header or trailer.
+pub(crate) fn stats_of(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(headers.get("rachis-stats")?.as_bytes()).ok()
 }
 
@@ -115,14 +161,7 @@ fn require_complete(stats: &Value) -> Result<(), Failure> {
     }
 }
 
-fn request_body(arguments: &cli::SqlArgs) -> Result<Value, Failure> {
-    let mut sql = arguments.statement.clone();
-    if sql == "-" {
-        sql.clear();
-        std::io::stdin()
-            .read_to_string(&mut sql)
-            .map_err(|e| Failure::new(format!("cannot read standard input: {e}")))?;
-    }
+fn request_body(arguments: &cli::SqlArgs, sql: &str) -> Value {
     let parameter = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let parameters: Vec<Value> = arguments.parameters.iter().map(parameter).collect();
     let mut body = json!({ "sql": sql, "parameters": parameters, "allow_partial": arguments.allow_partial });
@@ -138,7 +177,7 @@ fn request_body(arguments: &cli::SqlArgs) -> Result<Value, Failure> {
     if arguments.raw {
         body["scan"] = "raw".into();
     }
-    Ok(body)
+    body
 }
 
 /// Splits an NDJSON answer into rows and its last line, which holds the statistics or an error.
