@@ -199,7 +199,7 @@ async fn an_answer_is_written_in_each_format() {
     let has_line = |text: &str| plan.lines().any(|line| line.trim_start().starts_with(text));
     assert!(has_line("Scan c: 2 documents") && has_line("- where n > 1"), "{plan}");
     assert!(
-        plan.contains("\n  Scan c"),
+        plan.contains("\n    Scan c"),
         "a step is below the one that reads it: {plan}"
     );
     assert!(stdout(&cli.run(&["collection", "list"])).contains('c'));

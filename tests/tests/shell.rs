@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use tests::{Server, Settings, eventually, server};
+use tests::{Server, Settings, eventually, server, unused_address};
 
 /// A terminal of tmux in which the shell runs.
 struct Terminal {
@@ -325,6 +325,6 @@ async fn statements_come_from_files_and_pipes_in_every_format() {
         let (code, script, _) = run(&["completions", shell], "");
         assert!(code == Some(0) && script.contains("rachis"), "{shell}: {script}");
     }
-    let (code, _, error) = run(&["sql", "--url", "127.0.0.1:1", "SELECT 1"], "");
+    let (code, _, error) = run(&["sql", "--url", &unused_address(), "SELECT 1"], "");
     assert!(code == Some(1) && error.contains("rachis dev"), "{error}");
 }

@@ -34,7 +34,11 @@ pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
         _ => standard_input()?,
     };
     let found = statements(&text);
-    if found.len() < 2 {
+    if found.is_empty() {
+        let hint = "give it as an argument, in a file (-f FILE), on standard input, or at a terminal";
+        return Err(Failure::usage("there is no statement").hint(hint));
+    }
+    if found.len() == 1 {
         return stream(&client, &arguments, &text).await;
     }
     if arguments.output == Output::Arrow {

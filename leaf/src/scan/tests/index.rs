@@ -289,13 +289,22 @@ fn a_scan_says_how_it_decided_each_condition_and_from_where_it_read_each_column(
     assert_eq!((kind.bytes, kind.evaluated), (5, 0), "five of the tail are odd");
     assert_eq!(
         (user.distinct, user.bytes, user.evaluated),
-        (250, 5, 0),
-        "texts of the split, once each; the even ones of the tail have no 9"
+        (0, 5, 250),
+        "each text of the split; the even ones of the tail have no 9"
     );
     assert_eq!(
         (end.index, end.distinct, end.evaluated),
-        (0, 0, 0),
-        "nothing is left: {end:?}"
+        (0, 250, 0),
+        "its texts are two, and decide before values are read"
+    );
+    let by_end = vec![right(column("kind:text!"), lit(2_i64)).eq(lit("en"))];
+    let request = super::request(ScanSource::Auto, &["n:int"], by_end, Stage::Rows { limit: None });
+    let (_, trailer) = super::scan(&view, request).expect("an answer");
+    let end = trailer.conditions[0];
+    assert_eq!(
+        (end.index, end.distinct, end.evaluated),
+        (0, 1_000, 10),
+        "two texts decide for both splits"
     );
     let request = super::request(
         ScanSource::Auto,

@@ -18,7 +18,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use aggregator::statements;
 use rustyline::{CompletionType, Config, Editor, config::Builder, error::ReadlineError, history::FileHistory};
 
-use self::{completion::Assistant, names::Names, session::Session};
+use self::{completion::Assistant, names::Names, session::ShellSession};
 use super::{Failure, http::Client, output};
 use crate::cli::SqlArgs;
 
@@ -30,7 +30,7 @@ const PROMPT: &str = "rachis> ";
 pub(crate) async fn run(client: Client, arguments: SqlArgs) -> Result<(), Failure> {
     let names = Arc::new(Names::new(client.clone()));
     names.refresh().await?;
-    let mut session = Session::new(client, arguments, Arc::clone(&names))?;
+    let mut session = ShellSession::new(client, arguments, Arc::clone(&names))?;
     session.greet()?;
     let unusable = |e: ReadlineError| Failure::with_cause("cannot use this terminal", &e);
     let mut editor: Editor<Assistant, FileHistory> =

@@ -25,7 +25,7 @@ use crate::cli::{Output, SqlArgs};
 const STOPPED: &str = "stopped";
 
 /// The state of the shell.
-pub(super) struct Session {
+pub(super) struct ShellSession {
     client: Client,
     arguments: SqlArgs,
     names: Arc<Names>,
@@ -48,7 +48,7 @@ struct Shown {
     stats: Value,
 }
 
-impl Session {
+impl ShellSession {
     /// A session with a server.
     pub(super) fn new(client: Client, arguments: SqlArgs, names: Arc<Names>) -> Result<Self, Failure> {
         if arguments.output == Output::Arrow {
