@@ -596,6 +596,7 @@ impl<'a> Parser<'a> {
     /// What a word at a path means: a relative time, a network, or a word.
     fn at_path(&mut self, started: usize, text: &str) -> Result<Match, Problem> {
         if text != "now" && relative_time::is_relative(text) {
+            self.is_relative = true;
             let span = self.time(started, text)?;
             return Ok(Match::Times {
                 from: Some(span.first),

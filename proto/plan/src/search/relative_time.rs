@@ -1,10 +1,11 @@
-//! Times relative to another one, as Elasticsearch and Grafana write them: `now`, `now-1h`, `now/d`, `2026-01-31||+1M/w`.
+//! Times, also relative to another one, as Elasticsearch and Grafana write them: `now`, `now-1h`, `now/d`, `2026-01-31||+1M/w`.
 
-use chrono::{DateTime, Datelike as _, Days, Duration, Months, TimeZone as _, Timelike as _, Utc};
+use chrono::{DateTime, Datelike as _, Days, Duration, Months, NaiveDate, TimeZone as _, Timelike as _, Utc};
 
 use crate::value::time_of_text;
 
-/// The first and the last microsecond of a time. They differ if the time is rounded to a unit, as `now/d` to a day.
+/// The first and the last microsecond of a time. They differ for a date, and if the time is rounded to a unit, as
+/// `now/d` to a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TimeSpan {
     pub(super) first: i64,
@@ -21,6 +22,11 @@ pub(super) fn is_relative(text: &str) -> bool {
     (steps.is_empty() && text == "now") || (!steps.is_empty() && parse_steps(steps).is_some())
 }
 
+/// Whether a text is a date or a time of its own.
+pub(super) fn is_absolute(text: &str) -> bool {
+    time_of_text(text).is_some()
+}
+
 /// Parses a relative or an absolute time. None if the text is not a time, or the time is out of range.
 pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Option<TimeSpan> {
     let (start, steps) = match (text.strip_prefix("now"), text.split_once("||")) {
@@ -28,7 +34,8 @@ pub(super) fn parse(text: &str, now: DateTime<Utc>) -> Option<TimeSpan> {
         (None, Some((anchor, steps))) => (time(anchor)?, steps),
         (None, None) => (time(text)?, ""),
     };
-    let (mut at, mut rounded_to) = (start, None);
+    let is_date = NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d").is_ok();
+    let (mut at, mut rounded_to) = (start, is_date.then_some(StepUnit::Day));
     for step in parse_steps(steps)? {
         (at, rounded_to) = match step {
             TimeStep::Move(count, unit) => (moved(at, count, unit)?, None),
@@ -153,6 +160,7 @@ mod tests {
             ("now/h", "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"),
             ("now/m+90s", "2026-01-31T12:35:30Z", ""),
             ("now-2H/s", "2026-01-31T10:34:56Z", "2026-01-31T10:34:57Z"),
+            ("2026-01-31", "2026-01-31", "2026-02-01"),
             ("2024-02-29||+1y", "2025-02-28", ""),
             ("2026-01-31||/M", "2026-01-01", "2026-02-01"),
             ("2026-01-31T08:00:00+02:00", "2026-01-31T06:00:00Z", ""),

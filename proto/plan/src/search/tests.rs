@@ -81,7 +81,7 @@ fn searches_parse_as_intended() {
         ("ms:[1 TO 9]", "ms=[1= 9=]"),
         ("ms:{1 TO 9]", "ms=[1 9=]"),
         ("ms:[* TO 9}", "ms=[* 9]"),
-        ("t:[\"2026-01-01 08:00\" TO *]", "t=[2026-01-01 08:00= *]"),
+        ("t:[\"2026-01-01 08:00\" TO *]", "t=times 2026-01-01T08:00:00.000000 *"),
         ("ms:-5", "ms=\"-5\""),
         ("user.name:*", "user.name=exists"),
         ("\"odd key\".x:1", "\"odd key\".x=\"1\""),
@@ -143,6 +143,22 @@ fn searches_parse_as_intended() {
             "ip:10.0.0.0/16 NOT ip:2001:db8::/32",
             "(ip=network 10.0.0.0/16 & !ip=network 2001:db8::/32)",
         ),
+        // Dates and times are times, quoted or not; a date is its whole day.
+        (
+            "at:>=2026-01-31T08:00:00+02:00",
+            "at=times 2026-01-31T06:00:00.000000 *",
+        ),
+        (
+            "at:>2026-01-30 at:<2026-01-30",
+            "(at=times 2026-01-31T00:00:00.000000 * & at=times * 2026-01-29T23:59:59.999999)",
+        ),
+        (
+            "at:[\"2026-01-30\" TO \"2026-01-31 08:00:00\"}",
+            "at=times 2026-01-30T00:00:00.000000 2026-01-31T07:59:59.999999",
+        ),
+        // One bound that is no time makes both texts.
+        ("v:[2026-01-30 TO beta]", "v=[2026-01-30= beta=]"),
+        ("v:[2026 TO 2026-01-30]", "v=[2026= 2026-01-30=]"),
         // Quoted, they are texts; without a path, they are words; alone, `now` is one.
         ("at:\"now-1h\" at:>\"now\"", "(at=\"now-1h\" & at=[now *])"),
         ("at:[\"now-1h\" TO \"now\"]", "at=[now-1h= now=]"),
@@ -322,4 +338,45 @@ fn the_patterns_of_a_search_have_limits() {
         let code = fits(text.clone()).expect_err(&text);
         assert!(matches!(code, Code::TooComplex | Code::BadRequest), "{text}: {code:?}");
     }
+}
+
+/// The searches of `tests/habits.md`, and some of each kind of clause.
+fn corpus() -> Vec<String> {
+    let habits = include_str!("../../../../tests/habits.md").lines();
+    let of_habits = habits.filter_map(|line| Some(line.strip_prefix("    search ")?.split_once(": ")?.1.to_owned()));
+    let more = [
+        "level:(error OR warn*) -msg:\"disk full\"~2^3 AND NOT ip:10.0.0.0/8",
+        "a:[1 TO 9} b:{now-1d/d TO *] c:>=2026-01-31 d:/er+.*/ e:dis? f~1 _exists_:g",
+        "(msg:(+disk -full) && !x) || *isk mail:*@example.org user.name[0].\"odd key\":1.5e3",
+    ];
+    of_habits.chain(more.map(str::to_owned)).collect()
+}
+
+#[test]
+fn fuzzed_searches_are_evaluated_or_refused() {
+    let documents = [
+        r#"{"level":"error","msg":"Disk full: 10.0.0.1","ms":[1,2.5,"x"],"at":"2026-01-31T08:00:00Z","user":{"name":"ada"}}"#,
+        r#"["disk",[{"a":null,"b":true}],1e300,""]"#,
+        r#""a plain text of ten words, one of them error/full""#,
+    ];
+    let documents = documents.map(|json| proto::json::parse(json.as_bytes()).expect("JSON"));
+    fuzz::fuzz("searches", corpus(), |input| {
+        let text = String::from_utf8_lossy(input);
+        let Ok(search) = parse(&text, now()) else { return };
+        for (name, matches) in crate::matcher::positive_clauses(&search.expr) {
+            let path = name.and_then(|name| crate::Path::parse(name).ok());
+            let highlighter = crate::matcher::Highlighter::new([(path.clone(), matches)]);
+            let clause = Clause {
+                path,
+                matches: matches.clone(),
+            };
+            let matcher = crate::matcher::Matcher::new(&clause);
+            for document in &documents {
+                let is_found = matcher.matches(document);
+                let marks = highlighter.document(document, None);
+                assert!(is_found || marks.is_empty(), "{text}: marks {marks:?} without a match");
+            }
+        }
+        let _ = SearchTemplate::of(&text, now());
+    });
 }

@@ -16,10 +16,15 @@ struct Bound {
     limit: RangeBound,
 }
 
+impl Bound {
+    fn is_time(&self) -> bool {
+        self.is_relative || relative_time::is_absolute(&self.limit.value)
+    }
+}
+
 impl Parser<'_> {
     /// The time that a bound says.
-    pub(super) fn time(&mut self, at: usize, text: &str) -> Result<TimeSpan, Problem> {
-        self.is_relative = true;
+    pub(super) fn time(&self, at: usize, text: &str) -> Result<TimeSpan, Problem> {
         relative_time::parse(text, self.now).ok_or_else(|| {
             self.error_at(
                 at,
@@ -29,17 +34,21 @@ impl Parser<'_> {
         })
     }
 
-    /// A range between two bounds, which are times if one of them is relative. Each bound has its place in the text.
+    /// A range between two bounds, which are times if one of them is relative or all of them are dates or times. Each
+    /// bound has its place in the text.
     fn between(&mut self, from: Option<Bound>, to: Option<Bound>) -> Result<Match, Problem> {
-        let is_relative = |bound: &Option<Bound>| bound.as_ref().is_some_and(|bound| bound.is_relative);
-        if !is_relative(&from) && !is_relative(&to) {
+        let bounds = || from.iter().chain(&to);
+        let is_relative = bounds().any(|bound| bound.is_relative);
+        self.is_relative |= is_relative;
+        let are_times = bounds().next().is_some() && bounds().all(Bound::is_time);
+        if !is_relative && !are_times {
             let limit = |bound: Option<Bound>| bound.map(|bound| bound.limit);
             return Ok(Match::Range {
                 from: limit(from),
                 to: limit(to),
             });
         }
-        let mut span = |bound: Option<Bound>| -> Result<Option<(TimeSpan, bool)>, Problem> {
+        let span = |bound: Option<Bound>| -> Result<Option<(TimeSpan, bool)>, Problem> {
             let Some(bound) = bound else { return Ok(None) };
             Ok(Some((self.time(bound.at, &bound.limit.value)?, bound.limit.inclusive)))
         };
