@@ -7,6 +7,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use datafusion::{arrow::datatypes::DataType, scalar::ScalarValue};
+use plan::matcher::ScoreStatistics;
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,9 @@ pub(super) struct RowsPageStart {
     pub values: Vec<ScalarValue>,
     /// How many rows with these keys earlier pages have shown.
     pub rows: usize,
+    /// What the scores of the rows were computed from, if these are the keys: those of the next page are computed from
+    /// the same, so that new documents do not move a row from one page to another.
+    pub statistics: Option<ScoreStatistics>,
 }
 
 /// The order of rows that a cursor is a position in.
@@ -39,6 +43,8 @@ struct Cursor {
     /// Cast to text, times as numbers; [`read`] casts them back.
     keys: Vec<Option<String>>,
     rows: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    statistics: Option<ScoreStatistics>,
 }
 
 /// Limit on the equal rows that a cursor counts, because the next page reads them again.
@@ -62,17 +68,25 @@ pub(super) fn write(order: &OrderIdentity, after: &RowsPageStart) -> Result<Stri
         order: order.clone(),
         keys,
         rows: after.rows,
+        statistics: after.statistics.clone(),
     };
     Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap_or_default()))
 }
 
+fn decode(text: &str) -> Result<Cursor, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    cursor.ok_or_else(malformed)
+}
+
+/// What the scores of the rows before a cursor were computed from.
+pub(super) fn statistics(text: &str) -> Result<Option<ScoreStatistics>, Problem> {
+    Ok(decode(text)?.statistics)
+}
+
 /// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
 pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Result<RowsPageStart, Problem> {
-    let cursor = URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Cursor>(&bytes).ok())
-        .ok_or_else(malformed)?;
+    let cursor = decode(text)?;
     if cursor.order.by != order.by {
         return Err(
             Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
@@ -118,6 +132,7 @@ pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Res
     Ok(RowsPageStart {
         values,
         rows: cursor.rows,
+        statistics: cursor.statistics,
     })
 }
 

@@ -13,7 +13,7 @@ mod reads;
 mod resolve;
 mod resolved_query;
 mod schema_context;
-mod score;
+pub(crate) mod score;
 mod script;
 mod search;
 mod signature;

@@ -8,6 +8,10 @@
 //!
 //! Both subqueries read all rows of the searched collection, view or subquery, so a score does not depend on where a
 //! document is. They are separate because leaves cache the first one for each split.
+//!
+//! A search that is sorted by score asks for these statistics first, `search_lengths(documents, 'the search')` and
+//! `search_frequencies(…)`. Then they are constants, `search_score(documents, 'the search', 'statistics')`, and leaves
+//! compute the scores of stored documents: [`Column::score`].
 
 use datafusion::sql::sqlparser::ast::{
     CaseWhen, Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value as Literal,
@@ -16,7 +20,7 @@ use datafusion::sql::sqlparser::ast::{
 use plan::{
     Column, Path,
     functions::score::{SCORE, TOKENS},
-    matcher::{ScoredClause, ScoredSearch, WordStatistics, scored_tokens, token_test},
+    matcher::{DocumentScore, ScoreStatistics, ScoredClause, ScoredSearch, WordStatistics, scored_tokens, token_test},
     search::{Clause, Match, SearchExpr},
 };
 use proto::{Code, CollectionName, Problem, SourceName, catalog::Source, record::Format};
@@ -30,6 +34,11 @@ use super::{
     },
     search::{parameter_index, search_arguments, unnamed_arguments},
 };
+
+/// `search_lengths(input, search)`: the list of [`ScoreStatistics::lengths`].
+pub(crate) const LENGTHS: &str = "search_lengths";
+/// `search_frequencies(input, search)`: the list of [`ScoreStatistics::frequencies`].
+pub(crate) const FREQUENCIES: &str = "search_frequencies";
 
 /// Words of a search whose occurrences are counted in each match.
 const WORDS_MAX: usize = 100;
@@ -47,6 +56,15 @@ struct Scored {
     tokens: Vec<(usize, String)>,
     /// The words of all clauses.
     words: usize,
+    /// Whether leaves compute the score. Then the only value is the document.
+    by_leaves: bool,
+}
+
+/// Texts of stored documents: those at a path or, without one, all.
+struct StoredTexts {
+    alias: String,
+    table: usize,
+    path: Option<Path>,
 }
 
 impl<'c> Resolver<'c> {
@@ -112,6 +130,123 @@ impl<'c> Resolver<'c> {
         Ok(score)
     }
 
+    /// The search and the input of a call like `search_score(input, 'disk full', …)`.
+    fn scored_input(&mut self, function: &Function) -> Result<(SearchExpr, Input<'c>, Option<String>), Problem> {
+        let malformed = || {
+            Problem::new(
+                Code::BadSql,
+                "the arguments are an input, a search, and perhaps its statistics",
+            )
+        };
+        let arguments = unnamed_arguments(function).ok_or_else(malformed)?;
+        let [Expr::Identifier(alias), query, rest @ ..] = arguments.as_slice() else {
+            return Err(malformed());
+        };
+        let query = super::resolve::value::text_literal(query).ok_or_else(malformed)?;
+        let search = plan::search::parse(query, self.now)?;
+        self.is_relative |= search.is_relative;
+        let statistics = rest.first().and_then(|text| super::resolve::value::text_literal(text));
+        let statistics = statistics.map(str::to_owned);
+        Ok((search.expr, self.searched_input(Some(&alias.value))?, statistics))
+    }
+
+    /// `search_lengths` or `search_frequencies`.
+    pub(super) fn statistics_call(&mut self, name: &str, function: &Function) -> Result<Expr, Problem> {
+        let given = self.warning_count();
+        let (search, input, _) = self.scored_input(function)?;
+        let mut scored = Scored {
+            by_leaves: self.are_scored_by_leaves(&search, &input)?.is_some(),
+            ..Scored::default()
+        };
+        self.scored_search(&search, 1.0, &input, &mut scored)?;
+        let numbers = match name {
+            LENGTHS => self.lengths(&scored, &input)?,
+            _ => self.frequencies(&scored, &input)?,
+        };
+        self.forget_warnings(given);
+        Ok(call("make_array", numbers))
+    }
+
+    /// `search_score` with known statistics.
+    pub(super) fn score_by_statistics(&mut self, function: &Function) -> Result<Expr, Problem> {
+        let given = self.warning_count();
+        let malformed = || Problem::new(Code::BadSql, "the statistics of the search are malformed");
+        let (search, input, statistics) = self.scored_input(function)?;
+        let statistics: ScoreStatistics = statistics
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .ok_or_else(malformed)?;
+        let stored = self.are_scored_by_leaves(&search, &input)?;
+        let mut scored = Scored {
+            by_leaves: stored.is_some(),
+            ..Scored::default()
+        };
+        let search = self.scored_search(&search, 1.0, &input, &mut scored)?;
+        self.forget_warnings(given);
+        if let Some(StoredTexts { alias, table, .. }) = stored {
+            let score = DocumentScore { search, statistics };
+            let score = serde_json::to_string(&score).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+            self.charge_text(1, &score)?;
+            return Ok(self.table_column(&alias, table, Column::score(score.into())));
+        }
+        let list = |numbers: &[i64]| match numbers {
+            [] => literal(Literal::Null),
+            numbers => call("make_array", numbers.iter().map(|n| number(&n.to_string())).collect()),
+        };
+        let search = serde_json::to_string(&search).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        self.charge_text(1, &search)?;
+        let arguments = [text(&search), list(&statistics.lengths), list(&statistics.frequencies)];
+        Ok(call(SCORE, arguments.into_iter().chain(scored.values).collect()))
+    }
+
+    /// Whether all clauses are about stored documents of one table: then its leaves can compute the score.
+    fn are_scored_by_leaves(&mut self, search: &SearchExpr, input: &Input<'c>) -> Result<Option<StoredTexts>, Problem> {
+        let mut names: Vec<Option<&str>> = Vec::new();
+        clause_names(search, &mut names);
+        let mut table = match &input.kind {
+            InputKind::Documents { table, .. } => Some(StoredTexts {
+                alias: input.alias.clone(),
+                table: *table,
+                path: None,
+            }),
+            InputKind::Columns(_) => None,
+        };
+        for name in names {
+            let texts = self.stored_texts(name, input)?;
+            table = table.filter(|table| texts.is_some_and(|texts| texts.table == table.table));
+        }
+        Ok(table)
+    }
+
+    /// Where a clause with this name looks, if that is in stored documents.
+    fn stored_texts(&mut self, name: Option<&str>, input: &Input<'c>) -> Result<Option<StoredTexts>, Problem> {
+        Ok(match (&input.kind, name) {
+            (InputKind::Documents { table, .. }, None) => Some(StoredTexts {
+                alias: input.alias.clone(),
+                table: *table,
+                path: None,
+            }),
+            (InputKind::Columns(_), None) => None,
+            (_, Some(name)) => match self.resolve_search_path(&input.alias, name)? {
+                Value::Path(PathRef {
+                    base: Base::Table { alias, table, .. },
+                    path,
+                    ..
+                }) => Some(StoredTexts {
+                    alias,
+                    table,
+                    path: Some(path).filter(|path| !path.steps().is_empty()),
+                }),
+                _ => None,
+            },
+        })
+    }
+
+    fn table_column(&mut self, alias: &str, table: usize, read: Column) -> Expr {
+        let name = read.name();
+        self.add_column(table, read);
+        column(alias, &name)
+    }
+
     fn score(&mut self, search: &SearchExpr, input: &Input<'c>) -> Result<Expr, Problem> {
         let mut scored = Scored::default();
         let search = self.scored_search(search, 1.0, input, &mut scored)?;
@@ -165,11 +300,14 @@ impl<'c> Resolver<'c> {
         input: &Input<'c>,
         scored: &mut Scored,
     ) -> Result<ScoredClause, Problem> {
-        let (values, path) = self.scored_values(name, input)?;
-        let values = values
-            .into_iter()
-            .map(|value| index_in(&mut scored.values, value))
-            .collect();
+        let (values, path) = match scored.by_leaves {
+            true => (vec![0], self.stored_texts(name, input)?.and_then(|texts| texts.path)),
+            false => {
+                let (values, path) = self.scored_values(name, input)?;
+                let values = values.into_iter().map(|value| index_in(&mut scored.values, value));
+                (values.collect(), path)
+            }
+        };
         let words = scored_tokens(test).map(|tokens| {
             let path = index_in(&mut scored.paths, (name.map(str::to_owned), path.clone()));
             scored.words += tokens.len();
@@ -228,9 +366,7 @@ impl<'c> Resolver<'c> {
     fn system_column(&mut self, alias: &str, table: usize, name: &str) -> Result<Expr, Problem> {
         let missing = || Problem::new(Code::Internal, format!("documents have no column {name}"));
         let system = Column::system(name).ok_or_else(missing)?;
-        let name = system.name();
-        self.add_column(table, system);
-        Ok(column(alias, &name))
+        Ok(self.table_column(alias, table, system))
     }
 
     /// The values of an input in which a clause with this name looks for something, and the path in them.
@@ -327,9 +463,14 @@ impl<'c> Resolver<'c> {
     fn lengths(&mut self, scored: &Scored, input: &Input<'c>) -> Result<Vec<Expr>, Problem> {
         let mut numbers = Vec::with_capacity(2 * scored.paths.len());
         for (name, _) in &scored.paths {
-            let (values, path) = self.scored_values(name.as_deref(), input)?;
-            let path = serde_json::to_string(&path).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
-            let tokens = call(TOKENS, std::iter::once(text(&path)).chain(values).collect());
+            let tokens = match self.stored_texts(name.as_deref(), input)? {
+                Some(StoredTexts { alias, table, path }) => self.table_column(&alias, table, Column::tokens(path)),
+                None => {
+                    let (values, path) = self.scored_values(name.as_deref(), input)?;
+                    let path = serde_json::to_string(&path).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+                    call(TOKENS, std::iter::once(text(&path)).chain(values).collect())
+                }
+            };
             let sum = call("sum", vec![tokens.clone()]);
             numbers.extend([call("count", vec![tokens]), call("coalesce", vec![sum, number("0")])]);
         }
@@ -349,6 +490,16 @@ impl<'c> Resolver<'c> {
             numbers.push(Expr::Function(count));
         }
         Ok(numbers)
+    }
+}
+
+/// The names of the clauses of a search, in order.
+fn clause_names<'s>(search: &'s SearchExpr, names: &mut Vec<Option<&'s str>>) {
+    match search {
+        SearchExpr::All => {}
+        SearchExpr::And(parts) | SearchExpr::Or(parts) => parts.iter().for_each(|part| clause_names(part, names)),
+        SearchExpr::Not(part) | SearchExpr::Weighted(part, _) => clause_names(part, names),
+        SearchExpr::Clause { name, .. } => names.push(name.as_deref()),
     }
 }
 

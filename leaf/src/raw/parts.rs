@@ -28,6 +28,8 @@ impl ReadParts {
                     Some(path) => Some(path),
                     None => return Self::All,
                 },
+                ColumnSource::Tokens(Some(path)) => Some(path),
+                ColumnSource::Tokens(None) | ColumnSource::Score(_) => return Self::All,
                 _ => None,
             };
             path.into_iter().for_each(|path| parts.add(path.steps()));

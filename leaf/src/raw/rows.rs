@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, cell::OnceCell};
 
-use plan::{Column, ColumnSource, Path, builder::Builder};
+use plan::{
+    Column, ColumnSource, Path,
+    builder::Builder,
+    matcher::{DocumentScore, Scorer, count_tokens},
+};
 use proto::{json, json::Value};
 
 use super::{CastResult, Scalar, matcher::Matcher, parts::ReadParts};
@@ -35,6 +39,25 @@ impl<'a> RawRows<'a> {
                 let matcher = Matcher::new(clause);
                 self.collect(column, indexes, |index| {
                     Scalar::Bool(matcher.matches(&self.roots()[index]))
+                })
+            }
+            ColumnSource::Tokens(path) => {
+                let mut builder = Builder::new(column.read_as.to, indexes.len());
+                for index in indexes {
+                    let count = count_tokens(&self.roots()[*index as usize], path.as_ref());
+                    let count = i64::try_from(count).ok().filter(|count| *count > 0);
+                    builder.push(count.map_or(CastResult::Absent, |count| CastResult::Fits(Scalar::Int(count))));
+                }
+                values(builder)
+            }
+            ColumnSource::Score(score) => {
+                let scorer = serde_json::from_str(score).ok();
+                let scorer = scorer.map(|of: DocumentScore| Scorer::new(&of.search, &of.statistics));
+                self.collect(column, indexes, |index| {
+                    let score = scorer
+                        .as_ref()
+                        .map(|scorer| scorer.score(&[Some(&self.roots()[index])]));
+                    Scalar::Double(score.unwrap_or(0.0))
                 })
             }
             ColumnSource::Time => self.collect(column, indexes, |index| {

@@ -197,7 +197,7 @@ impl FilterAnalyzer<'_> {
             ColumnSource::Path(path) => Ok(self
                 .lookup(&Lookup::Exists(path.clone(), Type::Json))?
                 .into_candidates()),
-            ColumnSource::Key => self.unknown(),
+            ColumnSource::Key | ColumnSource::Tokens(_) => self.unknown(),
             _ => Ok(self.all()),
         }
     }
@@ -297,7 +297,11 @@ impl FilterAnalyzer<'_> {
                 }
                 found
             }
-            ColumnSource::Search(_) | ColumnSource::Doc | ColumnSource::Key => return self.unknown(),
+            ColumnSource::Search(_)
+            | ColumnSource::Doc
+            | ColumnSource::Key
+            | ColumnSource::Tokens(_)
+            | ColumnSource::Score(_) => return self.unknown(),
             _ => match literals.iter().filter_map(number).collect::<Vec<i64>>()[..] {
                 [number] => self.header(column, number, number)?,
                 ref numbers if self.is_indexed_header(column) => {
@@ -420,7 +424,9 @@ impl FilterAnalyzer<'_> {
                 let (from, to) = if above { (bound, None) } else { (None, bound) };
                 self.text_lookup(column, &Lookup::Range(path.clone(), column.read_as.to, from, to))
             }
-            ColumnSource::Id | ColumnSource::Source => self.unknown(),
+            ColumnSource::Id | ColumnSource::Source | ColumnSource::Tokens(_) | ColumnSource::Score(_) => {
+                self.unknown()
+            }
             _ => {
                 let Some(number) = number(&literal) else {
                     return self.unknown();

@@ -462,6 +462,35 @@ impl TextColumn {
         Ok(self.documents(&ordinals.finish()))
     }
 
+    /// Calls `add` with each document and the number of each of its values, given by ordinal, that is not 0.
+    pub(super) fn for_each_number(&self, numbers: &[u32], mut add: impl FnMut(u32, u32)) {
+        let column = &self.ordinals;
+        let mut add = |document: u32, ordinal: u64| match numbers[ordinal as usize] {
+            0 => {}
+            number => add(document, number),
+        };
+        let values = || column.values.iter();
+        match &column.index {
+            ColumnIndex::Empty { .. } => {}
+            ColumnIndex::Full => (0..)
+                .zip(values())
+                .for_each(|(document, ordinal)| add(document, ordinal)),
+            ColumnIndex::Optional(optional) => {
+                let documents = optional.iter_non_null_docs();
+                documents
+                    .zip(values())
+                    .for_each(|(document, ordinal)| add(document, ordinal));
+            }
+            ColumnIndex::Multivalued(_) => {
+                for document in 0..column.num_docs() {
+                    column
+                        .values_for_doc(document)
+                        .for_each(|ordinal| add(document, ordinal));
+                }
+            }
+        }
+    }
+
     /// The documents with a value that has this prefix.
     pub(super) fn documents_with_prefix(&self, prefix: &str) -> io::Result<RoaringBitmap> {
         let start = self.lower_bound(prefix)?;

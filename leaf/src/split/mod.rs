@@ -52,6 +52,7 @@ mod path_tree;
 mod postings;
 mod prune;
 mod recorder;
+mod score;
 mod search;
 mod statistics;
 mod stored_column;

@@ -29,6 +29,7 @@ use super::{
     header::{self, Headers},
     path_tree::{PathNode, PathTree},
     recorder::RecordedPart,
+    score::ScoreCache,
     text::TextIndex,
 };
 use crate::{document::Document, error::Error, fault, matches::Matches};
@@ -54,6 +55,7 @@ pub(super) struct Part {
     pub text: Option<TextIndex>,
     /// The last search clauses and their matches, oldest first.
     pub clause_cache: Mutex<Vec<(Clause, Option<Arc<Matches>>)>>,
+    pub scores: ScoreCache,
     files: PartFiles,
 }
 
@@ -167,6 +169,7 @@ impl Part {
             columns: Columns::new(reader, dictionaries),
             text,
             clause_cache: Mutex::default(),
+            scores: ScoreCache::default(),
             files,
         })
     }

@@ -58,6 +58,49 @@ impl TextIndex {
         }
     }
 
+    /// Calls `add` with each document that has these tokens next to each other at a path, and how often it has them.
+    pub(super) fn occurrences(
+        &self,
+        path: u32,
+        tokens: &[String],
+        mut add: impl FnMut(u32, u32),
+    ) -> Result<(), TantivyError> {
+        match self.terms(path, tokens)?.as_deref() {
+            None | Some([]) => Ok(()),
+            Some([single]) => self.frequencies(single, &mut add),
+            Some(several) => {
+                let (mut starts, mut positions) = (Vec::new(), Vec::new());
+                self.each_with_all(several, |document, postings| {
+                    if is_phrase(postings, &mut starts, &mut positions) {
+                        add(document, starts.len() as u32);
+                    }
+                })
+            }
+        }
+    }
+
+    /// Calls `add` with each token at a path in each document that has it, and how often. Tokens that are too long for
+    /// postings are missing.
+    pub(super) fn tokens_by_document(&self, path: u32, mut add: impl FnMut(u32, u32)) -> Result<(), TantivyError> {
+        let from = term(path, "");
+        let mut terms = self.reader.terms().range().ge(&from).into_stream()?;
+        while terms.advance() && terms.key().starts_with(&from) {
+            self.frequencies(terms.value(), &mut add)?;
+        }
+        Ok(())
+    }
+
+    fn frequencies(&self, term: &TermInfo, add: &mut impl FnMut(u32, u32)) -> Result<(), TantivyError> {
+        let mut postings = self
+            .reader
+            .read_postings_from_terminfo(term, IndexRecordOption::WithFreqs)?;
+        while postings.doc() != TERMINATED {
+            add(postings.doc(), postings.term_freq());
+            postings.advance();
+        }
+        Ok(())
+    }
+
     /// Adds the documents that have a phrase at a path whose tokens may be apart. The strings of one document count as one
     /// text.
     pub(super) fn near(&self, path: u32, phrase: &NearPhrase, found: &mut RoaringBitmap) -> Result<(), TantivyError> {
@@ -125,6 +168,19 @@ impl TextIndex {
         found: &mut RoaringBitmap,
         mut holds: impl FnMut(&mut [SegmentPostings]) -> bool,
     ) -> Result<(), TantivyError> {
+        self.each_with_all(terms, |document, postings| {
+            if holds(postings) {
+                found.insert(document);
+            }
+        })
+    }
+
+    /// Visits the documents that have all terms.
+    fn each_with_all(
+        &self,
+        terms: &[TermInfo],
+        mut visit: impl FnMut(u32, &mut [SegmentPostings]),
+    ) -> Result<(), TantivyError> {
         let open = |info| {
             self.reader
                 .read_postings_from_terminfo(info, IndexRecordOption::WithFreqsAndPositions)
@@ -138,9 +194,7 @@ impl TextIndex {
         while document != TERMINATED {
             match first_past(&mut postings, document) {
                 None => {
-                    if holds(&mut postings) {
-                        found.insert(document);
-                    }
+                    visit(document, &mut postings);
                     document = postings[rarest].advance();
                 }
                 Some(TERMINATED) => break,

@@ -24,7 +24,7 @@ use super::{
 use crate::error::Error;
 
 /// None if the values must be read from the raw documents.
-type ColumnResult = Result<Option<ColumnValues>, Error>;
+pub(super) type ColumnResult = Result<Option<ColumnValues>, Error>;
 
 /// The documents of a part whose values are requested, ascending.
 #[derive(Clone, Copy)]
@@ -94,6 +94,8 @@ impl Part {
             (ColumnSource::Doc | ColumnSource::Key, _) => Ok(None),
             (ColumnSource::Path(path), _) => self.path_values(path, column.read_as, requested),
             (ColumnSource::Search(clause), _) => self.search_values(clause, requested),
+            (ColumnSource::Tokens(path), _) => self.token_counts(path.as_ref(), requested),
+            (ColumnSource::Score(score), _) => self.score_values(score, requested),
             (ColumnSource::Time, Some(path)) => self.event_times(path, requested),
             (source, _) => self.header_values(source, requested),
         }
@@ -322,7 +324,7 @@ fn nulls(target: PathType, requested: RequestedDocuments) -> ColumnValues {
 }
 
 /// Values that all have the column's type.
-fn without_cast_failures(array: ArrayRef) -> ColumnValues {
+pub(super) fn without_cast_failures(array: ArrayRef) -> ColumnValues {
     let present = (array.len() - array.null_count()) as u64;
     ColumnValues {
         array,

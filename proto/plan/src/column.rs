@@ -132,6 +132,11 @@ pub enum ColumnSource {
     Path(Path),
     /// Whether a search clause matches (Bool, never NULL).
     Search(Clause),
+    /// The number of tokens of the texts at a path or, without one, of all texts (Int); NULL if there are none.
+    Tokens(Option<Path>),
+    /// How well the document fits a search (Double, never NULL): a [`DocumentScore`](crate::matcher::DocumentScore) as
+    /// JSON.
+    Score(Arc<str>),
 }
 
 /// Something that every document has, and the type in which a query reads it.
@@ -195,7 +200,30 @@ impl Column {
         }
     }
 
-    /// The flat name: `user.name:text`, `ms:double!` with a cast, `_id`, `?level:error`.
+    /// The number of tokens at a path, or of a document.
+    pub fn tokens(path: Option<Path>) -> Self {
+        Self {
+            source: ColumnSource::Tokens(path),
+            read_as: PathType {
+                to: Type::Int,
+                cast: false,
+            },
+        }
+    }
+
+    /// How well a document fits a search.
+    pub fn score(score: Arc<str>) -> Self {
+        Self {
+            source: ColumnSource::Score(score),
+            read_as: PathType {
+                to: Type::Double,
+                cast: false,
+            },
+        }
+    }
+
+    /// The flat name: `user.name:text`, `ms:double!` with a cast, `_id`; behind `?`, `#` or `^` the JSON of a clause, of
+    /// the path of tokens, or of a score.
     pub fn name(&self) -> String {
         self.to_string()
     }
@@ -207,6 +235,12 @@ impl Column {
         }
         if let Some(clause) = name.strip_prefix('?') {
             return serde_json::from_str(clause).ok().map(Self::search);
+        }
+        if let Some(path) = name.strip_prefix('#') {
+            return serde_json::from_str(path).ok().map(Self::tokens);
+        }
+        if let Some(score) = name.strip_prefix('^') {
+            return Some(Self::score(score.into()));
         }
         let (path, keyword) = name.rsplit_once(':')?;
         let (keyword, cast) = keyword
@@ -233,7 +267,7 @@ impl Column {
                 to.arrow(),
                 matches!(
                     self.source,
-                    ColumnSource::Path(_) | ColumnSource::Key | ColumnSource::Time
+                    ColumnSource::Path(_) | ColumnSource::Key | ColumnSource::Time | ColumnSource::Tokens(_)
                 ),
             ),
         }
@@ -255,6 +289,8 @@ impl fmt::Display for Column {
                 if self.read_as.cast { "!" } else { "" }
             ),
             ColumnSource::Search(clause) => write!(f, "?{}", serde_json::to_string(clause).map_err(|_| fmt::Error)?),
+            ColumnSource::Tokens(path) => write!(f, "#{}", serde_json::to_string(path).map_err(|_| fmt::Error)?),
+            ColumnSource::Score(score) => write!(f, "^{score}"),
             source => f.write_str(
                 SYSTEM_COLUMNS
                     .iter()
@@ -284,6 +320,11 @@ mod tests {
                 matches: Match::Exists,
             }),
         ];
+        columns.extend([
+            Column::tokens(None),
+            Column::tokens(Some(path.clone())),
+            Column::score("{\"a\":1}".into()),
+        ]);
         columns.extend(SYSTEM_COLUMNS.iter().filter_map(|row| Column::system(row.0)));
         for (to, ..) in Type::TABLE {
             columns.extend([Column::path(path.clone(), to), Column::cast(path.clone(), to)]);

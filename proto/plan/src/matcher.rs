@@ -14,7 +14,10 @@ pub use self::{
     highlight::{HighlightedPath, Highlighter, positive_clauses},
     number::Number,
     pattern::TokenTest,
-    score::{ScoredClause, ScoredSearch, Scorer, WordStatistics, count_tokens, scored_tokens, token_test},
+    score::{
+        DocumentScore, PreparedClause, ScoreStatistics, ScoredClause, ScoredSearch, Scorer, WordCounts, WordStatistics,
+        count_tokens, scored_tokens, token_test,
+    },
     value_test::{Range, ValueTest},
 };
 use crate::{

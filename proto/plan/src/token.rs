@@ -90,8 +90,31 @@ pub fn contains_phrase(text: &str, phrase: &[String]) -> bool {
     false
 }
 
+/// The number of tokens of a text.
+pub fn count(text: &str) -> u64 {
+    let (mut tokens, mut count) = (tokens(text), 0);
+    while tokens.next_raw().is_some() {
+        count += 1;
+    }
+    count
+}
+
+/// How often a text has these tokens, adjacent and in this order, and its number of tokens.
+pub fn count_phrase(text: &str, phrase: &[String]) -> (u64, u64) {
+    if !phrase.first().is_some_and(|first| may_contain(text, first)) {
+        return (0, count(text));
+    }
+    let (mut occurrences, mut length) = (0, 0);
+    let mut rest = tokens(text);
+    while let Some(written) = rest.next_raw() {
+        length += 1;
+        occurrences += u64::from(is_phrase_start(written, &rest, phrase));
+    }
+    (occurrences, length)
+}
+
 /// Whether a token, as written, and those after it begin with this phrase.
-pub(crate) fn is_phrase_start(written: &str, rest: &Tokens<'_>, phrase: &[String]) -> bool {
+fn is_phrase_start(written: &str, rest: &Tokens<'_>, phrase: &[String]) -> bool {
     let [first, others @ ..] = phrase else { return false };
     is(written, first) && begins_with(rest.clone(), others)
 }

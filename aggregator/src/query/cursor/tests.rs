@@ -38,6 +38,7 @@ fn a_cursor_reads_back_in_every_type() {
     let after = RowsPageStart {
         values: values.to_vec(),
         rows: 3,
+        statistics: None,
     };
     let types: Vec<DataType> = values.iter().map(ScalarValue::data_type).collect();
     let written = write(&order("price"), &after).expect("a cursor");
@@ -49,6 +50,7 @@ fn a_cursor_of_another_order_and_garbage_are_refused() {
     let after = RowsPageStart {
         values: vec![ScalarValue::Int64(Some(1))],
         rows: 1,
+        statistics: None,
     };
     let written = write(&order("price asc"), &after).expect("a cursor");
     let (int, text) = ([DataType::Int64], [DataType::Int64, DataType::Utf8View]);

@@ -4,6 +4,7 @@
 mod highlight;
 mod hit;
 mod path_list;
+mod score;
 mod statement;
 mod summary;
 
@@ -12,7 +13,6 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Instant};
 use chrono::{DateTime, Utc};
 use plan::{
     Path,
-    functions::score,
     search::{self, SearchTemplate},
     value::time_of_int,
 };
@@ -177,11 +177,9 @@ impl Sort {
         self.name.as_deref() == Some(SCORE)
     }
 
-    /// What the hits are sorted by, in SQL, unless it is the default.
+    /// What the hits are sorted by, in SQL, unless it is the default or the score.
     fn key(&self) -> Result<Option<String>, Problem> {
         match self.name.as_deref() {
-            // A catalog may have a function with the name score.
-            Some(SCORE) => Ok(Some(format!("{}()", score::SCORE))),
             Some(path) => Ok(Some(statement::input_path(&sort_path(path)?))),
             None => Ok(None),
         }

@@ -29,7 +29,7 @@ use datafusion::{
     sql::sqlparser::ast,
 };
 use futures::TryStreamExt as _;
-use plan::{Path, path::Step};
+use plan::{Path, matcher::ScoreStatistics, path::Step};
 use proto::{Code, CollectionName, Problem};
 
 use self::row_order::RowOrder;
@@ -37,6 +37,7 @@ use super::{
     HitPage, SearchContext, Searched,
     hit::{self, DocumentRows, HIT_COLUMNS},
     page_too_large,
+    score::{self, ScoreKey},
 };
 use crate::{
     answer::Hit,
@@ -71,13 +72,19 @@ pub(super) async fn search_view(
         )
         .hint("add _time to the view, or write the condition into the search, such as at:>2026-01-31"));
     }
+    if search.sort.is_by_score() {
+        let key = score::key(search, searched, &read_views).await?;
+        let sql = format!("{} {}", selected("*", &key.sql), from_matches(search, searched));
+        let page = page(search, &read_views, &sql, SortKeyOf::score(&key), HitKind::Row).await?;
+        return Ok((read_views, page));
+    }
     let key = match search.sort.key()? {
         Some(key) => key,
         None if has_time => time_key(),
         None => "TRUE".to_owned(),
     };
     let sql = format!("{} {}", selected("*", &key), from_matches(search, searched));
-    let page = page(search, &read_views, &sql, &key, HitKind::Row).await?;
+    let page = page(search, &read_views, &sql, SortKeyOf::value(&key), HitKind::Row).await?;
     Ok((read_views, page))
 }
 
@@ -88,22 +95,31 @@ pub(super) async fn search_collection(
     collection: &CollectionName,
 ) -> Result<(QueryViews, HitPage), Problem> {
     let columns = HIT_COLUMNS.join(&format!(", {INPUT}."));
-    let key = search.sort.key()?.unwrap_or_else(time_key);
-    let selected = selected(&columns, &key);
+    let template = from_matches_at_any_time(collection.as_str(), &search.template.text);
     if search.sort.is_by_score() {
         let read_views = search.open(&BTreeSet::from([collection.clone()])).await?;
-        let sql = format!("{selected} {}", from_matches(search, searched));
-        let found = page(search, &read_views, &sql, &key, HitKind::Document).await?;
+        let key = score::key(search, searched, &read_views).await?;
+        let selected = selected(&columns, &key.sql);
+        let sorted_by = SortKeyOf::score(&key);
+        let found = top_page::read_once(search, &read_views, &format!("{selected} {template}"), sorted_by).await?;
+        let found = match found {
+            Some(found) => found,
+            None => {
+                let sql = format!("{selected} {}", from_matches(search, searched));
+                page(search, &read_views, &sql, sorted_by, HitKind::Document).await?
+            }
+        };
         return Ok((read_views, found));
     }
-    let template = from_matches_at_any_time(collection.as_str(), &search.template.text);
+    let key = search.sort.key()?.unwrap_or_else(time_key);
+    let (selected, sorted_by) = (selected(&columns, &key), SortKeyOf::value(&key));
     let sql = format!("{selected} {template}");
-    let (read_views, found) = top_page::read(search, collection, &sql, &key).await?;
+    let (read_views, found) = top_page::read(search, collection, &sql, sorted_by).await?;
     let found = match found {
         Some(found) => found,
         None => {
             let sql = format!("{selected} {}", from_matches(search, searched));
-            page(search, &read_views, &sql, &key, HitKind::Document).await?
+            page(search, &read_views, &sql, sorted_by, HitKind::Document).await?
         }
     };
     Ok((read_views, found))
@@ -114,17 +130,38 @@ fn time_key() -> String {
     format!("{INPUT}.\"_time\"")
 }
 
+/// The value or the score that hits are sorted by.
+#[derive(Clone, Copy)]
+struct SortKeyOf<'a> {
+    /// In SQL, or the name of the score.
+    name: &'a str,
+    /// What the scores are computed from.
+    statistics: Option<&'a ScoreStatistics>,
+}
+
+impl<'a> SortKeyOf<'a> {
+    fn value(name: &'a str) -> Self {
+        Self { name, statistics: None }
+    }
+
+    fn score(key: &'a ScoreKey) -> Self {
+        Self {
+            name: &key.name,
+            statistics: Some(&key.statistics),
+        }
+    }
+}
+
 /// What the hits of a search are sorted by.
 struct SortedBy<'a> {
-    /// In SQL.
-    key: &'a str,
+    key: SortKeyOf<'a>,
     descending: bool,
     /// See [`ResolvedQuery::definitions_hash`](sql::ResolvedQuery).
     definitions_hash: u64,
 }
 
 impl SearchContext<'_> {
-    fn sorted_by<'a>(&self, key: &'a str, definitions_hash: u64) -> SortedBy<'a> {
+    fn sorted_by<'a>(&self, key: SortKeyOf<'a>, definitions_hash: u64) -> SortedBy<'a> {
         SortedBy {
             key,
             descending: self.sort.descending,
@@ -148,7 +185,7 @@ pub(super) fn parse_query(text: &str) -> Result<ast::Query, Problem> {
     }
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
@@ -189,7 +226,7 @@ async fn page(
     search: &SearchContext<'_>,
     read_views: &QueryViews,
     sql: &str,
-    key: &str,
+    key: SortKeyOf<'_>,
     kind: HitKind,
 ) -> Result<HitPage, Problem> {
     let (typed, rows, order) = typed_rows(search, read_views, sql, key, kind).await?;
@@ -213,7 +250,7 @@ async fn typed_rows(
     search: &SearchContext<'_>,
     read_views: &QueryViews,
     sql: &str,
-    key: &str,
+    key: SortKeyOf<'_>,
     kind: HitKind,
 ) -> Result<(TypedQuery, LogicalPlan, RowOrder), Problem> {
     let resolved = sql::resolve(&parse_query(sql)?, read_views, &[], &[])?;
@@ -280,7 +317,7 @@ fn hits(search: &SearchContext<'_>, rows: &RecordBatch, order: &RowOrder) -> Res
 }
 
 /// Runs a plan that returns few rows.
-async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
+pub(super) async fn collect_rows(search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<RecordBatch, Problem> {
     let mut stream = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
     let (schema, mut batches, mut bytes) = (stream.schema(), Vec::new(), 0_usize);
     while let Some(batch) = stream.try_next().await.map_err(page_problem)? {

@@ -8,6 +8,8 @@ use super::{
     search_support::{search_query, values},
     *,
 };
+use plan::scan::Stage;
+
 use crate::answer::SearchQuery;
 
 /// Messages of different lengths. `disk` is in most of them, `full` in few.
@@ -216,6 +218,77 @@ async fn new_documents_change_the_scores_of_the_same_statement() {
     let (after, _) = bench.sql(sql).await;
     let score = |rows: &[String]| rows[0].parse::<f64>().expect("a score");
     assert!(score(&after) < score(&before), "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn documents_that_arrive_between_pages_move_no_hit_to_another_page() {
+    let bench = bench(messages()).await;
+    bench.sql("create view shown as select n, msg from events").await;
+    let shard = ShardId {
+        collection: bench.engine.catalog().collections[&events()].uid,
+        number: 0,
+    };
+    for (name, arrives) in [("events", 1_000), ("shown", 2_000)] {
+        let whole = bench.scores(by_score(name, "msg:disk OR msg:full")).await;
+        let (mut request, mut found) = (by_score(name, "msg:disk OR msg:full"), Vec::new());
+        request.limit = Some(7);
+        for page in 0.. {
+            let answer = bench.run_search(request.clone()).await;
+            found.extend(values(&answer, "n").into_iter().map(|n| n.as_i64().expect("a number")));
+            let Some(after) = answer.after else { break };
+            request.after = Some(after);
+            // `full` is rare no more.
+            for n in 0..if page < 3 { 20 } else { 0 } {
+                let n = arrives + page * 20 + n;
+                bench.leaf.add(
+                    shard,
+                    json!({ "n": n, "msg": "full and of many other words".repeat(9) }),
+                );
+            }
+        }
+        found.retain(|n| whole.iter().any(|(other, _)| other == n));
+        let whole: Vec<i64> = whole.into_iter().map(|(n, _)| n).collect();
+        assert_eq!(found, whole, "{name}");
+    }
+    let after = bench
+        .run_search(SearchQuery {
+            limit: Some(7),
+            ..by_score("events", "msg:disk")
+        })
+        .await
+        .after;
+    let other = SearchQuery {
+        after,
+        ..by_score("events", "msg:full")
+    };
+    let problem = bench
+        .engine
+        .search(other)
+        .await
+        .expect_err("a cursor of another search");
+    assert!(problem.detail.contains("another sort order"), "{problem}");
+}
+
+#[tokio::test]
+async fn leaves_compute_the_scores_of_stored_documents_and_return_the_best() {
+    let bench = bench(messages()).await;
+    bench.sql("create field events.loud as upper(msg)").await;
+    let is_top = |bench: &Bench| {
+        let requests = bench.leaf.requests.lock();
+        requests
+            .last()
+            .is_some_and(|request| matches!(request.stage, Stage::Top { .. }))
+    };
+    for (query, by_leaves) in [("msg:disk word", true), ("msg:disk loud:full", false)] {
+        let limit = Some(3);
+        bench
+            .run_search(SearchQuery {
+                limit,
+                ..by_score("events", query)
+            })
+            .await;
+        assert_eq!(is_top(&bench), by_leaves, "{query}");
+    }
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ impl Resolver<'_> {
             | Expr::GroupingSets(_)
             | Expr::Cube(_)
             | Expr::Rollup(_) => Ok(Rewritten::Open(node)),
-            other => special_call(other).map(Rewritten::Open),
+            other => special_call(self.with_zoned_parameter(other)).map(Rewritten::Open),
         }
     }
 

@@ -17,7 +17,10 @@ use super::{
     resolver::Resolver,
     value::{call, literal, number, quoted, text, text_literal},
 };
-use crate::typing;
+use crate::{
+    sql::score::{FREQUENCIES, LENGTHS},
+    typing,
+};
 
 /// Different PARTITION BY and ORDER BY of window functions. The rows are sorted for each, and each copies the columns of
 /// those before.
@@ -36,8 +39,15 @@ impl Resolver<'_> {
         if let Some(expression) = self.defined_function(&name, &function)? {
             return Ok(Rewritten::Done(expression));
         }
-        if name == SCORE && matches!(&function.args, FunctionArguments::List(list) if list.args.is_empty()) {
-            return self.score_call(&function).map(Rewritten::Done);
+        let arguments = match &function.args {
+            FunctionArguments::List(list) => list.args.len(),
+            _ => 0,
+        };
+        match (name.as_str(), arguments) {
+            (SCORE, 0) => return self.score_call(&function).map(Rewritten::Done),
+            (SCORE, 3) => return self.score_by_statistics(&function).map(Rewritten::Done),
+            (LENGTHS | FREQUENCIES, 2) => return self.statistics_call(&name, &function).map(Rewritten::Done),
+            _ => {}
         }
         let known = registry::function(&name);
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {
@@ -105,6 +115,37 @@ impl Resolver<'_> {
             self.check_pattern(pattern)?;
         }
         Ok(())
+    }
+
+    /// A text that is a parameter of AT TIME ZONE is the same as a literal.
+    pub(super) fn with_zoned_parameter(&self, node: Expr) -> Expr {
+        let Expr::AtTimeZone { timestamp, time_zone } = node else {
+            return node;
+        };
+        let value = |operand: &Expr| {
+            self.parameter(super::super::search::parameter_index(operand)?)?
+                .as_str()
+        };
+        let timestamp = match *timestamp {
+            Expr::Cast {
+                kind,
+                expr,
+                data_type,
+                array,
+                format,
+            } => Expr::Cast {
+                expr: value(&expr).map(text).map_or(expr, Box::new),
+                kind,
+                data_type,
+                array,
+                format,
+            },
+            other => other,
+        };
+        Expr::AtTimeZone {
+            timestamp: Box::new(timestamp),
+            time_zone,
+        }
     }
 
     /// Normalizes the name of a window's base window, and checks its frame and the number of windows.

@@ -363,6 +363,10 @@ fn array(column: &Column, documents: &[String]) -> ArrayRef {
             ColumnSource::Doc => text(document.clone()),
             ColumnSource::Key => CastResult::Absent,
             ColumnSource::Search(clause) => CastResult::Fits(Scalar::Bool(Matcher::new(clause).matches(&root))),
+            ColumnSource::Tokens(path) => {
+                CastResult::Fits(Scalar::Int(plan::matcher::count_tokens(&root, path.as_ref()) as i64))
+            }
+            ColumnSource::Score(_) => panic!("statements name no scores with known statistics"),
             ColumnSource::Path(path) => at(&root, path).map_or(CastResult::Absent, |value| {
                 read_value(value, || verbatim(path), column.read_as)
             }),

@@ -18,7 +18,7 @@ use super::{
     json::text_views,
 };
 use crate::{
-    matcher::{Scorer, count_tokens},
+    matcher::{ScoreStatistics, Scorer, count_tokens},
     path::Path,
 };
 
@@ -39,12 +39,18 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
 
 fn score(call: &Call) -> Result<ArrayRef> {
     let search = serde_json::from_str(call.text(0)?).map_err(malformed)?;
-    let scorer = Scorer::new(&search, &numbers(call, 1)?, &numbers(call, 2)?);
+    let statistics = ScoreStatistics {
+        lengths: numbers(call, 1)?,
+        frequencies: numbers(call, 2)?,
+    };
+    let scorer = Scorer::new(&search, &statistics);
     let columns = values(call, 3)?;
     let mut scores = Float64Builder::with_capacity(call.rows);
     for row in 0..call.rows {
         call.check()?;
-        scores.append_value(scorer.score(&row_values(&columns, row)));
+        let values = row_values(&columns, row);
+        let values: Vec<Option<&Value>> = values.iter().map(Option::as_ref).collect();
+        scores.append_value(scorer.score(&values));
     }
     Ok(Arc::new(scores.finish()))
 }

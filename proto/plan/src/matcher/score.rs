@@ -83,18 +83,33 @@ pub fn token_test(token: &str) -> Match {
 /// The number of tokens of the texts at a path or, without one, of all texts.
 pub fn count_tokens(value: &Value<'_>, path: Option<&Path>) -> u64 {
     let mut count = 0;
-    for_each_text(value, path, &mut |text| {
-        let mut tokens = token::tokens(text);
-        while tokens.next_raw().is_some() {
-            count += 1;
-        }
-    });
+    for_each_text(value, path, &mut |text| count += token::count(text));
     count
+}
+
+/// A search of whole documents, with its statistics: all that the score of a document depends on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DocumentScore {
+    /// The search. The only value of each clause is the document.
+    pub search: ScoredSearch,
+    /// What the documents have.
+    #[serde(flatten)]
+    pub statistics: ScoreStatistics,
+}
+
+/// What the documents have that are searched.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoreStatistics {
+    /// For each path, the number of documents with texts there, and the number of tokens in them.
+    pub lengths: Vec<i64>,
+    /// For each token, the number of documents that have it.
+    pub frequencies: Vec<i64>,
 }
 
 /// A search prepared with its statistics.
 pub struct Scorer {
     search: PreparedSearch,
+    clauses: Vec<PreparedClause>,
 }
 
 enum PreparedSearch {
@@ -102,15 +117,26 @@ enum PreparedSearch {
     And(Vec<PreparedSearch>),
     Or(Vec<PreparedSearch>),
     Not(Box<PreparedSearch>),
-    Clause(PreparedClause),
+    /// The number of a clause.
+    Clause(usize),
 }
 
-struct PreparedClause {
+/// A clause of a [`Scorer`].
+pub struct PreparedClause {
+    clause: Clause,
     matcher: Matcher,
-    path: Option<Path>,
     values: Vec<usize>,
     weight: f64,
     words: Option<PreparedWords>,
+}
+
+/// What the score of a clause that matches depends on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WordCounts {
+    /// How often its words occur in the texts at its path.
+    pub occurrences: u64,
+    /// The number of tokens of these texts.
+    pub length: u64,
 }
 
 struct PreparedWords {
@@ -124,90 +150,138 @@ struct PreparedWords {
 }
 
 impl Scorer {
-    /// Prepares a search. `lengths` has, for each path, the number of documents with texts there and the number of tokens
-    /// in them; `frequencies` has the number of documents with each token.
-    pub fn new(search: &ScoredSearch, lengths: &[i64], frequencies: &[i64]) -> Self {
+    /// Prepares a search.
+    pub fn new(search: &ScoredSearch, statistics: &ScoreStatistics) -> Self {
+        let mut clauses = Vec::new();
         Self {
-            search: PreparedSearch::new(search, lengths, frequencies),
+            search: PreparedSearch::new(search, statistics, &mut clauses),
+            clauses,
         }
     }
 
+    /// Its clauses, by number.
+    pub fn clauses(&self) -> &[PreparedClause] {
+        &self.clauses
+    }
+
+    /// Whether rows may have a score that match no clause.
+    pub fn scores_all(&self) -> bool {
+        self.search.has_all()
+    }
+
     /// The score of a row with these values; 0 if it does not match.
-    pub fn score(&self, values: &[Option<Value<'_>>]) -> f64 {
-        self.search.score(values).unwrap_or(0.0)
+    pub fn score(&self, values: &[Option<&Value<'_>>]) -> f64 {
+        self.score_by(&|clause| self.clauses[clause].counts(values))
+    }
+
+    /// The score of a row by what is known of each clause, by its number; None if the clause does not match. 0 if the row
+    /// does not match.
+    pub fn score_by(&self, counts: &dyn Fn(usize) -> Option<WordCounts>) -> f64 {
+        let score = |clause: usize| Some(self.clauses[clause].score(counts(clause)?));
+        self.search.score(&score).unwrap_or(0.0)
     }
 }
 
 impl PreparedSearch {
-    fn new(search: &ScoredSearch, lengths: &[i64], frequencies: &[i64]) -> Self {
-        let prepared = |parts: &[ScoredSearch]| {
-            let parts = parts.iter().map(|part| Self::new(part, lengths, frequencies));
+    /// Adds the clauses to those of the whole search.
+    fn new(search: &ScoredSearch, statistics: &ScoreStatistics, clauses: &mut Vec<PreparedClause>) -> Self {
+        let mut prepared = |parts: &[ScoredSearch]| {
+            let parts = parts.iter().map(|part| Self::new(part, statistics, clauses));
             parts.collect()
         };
         match search {
             ScoredSearch::All(score) => Self::All(*score),
             ScoredSearch::And(parts) => Self::And(prepared(parts)),
             ScoredSearch::Or(parts) => Self::Or(prepared(parts)),
-            ScoredSearch::Not(part) => Self::Not(Box::new(Self::new(part, lengths, frequencies))),
-            ScoredSearch::Clause(scored) => Self::Clause(PreparedClause {
-                matcher: Matcher::new(&scored.clause),
-                path: scored.clause.path.clone(),
-                values: scored.values.clone(),
-                weight: scored.weight,
-                words: scored
-                    .words
-                    .as_ref()
-                    .and_then(|words| PreparedWords::new(&scored.clause.matches, words, lengths, frequencies)),
-            }),
+            ScoredSearch::Not(part) => Self::Not(Box::new(Self::new(part, statistics, clauses))),
+            ScoredSearch::Clause(scored) => {
+                let words = scored.words.as_ref();
+                clauses.push(PreparedClause {
+                    clause: scored.clause.clone(),
+                    matcher: Matcher::new(&scored.clause),
+                    values: scored.values.clone(),
+                    weight: scored.weight,
+                    words: words.and_then(|words| PreparedWords::new(&scored.clause.matches, words, statistics)),
+                });
+                Self::Clause(clauses.len() - 1)
+            }
         }
     }
 
-    /// None if the row does not match.
-    fn score(&self, values: &[Option<Value<'_>>]) -> Option<f64> {
+    fn has_all(&self) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::has_all),
+            // It has no score.
+            Self::Not(_) | Self::Clause(_) => false,
+        }
+    }
+
+    /// The score by those of the clauses; None if the row does not match.
+    fn score(&self, clause: &dyn Fn(usize) -> Option<f64>) -> Option<f64> {
         match self {
             Self::All(score) => Some(*score),
-            Self::And(parts) => parts.iter().try_fold(0.0, |sum, part| Some(sum + part.score(values)?)),
+            Self::And(parts) => parts.iter().try_fold(0.0, |sum, part| Some(sum + part.score(clause)?)),
             Self::Or(parts) => {
-                let mut scores = parts.iter().filter_map(|part| part.score(values));
+                let mut scores = parts.iter().filter_map(|part| part.score(clause));
                 let first = scores.next()?;
                 Some(scores.fold(first, |sum, score| sum + score))
             }
-            Self::Not(part) => part.score(values).is_none().then_some(0.0),
-            Self::Clause(clause) => clause.score(values),
+            Self::Not(part) => part.score(clause).is_none().then_some(0.0),
+            Self::Clause(number) => clause(*number),
         }
     }
 }
 
 impl PreparedClause {
-    fn score(&self, values: &[Option<Value<'_>>]) -> Option<f64> {
-        let values = || self.values.iter().filter_map(|number| values.get(*number)?.as_ref());
+    /// The clause.
+    pub fn clause(&self) -> &Clause {
+        &self.clause
+    }
+
+    /// The words whose occurrences its score depends on.
+    pub fn counted_words(&self) -> Option<&[String]> {
+        self.words.as_ref().map(|words| words.phrase.as_slice())
+    }
+
+    fn counts(&self, values: &[Option<&Value<'_>>]) -> Option<WordCounts> {
+        let values = || {
+            self.values
+                .iter()
+                .filter_map(|number| values.get(*number).copied().flatten())
+        };
         if !values().any(|value| self.matcher.matches(value)) {
             return None;
         }
+        let mut counts = WordCounts::default();
+        if let Some(words) = &self.words {
+            for value in values() {
+                for_each_text(value, self.clause.path.as_ref(), &mut |text| {
+                    let (occurrences, length) = token::count_phrase(text, &words.phrase);
+                    counts.occurrences += occurrences;
+                    counts.length += length;
+                });
+            }
+        }
+        Some(counts)
+    }
+
+    fn score(&self, counts: WordCounts) -> f64 {
         let Some(words) = &self.words else {
-            return Some(self.weight);
+            return self.weight;
         };
-        let (mut occurrences, mut length) = (0, 0);
-        for value in values() {
-            for_each_text(value, self.path.as_ref(), &mut |text| {
-                let (in_text, tokens) = words.count(text);
-                occurrences += in_text;
-                length += tokens;
-            });
-        }
-        if words.is_near {
-            occurrences = 1;
-        }
+        let occurrences = if words.is_near { 1 } else { counts.occurrences };
         // A number or a boolean matches without occurrences.
-        Some(match occurrences {
+        match occurrences {
             0 => self.weight,
-            _ => self.weight * words.score(occurrences, length),
-        })
+            _ => self.weight * words.score(occurrences, counts.length),
+        }
     }
 }
 
 impl PreparedWords {
-    fn new(test: &Match, words: &WordStatistics, lengths: &[i64], frequencies: &[i64]) -> Option<Self> {
+    fn new(test: &Match, words: &WordStatistics, statistics: &ScoreStatistics) -> Option<Self> {
+        let ScoreStatistics { lengths, frequencies } = statistics;
         let number = |numbers: &[i64], index: usize| numbers.get(index).map(|number| *number as f64);
         let documents = number(lengths, words.path * 2)?;
         let tokens = number(lengths, words.path * 2 + 1)?;
@@ -221,17 +295,6 @@ impl PreparedWords {
             rarity: words.tokens.iter().map(rarity).sum::<Option<f64>>()?,
             mean_length: tokens / documents.max(1.0),
         })
-    }
-
-    /// How often a text has the phrase, and its number of tokens.
-    fn count(&self, text: &str) -> (u64, u64) {
-        let (mut occurrences, mut length) = (0, 0);
-        let mut tokens = token::tokens(text);
-        while let Some(written) = tokens.next_raw() {
-            length += 1;
-            occurrences += u64::from(token::is_phrase_start(written, &tokens, &self.phrase));
-        }
-        (occurrences, length)
     }
 
     fn score(&self, occurrences: u64, length: u64) -> f64 {
@@ -308,8 +371,12 @@ mod tests {
 
     fn score(search: &ScoredSearch, document: &str) -> f64 {
         // 10 documents with 40 tokens; "disk" is in 3 of them, "full" in 1.
-        let scorer = Scorer::new(search, &[10, 40], &[3, 1]);
-        scorer.score(&[json::parse(document.as_bytes()).ok()])
+        let statistics = ScoreStatistics {
+            lengths: vec![10, 40],
+            frequencies: vec![3, 1],
+        };
+        let document = json::parse(document.as_bytes()).ok();
+        Scorer::new(search, &statistics).score(&[document.as_ref()])
     }
 
     #[test]

@@ -16,6 +16,7 @@ use datafusion::{
 use plan::{
     column::is_json,
     functions::{json, rachis_function},
+    matcher::ScoreStatistics,
 };
 use proto::{Code, Problem};
 
@@ -44,6 +45,7 @@ pub(super) struct RowOrder {
     /// The number of columns that hits are made from.
     pub(super) columns: usize,
     keys: Vec<OrderKey>,
+    statistics: Option<ScoreStatistics>,
 }
 
 struct OrderKey {
@@ -96,12 +98,13 @@ impl RowOrder {
         Self {
             kind,
             identity: OrderIdentity {
-                by: format!("{key} {}", if descending { "desc" } else { "asc" }),
+                by: format!("{} {}", key.name, if descending { "desc" } else { "asc" }),
                 data_type: data_type.to_string(),
                 definitions_hash,
             },
             columns: schema.fields().len() - keys.len(),
             keys,
+            statistics: key.statistics.cloned(),
         }
     }
 
@@ -231,6 +234,7 @@ impl RowOrder {
         let end = RowsPageStart {
             values,
             rows: equal_rows + earlier,
+            statistics: self.statistics.clone(),
         };
         cursor::write(&self.identity, &end)
     }

@@ -14,7 +14,7 @@ use datafusion::{
 use plan::scan::{PageStart, SortKey, Stage};
 use proto::{CollectionName, Problem};
 
-use super::{HitKind, HitPage, SortedBy, collect_rows, hit_page, row_order::RowOrder, typed_rows};
+use super::{HitKind, HitPage, SortKeyOf, SortedBy, collect_rows, hit_page, row_order::RowOrder, typed_rows};
 use crate::query::{
     cursor::{self, RowsPageStart},
     plan_cache::ReusablePlan,
@@ -44,7 +44,7 @@ pub(super) async fn read(
     search: &SearchContext<'_>,
     collection: &CollectionName,
     sql: &str,
-    key: &str,
+    key: SortKeyOf<'_>,
 ) -> Result<(QueryViews, Option<HitPage>), Problem> {
     let (engine, context, options) = (search.engine, search.context, &search.request.options);
     let direction = if search.sort.descending { "desc" } else { "asc" };
@@ -65,8 +65,31 @@ pub(super) async fn read(
         Some(read_views) => read_views,
         None => search.open(&BTreeSet::from([collection.clone()])).await?,
     };
-    let (typed, rows, order) = typed_rows(search, &read_views, sql, key, HitKind::Document).await?;
-    let planned = typed.plan(engine, &read_views, order.first(rows, HITS_MAX)?).await?;
+    let page = plan_and_read(search, &read_views, sql, key, Some(plan_key)).await?;
+    Ok((read_views, page))
+}
+
+/// Reads the page of a statement whose plan serves no other search, over these views. None if leaves cannot evaluate the
+/// condition or sort by the key.
+pub(super) async fn read_once(
+    search: &SearchContext<'_>,
+    read_views: &QueryViews,
+    sql: &str,
+    key: SortKeyOf<'_>,
+) -> Result<Option<HitPage>, Problem> {
+    plan_and_read(search, read_views, sql, key, None).await
+}
+
+async fn plan_and_read(
+    search: &SearchContext<'_>,
+    read_views: &QueryViews,
+    sql: &str,
+    key: SortKeyOf<'_>,
+    plan_key: Option<(String, String)>,
+) -> Result<Option<HitPage>, Problem> {
+    let (engine, context) = (search.engine, search.context);
+    let (typed, rows, order) = typed_rows(search, read_views, sql, key, HitKind::Document).await?;
+    let planned = typed.plan(engine, read_views, order.first(rows, HITS_MAX)?).await?;
     let settings = engine.sessions.settings();
     let (Some(page), Some(template)) = (
         TopPage::of(
@@ -76,13 +99,14 @@ pub(super) async fn read(
         )?,
         PlanTemplate::of(&planned.executable.physical, settings),
     ) else {
-        return Ok((read_views, None));
+        return Ok(None);
     };
-    (engine.plans).put(Some(plan_key), context, &read_views, &planned, None, settings);
+    if plan_key.is_some() {
+        (engine.plans).put(plan_key, context, read_views, &planned, None, settings);
+    }
     let plan = CopiedPlan::new(engine, context, &template, page.values.clone())?;
-    let plan = plan.over(engine, context, &read_views, None);
-    let page = page.read(search, plan).await?;
-    Ok((read_views, Some(page)))
+    let plan = plan.over(engine, context, read_views, None);
+    page.read(search, plan).await.map(Some)
 }
 
 impl TopPage {

@@ -17,7 +17,7 @@ use datafusion::{
 };
 use plan::{
     Column, ColumnSource, Kinds, Path, PathKinds, Type,
-    matcher::Matcher,
+    matcher::{DocumentScore, Matcher, Scorer, count_tokens},
     path::Step,
     scan::{
         CastFailure, ColumnReads, ConditionCounts, PageStart, PartialAggregate, ScanRequest, ScanTrailer, SortKey,
@@ -255,6 +255,19 @@ fn scalar(column: &Column, address: &Address, document: &Value) -> ScalarValue {
         ColumnSource::Doc => text(document.to_string()),
         ColumnSource::Key => ScalarValue::Utf8View(None),
         ColumnSource::Path(path) => cast(column, value_at(document, path)),
+        ColumnSource::Tokens(path) => {
+            let text = document.to_string();
+            let root = proto::json::parse(text.as_bytes()).expect("JSON");
+            let count = count_tokens(&root, path.as_ref()) as i64;
+            ScalarValue::Int64(Some(count).filter(|count| *count > 0))
+        }
+        ColumnSource::Score(score) => {
+            let text = document.to_string();
+            let root = proto::json::parse(text.as_bytes()).expect("JSON");
+            let score: DocumentScore = serde_json::from_str(score).expect("a score");
+            let scorer = Scorer::new(&score.search, &score.statistics);
+            ScalarValue::Float64(Some(scorer.score(&[Some(&root)])))
+        }
         ColumnSource::Search(clause) => {
             let text = document.to_string();
             ScalarValue::Boolean(Some(

@@ -1,0 +1,290 @@
+//! Scores: how often the documents of a part have the words of a search, and how long their texts are.
+//!
+//! Postings answer for paths with running text, dictionaries for all other strings. Both are walked through as a whole: the
+//! lengths at a path are kept for the next search, and the scores of a search for its next block.
+
+use std::{collections::HashMap, sync::Arc};
+
+use datafusion::arrow::array::{Float64Array, Int64Array};
+use parking_lot::Mutex;
+use plan::{
+    Path,
+    matcher::{DocumentScore, Scorer, WordCounts},
+    token,
+};
+use roaring::RoaringBitmap;
+
+use super::{
+    decoded::DecodedSlot,
+    part::{Part, index_error},
+    values::{ColumnResult, RequestedDocuments, without_cast_failures},
+};
+use crate::{error::Error, matches::Matches};
+
+/// Paths whose lengths have a place in the cache, for each part.
+const LENGTHS_MAX: usize = 64;
+
+/// What was computed for the last scores.
+#[derive(Default)]
+pub(super) struct ScoreCache {
+    lengths: Mutex<HashMap<Option<Path>, Arc<DecodedSlot<Lengths>>>>,
+    last_search: Mutex<Option<LastSearch>>,
+}
+
+/// The last search that was scored.
+struct LastSearch {
+    text: Arc<str>,
+    scores: Arc<DecodedSlot<PartScores>>,
+}
+
+/// The number of tokens of the texts at a path, by document.
+struct Lengths {
+    tokens: Vec<u32>,
+    /// The documents for which the number is not known.
+    unknown: RoaringBitmap,
+}
+
+/// The scores of a search, ascending by document. Those of all other documents are 0.
+struct PartScores {
+    documents: Vec<u32>,
+    scores: Vec<f64>,
+    /// The documents for which the score is not known.
+    unknown: RoaringBitmap,
+}
+
+/// What a part knows about a clause.
+struct ClauseCounts {
+    matches: Arc<Matches>,
+    /// None if its words do not matter.
+    words: Option<WordsOfClause>,
+}
+
+struct WordsOfClause {
+    /// Each document with occurrences, and their number.
+    occurrences: Vec<(u32, u32)>,
+    lengths: Arc<Lengths>,
+}
+
+impl Part {
+    /// The number of tokens of the texts at a path or, without one, of all texts.
+    pub(super) fn token_counts(&self, path: Option<&Path>, requested: RequestedDocuments) -> ColumnResult {
+        let Some(lengths) = self.lengths(path)? else {
+            return Ok(None);
+        };
+        if requested.count_in(&lengths.unknown) > 0 {
+            return Ok(None);
+        }
+        let count = |document: &u32| Some(lengths.tokens[*document as usize]).filter(|count| *count > 0);
+        let counts: Int64Array = (requested.documents.iter())
+            .map(|document| count(document).map(i64::from))
+            .collect();
+        Ok(Some(without_cast_failures(Arc::new(counts))))
+    }
+
+    /// The scores of documents in a search.
+    pub(super) fn score_values(&self, score: &Arc<str>, requested: RequestedDocuments) -> ColumnResult {
+        let Some(scores) = self.part_scores(score)? else {
+            return Ok(None);
+        };
+        if requested.count_in(&scores.unknown) > 0 {
+            return Ok(None);
+        }
+        let score = |document: &u32| match scores.documents.binary_search(document) {
+            Ok(at) => scores.scores[at],
+            Err(_) => 0.0,
+        };
+        let values: Float64Array = requested
+            .documents
+            .iter()
+            .map(|document| Some(score(document)))
+            .collect();
+        Ok(Some(without_cast_failures(Arc::new(values))))
+    }
+
+    /// None if the part does not know the texts at the path.
+    fn lengths(&self, path: Option<&Path>) -> Result<Option<Arc<Lengths>>, Error> {
+        let slot = {
+            let mut slots = self.scores.lengths.lock();
+            if slots.len() >= LENGTHS_MAX && !slots.contains_key(&path.cloned()) {
+                slots.clear();
+            }
+            Arc::clone(slots.entry(path.cloned()).or_default())
+        };
+        if let Some(known) = slot.get() {
+            return Ok(Some(known));
+        }
+        let Some(paths) = self.text_paths(path) else {
+            return Ok(None);
+        };
+        let mut tokens = vec![0; self.paths.documents as usize];
+        let mut unknown = self.paths.incomplete();
+        if path.is_none() {
+            unknown |= &self.paths.partly_indexed;
+        }
+        for id in paths {
+            self.add_lengths(id, &mut tokens, &mut unknown)?;
+        }
+        let bytes = tokens.len() * size_of::<u32>() + unknown.serialized_size();
+        let lengths = Arc::new(Lengths { tokens, unknown });
+        slot.put(Arc::clone(&lengths), bytes);
+        Ok(Some(lengths))
+    }
+
+    /// The paths at which the texts of a path, or all texts, are; None if the part does not know them.
+    fn text_paths(&self, path: Option<&Path>) -> Option<Vec<u32>> {
+        let Some(path) = path else {
+            let with_columns = self.paths.nodes.iter().filter(|(_, node)| node.column);
+            return Some(with_columns.map(|(id, _)| id).collect());
+        };
+        match self.paths.find(path.keys()?) {
+            None => Some(Vec::new()),
+            Some(id) => self.node(id).column.then(|| vec![id]),
+        }
+    }
+
+    fn add_lengths(&self, id: u32, tokens: &mut [u32], unknown: &mut RoaringBitmap) -> Result<(), Error> {
+        let mut add = |document: u32, count: u32| tokens[document as usize] += count;
+        if let Some(index) = self.text.as_ref().filter(|_| self.node(id).postings) {
+            *unknown |= &self.paths.oversized_tokens;
+            return Ok(index.tokens_by_document(id, add)?);
+        }
+        self.for_each_text_number(id, unknown, |text| token::count(text) as u32, &mut add)
+    }
+
+    /// Each document of a path without postings with the number of each of its texts that is not 0.
+    fn for_each_text_number(
+        &self,
+        id: u32,
+        unknown: &mut RoaringBitmap,
+        number: impl Fn(&str) -> u32,
+        add: &mut impl FnMut(u32, u32),
+    ) -> Result<(), Error> {
+        for inside in [false, true] {
+            let scope = self.scope(id, inside);
+            *unknown |= &scope.long_texts;
+            if scope.texts > 0 {
+                let column = self.columns.texts(id, inside).map_err(index_error)?;
+                let mut numbers = Vec::with_capacity(column.distinct());
+                column
+                    .for_each(|_, text| numbers.push(number(text)))
+                    .map_err(index_error)?;
+                if numbers.iter().any(|number| *number > 0) {
+                    column.for_each_number(&numbers, &mut *add);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// None if the part does not know enough.
+    fn part_scores(&self, score: &Arc<str>) -> Result<Option<Arc<PartScores>>, Error> {
+        let slot = {
+            let mut last = self.scores.last_search.lock();
+            match &*last {
+                Some(last) if last.text == *score => Arc::clone(&last.scores),
+                _ => {
+                    let (text, scores) = (Arc::clone(score), Arc::default());
+                    Arc::clone(&last.insert(LastSearch { text, scores }).scores)
+                }
+            }
+        };
+        if let Some(known) = slot.get() {
+            return Ok(Some(known));
+        }
+        let Some(scores) = self.compute_scores(score)?.map(Arc::new) else {
+            return Ok(None);
+        };
+        let bytes = scores.documents.len() * (size_of::<u32>() + size_of::<f64>()) + scores.unknown.serialized_size();
+        slot.put(Arc::clone(&scores), bytes);
+        Ok(Some(scores))
+    }
+
+    fn compute_scores(&self, score: &str) -> Result<Option<PartScores>, Error> {
+        let Ok(DocumentScore { search, statistics }) = serde_json::from_str(score) else {
+            return Ok(None);
+        };
+        let scorer = Scorer::new(&search, &statistics);
+        let (mut clauses, mut unknown) = (Vec::new(), RoaringBitmap::new());
+        let mut found = match scorer.scores_all() {
+            true => self.all(),
+            false => RoaringBitmap::new(),
+        };
+        for clause in scorer.clauses() {
+            let path = clause.clause().path.as_ref();
+            let Some(matches) = self.search_for_blocks(clause.clause())? else {
+                return Ok(None);
+            };
+            unknown |= &matches.candidates;
+            found |= &matches.certain;
+            let words = match clause.counted_words() {
+                None => None,
+                Some(words) => {
+                    let (Some(paths), Some(lengths)) = (self.text_paths(path), self.lengths(path)?) else {
+                        return Ok(None);
+                    };
+                    unknown |= &lengths.unknown & &matches.certain;
+                    Some(WordsOfClause {
+                        occurrences: self.occurrences(&paths, words, &mut unknown)?,
+                        lengths,
+                    })
+                }
+            };
+            clauses.push(ClauseCounts { matches, words });
+        }
+        let documents: Vec<u32> = found.iter().collect();
+        let scores = documents
+            .iter()
+            .map(|document| scorer.score_by(&|clause| clauses[clause].of(*document)));
+        Ok(Some(PartScores {
+            scores: scores.collect(),
+            documents,
+            unknown,
+        }))
+    }
+
+    /// How often each document has a phrase in its texts at these paths, ascending.
+    fn occurrences(
+        &self,
+        paths: &[u32],
+        phrase: &[String],
+        unknown: &mut RoaringBitmap,
+    ) -> Result<Vec<(u32, u32)>, Error> {
+        let mut found: Vec<(u32, u32)> = Vec::new();
+        for id in paths {
+            let mut add = |document, count| found.push((document, count));
+            match self.text.as_ref().filter(|_| self.node(*id).postings) {
+                Some(index) => index.occurrences(*id, phrase, add)?,
+                None => {
+                    let count = |text: &str| match token::contains_phrase(text, phrase) {
+                        true => token::count_phrase(text, phrase).0 as u32,
+                        false => 0,
+                    };
+                    self.for_each_text_number(*id, unknown, count, &mut add)?;
+                }
+            }
+        }
+        found.sort_unstable();
+        found.dedup_by(|(document, count), (kept, sum)| {
+            let is_same = document == kept;
+            *sum += if is_same { *count } else { 0 };
+            is_same
+        });
+        Ok(found)
+    }
+}
+
+impl ClauseCounts {
+    /// None if the document does not match.
+    fn of(&self, document: u32) -> Option<WordCounts> {
+        self.matches.certain.contains(document).then(|| match &self.words {
+            None => WordCounts::default(),
+            Some(WordsOfClause { occurrences, lengths }) => {
+                let at = occurrences.binary_search_by_key(&document, |(document, _)| *document);
+                WordCounts {
+                    occurrences: at.map_or(0, |at| u64::from(occurrences[at].1)),
+                    length: u64::from(lengths.tokens[document as usize]),
+                }
+            }
+        })
+    }
+}
