@@ -199,5 +199,5 @@ pub fn python() -> PathBuf {
     }
     crate::cache_dir()
         .unwrap_or_default()
-        .join("python-duckdb-2.0.0-chdb-4.4.0-grpcio-1.85.1/bin/python")
+        .join("python-duckdb-2.0.0-chdb-4.4.0-grpcio-1.85.1-openapi-0.9.0/bin/python")
 }
