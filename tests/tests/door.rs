@@ -5,6 +5,8 @@
 mod answers;
 #[path = "door/catalog.rs"]
 mod catalog;
+#[path = "door/description.rs"]
+mod description;
 #[path = "door/pushes.rs"]
 mod pushes;
 #[path = "door/searches.rs"]

@@ -8,15 +8,19 @@ use proto::{
     catalog::{Change, CollectionSettings},
 };
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::query::Engine;
 
 /// Settings that a client sends. Those that are left out keep their values.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PutCollection {
+    /// The number of shards; fixed at creation.
     pub shards: Option<u32>,
+    /// The path of the event time in a document; null for the time of the record.
     #[serde(deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
     pub time_path: Option<Option<String>>,
 }
 

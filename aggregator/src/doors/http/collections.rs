@@ -16,15 +16,17 @@ use proto::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
 
 use super::{
     body,
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     state::AppState,
 };
 use crate::{
     doors::{
-        collections::upsert,
+        collections::{PutCollection, upsert},
         names::{collection_name, find_collection},
     },
     query::CollectionFields,
@@ -35,6 +37,13 @@ use crate::{
 const STATUS_CONCURRENCY_MAX: usize = 64;
 
 /// Lists all collections.
+#[utoipa::path(
+    get,
+    path = "/v1/collections",
+    operation_id = "list_collections",
+    tag = "Collections",
+    responses((status = 200, description = "All collections", body = schemas::Collections))
+)]
 pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpError> {
     let catalog = app.engine.catalog();
     let described: Vec<_> = catalog
@@ -47,6 +56,14 @@ pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpEr
 }
 
 /// Shows a collection.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}",
+    operation_id = "get_collection",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The collection", body = schemas::Collection))
+)]
 pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
@@ -55,6 +72,15 @@ pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<R
 }
 
 /// Creates a collection or alters its settings.
+#[utoipa::path(
+    put,
+    path = "/v1/collections/{collection}",
+    operation_id = "put_collection",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name")),
+    request_body = PutCollection,
+    responses((status = 200, description = "The altered collection", body = schemas::Collection), (status = 201, description = "The created collection", body = schemas::Collection))
+)]
 pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let (created, catalog) = upsert(&app.engine, &name, body::json(request).await?).await?;
@@ -64,6 +90,14 @@ pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Re
 }
 
 /// Drops a collection and its documents.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{collection}",
+    operation_id = "drop_collection",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The name of the dropped collection", body = Object))
+)]
 pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let change = Change::DropCollection { name: name.clone() };
@@ -72,14 +106,24 @@ pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Resul
 }
 
 /// The query string of [`clear_dead_letters`].
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeadLetterFilter {
+    /// Only those of this source; the source of pushes is `push`.
     source: Option<String>,
 }
 
 /// Deletes the dead letters of a collection, or of one of its sources, so that partitions that stopped because of them
 /// continue. The source need not exist: a dropped source may have left dead letters.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{collection}/dead-letters",
+    operation_id = "clear_dead_letters",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name"), DeadLetterFilter),
+    responses((status = 200, description = "How many were deleted", body = Object))
+)]
 pub(super) async fn clear_dead_letters(
     State(app): State<AppState>,
     path: PathText,
@@ -106,6 +150,14 @@ pub(super) async fn clear_dead_letters(
 }
 
 /// Lists the names that queries can use: first the defined fields, then the paths of the documents.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/fields",
+    operation_id = "list_fields",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The fields and paths", body = schemas::Fields))
+)]
 pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let CollectionFields {

@@ -10,11 +10,13 @@ use axum::{
 use proto::{Code, Problem};
 use serde::Deserialize;
 use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::respond,
     body,
     error::HttpError,
+    openapi::schemas,
     sql::{QueryOptionsBody, author},
     state::AppState,
 };
@@ -27,7 +29,14 @@ use crate::{
 /// Documents that are tried unless the request says otherwise.
 const TRIED_DOCUMENTS: usize = 20;
 
-/// `GET /v1/definitions`: the current versions.
+/// Lists the current versions of definitions.
+#[utoipa::path(
+    get,
+    path = "/v1/definitions",
+    operation_id = "list_definitions",
+    tag = "Definitions",
+    responses((status = 200, description = "The rows, in the format that Accept asks for", content((schemas::StatementAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"), (Vec<u8> = "application/vnd.apache.arrow.stream"))))
+)]
 pub(super) async fn list(State(app): State<AppState>, headers: HeaderMap) -> Result<Response, HttpError> {
     let format = AnswerFormat::of(&headers)?;
     let query = SqlQuery {
@@ -37,22 +46,39 @@ pub(super) async fn list(State(app): State<AppState>, headers: HeaderMap) -> Res
     Ok(respond(app.engine.query(query).await?, format).await?)
 }
 
-/// `GET /v1/definitions/export`: all versions in use as a file of statements.
+/// Returns all versions in use as a file of statements.
+#[utoipa::path(
+    get,
+    path = "/v1/definitions/export",
+    operation_id = "export_definitions",
+    tag = "Definitions",
+    responses((status = 200, description = "A file of statements", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn export(State(app): State<AppState>) -> Response {
     let file = definition_file::export(&app.engine.catalog());
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], file).into_response()
 }
 
 /// The query string of `apply`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ApplyOptions {
+    /// Only says what would change.
     #[serde(default)]
     dry_run: bool,
 }
 
-/// `POST /v1/definitions/apply`: changes the catalog to what a file says, wholly or not at all. With `dry_run`, it only says
-/// what would change.
+/// Changes the definitions to what a file says, wholly or not at all.
+#[utoipa::path(
+    post,
+    path = "/v1/definitions/apply",
+    operation_id = "apply_definitions",
+    tag = "Definitions",
+    params(ApplyOptions, ("Rachis-Author" = Option<String>, Header, description = "Who makes a change of definitions")),
+    request_body(content = String, content_type = "text/plain", description = "A file of statements"),
+    responses((status = 200, description = "What was changed, or would be", body = Object))
+)]
 pub(super) async fn apply(
     State(app): State<AppState>,
     options: Result<Query<ApplyOptions>, QueryRejection>,
@@ -69,18 +95,27 @@ pub(super) async fn apply(
 }
 
 /// The body of `try`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TryBody {
     /// A CREATE statement of a field or a parser.
     sql: String,
+    /// The number of documents: 20 by default.
     #[serde(default)]
     limit: Option<usize>,
     #[serde(flatten)]
     options: QueryOptionsBody,
 }
 
-/// `POST /v1/definitions/try`: what a definition would find in some documents. Nothing is stored.
+/// Shows what a definition would find in some documents. Nothing is stored.
+#[utoipa::path(
+    post,
+    path = "/v1/definitions/try",
+    operation_id = "try_definition",
+    tag = "Definitions",
+    request_body = TryBody,
+    responses((status = 200, description = "The rows, in the format that Accept asks for", content((schemas::StatementAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"), (Vec<u8> = "application/vnd.apache.arrow.stream"))))
+)]
 pub(super) async fn try_definition(State(app): State<AppState>, request: Request) -> Result<Response, HttpError> {
     let format = AnswerFormat::of(request.headers())?;
     let body: TryBody = body::json(request).await?;

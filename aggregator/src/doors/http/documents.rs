@@ -16,6 +16,7 @@ use super::{
     body,
     error::{HttpError, PathText, bad_path, path_text, respond},
     items::{self, PushFormat},
+    openapi::schemas,
     state::AppState,
 };
 use crate::doors::{
@@ -27,7 +28,16 @@ use crate::doors::{
 /// Bodies from this size on are split on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Ingests documents.
+/// Ingests documents. When the answer arrives, they are stored and visible.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/documents",
+    operation_id = "push_documents",
+    tag = "Documents",
+    params(("collection" = String, Path, description = "Its name"), ("Idempotency-Key" = Option<String>, Header, description = "The same key and body return the same answer, so a push can be retried")),
+    request_body(description = "JSON, a list of JSON, or NDJSON", content((Object = "application/json"), (String = "application/x-ndjson"))),
+    responses((status = 200, description = "What was accepted", body = schemas::PushAnswer))
+)]
 pub(super) async fn push(
     State(app): State<AppState>,
     path: PathText,
@@ -101,6 +111,14 @@ fn response(outcome: &PushSummary, count: usize) -> Response {
 }
 
 /// Returns a document, byte for byte.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/documents/{*id}",
+    operation_id = "get_document",
+    tag = "Documents",
+    params(("collection" = String, Path, description = "Its name"), ("id" = String, Path, description = "Its key or, without one, its address, percent-encoded")),
+    responses((status = 200, description = "The document, byte for byte; the header Rachis-Address has its address", content((Object = "application/json"), (String = "text/plain"))))
+)]
 pub(super) async fn get(
     State(app): State<AppState>,
     path: Result<Path<(String, String)>, PathRejection>,

@@ -41,8 +41,7 @@ pub(super) fn respond(code: Code, body: &serde_json::Value) -> Response {
 
 /// The fallback for unknown paths.
 pub(super) async fn not_found(uri: Uri) -> HttpError {
-    let hint = "see /v1/collections, /v1/collections/{c}/documents, /v1/collections/{c}/search, /v1/sql, /v1/sources; \
-                ids are percent-encoded";
+    let hint = "GET / lists the routes, and /openapi.json describes them; ids are percent-encoded";
     HttpError(Problem::new(Code::NotFound, format!("route {} does not exist", uri.path())).hint(hint))
 }
 

@@ -12,6 +12,7 @@ mod documents;
 pub(super) mod error;
 mod items;
 mod observe;
+mod openapi;
 mod queries;
 mod saved;
 mod search;
@@ -25,12 +26,14 @@ pub(super) mod status;
 use axum::{
     Router,
     http::{Extensions, HeaderMap, StatusCode, Version},
-    routing::{delete, get, post},
 };
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, Predicate, predicate::SizeAbove},
 };
+
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::state::AppState;
 
@@ -52,53 +55,43 @@ fn compressed() -> CompressionLayer<impl Predicate> {
 
 /// The routes of an aggregator.
 pub(super) fn routes(app: AppState) -> Router {
-    compressed_routes()
-        .layer(compressed())
-        .route("/v1/collections/{collection}/documents", post(documents::push))
+    let (router, interface) = described_routes().split_for_parts();
+    openapi::add(router, interface)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(axum::middleware::from_fn(observe::observe))
         .with_state(app)
 }
 
-fn compressed_routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/collections", get(collections::list))
-        .route(
-            "/v1/collections/{collection}",
-            get(collections::get).put(collections::put).delete(collections::delete),
-        )
-        .route("/v1/collections/{collection}/skip", post(skips::skip_pushes))
-        .route(
-            "/v1/collections/{collection}/dead-letters",
-            delete(collections::clear_dead_letters),
-        )
-        .route("/v1/collections/{collection}/fields", get(collections::fields))
-        .route("/v1/collections/{collection}/documents/{*id}", get(documents::get))
-        .route(
-            "/v1/collections/{collection}/search",
-            get(search::by_query).post(search::by_body),
-        )
-        .route("/v1/sql", post(sql::run))
-        .route("/v1/definitions", get(definitions::list))
-        .route("/v1/definitions/export", get(definitions::export))
-        .route("/v1/definitions/apply", post(definitions::apply))
-        .route("/v1/definitions/try", post(definitions::try_definition))
-        .route("/v1/saved/{query}", get(saved::by_query).post(saved::by_body))
-        .route("/v1/queries", get(queries::list))
-        .route("/v1/queries/{query}", delete(queries::cancel))
-        .route("/v1/sources", get(sources::list))
-        .route(
-            "/v1/sources/{source}",
-            get(sources::get).put(sources::put).delete(sources::delete),
-        )
-        .route("/v1/sources/{source}/preview", post(sources::preview))
-        .route("/v1/sources/{source}/suspend", post(sources::suspend))
-        .route("/v1/sources/{source}/resume", post(sources::resume))
-        .route("/v1/sources/{source}/skip", post(skips::skip_source))
-        .route("/healthz", get(status::healthz))
-        .route("/readyz", get(status::readyz))
-        .route("/metrics", get(status::metrics))
+/// The routes with their description, which is made from the annotations of the handlers.
+fn described_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(openapi::Interface::openapi())
+        .routes(routes!(collections::list))
+        .routes(routes!(collections::get, collections::put, collections::delete))
+        .routes(routes!(skips::skip_pushes))
+        .routes(routes!(collections::clear_dead_letters))
+        .routes(routes!(collections::fields))
+        .routes(routes!(documents::get))
+        .routes(routes!(search::by_query, search::by_body))
+        .routes(routes!(sql::run))
+        .routes(routes!(definitions::list))
+        .routes(routes!(definitions::export))
+        .routes(routes!(definitions::apply))
+        .routes(routes!(definitions::try_definition))
+        .routes(routes!(saved::by_query, saved::by_body))
+        .routes(routes!(queries::list))
+        .routes(routes!(queries::cancel))
+        .routes(routes!(sources::list))
+        .routes(routes!(sources::get, sources::put, sources::delete))
+        .routes(routes!(sources::preview))
+        .routes(routes!(sources::suspend))
+        .routes(routes!(sources::resume))
+        .routes(routes!(skips::skip_source))
+        .routes(routes!(status::healthz))
+        .routes(routes!(status::readyz))
+        .routes(routes!(status::metrics))
+        .layer(compressed())
+        .routes(routes!(documents::push))
 }
 
 #[cfg(test)]
@@ -120,7 +113,9 @@ mod tests {
         let rows = first.clone();
         let never_ends =
             move || async move { Body::from_stream(stream::iter([Ok::<_, io::Error>(rows)]).chain(stream::pending())) };
-        let router = Router::new().route("/", get(never_ends)).layer(compressed());
+        let router = Router::new()
+            .route("/", axum::routing::get(never_ends))
+            .layer(compressed());
         let request = Request::builder()
             .uri("/")
             .header(header::ACCEPT_ENCODING, "gzip")

@@ -14,10 +14,18 @@ use serde_json::{Value, json};
 
 use super::{
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     state::AppState,
 };
 
 /// Lists the running queries of all nodes.
+#[utoipa::path(
+    get,
+    path = "/v1/queries",
+    operation_id = "list_queries",
+    tag = "Queries",
+    responses((status = 200, description = "The running queries", body = schemas::Queries))
+)]
 pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
     let started =
         |ms: i64| DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
@@ -34,6 +42,14 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
 }
 
 /// Cancels a query, on whichever node it runs.
+#[utoipa::path(
+    delete,
+    path = "/v1/queries/{query}",
+    operation_id = "cancel_query",
+    tag = "Queries",
+    params(("query" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The id of the cancelled query", body = Object))
+)]
 pub(super) async fn cancel(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let text = path_text(path)?;
     let missing = || {

@@ -10,11 +10,13 @@ use axum::{
 use proto::{Code, Problem, catalog::is_plain_name};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     answer::respond,
     body,
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     sql::QueryOptionsBody,
     state::AppState,
 };
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// The JSON body of a call.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CallBody {
     /// Values by the names of the parameters.
@@ -34,7 +36,15 @@ struct CallBody {
     options: QueryOptionsBody,
 }
 
-/// `GET`: parameters and options in the query string.
+/// Calls a saved query, with parameters and options in the query string.
+#[utoipa::path(
+    get,
+    path = "/v1/saved/{query}",
+    operation_id = "call_query",
+    tag = "SQL",
+    params(("query" = String, Path, description = "Its name: `name`, `name@2` or `name@tag`"), QueryOptionsBody),
+    responses((status = 200, description = "The rows, in the format that Accept asks for", content((schemas::StatementAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"), (Vec<u8> = "application/vnd.apache.arrow.stream"))))
+)]
 pub(super) async fn by_query(
     State(app): State<AppState>,
     path: PathText,
@@ -74,7 +84,16 @@ pub(super) async fn by_query(
     call(&app, path, &headers, CallBody { parameters, options }).await
 }
 
-/// `POST`: parameters and options in the body.
+/// Calls a saved query, with parameters and options in the body.
+#[utoipa::path(
+    post,
+    path = "/v1/saved/{query}",
+    operation_id = "call_query_by_body",
+    tag = "SQL",
+    params(("query" = String, Path, description = "Its name: `name`, `name@2` or `name@tag`")),
+    request_body = CallBody,
+    responses((status = 200, description = "The rows, in the format that Accept asks for", content((schemas::StatementAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"), (Vec<u8> = "application/vnd.apache.arrow.stream"))))
+)]
 pub(super) async fn by_body(
     State(app): State<AppState>,
     path: PathText,

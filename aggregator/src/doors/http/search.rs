@@ -11,10 +11,12 @@ use chrono::{DateTime, SecondsFormat};
 use proto::{Code, PositionVector, Problem};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     body,
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     sql::{QueryOptionsBody, ScanSourceBody},
     state::AppState,
 };
@@ -24,29 +26,68 @@ use crate::{
     render::{self, LineBreaks},
 };
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What to search for, and what to answer.
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct SearchParameters {
+    /// What to search for: `level:error AND "disk full"`; an empty text matches everything.
+    #[serde(default)]
     q: String,
+    /// Only documents with this time or a later one.
+    #[serde(default)]
     from: Option<String>,
+    /// Only documents before this time.
+    #[serde(default)]
     to: Option<String>,
+    /// `_time`, newest first, by default; a path, a field or a column with an optional `:asc` or `:desc`; or `_score`.
+    #[serde(default)]
     sort: Option<String>,
+    /// The number of hits on a page: 20 by default, at most 10,000.
+    #[serde(default)]
     limit: Option<usize>,
+    /// The cursor of the previous page.
+    #[serde(default)]
     after: Option<String>,
+    /// Marks in the hits what was found: `true`, or only at and below these paths.
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<HighlightText>)]
+    #[serde(default)]
     highlight: HighlightParameter,
-    #[serde(deserialize_with = "facet_list")]
+    /// Counts the values or the ranges of the matches: `kind,user.country:20,ms(10,100)`.
+    #[serde(default, deserialize_with = "facet_list")]
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<PathList>)]
     facets: Option<String>,
+    /// Counts the matches by time: `1h`, `auto`, `order.paid_at:1d`.
+    #[serde(default)]
     histogram: Option<String>,
+    /// Lists the paths of the newest matches: `true`, or a number of matches.
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<FieldsText>)]
+    #[serde(default)]
     fields: FieldsParameter,
+    /// Waits until the answer contains this position.
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<String>)]
+    #[serde(default)]
     at_least: Option<PositionVector>,
+    /// Answers without the shards that are missing.
+    #[serde(default)]
     allow_partial: bool,
+    /// When to give up, in milliseconds.
+    #[serde(default)]
     timeout_ms: Option<u64>,
+    /// What is read.
+    #[serde(default)]
     scan: ScanSourceBody,
+    /// A UUID by which the search can be cancelled.
+    #[serde(default)]
     query_id: Option<String>,
 }
 
 /// Paths: `kind,user.country`, or in a JSON body also `["kind", "user.country"]`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "a text such as \"kind,user.country\", or a list of such texts"
@@ -71,24 +112,23 @@ fn facet_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 
 /// Where to mark what was found, as [`SearchQuery::highlight`].
 #[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(from = "HighlightText")]
+#[serde(from = "Option<HighlightText>")]
 struct HighlightParameter(Option<String>);
 
 /// How requests spell it: in a query string, everything is a text.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "highlight is true, false or a list of paths")]
 enum HighlightText {
-    Absent(()),
     Wanted(bool),
     Paths(PathList),
 }
 
-impl From<HighlightText> for HighlightParameter {
-    fn from(text: HighlightText) -> Self {
+impl From<Option<HighlightText>> for HighlightParameter {
+    fn from(text: Option<HighlightText>) -> Self {
         let paths = match text {
-            HighlightText::Absent(()) | HighlightText::Wanted(false) => None,
-            HighlightText::Wanted(true) => Some("*".to_owned()),
-            HighlightText::Paths(list) => match list.joined() {
+            None | Some(HighlightText::Wanted(false)) => None,
+            Some(HighlightText::Wanted(true)) => Some("*".to_owned()),
+            Some(HighlightText::Paths(list)) => match list.joined() {
                 text if text.is_empty() || text == "false" => None,
                 text if text == "true" => Some("*".to_owned()),
                 paths => Some(paths),
@@ -100,28 +140,27 @@ impl From<HighlightText> for HighlightParameter {
 
 /// Whether to describe fields, and by how many documents.
 #[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "FieldsText")]
+#[serde(try_from = "Option<FieldsText>")]
 struct FieldsParameter(Option<Option<usize>>);
 
 /// How requests spell it: in a query string, everything is a text.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "fields is true, false or a number of documents")]
 enum FieldsText {
-    Absent(()),
     Wanted(bool),
     Documents(usize),
     Text(String),
 }
 
-impl TryFrom<FieldsText> for FieldsParameter {
+impl TryFrom<Option<FieldsText>> for FieldsParameter {
     type Error = String;
 
-    fn try_from(text: FieldsText) -> Result<Self, String> {
+    fn try_from(text: Option<FieldsText>) -> Result<Self, String> {
         let wanted = match text {
-            FieldsText::Absent(()) | FieldsText::Wanted(false) => None,
-            FieldsText::Wanted(true) => Some(None),
-            FieldsText::Documents(documents) => Some(Some(documents)),
-            FieldsText::Text(text) => match (text.as_str(), text.parse()) {
+            None | Some(FieldsText::Wanted(false)) => None,
+            Some(FieldsText::Wanted(true)) => Some(None),
+            Some(FieldsText::Documents(documents)) => Some(Some(documents)),
+            Some(FieldsText::Text(text)) => match (text.as_str(), text.parse()) {
                 ("" | "false", _) => None,
                 ("true", _) => Some(None),
                 (_, Ok(documents)) => Some(Some(documents)),
@@ -132,7 +171,15 @@ impl TryFrom<FieldsText> for FieldsParameter {
     }
 }
 
-/// `GET`: parameters in the query string.
+/// Searches a collection or a view, with parameters in the query string.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/search",
+    operation_id = "search",
+    tag = "Search",
+    params(("collection" = String, Path, description = "The name of a collection or a view"), SearchParameters),
+    responses((status = 200, description = "A page of hits, and what else was asked for", body = schemas::SearchedPage))
+)]
 pub(super) async fn by_query(
     State(app): State<AppState>,
     path: PathText,
@@ -147,7 +194,16 @@ pub(super) async fn by_query(
     search(&app, path, parameters).await
 }
 
-/// `POST`: parameters in the body.
+/// Searches a collection or a view, with parameters in the body.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/search",
+    operation_id = "search_by_body",
+    tag = "Search",
+    params(("collection" = String, Path, description = "The name of a collection or a view")),
+    request_body = SearchParameters,
+    responses((status = 200, description = "A page of hits, and what else was asked for", body = schemas::SearchedPage))
+)]
 pub(super) async fn by_body(
     State(app): State<AppState>,
     path: PathText,

@@ -16,10 +16,12 @@ use proto::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::{
     body,
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     sources::source_json,
     state::AppState,
 };
@@ -32,6 +34,15 @@ const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234
                     next new record";
 
 /// Skips records of a source.
+#[utoipa::path(
+    post,
+    path = "/v1/sources/{source}/skip",
+    operation_id = "skip_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    request_body = SkipRequest,
+    responses((status = 200, description = "The source", body = schemas::DescribedSource))
+)]
 pub(super) async fn skip_source(
     State(app): State<AppState>,
     path: PathText,
@@ -71,6 +82,15 @@ pub(super) async fn skip_source(
 }
 
 /// Skips records in the push topic of a collection.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/skip",
+    operation_id = "skip_pushes",
+    tag = "Collections",
+    params(("collection" = String, Path, description = "Its name")),
+    request_body = SkipRequest,
+    responses((status = 200, description = "What is skipped", body = Object))
+)]
 pub(super) async fn skip_pushes(
     State(app): State<AppState>,
     path: PathText,
@@ -130,9 +150,11 @@ async fn rows(engine: &Engine, filter: impl Fn(&TailStatus) -> bool) -> Result<V
 }
 
 /// The body of a request: for each partition, the offset to continue at, or `"latest"`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SkipRequest {
+    /// By the numbers of partitions: the offset to continue at, or `"latest"`.
+    #[schema(value_type = BTreeMap<String, Value>)]
     to: BTreeMap<i32, Value>,
 }
 

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::{
     body,
     error::{HttpError, PathText, path_text},
+    openapi::schemas,
     state::AppState,
 };
 use crate::{
@@ -32,6 +33,13 @@ use crate::{
 const PREVIEW_RECORDS: usize = 10;
 
 /// Lists all sources.
+#[utoipa::path(
+    get,
+    path = "/v1/sources",
+    operation_id = "list_sources",
+    tag = "Sources",
+    responses((status = 200, description = "All sources", body = schemas::Sources))
+)]
 pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpError> {
     let catalog = app.engine.catalog();
     let tails = app.engine.tails().await?;
@@ -44,12 +52,29 @@ pub(super) async fn list(State(app): State<AppState>) -> Result<Response, HttpEr
 }
 
 /// Shows a source.
+#[utoipa::path(
+    get,
+    path = "/v1/sources/{source}",
+    operation_id = "get_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The source", body = schemas::DescribedSource))
+)]
 pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
     Ok(Json(source_json(&app, &app.engine.catalog(), &name).await?).into_response())
 }
 
 /// Creates a source, and its collection if needed, or alters its settings.
+#[utoipa::path(
+    put,
+    path = "/v1/sources/{source}",
+    operation_id = "put_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    request_body = schemas::SourceBody,
+    responses((status = 200, description = "The altered source", body = schemas::DescribedSource), (status = 201, description = "The created source", body = schemas::DescribedSource))
+)]
 pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
     let (created, catalog) = upsert(&app.engine, &name, parse_settings(body::json(request).await?)?).await?;
@@ -73,6 +98,14 @@ fn parse_settings(body: Value) -> Result<SourceSettings, Problem> {
 }
 
 /// Drops a source. Its documents stay.
+#[utoipa::path(
+    delete,
+    path = "/v1/sources/{source}",
+    operation_id = "drop_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The name of the dropped source", body = Object))
+)]
 pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
     let change = Change::DropSource { name: name.clone() };
@@ -81,11 +114,27 @@ pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Resul
 }
 
 /// Suspends ingest from a source.
+#[utoipa::path(
+    post,
+    path = "/v1/sources/{source}/suspend",
+    operation_id = "suspend_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The source", body = schemas::DescribedSource))
+)]
 pub(super) async fn suspend(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     set_suspended(&app, path, true).await
 }
 
 /// Resumes ingest from a suspended source.
+#[utoipa::path(
+    post,
+    path = "/v1/sources/{source}/resume",
+    operation_id = "resume_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The source", body = schemas::DescribedSource))
+)]
 pub(super) async fn resume(State(app): State<AppState>, path: PathText) -> Result<Response, HttpError> {
     set_suspended(&app, path, false).await
 }
@@ -102,6 +151,15 @@ async fn set_suspended(app: &AppState, path: PathText, suspended: bool) -> Resul
 
 /// Shows sample records of a source: with a body, as a source with these settings would ingest them; without one, of
 /// the existing source. Stores nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/sources/{source}/preview",
+    operation_id = "preview_source",
+    tag = "Sources",
+    params(("source" = String, Path, description = "Its name")),
+    request_body(content = Option<schemas::SourceBody>, description = "The settings to try; `{}` for those of the source. `limit` is the number of records"),
+    responses((status = 200, description = "The records, as documents", body = Object))
+)]
 pub(super) async fn preview(
     State(app): State<AppState>,
     path: PathText,

@@ -11,11 +11,13 @@ use axum::{
 use plan::scan::ScanSource;
 use proto::{Code, PositionVector, Problem};
 use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::respond,
     body::{self, invalid_json, media_type},
     error::HttpError,
+    openapi::schemas,
     state::AppState,
 };
 use crate::{
@@ -27,12 +29,15 @@ use crate::{
 const EXTRA_BYTES_MAX: usize = 4 << 20;
 
 /// The JSON body of a request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SqlBody {
+    /// The statement.
     sql: String,
+    /// The values of `$1`, `$2` and so on.
     #[serde(default)]
     parameters: Vec<serde_json::Value>,
+    /// Who makes a change of definitions.
     #[serde(default)]
     author: Option<String>,
     #[serde(flatten)]
@@ -40,22 +45,30 @@ struct SqlBody {
 }
 
 /// The options of any query, SQL or search.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 pub(super) struct QueryOptionsBody {
+    /// Waits until the answer contains this position.
     #[serde(default)]
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<String>)]
     pub at_least: Option<PositionVector>,
+    /// Answers without the shards that are missing.
     #[serde(default)]
     pub allow_partial: bool,
+    /// When to give up, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// What is read.
     #[serde(default)]
     pub scan: ScanSourceBody,
+    /// A UUID by which the query can be cancelled.
     #[serde(default)]
     pub query_id: Option<String>,
 }
 
-/// What a query reads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// What a query reads: whatever is fastest, or only raw documents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ScanSourceBody {
     #[default]
@@ -84,6 +97,15 @@ impl QueryOptionsBody {
 }
 
 /// Runs a statement.
+#[utoipa::path(
+    post,
+    path = "/v1/sql",
+    operation_id = "sql",
+    tag = "SQL",
+    params(("Rachis-Author" = Option<String>, Header, description = "Who makes a change of definitions")),
+    request_body(description = "The statement, alone or with parameters and options", content((SqlBody = "application/json"), (String = "text/plain"))),
+    responses((status = 200, description = "The rows, in the format that Accept asks for", content((schemas::StatementAnswer = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"), (Vec<u8> = "application/vnd.apache.arrow.stream"))))
+)]
 pub(super) async fn run(State(app): State<AppState>, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
     let format = AnswerFormat::of(&headers)?;
     let bytes = body::read(

@@ -17,12 +17,26 @@ use super::{
 };
 
 /// Liveness: the process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "Monitoring",
+    responses((status = 200, description = "The process runs", body = Object))
+)]
 pub(super) async fn healthz() -> Json<serde_json::Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// Readiness: the node is not shutting down, has a catalog and reaches at least one leaf. Unreachable leaves are only
 /// listed: one missing leaf must not make every aggregator unready.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "Monitoring",
+    responses((status = 200, description = "The node answers queries", body = Object))
+)]
 pub(super) async fn readyz(State(app): State<AppState>) -> Result<Response, HttpError> {
     if app.closing.is_cancelled() {
         return Err(closing().into());
@@ -92,6 +106,13 @@ async fn not_an_aggregator(uri: Uri) -> HttpError {
 }
 
 /// Metrics in the Prometheus text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Monitoring",
+    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn metrics(State(app): State<AppState>) -> Result<Response, HttpError> {
     let text = app
         .metrics
