@@ -237,3 +237,14 @@ fn a_store_without_a_family_of_dead_letters_is_read_without_writing() {
     let store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
     assert_eq!(store.dead_letters(&partition(), 10).expect("dead letters").len(), 1);
 }
+
+#[test]
+fn fuzzed_rows_are_read_or_refused() {
+    let rows: Vec<_> = rows_with_a_tail().into_iter().chain(rows_of_events()).collect();
+    let corpus: Vec<Vec<u8>> = rows.iter().map(|(_, value, _)| value.clone()).collect();
+    fuzz::fuzz("rows", corpus, |input| {
+        for (_, _, decodes) in &rows {
+            let _ = decodes(input);
+        }
+    });
+}

@@ -168,3 +168,19 @@ proptest::proptest! {
         proptest::prop_assert_eq!(parse(json.as_bytes()), Ok(Value::Object(expected)));
     }
 }
+
+#[test]
+fn fuzzed_documents_are_parsed_exactly_if_they_are_json() {
+    let corpus = [
+        r#"{"user":{"name":"ada"},"ms":12,"tags":["a",null,true],"t":"2026-01-31T08:00:00Z"}"#,
+        r#" [1, -0.5e-3, 1e400, "\u00e9\ud83d\ude00\n", {}, [], ""] "#,
+        "{\"a\":18446744073709551616}",
+        "\"\u{1f600}\"",
+    ];
+    fuzz::fuzz("documents", corpus, |input| {
+        let parsed = parse(input);
+        let strict = std::str::from_utf8(input).is_ok_and(|text| serde_json::from_str::<&RawValue>(text).is_ok());
+        assert_eq!(parsed.is_ok(), strict, "{parsed:?}");
+        let _ = crate::wire::push::decode(&bytes::Bytes::copy_from_slice(input));
+    });
+}

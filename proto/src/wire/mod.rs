@@ -16,6 +16,11 @@ pub fn bytes_of(message: &impl prost::Message) -> Vec<u8> {
     message.encode_to_vec()
 }
 
+/// A message from its bytes.
+pub fn message_of<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, Problem> {
+    M::decode(bytes).map_err(|e| problem::malformed(&e.to_string()))
+}
+
 impl leaf::Json {
     /// A value as JSON.
     pub fn of(value: &impl Serialize) -> Result<Self, Problem> {

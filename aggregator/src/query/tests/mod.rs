@@ -6,6 +6,7 @@ mod distinct;
 mod exploring;
 mod fake;
 mod field_search;
+mod fuzzed;
 mod limits;
 mod plan_cache;
 mod pushdown;

@@ -114,3 +114,16 @@ fn a_file_of_a_newer_version_is_refused_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn fuzzed_files_are_opened_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, mutated) = (folder.path().join("7.split"), folder.path().join("8.split"));
+    fuzz::fuzz("splits", [bundle(&file)], |input| {
+        std::fs::write(&mutated, input).expect("written");
+        let _ = Bundle::open(&mutated);
+        // What stands in a file whose checksums are right.
+        let _ = crate::split::footer::Footer::decode(input);
+        let _ = crate::split::path_tree::PathTree::decode(input);
+    });
+}

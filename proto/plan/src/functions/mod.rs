@@ -24,6 +24,7 @@ pub mod interval_number;
 pub mod json;
 pub mod lenient;
 pub mod list_rows;
+pub mod local_time;
 pub mod parsed;
 pub mod registry;
 pub mod score;
@@ -90,6 +91,7 @@ pub fn rachis_functions() -> Vec<Arc<ScalarUDF>> {
         interval::functions(),
         interval_number::functions(),
         list_rows::functions(),
+        local_time::functions(),
         parsed::functions(),
         series::functions(),
         text::functions(),

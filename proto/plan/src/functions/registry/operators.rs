@@ -17,6 +17,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     operator("items(value)", "The items of a list, or of a list in JSON.").with(&[IsGenerated]),
     operator("inside(value, path[, kinds])", "The value at a path.").with(&[IsGenerated]),
     operator("at_time_zone(time, zone)", "time AT TIME ZONE zone.").with(&[IsGenerated]),
+    operator("comparable(value)", "A value as ASOF JOIN compares it: of several kinds, one.").with(&[IsGenerated]),
     internal("json_get(json, path, type[, kinds])", "The value at a path of JSON, as a type.")
         .with(&[IsGenerated]).grows(growth::json),
     internal("search_match(json, condition)", "Whether JSON satisfies a condition of the search syntax.")
@@ -62,6 +63,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     internal("checked_mod(a, b)", "a % b of integers."),
     internal("double_sum(signs, a, …)", "a + b - c of doubles."),
     internal("double_mul(a, …)", "a * b of doubles."),
+    internal("time_of_local(time, zone)", "The point in time of a local time in a zone."),
     internal("interval_micros(interval)", "The length of an interval."),
     internal("interval_scale(interval, factor)", "An interval times a factor."),
     internal("time_shift(sign, time, interval)", "A time, moved by an interval."),
