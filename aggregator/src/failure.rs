@@ -51,6 +51,11 @@ fn from_root(root: &DataFusionError) -> Problem {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither in GROUP BY nor aggregated")).hint(
                     format!("add it to GROUP BY, or aggregate it, for example by min({name})"),
                 ),
+                None if message.starts_with("Aggregate functions are not allowed in the WHERE clause") => Problem::new(
+                    Code::BadSql,
+                    "an aggregate function cannot be in WHERE, which chooses rows",
+                )
+                .hint("put the condition into HAVING, which chooses groups"),
                 None if is_internal(&message) => unsupported(&message),
                 None => Problem::new(Code::BadSql, message),
             }

@@ -1,7 +1,7 @@
 //! SUMMARIZE: for each column of a table or a query, its least and greatest value, how many different values it has, its
 //! mean and quartiles, and how often it is NULL. It becomes queries of aggregates over one read view.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -12,7 +12,7 @@ use datafusion::{
     physical_plan::execute_stream,
 };
 use futures::TryStreamExt as _;
-use plan::Type;
+use plan::{Path, Type, path::Step};
 use proto::{Code, CollectionName, Problem};
 use serde_json::{Value, json};
 
@@ -25,6 +25,8 @@ use crate::{
 
 /// Columns that are summarized, at most.
 const COLUMNS_MAX: usize = 1_000;
+/// The alias of what is summarized: no path begins with it.
+const ALIAS: &str = "\"\u{1}\"";
 /// Columns in one query.
 const COLUMNS_AT_ONCE: usize = 25;
 
@@ -60,14 +62,15 @@ pub(super) async fn run(
     request: &SqlQuery,
     summarized: &Summarized,
 ) -> Result<QueryOutput, Problem> {
-    let all = format!("SELECT * FROM {}", summarized.relation);
+    let relation = format!("{} AS {ALIAS}", summarized.relation);
+    let all = format!("SELECT * FROM {relation}");
     let (read_views, planned) = plan(engine, context, request, &all, None).await?;
     let mut columns = match &summarized.collection {
         Some(name) if engine.catalog().collections.contains_key(name) => columns_of_documents(&read_views, name),
         _ => (planned.physical.schema().fields().iter())
             .map(|field| Column {
                 name: field.name().clone(),
-                spelled: format!("\"{}\"", field.name().replace('"', "\"\"")),
+                spelled: spelled(&Path::of_keys([field.name().as_str()])),
                 type_name: type_name(field.data_type()).to_string(),
                 data_type: Some(field.data_type().clone()),
             })
@@ -83,7 +86,7 @@ pub(super) async fn run(
     let (mut rows, mut read_views) = (Vec::with_capacity(columns.len()), read_views);
     for columns in columns.chunks(COLUMNS_AT_ONCE) {
         let values: Vec<String> = columns.iter().flat_map(aggregates).collect();
-        let text = format!("SELECT count(*), {} FROM {}", values.join(", "), summarized.relation);
+        let text = format!("SELECT count(*), {} FROM {relation}", values.join(", "));
         let (same_views, planned) = plan(engine, context, request, &text, Some(read_views)).await?;
         read_views = same_views;
         let stream = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
@@ -120,19 +123,32 @@ async fn plan(
 /// The event time, the fields and the paths of a collection. A path of lists or objects is a column, too: how often it
 /// is there.
 fn columns_of_documents(read_views: &QueryViews, collection: &CollectionName) -> Vec<Column> {
-    let column = |spelled: String, to: Option<Type>, seen: String| Column {
-        name: spelled.clone(),
-        spelled,
+    let column = |path: &Path, to: Option<Type>, seen: String| Column {
+        name: path.to_string(),
+        spelled: spelled(path),
         type_name: to.map_or(seen, |to| system::sql_name(to).to_owned()),
         data_type: to.map(Type::arrow),
     };
-    let time = column("_time".to_owned(), Some(Type::Time), String::new());
+    let time = Path::of_keys(["_time"]);
     let fields = sql::defined_columns(read_views.catalog(), collection);
-    let fields = (fields.into_iter()).map(|field| column(field.path.to_string(), field.data_type, "JSON".to_owned()));
+    let fields = fields.into_iter();
+    let fields: BTreeMap<Path, Option<Type>> = fields
+        .filter_map(|field| Some((Path::parse(&field.path).ok()?, field.data_type)))
+        .collect();
+    let columns = fields.iter().map(|(path, to)| column(path, *to, "JSON".to_owned()));
     let paths = read_views.paths(collection);
-    let paths = (paths.paths.iter()).filter(|(path, _)| !path.steps().is_empty());
-    let paths = paths.map(|(path, kinds)| column(path.to_string(), kinds.native(), kinds.to_string()));
-    std::iter::once(time).chain(fields).chain(paths).collect()
+    let paths = (paths.paths.iter()).filter(|(path, _)| !path.steps().is_empty() && !fields.contains_key(*path));
+    let paths = paths.map(|(path, kinds)| column(path, kinds.native(), kinds.to_string()));
+    let time = column(&time, Some(Type::Time), String::new());
+    std::iter::once(time).chain(columns).chain(paths).collect()
+}
+
+/// A path of the summarized relation in SQL. All keys are quoted, so that none is read as a keyword.
+fn spelled(path: &Path) -> String {
+    path.steps().iter().fold(ALIAS.to_owned(), |start, step| match step {
+        Step::Key(key) => format!("{start}.\"{}\"", key.replace('"', "\"\"")),
+        Step::Index(index) => format!("{start}[{index}]"),
+    })
 }
 
 /// The number of aggregates of a column.

@@ -56,10 +56,27 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
             };
             Err(
                 Problem::new(Code::NotSupported, format!("{what} is not a supported statement"))
-                    .hint(SUPPORTED)
+                    .hint(instead_of(word).unwrap_or(SUPPORTED))
                     .at(at.line, at.column),
             )
         }
+    }
+}
+
+/// What to do instead of a statement of other systems.
+fn instead_of(word: &str) -> Option<&'static str> {
+    match word {
+        "INSERT" | "COPY" | "LOAD" | "IMPORT" => {
+            Some("push documents: POST /v1/collections/{collection}/documents, or rachis push")
+        }
+        "UPDATE" | "MERGE" | "REPLACE" => {
+            Some("documents do not change; compute another value when they are read: CREATE FIELD collection.name AS …")
+        }
+        "DELETE" | "TRUNCATE" => Some(
+            "a Kafka record with the key of a document and no value deletes it; DELETE /v1/collections/{collection} \
+             drops all",
+        ),
+        _ => None,
     }
 }
 
@@ -119,7 +136,12 @@ fn parser_problem(error: ParserError) -> Problem {
         }
     };
     let Some((message, place)) = text.rsplit_once(" at Line: ") else {
-        return Problem::new(Code::BadSql, text);
+        let unended = text.strip_suffix("found: EOF");
+        return match unended {
+            Some(expected) => Problem::new(Code::BadSql, format!("{expected}found: the end"))
+                .hint("the statement ends too early: complete it, or look for a parenthesis or a quote"),
+            None => Problem::new(Code::BadSql, text),
+        };
     };
     let at = place
         .split_once(", Column: ")
@@ -186,7 +208,7 @@ fn summarize(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
         of_query.all.drain(..1);
         query(of_query)?;
         return Ok(Statement::Summarize(Summarized {
-            relation: format!("({text}) AS summarized"),
+            relation: format!("({text})"),
             collection: None,
         }));
     }

@@ -167,6 +167,9 @@ pub(super) fn column(column: &Column) -> String {
     match &column.source {
         ColumnSource::Path(path) => path.to_string(),
         ColumnSource::Search(clause) => search(clause),
+        ColumnSource::Tokens(None) => "words of the document".to_owned(),
+        ColumnSource::Tokens(Some(path)) => format!("words of {path}"),
+        ColumnSource::Score(_) => "score of the search".to_owned(),
         _ => column.name(),
     }
 }

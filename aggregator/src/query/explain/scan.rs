@@ -40,6 +40,7 @@ pub(super) fn step(scan: &ShardScan, statement: &Shown) -> PlanStep {
         let joined: Vec<String> = scan.join_keys().iter().map(shown).collect();
         let excluded = counts.map(|counts| counts.get(conditions.len()..).unwrap_or_default());
         let how = excluded.map(|more| match more {
+            [] if ran.as_ref().is_none_or(|ran| ran.documents == 0) => ": nothing was read".to_owned(),
             [] => ": not used, the other side has too many values".to_owned(),
             more => format!(
                 ": {}",
@@ -105,6 +106,7 @@ pub(in crate::query) struct ScanSums {
     /// How long the slowest shard took to answer.
     pub(in crate::query) answer_time: Duration,
     conditions: Vec<ConditionCounts>,
+    /// By the names of columns.
     reads: BTreeMap<String, ColumnReads>,
 }
 
@@ -121,7 +123,18 @@ impl ScanSums {
             sum.add(counts);
         }
         for (read, reads) in &trailer.column_reads {
-            self.reads.entry(read_name(read)).or_default().add(reads);
+            self.reads.entry(read.name()).or_default().add(reads);
+        }
+    }
+
+    /// A column in the words of the statement; with its type, if it is read as several.
+    fn read_name(&self, flat: &str) -> String {
+        let shown = |flat: &str| Column::parse(flat).map_or_else(|| name(flat).into_owned(), |read| column(&read));
+        let own = shown(flat);
+        let is_read_twice = self.reads.keys().any(|other| other != flat && shown(other) == own);
+        match Column::parse(flat).filter(|_| is_read_twice) {
+            Some(read) => format!("{own} as {}", crate::answer::type_name(&read.read_as.to.arrow())),
+            None => own,
         }
     }
 
@@ -138,8 +151,8 @@ impl ScanSums {
             let skipped = plural(skipped, "document");
             lines.push(format!("{skipped} not looked at: the step above needed no more rows"));
         }
-        for (name, reads) in &self.reads {
-            lines.push(format!("read {name}: {}", read_from(reads)));
+        for (read, reads) in &self.reads {
+            lines.push(format!("read {}: {}", self.read_name(read), read_from(reads)));
         }
         let matched = plural(self.matched, "document");
         let shipped = plural(self.shipped, "row");
@@ -151,10 +164,6 @@ impl ScanSums {
         lines.push(format!("{matched} passed; the leaves returned {shipped}{within}"));
         lines
     }
-}
-
-fn read_name(column_read: &Column) -> String {
-    name(&column_read.name()).into_owned()
 }
 
 fn decided(counts: ConditionCounts) -> String {

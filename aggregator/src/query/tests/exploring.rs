@@ -168,6 +168,104 @@ async fn an_asof_join_with_other_conditions_is_an_error_with_a_hint() {
 }
 
 #[tokio::test]
+async fn an_asof_join_orders_rows_as_it_compares_them() {
+    let mut documents = market();
+    // Sorted as texts, the second price comes before the first.
+    let offered = |at: &str, price: i64| json!({ "offered": at, "price": price });
+    documents.extend([
+        offered("1970-01-01T00:00:12Z", 1),
+        offered("1970-01-01T00:00:12.5Z", 2),
+        offered("1970-01-01T02:00:22+02:00", 3),
+        // A stray value is next to nothing.
+        offered("unknown", 9),
+        json!({ "price_of": "x", "t": "unknown", "price": 9 }),
+    ]);
+    let bench = bench(documents).await;
+    let sides =
+        "(SELECT _id AS id, trade AS symbol, t, to_timestamp(t + 0) AS at FROM events WHERE trade IS NOT NULL) o";
+    for (join, expected) in [
+        (
+            "ASOF LEFT JOIN (SELECT concat(offered, '') AS offered, price FROM events) p ON o.at >= p.offered::timestamp",
+            ["a | ", "b | 2", "c | 3", "d | 2", "e | 2", "f | "],
+        ),
+        (
+            "ASOF LEFT JOIN (SELECT concat(offered, '') AS offered, price FROM events) p ON o.at::timestamp >= p.offered",
+            ["a | ", "b | 2", "c | 3", "d | 2", "e | 2", "f | "],
+        ),
+        (
+            "ASOF LEFT JOIN events p ON o.symbol = p.price_of AND o.t >= p.t",
+            ["a | 100", "b | 200", "c | 200", "d | 8", "e | ", "f | "],
+        ),
+    ] {
+        let sql = format!("SELECT o.id, p.price FROM {sides} {join} ORDER BY o.id");
+        assert_eq!(bench.sql(&sql).await.0, expected, "{join}");
+    }
+    let using = "ASOF JOIN (SELECT price_of AS symbol, t, price FROM events) p USING (symbol, t)";
+    let sql = format!("SELECT symbol, t, price FROM {sides} {using} ORDER BY id");
+    assert_eq!(
+        bench.sql(&sql).await.0,
+        ["x | 10 | 100", "x | 20 | 200", "x | 25 | 200", "y | 20 | 8"]
+    );
+}
+
+#[tokio::test]
+async fn summarize_reads_names_that_are_words_of_sql() {
+    let document = json!({ "case": 1, "null": 2, "user-agent": "x", "events": { "count": 7 }, "count": 8, "a.b": 3 });
+    let bench = bench([document]).await;
+    bench.sql("CREATE FIELD events.count AS 9").await;
+    let summary = bench.sql("SUMMARIZE events").await.0;
+    for (column, least) in [
+        ("case", "1"),
+        ("null", "2"),
+        ("user-agent", "x"),
+        ("events.count", "7"),
+        ("count", ""),
+        ("\"a.b\"", "3"),
+    ] {
+        let rows: Vec<&String> = summary
+            .iter()
+            .filter(|row| row.starts_with(&format!("{column} |")))
+            .collect();
+        let [row] = rows.as_slice() else {
+            panic!("{column}: {summary:#?}")
+        };
+        assert_eq!(row.split(" | ").nth(2), Some(least), "{row}");
+    }
+    let twice = bench.sql("SUMMARIZE SELECT count, count FROM events").await.0;
+    assert_eq!(twice.len(), 2, "{twice:?}");
+}
+
+#[tokio::test]
+async fn a_local_time_that_comes_twice_or_never_is_one_point_in_time() {
+    let bench = bench([json!({ "at": 1, "local": "2026-10-25 02:30" })]).await;
+    for (sql, expected) in [
+        (
+            "SELECT TIMESTAMP '2026-10-25 02:30' AT TIME ZONE 'Europe/Berlin'",
+            "2026-10-25T01:30:00Z",
+        ),
+        (
+            "SELECT concat(local, '')::timestamp AT TIME ZONE 'UTC' AT TIME ZONE 'Europe/Berlin' FROM events",
+            "2026-10-25T01:30:00Z",
+        ),
+        (
+            "SELECT TIMESTAMP '2026-03-29 02:30' AT TIME ZONE 'Europe/Berlin'",
+            "2026-03-29T01:30:00Z",
+        ),
+    ] {
+        assert_eq!(bench.sql(sql).await.0, [expected], "{sql}");
+    }
+    let query = SqlQuery {
+        sql: "SELECT $1::timestamp AT TIME ZONE 'Europe/Berlin'".to_owned(),
+        parameters: vec![json!("2026-01-31 08:30")],
+        ..SqlQuery::default()
+    };
+    let (batches, _) = read(bench.engine.query(query).await.expect("an answer"))
+        .await
+        .expect("rows");
+    assert_eq!(lines(&batches), ["2026-01-31T07:30:00Z"], "as the literal");
+}
+
+#[tokio::test]
 async fn summarize_describes_the_values_of_each_column() {
     let documents = [
         json!({ "_id": "a", "n": 1, "user": { "name": "ann" }, "at": 1_700_000_000, "tags": [1] }),

@@ -8,22 +8,28 @@
 //!   JOIN (SELECT p.*, lead(p.at) OVER (PARTITION BY p.symbol ORDER BY p.at) AS asof_1 FROM prices p) p
 //!     ON o.symbol = p.symbol AND o.at >= p.at AND (p.asof_1 IS NULL OR o.at < p.asof_1)
 //! ```
+//!
+//! Rows are ordered as they are compared: if one of the two values is a time, the other is cast to one; of a path with
+//! values of several kinds, one kind is compared. What is of another kind is NULL, and next to nothing.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator as Op, Expr, FunctionArguments, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr,
-    OrderByOptions, SelectItem, TableFactor, WindowSpec, WindowType,
+    BinaryOperator as Op, CastKind, DataType, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr,
+    OrderByOptions, SelectItem, TableFactor, TimezoneInfo, WindowSpec, WindowType,
 };
+use plan::{Column, Type};
 use proto::Problem;
 
 use super::{
     build::with_columns,
-    operator::{balanced, binary, nested, operands},
+    operator::{balanced, binary, nested, operands, truth},
     problem::{bad, not_offered, shortened},
     resolver::Resolver,
+    scope::MergedColumn,
     select_list::last_part,
     unnest::add_inputs_of,
-    value::{call, column, quoted},
+    value::{call, column, quoted, text},
 };
+use crate::sql::search::unnamed_arguments;
 
 /// The hint for joins that are wrong.
 const EXAMPLE: &str = "write ASOF JOIN prices p ON o.symbol = p.symbol AND o.at >= p.at";
@@ -37,6 +43,8 @@ struct Nearest {
     op: Op,
     /// The keys of the right side, resolved.
     keys: Vec<Expr>,
+    /// The conditions that say which keys are equal, as written.
+    equalities: Vec<Expr>,
 }
 
 /// Whether a join is an ASOF JOIN, and what its conditions are. `ASOF JOIN … ON` arrives as `GLOBAL JOIN … ON`.
@@ -91,9 +99,14 @@ impl Resolver<'_> {
         let is_last = Expr::IsNull(Box::new(bound.clone()));
         let within = nested(binary(is_last, Op::Or, binary(nearest.left.clone(), beyond, bound)));
         let mut resolved = Vec::with_capacity(conditions.len() + 1);
-        for condition in &conditions {
+        for condition in &nearest.equalities {
             resolved.push(self.filter(condition)?);
         }
+        resolved.push(truth(binary(
+            nearest.left.clone(),
+            nearest.op.clone(),
+            nearest.right.clone(),
+        )));
         resolved.push(within);
         let neighbour = SelectItem::ExprWithAlias {
             expr: neighbour(&nearest),
@@ -110,14 +123,42 @@ impl Resolver<'_> {
         })
     }
 
-    /// `USING (a, at)` as conditions: the last name is the time, unless the times are compared by another condition.
+    /// `USING (a, at)` as conditions: the last name is the time, unless the times are compared by another condition. In the
+    /// result, the names stand for the values of the left side.
     fn asof_using(
-        &self,
+        &mut self,
         names: &[ObjectName],
         before: usize,
         alias: &str,
         has_match: bool,
     ) -> Result<Vec<Expr>, Problem> {
+        let conditions = self.conditions_of_using(names, before, alias, has_match)?;
+        for (name, condition) in &conditions {
+            let Expr::BinaryOp { left, .. } = condition else {
+                continue;
+            };
+            let value = self.value(left)?;
+            if let Some(scope) = self.scopes.last_mut() {
+                let inputs = scope.inputs.iter().take(before).map(|input| input.alias.clone());
+                let inputs = inputs.chain([alias.to_owned()]).collect();
+                scope.merged.retain(|merged| merged.name != *name);
+                scope.merged.push(MergedColumn {
+                    name: name.clone(),
+                    inputs,
+                    value,
+                });
+            }
+        }
+        Ok(conditions.into_iter().map(|(_, condition)| condition).collect())
+    }
+
+    fn conditions_of_using(
+        &self,
+        names: &[ObjectName],
+        before: usize,
+        alias: &str,
+        has_match: bool,
+    ) -> Result<Vec<(String, Expr)>, Problem> {
         let lefts = self
             .scopes
             .last()
@@ -132,14 +173,14 @@ impl Resolver<'_> {
                 true => Op::GtEq,
                 false => Op::Eq,
             };
-            Ok(binary(of(&left.alias), op, of(alias)))
+            Ok((name.clone(), binary(of(&left.alias), op, of(alias))))
         };
         names.iter().enumerate().map(condition).collect()
     }
 
     /// The one comparison, and the keys.
     fn nearest(&mut self, conditions: &[Expr], alias: &str) -> Result<Nearest, Problem> {
-        let (mut nearest, mut keys) = (None, Vec::new());
+        let (mut nearest, mut keys, mut equalities) = (None, Vec::new(), Vec::new());
         for condition in conditions {
             let refused = || {
                 let detail = format!(
@@ -162,7 +203,10 @@ impl Resolver<'_> {
                 _ => return refused(),
             };
             match op {
-                Op::Eq => keys.push(right),
+                Op::Eq => {
+                    keys.push(right);
+                    equalities.push(condition.clone());
+                }
                 Op::Lt | Op::LtEq | Op::Gt | Op::GtEq if nearest.is_none() => nearest = Some((left, op, right)),
                 Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {
                     return Err(bad("ASOF JOIN has one comparison by <, <=, > or >=").hint(EXAMPLE));
@@ -173,7 +217,19 @@ impl Resolver<'_> {
         let Some((left, op, right)) = nearest else {
             return Err(bad("ASOF JOIN needs a comparison by <, <=, > or >=").hint(EXAMPLE));
         };
-        Ok(Nearest { left, right, op, keys })
+        let are_times = is_time(&left) || is_time(&right);
+        let compared = |value: Expr| match are_times {
+            true if is_time(&value) => value,
+            true => as_time(value),
+            false => call("comparable", vec![value]),
+        };
+        Ok(Nearest {
+            left: compared(left),
+            right: compared(right),
+            op,
+            keys,
+            equalities,
+        })
     }
 }
 
@@ -186,6 +242,39 @@ fn is_of(expr: &Expr, alias: &str) -> Option<bool> {
         1 if inputs.len() == 1 => Some(true),
         _ => None,
     }
+}
+
+/// Whether a resolved expression is a time, whatever documents have.
+fn is_time(expr: &Expr) -> bool {
+    let is_time_type = |of: &DataType| matches!(of, DataType::Timestamp(..) | DataType::Date | DataType::Datetime(_));
+    match expr {
+        Expr::Nested(inner) => is_time(inner),
+        Expr::Cast { data_type, .. } => is_time_type(data_type),
+        Expr::TypedString(typed) => is_time_type(&typed.data_type),
+        Expr::BinaryOp { left, op, right } => matches!(op, Op::Plus | Op::Minus) && (is_time(left) || is_time(right)),
+        Expr::CompoundIdentifier(parts) => {
+            let name = parts.last().map_or("", |part| part.value.as_str());
+            Column::system(name).is_some_and(|column| column.read_as.to == Type::Time)
+        }
+        Expr::Function(function) => match (function.name.to_string().trim_matches('"'), unnamed_arguments(function)) {
+            ("cast" | "positive", Some(arguments)) => arguments.first().is_some_and(|value| is_time(value)),
+            (name, _) => matches!(name, "now" | "to_timestamp" | "date_trunc" | "date_bin" | "time_bucket"),
+        },
+        _ => false,
+    }
+}
+
+fn as_time(value: Expr) -> Expr {
+    let data_type = DataType::Timestamp(None, TimezoneInfo::None);
+    let name = text(&data_type.to_string());
+    let cast = Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(value),
+        data_type,
+        array: false,
+        format: None,
+    };
+    call("cast", vec![cast, name])
 }
 
 fn mirrored(op: &Op) -> Op {
@@ -218,12 +307,9 @@ fn neighbour(nearest: &Nearest) -> Expr {
         order_by: vec![by_time],
         window_frame: None,
     };
-    match call(function, vec![nearest.right.clone()]) {
-        Expr::Function(mut function) => {
-            debug_assert!(matches!(function.args, FunctionArguments::List(_)));
-            function.over = Some(WindowType::WindowSpec(window));
-            Expr::Function(function)
-        }
-        other => other,
+    let mut neighbour = call(function, vec![nearest.right.clone()]);
+    if let Expr::Function(function) = &mut neighbour {
+        function.over = Some(WindowType::WindowSpec(window));
     }
+    neighbour
 }

@@ -92,10 +92,17 @@ impl Resolver<'_> {
             InputKind::Documents { table, names } => {
                 if !names.overflow() {
                     refuse_unknown_version(names.collection.as_str(), steps).map_err(|problem| at(problem, span))?;
+                    let near = names.suggest(&path);
+                    let as_text = match (&near, steps) {
+                        (None, [Step::Key(key)]) if self.in_filter => {
+                            format!("; if it is a text, write '{key}' in single quotes")
+                        }
+                        _ => String::new(),
+                    };
                     self.warn(format!(
-                        "no document in {} has {path}, so it is NULL{}",
+                        "no document in {} has {path}, so it is NULL{}{as_text}",
                         names.collection,
-                        suggestion(names.suggest(&path))
+                        suggestion(near)
                     ));
                 }
                 let base = Base::Table {

@@ -345,6 +345,9 @@ fn id_of(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<DefinitionId, P
         let refused = format!("{} {word} is not supported", tokens.word(0));
         let problem = Problem::new(Code::NotSupported, refused);
         return Err(at(match (tokens.word(0).as_str(), word.as_str()) {
+            ("CREATE", "TABLE") => {
+                problem.hint("a collection needs no declaration: push documents to it, and it is created")
+            }
             ("DROP", "TABLE") => {
                 problem.hint("drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME")
             }

@@ -402,10 +402,7 @@ fn statements_of_rachis_are_parsed() {
         ("explain analyze select 1", "explain true SELECT 1"),
         ("explain select 1", "explain false SELECT 1"),
         ("summarize e", "summarize e"),
-        (
-            "SUMMARIZE SELECT a FROM e;",
-            "summarize (SELECT a FROM e) AS summarized",
-        ),
+        ("SUMMARIZE SELECT a FROM e;", "summarize (SELECT a FROM e)"),
     ];
     for (sql, expected) in table {
         assert_eq!(shown(sql), expected, "{sql}");

@@ -12,7 +12,9 @@ pub(super) fn with_asof_joins(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if !all.iter().any(is_rare) {
         return all;
     }
-    let is_global_join = |index: usize| keyword(&all[index]) == Some(Keyword::GLOBAL) && begins_join(&all[index + 1..]);
+    let is_global_join = |index: usize| {
+        keyword(&all[index]) == Some(Keyword::GLOBAL) && !is_name(&all, index) && begins_join(&all[index + 1..])
+    };
     let kept = (0..all.len()).filter(|index| !is_global_join(*index));
     let mut kept: Vec<TokenWithSpan> = kept.map(|index| all[index].clone()).collect();
     for index in 0..kept.len() {
@@ -20,7 +22,8 @@ pub(super) fn with_asof_joins(all: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         // `LEFT ASOF JOIN`, as in ClickHouse.
         let swapped =
             before.and_then(keyword) == Some(Keyword::LEFT) && after.first().and_then(keyword) == Some(Keyword::JOIN);
-        if keyword(&kept[index]) != Some(Keyword::ASOF) || !begins_join(after) || has_match_condition(after) {
+        let is_asof = keyword(&kept[index]) == Some(Keyword::ASOF) && !is_name(&kept, index);
+        if !is_asof || !begins_join(after) || has_match_condition(after) {
             continue;
         }
         kept[index].token = Token::make_keyword("GLOBAL");
@@ -36,6 +39,12 @@ fn keyword(token: &TokenWithSpan) -> Option<Keyword> {
         Token::Word(word) if word.quote_style.is_none() => Some(word.keyword),
         _ => None,
     }
+}
+
+/// Whether a word stands where only a name can be.
+fn is_name(all: &[TokenWithSpan], index: usize) -> bool {
+    let before = index.checked_sub(1).map(|index| &all[index]);
+    before.is_some_and(|token| keyword(token) == Some(Keyword::AS) || token.token == Token::Period)
 }
 
 /// Whether `[LEFT [OUTER] | INNER] JOIN` follows.
@@ -62,7 +71,7 @@ fn has_match_condition(after: &[TokenWithSpan]) -> bool {
             _ if depth > 0 => {}
             _ => match keyword(token) {
                 Some(Keyword::MATCH_CONDITION) => return true,
-                Some(Keyword::ON | Keyword::USING) => return false,
+                Some(Keyword::ON | Keyword::USING | Keyword::ASOF) => return false,
                 _ => {}
             },
         }

@@ -69,6 +69,16 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
         },
         ("inside", [value, path, kinds @ ..]) => lower_access(value, path, kinds.first())?,
         ("at_time_zone", [time, zone]) => at_time_zone(time, zone)?,
+        ("comparable", [value]) => match value.class() {
+            // As `min` and `max` go by the numbers or, if there are none, by the texts.
+            TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
+                match kinds.any(Kinds::INT | Kinds::FLOAT | Kinds::BIG) {
+                    true => value.number()?,
+                    false => value.read_as(Type::Text, false),
+                }
+            }
+            _ => value.native(),
+        },
         _ => return Ok(None),
     }))
 }

@@ -8,11 +8,12 @@ use datafusion::{
         datatypes::{DataType, TimeUnit},
     },
     common::Result,
-    logical_expr::Expr,
+    logical_expr::{Expr, lit},
 };
+use plan::functions::local_time::TIME_OF_LOCAL;
 
 use super::arguments::function_call;
-use crate::typing::operand::{Operand, bad_sql, cast, time_type};
+use crate::typing::operand::{Operand, bad_sql, call, cast};
 
 /// `time AT TIME ZONE zone`: the local time in the zone. A time without a zone is taken as local time in that zone, and
 /// the result is the timestamp.
@@ -30,11 +31,10 @@ pub(super) fn at_time_zone(time: &Operand, zone: &Operand) -> Result<Expr> {
         ));
     }
     let in_zone = DataType::Timestamp(TimeUnit::Microsecond, Some(name.into()));
-    let is_local = matches!(time.data_type(), DataType::Timestamp(_, None));
-    let time = time.time()?;
-    if is_local {
-        return Ok(cast(cast(time, in_zone), time_type()));
+    if matches!(time.data_type(), DataType::Timestamp(_, None)) {
+        return Ok(call(TIME_OF_LOCAL, vec![time.expr.clone(), lit(name)]));
     }
+    let time = time.time()?;
     Ok(function_call(
         datafusion::functions::datetime::to_local_time(),
         vec![cast(time, in_zone)],
