@@ -46,9 +46,12 @@ impl Client {
         Ok(Self { base, http })
     }
 
-    /// The address of the server, without the slash at its end.
-    pub(crate) fn address(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+    /// The address of the server as it is shown: without a password and the slash at its end.
+    pub(crate) fn address(&self) -> String {
+        let mut shown = self.base.clone();
+        // An address that has none cannot be changed either.
+        let _ = shown.set_password(None);
+        shown.as_str().trim_end_matches('/').to_owned()
     }
 
     /// A request to a path below `/v1`. The segments are percent-encoded here.

@@ -24,10 +24,16 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes a line to standard error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless(text));
 }
 
-/// Writes the warnings of an answer to standard error.
+/// Replaces control characters, which would control the terminal, except for line breaks and tabs.
+pub(crate) fn harmless(text: &str) -> String {
+    let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.replace(is_harmful, "\u{FFFD}")
+}
+
+/// Writes the warnings of an answer, and that it is partial, to standard error.
 pub(crate) fn note_warnings(answer: &Value) {
     for warning in answer["warnings"]
         .as_array()
@@ -36,6 +42,9 @@ pub(crate) fn note_warnings(answer: &Value) {
         .filter_map(Value::as_str)
     {
         note(&format!("warning: {warning}"));
+    }
+    if answer["partial"] == true {
+        note("warning: partial answer: not all shards responded");
     }
 }
 
@@ -55,6 +64,27 @@ pub(crate) struct SqlAnswer<'a> {
     pub rows: Vec<std::collections::HashMap<String, &'a RawValue>>,
     /// Statistics and warnings.
     pub stats: Value,
+    /// Whether its statement was an EXPLAIN.
+    #[serde(skip)]
+    pub is_explained: bool,
+}
+
+/// How much of a value a table shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cells {
+    Whole,
+    /// Long values are cut.
+    Cut,
+}
+
+impl Cells {
+    /// As standard output needs it.
+    pub(crate) fn of_stdout() -> Self {
+        match io::stdout().is_terminal() {
+            true => Self::Cut,
+            false => Self::Whole,
+        }
+    }
 }
 
 /// A column of an answer.
@@ -68,7 +98,7 @@ pub(crate) struct Column {
 
 impl SqlAnswer<'_> {
     /// Renders a table; plans of EXPLAIN keep their lines.
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn table(&self, cells: Cells) -> String {
         if self.is_plan() {
             return self.plan();
         }
@@ -77,7 +107,7 @@ impl SqlAnswer<'_> {
         };
         let align_right: Vec<bool> = self.columns.iter().map(|column| numeric(&column.kind)).collect();
         let cell = |row: &std::collections::HashMap<String, &RawValue>, name: &str| {
-            row.get(name).map_or(String::new(), |raw| cell_text(raw.get()))
+            row.get(name).map_or(String::new(), |raw| cell_text(raw.get(), cells))
         };
         let rows = self
             .rows
@@ -115,7 +145,7 @@ impl SqlAnswer<'_> {
     /// Whether it is the answer of EXPLAIN.
     pub(crate) fn is_plan(&self) -> bool {
         let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        matches!(names.as_slice(), ["plan"] | ["plan_type", "plan"])
+        self.is_explained && matches!(names.as_slice(), ["plan"] | ["plan_type", "plan"])
     }
 
     /// The lines of EXPLAIN, those of DataFusion's plans under their types.
@@ -141,9 +171,6 @@ pub(crate) fn note_stats(rows: usize, stats: &Value) {
     let noun = if rows == 1 { "row" } else { "rows" };
     note(&format!("{rows} {noun} in {} ms", stats["elapsed_ms"]));
     note_warnings(stats);
-    if stats["partial"] == true {
-        note("warning: partial answer: not all shards responded");
-    }
 }
 
 /// Writes a list of objects; a table shows only these keys.
@@ -178,7 +205,11 @@ pub(crate) fn objects(list: &Value, keys: &[&str]) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|object| keys.iter().map(|key| cut(at(object, key))).collect())
+        .map(|object| {
+            keys.iter()
+                .map(|key| shown(&at(object, key), Cells::of_stdout()))
+                .collect()
+        })
         .collect();
     let names: Vec<&str> = keys.iter().map(|key| key.rsplit('.').next().unwrap_or(key)).collect();
     table(names.into_iter(), rows, &[])
@@ -201,17 +232,18 @@ fn table<'a>(names: impl Iterator<Item = &'a str>, rows: Vec<Vec<String>>, right
 }
 
 /// The text of a JSON value in a table cell.
-fn cell_text(raw: &str) -> String {
+fn cell_text(raw: &str, cells: Cells) -> String {
     if raw == "null" {
         return "NULL".into();
     }
-    cut(serde_json::from_str::<String>(raw).unwrap_or_else(|_| raw.to_owned()))
+    let text = serde_json::from_str::<String>(raw);
+    shown(text.as_deref().unwrap_or(raw), cells)
 }
 
-fn cut(text: String) -> String {
-    let text = one_line(&text);
+fn shown(text: &str, cells: Cells) -> String {
+    let text = one_line(text);
     match text.char_indices().nth(CELL_CHARACTERS_MAX) {
-        Some((at, _)) if io::stdout().is_terminal() => format!("{}…", &text[..at]),
+        Some((at, _)) if cells == Cells::Cut => format!("{}…", &text[..at]),
         _ => text,
     }
 }
@@ -249,7 +281,8 @@ mod tests {
             ],
             "stats":{}
         }"#;
-        let table = serde_json::from_str::<SqlAnswer>(text).expect("an answer").table();
+        let answer = serde_json::from_str::<SqlAnswer>(text).expect("an answer");
+        let table = answer.table(Cells::Whole);
         let lines: Vec<&str> = table.lines().collect();
         assert!(
             lines[1].contains("123456789012345678901234567890")
@@ -274,11 +307,11 @@ mod tests {
             ],
             "stats": {},
         });
-        let table = serde_json::from_str::<SqlAnswer>(&answer.to_string())
-            .expect("an answer")
-            .table();
+        let text = answer.to_string();
+        let mut answer = serde_json::from_str::<SqlAnswer>(&text).expect("an answer");
+        answer.is_explained = true;
         assert_eq!(
-            table,
+            answer.table(Cells::Cut),
             format!("logical_plan\n  Limit\n    Scan\n\nphysical_plan\n  Limit\n  {scan}\n")
         );
     }
@@ -291,8 +324,10 @@ mod tests {
             "stats": {},
         });
         let text = answer.to_string();
-        let answer: SqlAnswer = serde_json::from_str(&text).expect("an answer");
-        assert_eq!(answer.table(), "First 3 rows\n  Scan events\n");
+        let mut answer: SqlAnswer = serde_json::from_str(&text).expect("an answer");
+        assert!(answer.table(Cells::Cut).starts_with(" plan"), "a column of that name");
+        answer.is_explained = true;
+        assert_eq!(answer.table(Cells::Cut), "First 3 rows\n  Scan events\n");
     }
 
     #[test]

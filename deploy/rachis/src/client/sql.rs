@@ -15,7 +15,7 @@ use super::{
     Failure,
     http::{Client, broke_off, failure_from_problem},
     interactive,
-    output::{self, SqlAnswer, note_warnings},
+    output::{self, Cells, SqlAnswer, note_warnings},
 };
 use crate::cli::{self, Output};
 
@@ -30,7 +30,13 @@ pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
             std::fs::read_to_string(file).map_err(|e| Failure::new(format!("cannot read {}: {e}", file.display())))?
         }
         (Some(text), None) if text != "-" => text.clone(),
-        (None, None) if std::io::stdin().is_terminal() => return interactive::run(client, arguments).await,
+        (None, None) if std::io::stdin().is_terminal() => {
+            if !std::io::stdout().is_terminal() {
+                let failure = Failure::usage("there is no statement, and the output is no terminal for the shell");
+                return Err(failure.hint("give a statement or a file (-f FILE)"));
+            }
+            return interactive::run(client, arguments).await;
+        }
         _ => standard_input()?,
     };
     let found = statements(&text);
@@ -82,37 +88,70 @@ pub(crate) fn request(client: &Client, arguments: &cli::SqlArgs, sql: &str, form
 
 /// Runs one statement and streams the answer.
 async fn stream(client: &Client, arguments: &cli::SqlArgs, sql: &str) -> Result<(), Failure> {
+    if arguments.output == Output::Table {
+        let response = client.send(request(client, arguments, sql, arguments.output)).await?;
+        let text = response.text().await.map_err(|e| broke_off(&e))?;
+        let answer = parse_answer(&text, sql)?;
+        output::write(answer.table(Cells::of_stdout()).as_bytes())?;
+        output::note_stats(answer.rows.len(), &answer.stats);
+        return require_complete(&answer.stats);
+    }
+    let stats = pass_on(client, arguments, sql, &mut |chunk| output::write(chunk)).await?;
+    note_warnings(&stats);
+    require_complete(&stats)
+}
+
+/// The answer of a statement as JSON.
+pub(crate) fn parse_answer<'a>(text: &'a str, sql: &str) -> Result<SqlAnswer<'a>, Failure> {
+    let mut answer: SqlAnswer =
+        serde_json::from_str(text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
+    answer.is_explained = first_word(sql) == "EXPLAIN";
+    Ok(answer)
+}
+
+/// The first word of a statement, in capitals.
+pub(crate) fn first_word(sql: &str) -> String {
+    let mut rest = sql.trim_start();
+    loop {
+        let comment_end = match rest.get(..2) {
+            Some("--") => rest.find('\n'),
+            Some("/*") => rest.find("*/").map(|at| at + 2),
+            _ => break,
+        };
+        rest = comment_end.map_or("", |end| &rest[end..]).trim_start();
+    }
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+    rest[..end.unwrap_or(rest.len())].to_uppercase()
+}
+
+/// Sends a statement and writes its answer, in any format but a table, as it arrives. Returns the statistics.
+pub(crate) async fn pass_on(
+    client: &Client,
+    arguments: &cli::SqlArgs,
+    sql: &str,
+    write: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
+) -> Result<Value, Failure> {
     let response = client.send(request(client, arguments, sql, arguments.output)).await?;
     match arguments.output {
-        Output::Table => {
-            let text = response.text().await.map_err(|e| broke_off(&e))?;
-            let answer: SqlAnswer =
-                serde_json::from_str(&text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
-            output::write(answer.table().as_bytes())?;
-            output::note_stats(answer.rows.len(), &answer.stats);
-            require_complete(&answer.stats)
-        }
-        Output::Json => {
+        Output::Table | Output::Json => {
             let mut end = Vec::new();
             stream_body(response, |chunk| {
                 end.extend_from_slice(chunk);
                 end.drain(..end.len().saturating_sub(STATS_BYTES_MAX));
-                output::write(chunk)
+                write(chunk)
             })
             .await?;
-            output::write(b"\n")?;
-            finish_json(&end)
+            write(b"\n")?;
+            stats_of_json(&end)
         }
         Output::Csv | Output::Tsv | Output::Arrow => {
             let header = stats_of(response.headers());
-            let trailers = stream_body(response, output::write).await?;
-            let stats = header.or_else(|| stats_of(&trailers)).unwrap_or_default();
-            note_warnings(&stats);
-            require_complete(&stats)
+            let trailers = stream_body(response, write).await?;
+            Ok(header.or_else(|| stats_of(&trailers)).unwrap_or_default())
         }
         Output::Ndjson => {
             let mut rows = NdjsonRows::default();
-            stream_body(response, |chunk| output::write(&rows.push(chunk))).await?;
+            stream_body(response, |chunk| write(&rows.push(chunk))).await?;
             rows.finish()
         }
     }
@@ -138,20 +177,14 @@ pub(crate) fn stats_of(headers: &HeaderMap) -> Option<Value> {
     serde_json::from_slice(headers.get("rachis-stats")?.as_bytes()).ok()
 }
 
-/// Evaluates the statistics at the end of a JSON answer. They do not contain the text they start with, so its last
+/// The statistics at the end of a JSON answer. They do not contain the text they start with, so its last
 /// occurrence is their start.
-fn finish_json(end: &[u8]) -> Result<(), Failure> {
+fn stats_of_json(end: &[u8]) -> Result<Value, Failure> {
     let text = String::from_utf8_lossy(end);
     let stats = text
         .rsplit_once("],\"stats\":")
         .and_then(|(_, stats)| serde_json::from_str::<Value>(stats.trim_end().strip_suffix('}')?).ok());
-    match stats {
-        Some(stats) => {
-            note_warnings(&stats);
-            require_complete(&stats)
-        }
-        None => Err(Failure::new("the answer ended early: its statistics are missing")),
-    }
+    stats.ok_or_else(|| Failure::new("the answer ended early: its statistics are missing"))
 }
 
 /// Fails for a truncated answer in every output format, so that no program takes it for the whole result.
@@ -207,21 +240,34 @@ impl NdjsonRows {
         std::mem::replace(&mut self.pending, rest)
     }
 
-    /// Evaluates the last line.
-    fn finish(self) -> Result<(), Failure> {
-        let last: Value = serde_json::from_slice(&self.pending)
+    /// The statistics in the last line.
+    fn finish(self) -> Result<Value, Failure> {
+        let mut last: Value = serde_json::from_slice(&self.pending)
             .map_err(|_| Failure::new("the answer ended early: its last line is missing"))?;
         if last["error"].is_object() {
             return Err(failure_from_problem(&last["error"]).unwrap_or_else(|| Failure::new("the answer ended early")));
         }
-        note_warnings(&last["end"]["stats"]);
-        require_complete(&last["end"]["stats"])
+        Ok(last["end"]["stats"].take())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_word_of_a_statement_follows_its_comments() {
+        for sql in [
+            "explain select 1",
+            " -- a\n/* b */ EXPLAIN(ANALYZE) SELECT 1",
+            "Explain",
+        ] {
+            assert_eq!(first_word(sql), "EXPLAIN", "{sql}");
+        }
+        for sql in ["", "--", "/* a", "(select 1)", "é", "-"] {
+            assert_ne!(first_word(sql), "EXPLAIN", "{sql}");
+        }
+    }
 
     #[test]
     fn the_last_line_is_never_a_row_however_the_answer_is_chunked() {

@@ -55,9 +55,16 @@ const PARTS: [(&str, &str, Option<&str>); 7] = [
 pub(crate) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let mut status = serde_json::Map::new();
-    let mut warnings: Vec<Value> = Vec::new();
+    let (mut warnings, mut failed): (Vec<Value>, Option<Failure>) = (Vec::new(), None);
     for (name, sql, hint) in PARTS {
-        let answer = client.sql(&json!({ "sql": sql, "allow_partial": true })).await?;
+        let answer = match client.sql(&json!({ "sql": sql, "allow_partial": true })).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                output::note(&format!("{name}: {failure}"));
+                failed = Some(failure);
+                continue;
+            }
+        };
         warnings.extend(answer["stats"]["warnings"].as_array().into_iter().flatten().cloned());
         let names: Vec<&str> = columns(&answer);
         let rows = &answer["rows"];
@@ -73,13 +80,14 @@ pub(crate) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
     }
     output::note_warnings(&json!({ "warnings": warnings }));
     match arguments.output {
-        ListOutput::Table => Ok(()),
-        ListOutput::Json => output::pretty(&Value::Object(status)),
+        ListOutput::Table => {}
+        ListOutput::Json => output::pretty(&Value::Object(status))?,
         ListOutput::Ndjson => {
             let lines = status.iter().map(|(name, rows)| format!("{}\n", json!({ name: rows })));
-            output::write(lines.collect::<String>().as_bytes())
+            output::write(lines.collect::<String>().as_bytes())?;
         }
     }
+    failed.map_or(Ok(()), Err)
 }
 
 fn columns(answer: &Value) -> Vec<&str> {

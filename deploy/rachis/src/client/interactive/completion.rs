@@ -109,6 +109,11 @@ impl Completer for Assistant {
 
 /// Where the word before the cursor begins. A path is one word.
 fn word_start(before: &str) -> usize {
+    if before.matches('"').count() % 2 == 1 {
+        // Within a quoted name.
+        let quote = before.rfind('"').unwrap_or_default();
+        return word_start(&before[..quote]);
+    }
     let of_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '@' | '\\' | '"' | '$');
     before
         .char_indices()
@@ -120,10 +125,11 @@ fn word_start(before: &str) -> usize {
 
 /// The names that begin with a word, regardless of case.
 fn matching(word: &str, names: &[String]) -> Vec<String> {
-    let word = word.to_lowercase();
+    let unquoted = |name: &str| name.replace('"', "").to_lowercase();
+    let word = unquoted(word);
     names
         .iter()
-        .filter(|name| name.to_lowercase().starts_with(&word))
+        .filter(|name| unquoted(name).starts_with(&word))
         .cloned()
         .collect()
 }

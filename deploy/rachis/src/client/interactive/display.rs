@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::{
     Failure,
-    output::{self, SqlAnswer},
+    output::{self, Cells, SqlAnswer},
 };
 use super::command::Expanded;
 
@@ -30,7 +30,7 @@ pub(super) struct Rendered {
 }
 
 /// Renders an answer for a terminal of this size.
-pub(super) fn rendered(answer: &SqlAnswer, expanded: Expanded, size: Option<TerminalSize>) -> Rendered {
+pub(super) fn rendered(answer: &SqlAnswer, expanded: Expanded, size: Option<TerminalSize>, cells: Cells) -> Rendered {
     let vertical = || Rendered {
         text: answer.vertical(),
         wraps: true,
@@ -38,7 +38,7 @@ pub(super) fn rendered(answer: &SqlAnswer, expanded: Expanded, size: Option<Term
     if expanded == Expanded::On {
         return vertical();
     }
-    let table = answer.table();
+    let table = answer.table(cells);
     let is_too_wide = |size: TerminalSize| width(&table) > size.columns;
     match expanded == Expanded::Auto && size.is_some_and(is_too_wide) && !answer.is_plan() {
         true => vertical(),
@@ -117,9 +117,10 @@ mod tests {
         let text = answer.to_string();
         let answer: SqlAnswer = serde_json::from_str(&text).expect("an answer");
         let size = |columns| Some(TerminalSize { columns, rows: 24 });
-        assert_eq!(rendered(&answer, Expanded::Auto, size(100)).text, answer.table());
-        assert_eq!(rendered(&answer, Expanded::Off, size(40)).text, answer.table());
-        let vertical = rendered(&answer, Expanded::Auto, size(40)).text;
+        let table = answer.table(Cells::Cut);
+        assert_eq!(rendered(&answer, Expanded::Auto, size(100), Cells::Cut).text, table);
+        assert_eq!(rendered(&answer, Expanded::Off, size(40), Cells::Cut).text, table);
+        let vertical = rendered(&answer, Expanded::Auto, size(40), Cells::Cut).text;
         let lines: Vec<&str> = vertical.lines().collect();
         assert!(lines[0].starts_with("-[ 1 ]-"), "{vertical}");
         assert_eq!(lines[1], "id      | a");

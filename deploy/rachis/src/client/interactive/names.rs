@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::{Failure, http::Client};
 
@@ -40,18 +40,13 @@ impl Names {
 
     /// Asks for tables and functions, and forgets the paths.
     pub(super) async fn refresh(&self) -> Result<(), Failure> {
-        let tables = self.first_column("SHOW TABLES", json!([])).await?;
-        let has_functions = !self.with(|known| known.functions.is_empty());
-        let functions = match has_functions {
-            true => None,
-            false => Some(
-                self.first_column("SELECT DISTINCT name FROM rachis.functions ORDER BY 1", json!([]))
-                    .await?,
-            ),
-        };
+        let tables = self.first_column("SHOW TABLES").await?;
+        let functions = self
+            .first_column("SELECT DISTINCT name FROM rachis.functions ORDER BY 1")
+            .await?;
         self.with(|known| {
-            known.tables = tables;
-            known.functions = functions.unwrap_or_else(|| std::mem::take(&mut known.functions));
+            known.tables = tables.iter().map(|name| spelled(name)).collect();
+            known.functions = functions;
             known.paths.clear();
         });
         Ok(())
@@ -73,25 +68,51 @@ impl Names {
             return paths;
         }
         let describe = format!("DESCRIBE {table}");
-        let Ok(Ok(mut paths)) = tokio::time::timeout(WAIT_MAX, self.first_column(&describe, json!([]))).await else {
+        let Ok(Ok(mut paths)) = tokio::time::timeout(WAIT_MAX, self.first_column(&describe)).await else {
             return Vec::new();
         };
         paths.truncate(PATHS_MAX);
+        paths.iter_mut().for_each(|path| *path = spelled(path));
         self.with(|known| known.paths.insert(table.to_owned(), paths.clone()));
         paths
     }
 
-    async fn first_column(&self, sql: &str, parameters: Value) -> Result<Vec<String>, Failure> {
-        let answer = self
-            .client
-            .sql(&json!({ "sql": sql, "parameters": parameters }))
-            .await?;
+    /// Names with control characters are left out: they would control the terminal.
+    async fn first_column(&self, sql: &str) -> Result<Vec<String>, Failure> {
+        let answer = self.client.sql(&json!({ "sql": sql })).await?;
         let name = answer["columns"][0]["name"].as_str().unwrap_or_default();
         let rows = answer["rows"].as_array().into_iter().flatten();
-        Ok(rows.filter_map(|row| row[name].as_str().map(str::to_owned)).collect())
+        let names = rows.filter_map(|row| row[name].as_str());
+        let names = names.filter(|name| !name.contains(char::is_control));
+        Ok(names.map(str::to_owned).collect())
     }
 
     fn with<T>(&self, read: impl FnOnce(&mut Known) -> T) -> T {
         read(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A name as a statement spells it: steps with a hyphen are quoted, else they would be differences.
+fn spelled(name: &str) -> String {
+    if name.contains('"') || !name.contains('-') {
+        return name.to_owned();
+    }
+    let step = |step: &str| match step.contains('-') {
+        true => format!("\"{step}\""),
+        false => step.to_owned(),
+    };
+    name.split('.').map(step).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_with_a_hyphen_are_quoted() {
+        assert_eq!(spelled("my-logs"), "\"my-logs\"");
+        assert_eq!(spelled("headers.user-agent"), "headers.\"user-agent\"");
+        assert_eq!(spelled("a.\"b-c\""), "a.\"b-c\"");
+        assert_eq!(spelled("user.name"), "user.name");
     }
 }

@@ -11,7 +11,7 @@ use super::{
     super::{
         Failure,
         http::{Client, broke_off},
-        output::{self, SqlAnswer, note, note_warnings},
+        output::{self, Cells, note, note_warnings},
         sql,
     },
     command::{Expanded, ShellCommand, help},
@@ -36,14 +36,17 @@ pub(super) struct ShellSession {
     /// The statement that `\watch` repeats.
     last: Option<String>,
     size: Option<TerminalSize>,
+    /// Whether long answers go to the pager.
+    pages: bool,
     /// Ctrl-C while a statement runs.
     interrupts: Signal,
 }
 
 /// The answer of a statement, as it is shown.
 struct Shown {
-    answer: Rendered,
-    /// None if the format has no statistics.
+    /// None if it was written to a file.
+    answer: Option<Rendered>,
+    /// None if the format is no table.
     summary: Option<String>,
     stats: Value,
 }
@@ -67,6 +70,7 @@ impl ShellSession {
             file: None,
             last: None,
             size: None,
+            pages: true,
             interrupts,
         })
     }
@@ -134,17 +138,33 @@ impl ShellSession {
                 Ok(())
             }
             ShellCommand::Into(Some(path)) => {
-                let file =
-                    File::create(&path).map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
-                self.file = Some((path, file));
+                let target = path.clone();
+                if let Some(file) = self.blocking(move || File::create(target)).await {
+                    let file = file.map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
+                    self.file = Some((path, file));
+                }
                 Ok(())
             }
             ShellCommand::Include(path) => {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
-                self.run_all(&text).await
+                let source = path.clone();
+                match self.blocking(move || std::fs::read_to_string(source)).await {
+                    Some(Ok(text)) => self.run_all(&text).await,
+                    Some(Err(e)) => Err(Failure::new(format!("cannot read {}: {e}", path.display()))),
+                    None => Ok(()),
+                }
             }
             ShellCommand::Watch(seconds) => self.watch(Duration::from_secs_f64(seconds)).await,
+        }
+    }
+
+    /// Runs what may block, such as the opening of a pipe. None if Ctrl-C came first.
+    async fn blocking<T: Send + 'static>(&mut self, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        tokio::select! {
+            done = tokio::task::spawn_blocking(run) => done.ok(),
+            _ = self.interrupts.recv() => {
+                note(STOPPED);
+                None
+            }
         }
     }
 
@@ -165,6 +185,13 @@ impl ShellSession {
     }
 
     async fn watch(&mut self, interval: Duration) -> Result<(), Failure> {
+        self.pages = false;
+        let watched = self.repeat(interval).await;
+        self.pages = true;
+        watched
+    }
+
+    async fn repeat(&mut self, interval: Duration) -> Result<(), Failure> {
         let Some(statement) = self.last.clone() else {
             return Err(Failure::new("there is no statement to repeat").hint("run one first, then \\watch"));
         };
@@ -185,19 +212,28 @@ impl ShellSession {
     async fn run(&mut self, statement: &str) -> Result<bool, Failure> {
         // Those of earlier, such as in the pager, stop nothing.
         while self.interrupts.recv().now_or_never().is_some() {}
+        let Self {
+            client,
+            arguments,
+            file,
+            expanded,
+            size,
+            interrupts,
+            ..
+        } = self;
         let shown = tokio::select! {
-            shown = answer(&self.client, &self.arguments, self.expanded, self.size, statement) => shown?,
-            never = progress::show(&self.client, statement) => match never {},
-            _ = self.interrupts.recv() => {
+            shown = answer(client, arguments, *expanded, *size, file.as_mut(), statement) => shown?,
+            never = progress::show(client, statement) => match never {},
+            _ = interrupts.recv() => {
                 note(STOPPED);
                 return Ok(false);
             }
         };
-        match &mut self.file {
-            Some((path, file)) => file
-                .write_all(shown.answer.text.as_bytes())
-                .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?,
-            None => page(&shown.answer, self.size)?,
+        if let Some(answer) = shown.answer {
+            let size = self.size.filter(|_| self.pages);
+            // The pager waits for its reader.
+            let paged = tokio::task::spawn_blocking(move || page(&answer, size)).await;
+            paged.map_err(|e| Failure::with_cause("cannot show the answer", &e))??;
         }
         if self.timing
             && let Some(summary) = &shown.summary
@@ -206,42 +242,59 @@ impl ShellSession {
         }
         note_warnings(&shown.stats);
         if changes_names(statement) {
-            self.names.refresh().await?;
+            tokio::select! {
+                refreshed = self.names.refresh() => if let Err(failure) = refreshed {
+                    note(&format!("warning: Tab may not complete new names: {failure}"));
+                },
+                _ = self.interrupts.recv() => {}
+            }
         }
         Ok(true)
     }
 }
 
-/// Sends a statement and renders its answer.
+/// Sends a statement. Writes its answer to the file, if there is one, or renders it for the terminal.
 async fn answer(
     client: &Client,
     arguments: &SqlArgs,
     expanded: Expanded,
     size: Option<TerminalSize>,
+    mut file: Option<&mut (PathBuf, File)>,
     statement: &str,
 ) -> Result<Shown, Failure> {
-    let format = arguments.output;
-    let response = client.send(sql::request(client, arguments, statement, format)).await?;
-    let header = sql::stats_of(response.headers());
-    let text = response.text().await.map_err(|e| broke_off(&e))?;
-    if format != Output::Table {
-        return Ok(Shown {
-            answer: Rendered {
-                text: if text.ends_with('\n') {
-                    text
-                } else {
-                    format!("{text}\n")
-                },
-                wraps: true,
-            },
-            summary: None,
-            stats: header.unwrap_or_default(),
-        });
+    let is_for_file = file.is_some();
+    let mut into_file = |bytes: &[u8]| match &mut file {
+        Some((path, file)) => file
+            .write_all(bytes)
+            .map(|()| true)
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display()))),
+        None => Ok(false),
+    };
+    if arguments.output != Output::Table {
+        let mut shown = Vec::new();
+        let stats = sql::pass_on(client, arguments, statement, &mut |chunk| {
+            if !into_file(chunk)? {
+                shown.extend_from_slice(chunk);
+            }
+            Ok(())
+        })
+        .await?;
+        let text = output::harmless(&String::from_utf8_lossy(&shown));
+        let answer = (!is_for_file).then_some(Rendered { text, wraps: true });
+        let summary = None;
+        return Ok(Shown { answer, summary, stats });
     }
-    let answer: SqlAnswer =
-        serde_json::from_str(&text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
+    let request = sql::request(client, arguments, statement, arguments.output);
+    let text = client.send(request).await?.text().await.map_err(|e| broke_off(&e))?;
+    let answer = sql::parse_answer(&text, statement)?;
+    let (cells, size) = match is_for_file {
+        true => (Cells::Whole, None),
+        false => (Cells::Cut, size),
+    };
+    let shown = rendered(&answer, expanded, size, cells);
+    into_file(shown.text.as_bytes())?;
     Ok(Shown {
-        answer: rendered(&answer, expanded, size),
+        answer: (!is_for_file).then_some(shown),
         summary: Some(display::summary(answer.rows.len(), &answer.stats)),
         stats: answer.stats,
     })
@@ -249,6 +302,5 @@ async fn answer(
 
 /// Whether a statement may add or remove names that Tab completes.
 fn changes_names(statement: &str) -> bool {
-    let first = statement.split_whitespace().next().unwrap_or_default().to_uppercase();
-    ["CREATE", "DROP", "ALTER", "REVERT"].contains(&first.as_str())
+    ["CREATE", "DROP", "ALTER", "REVERT"].contains(&sql::first_word(statement).as_str())
 }
