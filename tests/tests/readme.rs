@@ -1,4 +1,5 @@
-//! The commands of "Five minutes" in the README work as printed and have the results that the README describes.
+//! The commands of "Five minutes" in the README work as printed and have the results that the README describes; the usual
+//! mistakes of `mistakes.md` get the messages that it lists.
 
 use std::{io::Write as _, path::Path, process::Command};
 
@@ -75,6 +76,48 @@ async fn the_commands_of_five_minutes_work_as_printed() {
     let exported = std::fs::read_to_string(folder.path().join("definitions.sql")).expect("the file");
     assert!(exported.contains("CREATE OR REPLACE PARSER logs.access"), "{exported}");
     server.eventually("select count(*) from clicks", json!(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usual_mistakes_get_a_message_with_a_hint() {
+    let server = Server::start(Settings::default()).await;
+    let commands = block(include_str!("../../README.md"), "Five minutes");
+    let documents: Vec<&str> = commands
+        .split('\'')
+        .filter(|text| text.starts_with("{\"user\""))
+        .collect();
+    assert_eq!(documents.len(), 2, "{commands}");
+    server.push("events", documents.join("\n")).await.expect("a push");
+    let mistakes = include_str!("../mistakes.md").split("\n## ").skip(1);
+    let (mut count, mut complaints) = (0, Vec::new());
+    for mistake in mistakes {
+        count += 1;
+        let lines = |prefix: &'static str| mistake.lines().filter_map(move |line| line.strip_prefix(prefix));
+        let command: Vec<&str> = lines("    ").collect();
+        let program = format!(
+            "rachis() {{ '{}' \"$@\"; }}\n{}",
+            server::binary().display(),
+            command.join("\n")
+        );
+        let output = Command::new("bash")
+            .args(["-c", &program])
+            .env("RACHIS_URL", server.url())
+            .output()
+            .expect("bash runs");
+        let printed = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let missing: Vec<&str> = lines("> ")
+            .filter(|said| !printed.iter().any(|text| text.contains(said)))
+            .collect();
+        let is_said = lines("> ").next().is_some();
+        if !missing.is_empty() || !is_said {
+            complaints.push(format!("{program}\n{}\nlacks {missing:?}", printed.join("\n")));
+        }
+    }
+    assert!(
+        count >= 20 && complaints.is_empty(),
+        "{count} mistakes\n{}",
+        complaints.join("\n\n")
+    );
 }
 
 fn write_gzip(path: &Path, bytes: &[u8]) {
