@@ -16,7 +16,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     decoded::DecodedSlot,
-    part::{Part, index_error},
+    part::{CACHED_CLAUSES_MAX, Part, index_error},
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
 };
 use crate::{error::Error, matches::Matches};
@@ -28,11 +28,12 @@ const LENGTHS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct ScoreCache {
     lengths: Mutex<HashMap<Option<Path>, Arc<DecodedSlot<Lengths>>>>,
-    last_search: Mutex<Option<LastSearch>>,
+    /// The last searches that were scored, oldest first: scans that run at once must not drop each other's scores.
+    searches: Mutex<Vec<ScoredText>>,
 }
 
-/// The last search that was scored.
-struct LastSearch {
+/// A search that was scored.
+struct ScoredText {
     text: Arc<str>,
     scores: Arc<DecodedSlot<PartScores>>,
 }
@@ -179,12 +180,19 @@ impl Part {
     /// None if the part does not know enough.
     fn part_scores(&self, score: &Arc<str>) -> Result<Option<Arc<PartScores>>, Error> {
         let slot = {
-            let mut last = self.scores.last_search.lock();
-            match &*last {
-                Some(last) if last.text == *score => Arc::clone(&last.scores),
-                _ => {
-                    let (text, scores) = (Arc::clone(score), Arc::default());
-                    Arc::clone(&last.insert(LastSearch { text, scores }).scores)
+            let mut searches = self.scores.searches.lock();
+            match searches.iter().find(|known| known.text == *score) {
+                Some(known) => Arc::clone(&known.scores),
+                None => {
+                    if searches.len() >= CACHED_CLAUSES_MAX {
+                        searches.remove(0);
+                    }
+                    let (text, scores) = (Arc::clone(score), Arc::<DecodedSlot<PartScores>>::default());
+                    searches.push(ScoredText {
+                        text,
+                        scores: Arc::clone(&scores),
+                    });
+                    scores
                 }
             }
         };

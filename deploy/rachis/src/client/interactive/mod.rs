@@ -3,7 +3,7 @@
 //! ```text
 //!   line editor ── statement ; ──> server ── answer ──> pager or file
 //!        │ Tab: names (asked once)            Ctrl-C: the request is dropped, so the server ends the query
-//!        └ \command ──> settings of this session
+//!        └ \command ──> settings of the shell
 //! ```
 
 mod command;

@@ -159,8 +159,11 @@ impl ShellSession {
 
     /// Runs what may block, such as the opening of a pipe. None if Ctrl-C came first.
     async fn blocking<T: Send + 'static>(&mut self, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        // Not on a thread of the runtime, whose end would wait for it.
+        let (sender, done) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || sender.send(run()));
         tokio::select! {
-            done = tokio::task::spawn_blocking(run) => done.ok(),
+            done = done => done.ok(),
             _ = self.interrupts.recv() => {
                 note(STOPPED);
                 None
