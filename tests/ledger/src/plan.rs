@@ -115,6 +115,10 @@ impl Plan {
             let at = (index as f64 + self.rng.random_range(0.05..0.95)) / stages;
             self.wait_until_done(run, (at * run.ledger.records as f64) as u64)
                 .await?;
+            // A producer that is replaced gives up all its records at once. Without more load, nothing would be in flight.
+            let done = run.ledger.done() as f64 / run.ledger.records as f64;
+            self.gate
+                .open_to(((index + 2) as f64 / stages).max(done + 1.0 / stages));
             eprintln!(
                 "ledger: {:5.1} s, {:6} done: {step:?}",
                 self.began.elapsed().as_secs_f64(),
