@@ -193,8 +193,19 @@ async fn an_asof_join_orders_rows_as_it_compares_them() {
             ["a | ", "b | 2", "c | 3", "d | 2", "e | 2", "f | "],
         ),
         (
+            // Only the type of a column says that these are times.
+            "ASOF LEFT JOIN (SELECT concat(offered, '') AS offered, price FROM events) p ON o.at >= p.offered",
+            ["a | ", "b | 2", "c | 3", "d | 2", "e | 2", "f | "],
+        ),
+        (
             "ASOF LEFT JOIN events p ON o.symbol = p.price_of AND o.t >= p.t",
             ["a | 100", "b | 200", "c | 200", "d | 8", "e | ", "f | "],
+        ),
+        (
+            // As texts, 9 comes behind 10.
+            "ASOF LEFT JOIN (SELECT (t::int)::text AS t, price FROM events WHERE price > 0 AND t > 0) p \
+             ON o.t::int >= p.t",
+            ["a | 100", "b | 200", "c | 200", "d | 200", "e | 200", "f | 8"],
         ),
     ] {
         let sql = format!("SELECT o.id, p.price FROM {sides} {join} ORDER BY o.id");
@@ -205,6 +216,44 @@ async fn an_asof_join_orders_rows_as_it_compares_them() {
     assert_eq!(
         bench.sql(&sql).await.0,
         ["x | 10 | 100", "x | 20 | 200", "x | 25 | 200", "y | 20 | 8"]
+    );
+}
+
+#[tokio::test]
+async fn an_asof_join_compares_values_of_any_kind_each_with_its_own() {
+    let bench = bench([
+        json!({ "trade": "a", "at": "2026-01-02" }),
+        json!({ "trade": "b", "at": "2026-01-04" }),
+        json!({ "trade": "n", "at": 5 }),
+        json!({ "ticks": [{ "at": "2026-01-01", "price": 1 }, { "at": "2026-01-03", "price": 3 }, { "at": 4, "price": 4 }] }),
+        json!({ "price": 1, "offered": "2026-01-01" }),
+        json!({ "price": 3, "offered": "2026-01-03" }),
+        json!({ "price": 4, "offered": 4 }),
+        json!({ "price": 9, "offered": [1] }),
+    ])
+    .await;
+    let trades = "(SELECT trade, at FROM events WHERE trade IS NOT NULL) o";
+    for right in [
+        "(SELECT i.at AS offered, i.price FROM events, unnest(ticks) AS i)",
+        "(SELECT to_json(offered) AS offered, price FROM events WHERE price > 0)",
+        "(SELECT offered, price FROM events WHERE price > 0)",
+    ] {
+        for (condition, expected) in [
+            ("o.at >= p.offered", ["a | 1", "b | 3", "n | 4"]),
+            ("p.offered < o.at", ["a | 1", "b | 3", "n | 4"]),
+            ("o.at <= p.offered", ["a | 3", "b | ", "n | "]),
+        ] {
+            let sql =
+                format!("SELECT o.trade, p.price FROM {trades} ASOF LEFT JOIN {right} p ON {condition} ORDER BY 1");
+            assert_eq!(bench.sql(&sql).await.0, expected, "{sql}");
+        }
+    }
+    let texts = "(SELECT trade, at FROM events WHERE trade < 'n') o";
+    let sql = format!("SELECT o.trade, p.price FROM {texts} ASOF JOIN events p ON o.at >= p.offered ORDER BY 1");
+    assert_eq!(
+        bench.sql(&sql).await.0,
+        ["a | 1", "b | 3"],
+        "texts beside a stray number"
     );
 }
 
@@ -254,15 +303,17 @@ async fn a_local_time_that_comes_twice_or_never_is_one_point_in_time() {
     ] {
         assert_eq!(bench.sql(sql).await.0, [expected], "{sql}");
     }
-    let query = SqlQuery {
-        sql: "SELECT $1::timestamp AT TIME ZONE 'Europe/Berlin'".to_owned(),
-        parameters: vec![json!("2026-01-31 08:30")],
-        ..SqlQuery::default()
-    };
-    let (batches, _) = read(bench.engine.query(query).await.expect("an answer"))
-        .await
-        .expect("rows");
-    assert_eq!(lines(&batches), ["2026-01-31T07:30:00Z"], "as the literal");
+    for time in ["$1::timestamp", "($1)::timestamp", "((($1)::timestamp))"] {
+        let query = SqlQuery {
+            sql: format!("SELECT {time} AT TIME ZONE 'Europe/Berlin'"),
+            parameters: vec![json!("2026-01-31 08:30")],
+            ..SqlQuery::default()
+        };
+        let (batches, _) = read(bench.engine.query(query).await.expect("an answer"))
+            .await
+            .expect("rows");
+        assert_eq!(lines(&batches), ["2026-01-31T07:30:00Z"], "{time}: as the literal");
+    }
 }
 
 #[tokio::test]

@@ -5,18 +5,18 @@
 //!
 //! ```text
 //!   ASOF JOIN prices p ON o.symbol = p.symbol AND o.at >= p.at
-//!   JOIN (SELECT p.*, lead(p.at) OVER (PARTITION BY p.symbol ORDER BY p.at) AS asof_1 FROM prices p) p
-//!     ON o.symbol = p.symbol AND o.at >= p.at AND (p.asof_1 IS NULL OR o.at < p.asof_1)
+//!   JOIN (SELECT p.*, lead(p.at) OVER (PARTITION BY p.symbol ORDER BY p.at) AS next FROM prices p) p
+//!     ON o.symbol = p.symbol AND o.at >= p.at AND (p.next IS NULL OR o.at < p.next)
 //! ```
 //!
-//! Rows are ordered as they are compared: if one of the two values is a time, the other is cast to one; of a path with
-//! values of several kinds, one kind is compared. What is of another kind is NULL, and next to nothing.
+//! Rows are ordered as they are compared: as times if one of the two values is a time, as numbers if one is a number and
+//! the other a computed text, else by themselves, those of each kind apart. Only typing knows which of these it is, so
+//! there is a column for each, and `asof_bound` takes one of them. What cannot be compared is next to nothing.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator as Op, CastKind, DataType, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr,
-    OrderByOptions, SelectItem, TableFactor, TimezoneInfo, WindowSpec, WindowType,
+    BinaryOperator as Op, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr, OrderByOptions,
+    SelectItem, TableFactor, WindowSpec, WindowType,
 };
-use plan::{Column, Type};
 use proto::Problem;
 
 use super::{
@@ -29,10 +29,11 @@ use super::{
     unnest::add_inputs_of,
     value::{call, column, quoted, text},
 };
-use crate::sql::search::unnamed_arguments;
 
 /// The hint for joins that are wrong.
 const EXAMPLE: &str = "write ASOF JOIN prices p ON o.symbol = p.symbol AND o.at >= p.at";
+/// As what the values of the right side are ordered: by themselves, as times, as numbers.
+const ORDERS: [&str; 3] = ["own", "time", "number"];
 
 /// What an ASOF JOIN compares.
 struct Nearest {
@@ -88,8 +89,10 @@ impl Resolver<'_> {
         };
         conditions.extend(matched.cloned());
         let nearest = self.nearest(&conditions, &alias)?;
-        let hidden = format!("asof_{before}");
-        let bound = column(&alias, &hidden);
+        let hidden = ORDERS.map(|order| format!("asof_{before}_{order}"));
+        let bounds = hidden.iter().map(|name| column(&alias, name));
+        let compared = [nearest.left.clone(), nearest.right.clone()];
+        let bound = call("asof_bound", compared.into_iter().chain(bounds).collect());
         let beyond = match nearest.op {
             Op::GtEq => Op::Lt,
             Op::Gt => Op::LtEq,
@@ -108,13 +111,16 @@ impl Resolver<'_> {
             nearest.right.clone(),
         )));
         resolved.push(within);
-        let neighbour = SelectItem::ExprWithAlias {
-            expr: neighbour(&nearest),
-            alias: quoted(&hidden),
-        };
+        let neighbours = ORDERS
+            .iter()
+            .zip(&hidden)
+            .map(|(order, name)| SelectItem::ExprWithAlias {
+                expr: neighbour(&nearest, order),
+                alias: quoted(name),
+            });
         let on = JoinConstraint::On(balanced(resolved, &Op::And).ok_or_else(|| bad(EXAMPLE))?);
         Ok(Join {
-            relation: with_columns(relation, &alias, vec![neighbour], None),
+            relation: with_columns(relation, &alias, neighbours.collect(), None),
             global: false,
             join_operator: match keeps_left {
                 true => JoinOperator::LeftOuter(on),
@@ -217,15 +223,9 @@ impl Resolver<'_> {
         let Some((left, op, right)) = nearest else {
             return Err(bad("ASOF JOIN needs a comparison by <, <=, > or >=").hint(EXAMPLE));
         };
-        let are_times = is_time(&left) || is_time(&right);
-        let compared = |value: Expr| match are_times {
-            true if is_time(&value) => value,
-            true => as_time(value),
-            false => call("comparable", vec![value]),
-        };
         Ok(Nearest {
-            left: compared(left),
-            right: compared(right),
+            left,
+            right,
             op,
             keys,
             equalities,
@@ -244,39 +244,6 @@ fn is_of(expr: &Expr, alias: &str) -> Option<bool> {
     }
 }
 
-/// Whether a resolved expression is a time, whatever documents have.
-fn is_time(expr: &Expr) -> bool {
-    let is_time_type = |of: &DataType| matches!(of, DataType::Timestamp(..) | DataType::Date | DataType::Datetime(_));
-    match expr {
-        Expr::Nested(inner) => is_time(inner),
-        Expr::Cast { data_type, .. } => is_time_type(data_type),
-        Expr::TypedString(typed) => is_time_type(&typed.data_type),
-        Expr::BinaryOp { left, op, right } => matches!(op, Op::Plus | Op::Minus) && (is_time(left) || is_time(right)),
-        Expr::CompoundIdentifier(parts) => {
-            let name = parts.last().map_or("", |part| part.value.as_str());
-            Column::system(name).is_some_and(|column| column.read_as.to == Type::Time)
-        }
-        Expr::Function(function) => match (function.name.to_string().trim_matches('"'), unnamed_arguments(function)) {
-            ("cast" | "positive", Some(arguments)) => arguments.first().is_some_and(|value| is_time(value)),
-            (name, _) => matches!(name, "now" | "to_timestamp" | "date_trunc" | "date_bin" | "time_bucket"),
-        },
-        _ => false,
-    }
-}
-
-fn as_time(value: Expr) -> Expr {
-    let data_type = DataType::Timestamp(None, TimezoneInfo::None);
-    let name = text(&data_type.to_string());
-    let cast = Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(value),
-        data_type,
-        array: false,
-        format: None,
-    };
-    call("cast", vec![cast, name])
-}
-
 fn mirrored(op: &Op) -> Op {
     match op {
         Op::Lt => Op::Gt,
@@ -287,14 +254,17 @@ fn mirrored(op: &Op) -> Op {
     }
 }
 
-/// The time of the row after or before each row on the right. Of rows of one time, the last or the first remains.
-fn neighbour(nearest: &Nearest) -> Expr {
+/// The value of the row after or before each row on the right, if they are ordered as this. Of rows of one time, the last
+/// or the first remains.
+fn neighbour(nearest: &Nearest, order: &str) -> Expr {
+    let value = call("asof_value", vec![nearest.right.clone(), text(order)]);
+    let kind = call("asof_kind", vec![nearest.right.clone(), text(order)]);
     let function = match nearest.op {
         Op::GtEq | Op::Gt => "lead",
         _ => "lag",
     };
-    let by_time = OrderByExpr {
-        expr: nearest.right.clone(),
+    let by_value = OrderByExpr {
+        expr: value.clone(),
         options: OrderByOptions {
             asc: Some(true),
             nulls_first: Some(false),
@@ -303,11 +273,11 @@ fn neighbour(nearest: &Nearest) -> Expr {
     };
     let window = WindowSpec {
         window_name: None,
-        partition_by: nearest.keys.clone(),
-        order_by: vec![by_time],
+        partition_by: nearest.keys.iter().cloned().chain([kind]).collect(),
+        order_by: vec![by_value],
         window_frame: None,
     };
-    let mut neighbour = call(function, vec![nearest.right.clone()]);
+    let mut neighbour = call(function, vec![value]);
     if let Expr::Function(function) = &mut neighbour {
         function.over = Some(WindowType::WindowSpec(window));
     }

@@ -36,9 +36,6 @@ impl Resolver<'_> {
     pub(super) fn function(&mut self, mut function: Function) -> Result<Rewritten, Problem> {
         let name =
             function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
-        if let Some(expression) = self.defined_function(&name, &function)? {
-            return Ok(Rewritten::Done(expression));
-        }
         let arguments = match &function.args {
             FunctionArguments::List(list) => list.args.len(),
             _ => 0,
@@ -48,6 +45,9 @@ impl Resolver<'_> {
             (SCORE, 3) => return self.score_by_statistics(&function).map(Rewritten::Done),
             (LENGTHS | FREQUENCIES, 2) => return self.statistics_call(&name, &function).map(Rewritten::Done),
             _ => {}
+        }
+        if let Some(expression) = self.defined_function(&name, &function)? {
+            return Ok(Rewritten::Done(expression));
         }
         let known = registry::function(&name);
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {
@@ -122,10 +122,17 @@ impl Resolver<'_> {
         let Expr::AtTimeZone { timestamp, time_zone } = node else {
             return node;
         };
-        let value = |operand: &Expr| {
+        let value = |mut operand: &Expr| {
+            while let Expr::Nested(inner) = operand {
+                operand = inner;
+            }
             self.parameter(super::super::search::parameter_index(operand)?)?
                 .as_str()
         };
+        let mut timestamp = timestamp;
+        while let Expr::Nested(inner) = *timestamp {
+            timestamp = inner;
+        }
         let timestamp = match *timestamp {
             Expr::Cast {
                 kind,

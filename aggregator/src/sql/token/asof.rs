@@ -43,8 +43,11 @@ fn keyword(token: &TokenWithSpan) -> Option<Keyword> {
 
 /// Whether a word stands where only a name can be.
 fn is_name(all: &[TokenWithSpan], index: usize) -> bool {
-    let before = index.checked_sub(1).map(|index| &all[index]);
-    before.is_some_and(|token| keyword(token) == Some(Keyword::AS) || token.token == Token::Period)
+    let Some(before) = index.checked_sub(1).map(|index| &all[index]) else {
+        return false;
+    };
+    matches!(keyword(before), Some(Keyword::AS | Keyword::FROM | Keyword::JOIN))
+        || matches!(before.token, Token::Period | Token::Comma)
 }
 
 /// Whether `[LEFT [OUTER] | INNER] JOIN` follows.

@@ -69,15 +69,22 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
         },
         ("inside", [value, path, kinds @ ..]) => lower_access(value, path, kinds.first())?,
         ("at_time_zone", [time, zone]) => at_time_zone(time, zone)?,
-        ("comparable", [value]) => match value.class() {
-            // As `min` and `max` go by the numbers or, if there are none, by the texts.
-            TypeClass::Json(kinds) if kinds.native().is_none_or(|native| native == Type::Json) => {
-                match kinds.any(Kinds::INT | Kinds::FLOAT | Kinds::BIG) {
-                    true => value.number()?,
-                    false => value.read_as(Type::Text, false),
-                }
-            }
+        ("asof_value", [value, order]) => match order.quoted() {
+            Some("time") => value.time()?,
+            Some("number") if value.class() != TypeClass::Bool => value.number()?,
             _ => value.native(),
+        },
+        ("asof_kind", [value, order]) => match (order.quoted(), value.class()) {
+            (Some("own"), TypeClass::Json(kinds)) if kinds.native().is_none_or(|native| native == Type::Json) => {
+                call(json::TYPEOF, vec![value.canonical()])
+            }
+            // The windows of a query must differ: of a number, all values are the same.
+            (order, _) => lit(order.unwrap_or_default()),
+        },
+        ("asof_bound", [left, right, own, time, number]) => match (left.class(), right.class()) {
+            (TypeClass::Time | TypeClass::Date, _) | (_, TypeClass::Time | TypeClass::Date) => time.expr.clone(),
+            (left, TypeClass::Text) if left.is_number() => number.expr.clone(),
+            _ => own.expr.clone(),
         },
         _ => return Ok(None),
     }))
