@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// A statement of `answers/statements.sql`.
+/// A statement that DuckDB answers, too.
 #[derive(Debug, Clone)]
 pub struct OracleStatement {
     /// The features that it covers.
@@ -66,9 +66,10 @@ fn answers() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("answers")
 }
 
-/// All statements of `answers/statements.sql`.
+/// All statements of `answers/statements.sql`, which we wrote, and of `answers/exploring.sql`, which a program wrote.
 pub fn statements() -> Result<Vec<OracleStatement>> {
-    let text = std::fs::read_to_string(answers().join("statements.sql"))?;
+    let read = |name| std::fs::read_to_string(answers().join(name));
+    let text = format!("{}\n\n{}", read("statements.sql")?, read("exploring.sql")?);
     text.split("\n\n")
         .filter(|block| block.trim_start().starts_with("-- ["))
         .map(parse_statement)

@@ -30,7 +30,7 @@ const STAGES: [&str; 4] = [
 ];
 
 /// Every feature that the statements must cover.
-const FEATURES: [&str; 24] = [
+const FEATURES: [&str; 37] = [
     "filter",
     "boolean",
     "not",
@@ -55,6 +55,19 @@ const FEATURES: [&str; 24] = [
     "top-k",
     "search in sql",
     "array index",
+    "unnest with ordinality",
+    "left join unnest",
+    "unnest in step",
+    "generate_series",
+    "gap filling",
+    "mode",
+    "approx_top_k",
+    "histogram",
+    "asof join",
+    "correlated scalar",
+    "exists in two levels",
+    "at time zone",
+    "tablesample",
 ];
 
 #[tokio::test]
