@@ -11,6 +11,8 @@ use plan::matcher::ScoreStatistics;
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
+use super::search::SCORE_OF;
+
 /// The position after which a page of rows starts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RowsPageStart {
@@ -79,15 +81,22 @@ fn decode(text: &str) -> Result<Cursor, Problem> {
     cursor.ok_or_else(malformed)
 }
 
-/// What the scores of the rows before a cursor were computed from.
-pub(super) fn statistics(text: &str) -> Result<Option<ScoreStatistics>, Problem> {
-    Ok(decode(text)?.statistics)
+/// What the scores of the rows before a cursor were computed from; None if they were sorted by something else.
+pub(super) fn statistics(text: &str, by: &str) -> Result<Option<ScoreStatistics>, Problem> {
+    let Cursor { order, statistics, .. } = decode(text)?;
+    Ok(statistics.filter(|_| order.by.starts_with(by)))
 }
 
 /// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
 pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Result<RowsPageStart, Problem> {
     let cursor = decode(text)?;
     if cursor.order.by != order.by {
+        if [&cursor.order.by, &order.by].iter().all(|by| by.starts_with(SCORE_OF)) {
+            return Err(
+                Problem::new(Code::BadRequest, "`after` belongs to the scores of another search")
+                    .hint("use the `q` of the previous page, or leave `after` out"),
+            );
+        }
         return Err(
             Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
                 .hint("use the `sort` of the previous page, or leave `after` out"),

@@ -60,6 +60,13 @@ struct Scored {
     by_leaves: bool,
 }
 
+impl Scored {
+    /// The numbers of lengths and of frequencies.
+    fn statistics_len(&self) -> (usize, usize) {
+        (2 * self.paths.len(), self.tokens.len())
+    }
+}
+
 /// Texts of stored documents: those at a path or, without one, all.
 struct StoredTexts {
     alias: String,
@@ -170,7 +177,13 @@ impl<'c> Resolver<'c> {
     /// `search_score` with known statistics.
     pub(super) fn score_by_statistics(&mut self, function: &Function) -> Result<Expr, Problem> {
         let given = self.warning_count();
-        let malformed = || Problem::new(Code::BadSql, "the statistics of the search are malformed");
+        let malformed = || {
+            Problem::new(
+                Code::BadRequest,
+                "the statistics of the scores in `after` are malformed",
+            )
+            .hint("copy `after` unchanged from the previous page")
+        };
         let (search, input, statistics) = self.scored_input(function)?;
         let statistics: ScoreStatistics = statistics
             .and_then(|text| serde_json::from_str(&text).ok())
@@ -182,6 +195,12 @@ impl<'c> Resolver<'c> {
         };
         let search = self.scored_search(&search, 1.0, &input, &mut scored)?;
         self.forget_warnings(given);
+        // They may come from a cursor, and a cursor from anywhere.
+        let (lengths, frequencies) = (&statistics.lengths, &statistics.frequencies);
+        let are_counts = lengths.iter().chain(frequencies).all(|count| *count >= 0);
+        if !are_counts || (lengths.len(), frequencies.len()) != scored.statistics_len() {
+            return Err(malformed());
+        }
         if let Some(StoredTexts { alias, table, .. }) = stored {
             let score = DocumentScore { search, statistics };
             let score = serde_json::to_string(&score).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;

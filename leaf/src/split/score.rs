@@ -16,26 +16,57 @@ use roaring::RoaringBitmap;
 
 use super::{
     decoded::DecodedSlot,
-    part::{CACHED_CLAUSES_MAX, Part, index_error},
+    part::{Part, index_error},
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
 };
 use crate::{error::Error, matches::Matches};
 
 /// Paths whose lengths have a place in the cache, for each part.
 const LENGTHS_MAX: usize = 64;
+/// Searches whose scores have a place in the cache, for each part: many scans may run at once.
+const SEARCHES_MAX: usize = 64;
 
 /// What was computed for the last scores.
 #[derive(Default)]
 pub(super) struct ScoreCache {
-    lengths: Mutex<HashMap<Option<Path>, Arc<DecodedSlot<Lengths>>>>,
-    /// The last searches that were scored, oldest first: scans that run at once must not drop each other's scores.
-    searches: Mutex<Vec<ScoredText>>,
+    lengths: Mutex<HashMap<Option<Path>, Arc<ComputedSlot<Lengths>>>>,
+    /// The last searches that were scored, the last one at the end.
+    searches: Mutex<Vec<(Arc<str>, Arc<ComputedSlot<PartScores>>)>>,
 }
 
-/// A search that was scored.
-struct ScoredText {
-    text: Arc<str>,
-    scores: Arc<DecodedSlot<PartScores>>,
+/// A place for what one thread computes while others wait for it; None if the part does not know enough.
+struct ComputedSlot<T> {
+    value: DecodedSlot<Option<T>>,
+    computing: Mutex<()>,
+}
+
+impl<T> Default for ComputedSlot<T> {
+    fn default() -> Self {
+        Self {
+            value: DecodedSlot::default(),
+            computing: Mutex::new(()),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> ComputedSlot<T> {
+    /// The value of this slot. What is computed comes with its number of bytes.
+    fn get_or_compute(
+        &self,
+        compute: impl FnOnce() -> Result<Option<(T, usize)>, Error>,
+    ) -> Result<Arc<Option<T>>, Error> {
+        if let Some(known) = self.value.get() {
+            return Ok(known);
+        }
+        let _computing = self.computing.lock();
+        if let Some(known) = self.value.get() {
+            return Ok(known);
+        }
+        let (value, bytes) = compute()?.map_or((None, 0), |(value, bytes)| (Some(value), bytes));
+        let value = Arc::new(value);
+        self.value.put(Arc::clone(&value), bytes);
+        Ok(value)
+    }
 }
 
 /// The number of tokens of the texts at a path, by document.
@@ -63,13 +94,15 @@ struct ClauseCounts {
 struct WordsOfClause {
     /// Each document with occurrences, and their number.
     occurrences: Vec<(u32, u32)>,
-    lengths: Arc<Lengths>,
+    /// Some: the part knows them.
+    lengths: Arc<Option<Lengths>>,
 }
 
 impl Part {
     /// The number of tokens of the texts at a path or, without one, of all texts.
     pub(super) fn token_counts(&self, path: Option<&Path>, requested: RequestedDocuments) -> ColumnResult {
-        let Some(lengths) = self.lengths(path)? else {
+        let lengths = self.lengths(path)?;
+        let Some(lengths) = lengths.as_ref() else {
             return Ok(None);
         };
         if requested.count_in(&lengths.unknown) > 0 {
@@ -84,7 +117,8 @@ impl Part {
 
     /// The scores of documents in a search.
     pub(super) fn score_values(&self, score: &Arc<str>, requested: RequestedDocuments) -> ColumnResult {
-        let Some(scores) = self.part_scores(score)? else {
+        let scores = self.part_scores(score)?;
+        let Some(scores) = scores.as_ref() else {
             return Ok(None);
         };
         if requested.count_in(&scores.unknown) > 0 {
@@ -103,7 +137,7 @@ impl Part {
     }
 
     /// None if the part does not know the texts at the path.
-    fn lengths(&self, path: Option<&Path>) -> Result<Option<Arc<Lengths>>, Error> {
+    fn lengths(&self, path: Option<&Path>) -> Result<Arc<Option<Lengths>>, Error> {
         let slot = {
             let mut slots = self.scores.lengths.lock();
             if slots.len() >= LENGTHS_MAX && !slots.contains_key(&path.cloned()) {
@@ -111,9 +145,10 @@ impl Part {
             }
             Arc::clone(slots.entry(path.cloned()).or_default())
         };
-        if let Some(known) = slot.get() {
-            return Ok(Some(known));
-        }
+        slot.get_or_compute(|| self.compute_lengths(path))
+    }
+
+    fn compute_lengths(&self, path: Option<&Path>) -> Result<Option<(Lengths, usize)>, Error> {
         let Some(paths) = self.text_paths(path) else {
             return Ok(None);
         };
@@ -126,9 +161,7 @@ impl Part {
             self.add_lengths(id, &mut tokens, &mut unknown)?;
         }
         let bytes = tokens.len() * size_of::<u32>() + unknown.serialized_size();
-        let lengths = Arc::new(Lengths { tokens, unknown });
-        slot.put(Arc::clone(&lengths), bytes);
-        Ok(Some(lengths))
+        Ok(Some((Lengths { tokens, unknown }, bytes)))
     }
 
     /// The paths at which the texts of a path, or all texts, are; None if the part does not know them.
@@ -178,36 +211,22 @@ impl Part {
     }
 
     /// None if the part does not know enough.
-    fn part_scores(&self, score: &Arc<str>) -> Result<Option<Arc<PartScores>>, Error> {
+    fn part_scores(&self, score: &Arc<str>) -> Result<Arc<Option<PartScores>>, Error> {
         let slot = {
             let mut searches = self.scores.searches.lock();
-            match searches.iter().find(|known| known.text == *score) {
-                Some(known) => Arc::clone(&known.scores),
-                None => {
-                    if searches.len() >= CACHED_CLAUSES_MAX {
-                        searches.remove(0);
-                    }
-                    let (text, scores) = (Arc::clone(score), Arc::<DecodedSlot<PartScores>>::default());
-                    searches.push(ScoredText {
-                        text,
-                        scores: Arc::clone(&scores),
-                    });
-                    scores
-                }
+            let known = searches.iter().position(|(text, _)| text == score);
+            let search = known.map_or_else(|| (Arc::clone(score), Arc::default()), |at| searches.remove(at));
+            if searches.len() >= SEARCHES_MAX {
+                searches.remove(0);
             }
+            let slot = Arc::clone(&search.1);
+            searches.push(search);
+            slot
         };
-        if let Some(known) = slot.get() {
-            return Ok(Some(known));
-        }
-        let Some(scores) = self.compute_scores(score)?.map(Arc::new) else {
-            return Ok(None);
-        };
-        let bytes = scores.documents.len() * (size_of::<u32>() + size_of::<f64>()) + scores.unknown.serialized_size();
-        slot.put(Arc::clone(&scores), bytes);
-        Ok(Some(scores))
+        slot.get_or_compute(|| self.compute_scores(score))
     }
 
-    fn compute_scores(&self, score: &str) -> Result<Option<PartScores>, Error> {
+    fn compute_scores(&self, score: &str) -> Result<Option<(PartScores, usize)>, Error> {
         let Ok(DocumentScore { search, statistics }) = serde_json::from_str(score) else {
             return Ok(None);
         };
@@ -227,10 +246,11 @@ impl Part {
             let words = match clause.counted_words() {
                 None => None,
                 Some(words) => {
-                    let (Some(paths), Some(lengths)) = (self.text_paths(path), self.lengths(path)?) else {
+                    let lengths = self.lengths(path)?;
+                    let (Some(paths), Some(known)) = (self.text_paths(path), lengths.as_ref()) else {
                         return Ok(None);
                     };
-                    unknown |= &lengths.unknown & &matches.certain;
+                    unknown |= &known.unknown & &matches.certain;
                     Some(WordsOfClause {
                         occurrences: self.occurrences(&paths, words, &mut unknown)?,
                         lengths,
@@ -243,11 +263,13 @@ impl Part {
         let scores = documents
             .iter()
             .map(|document| scorer.score_by(&|clause| clauses[clause].of(*document)));
-        Ok(Some(PartScores {
+        let scores = PartScores {
             scores: scores.collect(),
             documents,
             unknown,
-        }))
+        };
+        let bytes = scores.documents.len() * (size_of::<u32>() + size_of::<f64>()) + scores.unknown.serialized_size();
+        Ok(Some((scores, bytes)))
     }
 
     /// How often each document has a phrase in its texts at these paths, ascending.
@@ -290,7 +312,10 @@ impl ClauseCounts {
                 let at = occurrences.binary_search_by_key(&document, |(document, _)| *document);
                 WordCounts {
                     occurrences: at.map_or(0, |at| u64::from(occurrences[at].1)),
-                    length: u64::from(lengths.tokens[document as usize]),
+                    length: lengths
+                        .as_ref()
+                        .as_ref()
+                        .map_or(0, |lengths| u64::from(lengths.tokens[document as usize])),
                 }
             }
         })

@@ -18,7 +18,7 @@ const TOKENIZER: &str = "words";
 pub(super) fn schema() -> (Schema, Field) {
     let indexing = TextFieldIndexing::default()
         .set_tokenizer(TOKENIZER)
-        // Field norms serve only relevance scores, and hits have no score.
+        // Field norms are lengths with one digit or two; scores need them exactly, for all texts of a document.
         .set_fieldnorms(false)
         .set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let mut builder = Schema::builder();

@@ -11,7 +11,7 @@ use std::{fmt, sync::Arc};
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use crate::{kinds::Kinds, path::Path, search::Clause};
+use crate::{kinds::Kinds, matcher::DocumentScore, path::Path, search::Clause};
 
 /// The types a column can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,7 +240,8 @@ impl Column {
             return serde_json::from_str(path).ok().map(Self::tokens);
         }
         if let Some(score) = name.strip_prefix('^') {
-            return Some(Self::score(score.into()));
+            let is_score = serde_json::from_str::<DocumentScore>(score).is_ok();
+            return is_score.then(|| Self::score(score.into()));
         }
         let (path, keyword) = name.rsplit_once(':')?;
         let (keyword, cast) = keyword
@@ -323,7 +324,7 @@ mod tests {
         columns.extend([
             Column::tokens(None),
             Column::tokens(Some(path.clone())),
-            Column::score("{\"a\":1}".into()),
+            Column::score("{\"search\":{\"all\":1.0},\"lengths\":[],\"frequencies\":[]}".into()),
         ]);
         columns.extend(SYSTEM_COLUMNS.iter().filter_map(|row| Column::system(row.0)));
         for (to, ..) in Type::TABLE {
@@ -332,5 +333,6 @@ mod tests {
         for column in columns {
             assert_eq!(Column::parse(&column.name()), Some(column));
         }
+        assert_eq!(Column::parse("^{\"a\":1}"), None, "a score of another version");
     }
 }

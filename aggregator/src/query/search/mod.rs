@@ -18,6 +18,7 @@ use plan::{
 };
 use proto::{Catalog, Code, CollectionName, Problem};
 
+pub(in crate::query) use self::score::SCORE_OF;
 use self::{
     highlight::HighlightRequest,
     summary::{Matches, SummaryRequest},

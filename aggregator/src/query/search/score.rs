@@ -12,6 +12,7 @@ use plan::{
     search::{self, SearchExpr},
 };
 use proto::{Code, Problem};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     SearchContext, Searched,
@@ -24,6 +25,9 @@ use crate::{
         score::{FREQUENCIES, LENGTHS},
     },
 };
+
+/// Begins the names of what hits are sorted by if that is their score.
+pub(in crate::query) const SCORE_OF: &str = "_score of ";
 
 /// The statistics of a search, and its score in SQL.
 pub(super) struct ScoreKey {
@@ -39,8 +43,13 @@ pub(super) async fn key(
     searched: &Searched,
     read_views: &QueryViews,
 ) -> Result<ScoreKey, Problem> {
+    let query = literal(&search.request.query);
+    let name = format!("{SCORE_OF}{:016x}", xxh3_64(query.as_bytes()));
     let after = search.request.after.as_deref();
-    let known = after.map(cursor::statistics).transpose()?.flatten();
+    let known = after
+        .map(|after| cursor::statistics(after, &name))
+        .transpose()?
+        .flatten();
     let parsed = search::parse(&search.request.query, search.context.now)?;
     let statistics = match known {
         Some(known) => known,
@@ -48,11 +57,10 @@ pub(super) async fn key(
         None => ScoreStatistics::default(),
     };
     let json = serde_json::to_string(&statistics).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
-    let query = literal(&search.request.query);
     Ok(ScoreKey {
         statistics,
         sql: format!("{SCORE}({INPUT}, {query}, '{json}')"),
-        name: format!("_score of {query}"),
+        name,
     })
 }
 
@@ -62,24 +70,26 @@ async fn read(
     read_views: &QueryViews,
 ) -> Result<ScoreStatistics, Problem> {
     let (query, name) = (literal(&search.request.query), quoted(searched.name()));
-    let sql = format!("SELECT {LENGTHS}({INPUT}, {query}), {FREQUENCIES}({INPUT}, {query}) FROM {name} AS {INPUT}");
-    let resolved = sql::resolve(&parse_query(&sql)?, read_views, &[], &[])?;
-    let values = StatementValues::default();
-    let typed = planner::type_query(search.engine, search.context, read_views, resolved, values).await?;
-    let plan = typed.plan(search.engine, read_views, typed.logical.clone()).await?;
-    let rows = collect_rows(search, plan.executable).await?;
-    let missing = || Problem::new(Code::Internal, "the statistics of a search were not counted");
-    Ok(ScoreStatistics {
-        lengths: numbers(&rows, 0).ok_or_else(missing)?,
-        frequencies: numbers(&rows, 1).ok_or_else(missing)?,
-    })
+    let counted = async |counter: &str| {
+        let sql = format!("SELECT {counter}({INPUT}, {query}) FROM {name} AS {INPUT}");
+        let resolved = sql::resolve(&parse_query(&sql)?, read_views, &[], &[])?;
+        let values = StatementValues::default();
+        let typed = planner::type_query(search.engine, search.context, read_views, resolved, values).await?;
+        let plan = typed.plan(search.engine, read_views, typed.logical.clone()).await?;
+        let rows = collect_rows(search, plan.executable).await?;
+        let missing = || Problem::new(Code::Internal, "the statistics of a search were not counted");
+        numbers(&rows).ok_or_else(missing)
+    };
+    // Leaves cache the lengths of each split, because a statement with the same path asks for the same.
+    let (lengths, frequencies) = tokio::try_join!(counted(LENGTHS), counted(FREQUENCIES))?;
+    Ok(ScoreStatistics { lengths, frequencies })
 }
 
-/// The integers of a list in the only row.
-fn numbers(rows: &RecordBatch, column: usize) -> Option<Vec<i64>> {
+/// The integers of a list, which is the only value of the only row.
+fn numbers(rows: &RecordBatch) -> Option<Vec<i64>> {
     let lists = rows
         .columns()
-        .get(column)?
+        .first()?
         .as_list_opt::<i32>()
         .filter(|lists| lists.len() == 1)?;
     // A sum is a decimal.
