@@ -8,7 +8,8 @@ use std::{
     collections::BTreeSet,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 const CASES: usize = 500;
 /// Bytes of an input.
 const INPUT_BYTES_MAX: usize = 4 << 10;
-/// An input that takes longer is a failure: nothing that is read here may block a thread.
+/// An input that takes longer ends the process: nothing that is read here may block a thread.
 const TIME_MAX: Duration = Duration::from_secs(20);
 /// Values at the edges of types and formats.
 const EDGES: [&str; 12] = [
@@ -36,33 +37,37 @@ const EDGES: [&str; 12] = [
     "((((((((",
 ];
 
-/// Runs code over all kept inputs of this name, and over mutations of them and of a corpus. Fails if it panics or takes
-/// too long.
-pub fn fuzz(name: &str, corpus: impl IntoIterator<Item = impl Into<Vec<u8>>>, mut run: impl FnMut(&[u8])) {
+/// Runs code over all kept inputs of this name, and over mutations of them and of a corpus. Fails if it panics, and ends
+/// the process if it takes too long.
+pub fn fuzz(name: &str, corpus: impl IntoIterator<Item = impl Into<Vec<u8>>>, run: impl FnMut(&[u8])) {
+    fuzz_within(TIME_MAX, name, corpus, run);
+}
+
+fn fuzz_within(
+    time_max: Duration,
+    name: &str,
+    corpus: impl IntoIterator<Item = impl Into<Vec<u8>>>,
+    mut run: impl FnMut(&[u8]),
+) {
     let seed = std::env::var("RACHIS_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed: u64 = seed.unwrap_or_else(rand::random);
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/kept")).join(name);
+    let folder = kept_folder(name);
     // A stack that overflows ends the process, so the input is written before it runs.
     let last = std::env::temp_dir().join(format!("rachis-fuzz-{name}-{}", std::process::id()));
     eprintln!(
         "fuzz {name}: RACHIS_SEED={seed}; if the process dies, its last input is in {}",
         last.display()
     );
+    let next_input = watchdog(time_max, last.clone(), folder.clone());
     let mut try_input = |input: &[u8]| {
         fs::write(&last, input).expect("the input is written");
-        let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(input)));
-        let took = began.elapsed();
-        let failure = match outcome {
-            Err(panic) => format!("panics: {}", message(panic.as_ref())),
-            Ok(()) if took > TIME_MAX => format!("takes {took:?}"),
-            Ok(()) => return,
+        next_input.send(()).expect("the watchdog runs");
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(input))) else {
+            return;
         };
-        let kept = folder.join(format!("{:016x}", hash(input)));
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(&kept, input).expect("the input is kept");
+        let (kept, failure) = (keep(&folder, input), message(panic.as_ref()));
         panic!(
-            "{name}: {} {failure}\n{}",
+            "{name}: {} panics: {failure}\n{}",
             kept.display(),
             String::from_utf8_lossy(input)
         );
@@ -90,6 +95,36 @@ pub fn fuzz(name: &str, corpus: impl IntoIterator<Item = impl Into<Vec<u8>>>, mu
         "fuzz {name}: {cases} mutations and {repeated} kept inputs in {:?}",
         began.elapsed()
     );
+}
+
+/// Keeps an input that runs for too long and ends the process, because nothing else ends a loop. Wants to hear of each
+/// input.
+fn watchdog(time_max: Duration, last: PathBuf, folder: PathBuf) -> mpsc::Sender<()> {
+    let (sender, inputs) = mpsc::channel();
+    std::thread::spawn(move || {
+        loop {
+            match inputs.recv_timeout(time_max) {
+                Ok(()) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+            }
+        }
+        let kept = fs::read(last).map(|input| keep(&folder, &input));
+        eprintln!("{kept:?} takes longer than {time_max:?}");
+        std::process::exit(1);
+    });
+    sender
+}
+
+fn kept_folder(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/kept")).join(name)
+}
+
+fn keep(folder: &Path, input: &[u8]) -> PathBuf {
+    let kept = folder.join(format!("{:016x}", hash(input)));
+    fs::create_dir_all(folder).expect("a folder");
+    fs::write(&kept, input).expect("the input is kept");
+    kept
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -201,7 +236,7 @@ mod tests {
     #[test]
     fn an_input_that_panics_is_kept_and_repeated() {
         let name = format!("itself-{}", std::process::id());
-        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/kept")).join(&name);
+        let folder = kept_folder(&name);
         let run = || catch_unwind(|| fuzz(&name, ["abc"], |input| assert!(!input.contains(&b'c'), "a c")));
         let (first, second) = (run(), run());
         let kept = fs::read_dir(&folder).map(Iterator::count);
@@ -209,5 +244,35 @@ mod tests {
         let failure = message(first.expect_err("a failure").as_ref());
         assert!(failure.contains("panics: a c") && failure.ends_with("abc"), "{failure}");
         assert!(second.is_err() && kept.is_ok_and(|kept| kept == 1));
+    }
+    /// The process of [`an_input_that_never_ends_is_kept`] has this variable: the name of its inputs.
+    const ENDLESS: &str = "RACHIS_FUZZ_ENDLESS";
+
+    #[test]
+    fn an_input_that_never_ends_is_kept() {
+        if let Ok(name) = std::env::var(ENDLESS) {
+            fuzz_within(Duration::from_millis(100), &name, ["abc"], |_| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        let name = format!("endless-{}", std::process::id());
+        let test = "tests::an_input_that_never_ends_is_kept";
+        let child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args([test, "--exact"])
+            .env(ENDLESS, &name)
+            .output();
+        let kept: Vec<Vec<u8>> = fs::read_dir(kept_folder(&name))
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .filter_map(|entry| fs::read(entry.path()).ok())
+                    .collect()
+            })
+            .unwrap_or_default();
+        let _ = fs::remove_dir_all(kept_folder(&name));
+        assert!(child.is_ok_and(|child| child.status.code() == Some(1)));
+        assert_eq!(kept, [b"abc"]);
     }
 }

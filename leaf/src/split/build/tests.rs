@@ -374,3 +374,9 @@ fn an_oversized_token_keeps_its_position_and_has_no_postings() {
     assert!(found(&["two", "two"]).is_empty(), "strings of an array do not adjoin");
     assert!(found(&[&long]).is_empty());
 }
+
+#[test]
+fn fuzzed_paths_are_read_or_refused() {
+    let (part, _) = build(&made_up::documents(1, 20), &RoaringBitmap::new()).expect("a part");
+    fuzz::fuzz("paths", [part.paths.encode()], |input| drop(PathTree::decode(input)));
+}
