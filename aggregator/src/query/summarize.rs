@@ -25,7 +25,7 @@ use crate::{
 
 /// Columns that are summarized, at most.
 const COLUMNS_MAX: usize = 1_000;
-/// The alias of what is summarized: no path begins with it.
+/// The alias of what is summarized. All names are qualified with it, so a path that begins with it does no harm.
 const ALIAS: &str = "\"\u{1}\"";
 /// Columns in one query.
 const COLUMNS_AT_ONCE: usize = 25;

@@ -69,9 +69,10 @@ fn instead_of(word: &str) -> Option<&'static str> {
         "INSERT" | "COPY" | "LOAD" | "IMPORT" => {
             Some("push documents: POST /v1/collections/{collection}/documents, or rachis push")
         }
-        "UPDATE" | "MERGE" | "REPLACE" => {
-            Some("documents do not change; compute another value when they are read: CREATE FIELD collection.name AS …")
-        }
+        "UPDATE" | "MERGE" | "REPLACE" => Some(
+            "push a document with the same _id, which replaces it; or compute another value for all documents: CREATE \
+                 FIELD collection.name AS …",
+        ),
         "DELETE" | "TRUNCATE" => Some(
             "a Kafka record with the key of a document and no value deletes it; DELETE /v1/collections/{collection} \
              drops all",

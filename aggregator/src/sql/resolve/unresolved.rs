@@ -95,7 +95,10 @@ impl Resolver<'_> {
                     let near = names.suggest(&path);
                     let as_text = match (&near, steps) {
                         (None, [Step::Key(key)]) if self.in_filter => {
-                            format!("; if it is a text, write '{key}' in single quotes")
+                            format!(
+                                "; if it is a text, write '{}' in single quotes",
+                                key.replace('\'', "''")
+                            )
                         }
                         _ => String::new(),
                     };

@@ -1,6 +1,8 @@
 //! A session of the shell: its settings, and what it does with an entry.
 
-use std::{fs::File, io::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt::Display, fs::File, io::Write as _, os::unix::fs::FileTypeExt as _, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use aggregator::statements;
 use futures::FutureExt as _;
@@ -138,11 +140,15 @@ impl ShellSession {
                 Ok(())
             }
             ShellCommand::Into(Some(path)) => {
-                let target = path.clone();
-                if let Some(file) = self.blocking(move || File::create(target)).await {
-                    let file = file.map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))?;
-                    self.file = Some((path, file));
+                let cannot = |e: &dyn Display| Failure::new(format!("cannot write {}: {e}", path.display()));
+                // Nobody may read it.
+                if std::fs::metadata(&path).is_ok_and(|file| file.file_type().is_fifo()) {
+                    return Err(cannot(
+                        &"it is a pipe; write to a file, or use `rachis sql -f statements.sql > pipe`",
+                    ));
                 }
+                let file = File::create(&path).map_err(|e| cannot(&e))?;
+                self.file = Some((path, file));
                 Ok(())
             }
             ShellCommand::Include(path) => {
