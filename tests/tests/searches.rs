@@ -363,6 +363,12 @@ fn compare_marks(
         {
             continue;
         }
+        let marked = hit["highlight"].as_object().into_iter().flatten();
+        let others: Vec<&String> = marked
+            .map(|(path, _)| path)
+            .filter(|path| !paths.contains_key(*path))
+            .collect();
+        ensure!(others.is_empty(), "{}: {others:?} are marked, too", hit["id"]);
         for (path, words) in paths {
             let texts = hit["highlight"][path]
                 .as_array()
