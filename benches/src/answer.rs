@@ -26,6 +26,8 @@ pub(crate) enum AnswerKind {
     Rows,
     /// Whole documents: each row has one value, a document as an object or as its text.
     Documents,
+    /// The answer of a search: rows of [`search_rows`].
+    Search,
 }
 
 /// A normalized answer.
@@ -42,7 +44,7 @@ impl Answer {
     /// Normalizes the rows that a system returned.
     pub(crate) fn new(kind: AnswerKind, rows: &[Vec<Value>]) -> Result<Self> {
         let mut rows: Vec<Vec<AnswerCell>> = match kind {
-            AnswerKind::Rows => rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
+            AnswerKind::Rows | AnswerKind::Search => rows.iter().map(|row| row.iter().map(cell).collect()).collect(),
             AnswerKind::Documents => rows.iter().map(|row| identity(row)).collect::<Result<_>>()?,
         };
         rows.sort_by(|a, b| compare_rows(a, b));
@@ -149,6 +151,30 @@ fn time_us(text: &str) -> Option<i64> {
         .iter()
         .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
     Some(time.and_utc().timestamp_micros())
+}
+
+/// What a search found: its total, its hits, the values of its facets and the intervals of its histogram. Hits are
+/// compared by their scores or, without one, by their times: others may be as good.
+pub(crate) fn search_rows(
+    total: &Value,
+    hits: &[(Option<f64>, &Value)],
+    facets: &[(&str, Vec<(&Value, &Value)>, &Value)],
+    histogram: Option<Vec<(&Value, &Value)>>,
+) -> Vec<Vec<Value>> {
+    let text = |text: &str| Value::String(text.to_owned());
+    let mut rows = vec![vec![text("total"), total.clone()]];
+    rows.extend(hits.iter().map(|(score, time)| match score {
+        Some(score) => vec![text("score"), Value::String(format!("{score:.3}"))],
+        None => vec![text("time"), (*time).clone()],
+    }));
+    for (name, values, others) in facets {
+        let facet = |value: &Value, count: &Value| vec![text("facet"), text(name), value.clone(), count.clone()];
+        rows.extend(values.iter().map(|(value, count)| facet(value, count)));
+        rows.push(vec![text("others"), text(name), (*others).clone()]);
+    }
+    let intervals = histogram.into_iter().flatten();
+    rows.extend(intervals.map(|(time, count)| vec![text("interval"), time.clone(), count.clone()]));
+    rows
 }
 
 /// The cells of a document, which is the only value of its row.

@@ -4,11 +4,13 @@ mod expression;
 mod github;
 mod jsonbench;
 mod lines;
+mod searches;
 
 pub(crate) use expression::{EXPRESSIONS, FIELDS, SELECTIVE, UNSELECTIVE};
 pub(crate) use github::GITHUB;
 pub(crate) use jsonbench::JSONBENCH;
 pub(crate) use lines::{LINES, PARSER};
+pub(crate) use searches::SEARCHES;
 
 use crate::{answer::AnswerKind, system::SystemName};
 
@@ -18,7 +20,7 @@ use crate::{answer::AnswerKind, system::SystemName};
 pub(crate) struct Question {
     pub(crate) name: &'static str,
     pub(crate) answer: AnswerKind,
-    /// SQL.
+    /// SQL; for a search, the JSON body.
     pub(crate) rachis: &'static str,
     /// SQL over typed columns and the column `json`, the whole document.
     pub(crate) duckdb: &'static str,

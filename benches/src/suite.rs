@@ -16,6 +16,7 @@ mod interference;
 mod node;
 mod parsers;
 mod recovery;
+mod searches;
 
 use std::{
     path::{Path, PathBuf},
@@ -37,6 +38,7 @@ pub use self::{
     node::{FootprintArgs, footprint},
     parsers::parsers,
     recovery::{RecoveryArgs, recovery},
+    searches::searches,
 };
 use crate::{
     answer::Answer,
@@ -115,7 +117,7 @@ pub struct GeneratedArgs {
     systems: SystemArgs,
 }
 
-/// What `benches gh` measures.
+/// What `benches gh` and `benches searches` measure.
 #[derive(Debug, Args)]
 pub struct GhArgs {
     /// Copies of the GitHub events

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{
     DefinitionsArgs, FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs,
     LoadArgs, RecoveryArgs, SuiteReport, definitions, expression, fan_out, footprint, freshness, gh, giants, goals,
-    interference, jsonbench, load, parsers, recovery,
+    interference, jsonbench, load, parsers, recovery, searches,
 };
 use crate::report::guarded;
 
@@ -26,6 +26,8 @@ pub enum SuiteCommand {
     Jsonbench(GeneratedArgs),
     /// Asks thirteen questions of GitHub events
     Gh(GhArgs),
+    /// Searches GitHub events: best hits, facets, a histogram
+    Searches(GhArgs),
     /// Produces at a constant rate and asks until each marked record is found
     Freshness(FreshnessArgs),
     /// Asks questions while documents come in, and while none do
@@ -53,6 +55,7 @@ impl SuiteCommand {
             Self::Load(arguments) => load(arguments).await,
             Self::Jsonbench(arguments) => jsonbench(arguments).await,
             Self::Gh(arguments) => gh(arguments).await,
+            Self::Searches(arguments) => searches(arguments).await,
             Self::Freshness(arguments) => freshness(arguments).await,
             Self::Interference(arguments) => interference(arguments).await,
             Self::Expression(arguments) => expression(arguments).await,
@@ -74,10 +77,11 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 12] = [
+const SUITES: [(&str, &str, &str); 13] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
+    ("searches", "", "--copies 1 --repetitions 3"),
     ("freshness", "", "--seconds 3 --rates 10,20 --pushes 20"),
     ("interference", "", "--documents 20000 --seconds 3"),
     ("expression", "", "--documents 20000 --repetitions 3"),

@@ -1,4 +1,4 @@
-//! The goals: sixteen rows, each with what was measured, what is aimed at and what must hold.
+//! The goals: seventeen rows, each with what was measured, what is aimed at and what must hold.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{IN_INDEX, LOAD, SuiteReport, SystemName, node, recovery};
 use crate::{
     documents::DocumentSet,
-    question::{SELECTIVE, UNSELECTIVE},
+    question::{Question, SEARCHES, SELECTIVE, UNSELECTIVE},
     report::{Figure, MEAN, P50_MS, P99_MS, QUESTIONS, digits, markdown},
 };
 
@@ -133,6 +133,19 @@ impl Measured<'_> {
             Some(others?.into_iter().reduce(f64::min).map_or(own, |best| own / best))
         };
         let ratios: Option<Vec<f64>> = questions.iter().map(ratio).collect();
+        ratios?.into_iter().reduce(f64::max)
+    }
+
+    /// The worst p50 of a search, over that of OpenSearch.
+    fn searches(&self) -> Option<f64> {
+        let p50 = |name, system| self.question("searches", name, system, P50_MS);
+        let ratio = |search: &Question| {
+            over(
+                p50(search.name, SystemName::Rachis),
+                p50(search.name, SystemName::OpenSearch),
+            )
+        };
+        let ratios: Option<Vec<f64>> = SEARCHES.iter().map(ratio).collect();
         ratios?.into_iter().reduce(f64::max)
     }
 
@@ -382,7 +395,7 @@ fn question_goals(measured: &Measured<'_>) -> Vec<Goal> {
     ]
 }
 
-/// Rows 10 to 16.
+/// Rows 10 to 17.
 fn service_goals(measured: &Measured<'_>) -> Vec<Goal> {
     use super::{
         fan_out::{LEAVES, SHARDS},
@@ -492,6 +505,13 @@ fn service_goals(measured: &Measured<'_>) -> Vec<Goal> {
             2048.0,
         ),
         at_most("16", "16 shards catch up: peak MiB", catch_up, 1024.0, 2048.0),
+        at_most(
+            "17",
+            "six searches: worst, over OpenSearch",
+            measured.searches(),
+            0.5,
+            None,
+        ),
     ]
 }
 

@@ -17,7 +17,7 @@ use tests::process::Process;
 
 use super::{Loaded, PushServer, System, TimedRows, http};
 use crate::{
-    answer::AnswerKind,
+    answer::{AnswerKind, search_rows},
     documents::{DocumentFile, DocumentSet},
     question::Question,
     rivals,
@@ -185,12 +185,37 @@ fn rows(kind: AnswerKind, answer: &Value) -> Result<Vec<Vec<Value>>> {
         let hits = answer["hits"]["hits"].as_array().context("no hits")?;
         return Ok(hits.iter().map(|hit| vec![hit["_source"].clone()]).collect());
     }
+    if kind == AnswerKind::Search {
+        return Ok(rows_of_search(answer));
+    }
     if answer["aggregations"].is_null() {
         return Ok(vec![vec![answer["hits"]["total"]["value"].clone()]]);
     }
     let mut rows = Vec::new();
     aggregation_rows(&answer["aggregations"], &[], &mut rows);
     Ok(rows)
+}
+
+fn rows_of_search(answer: &Value) -> Vec<Vec<Value>> {
+    let hits = answer["hits"]["hits"].as_array().into_iter().flatten();
+    let hits: Vec<_> = hits
+        .map(|hit| (hit["_score"].as_f64(), &hit["_source"]["created_at"]))
+        .collect();
+    let aggregations = answer["aggregations"].as_object().into_iter().flatten();
+    let (mut facets, mut histogram) = (Vec::new(), None);
+    for (name, of) in aggregations {
+        let buckets = of["buckets"].as_array().into_iter().flatten();
+        let counts = buckets.map(|bucket| {
+            let key = bucket.get("key_as_string").unwrap_or(&bucket["key"]);
+            (key, &bucket["doc_count"])
+        });
+        let counts: Vec<_> = counts.collect();
+        match of["sum_other_doc_count"].is_null() {
+            true => histogram = Some(counts),
+            false => facets.push((name.as_str(), counts, &of["sum_other_doc_count"])),
+        }
+    }
+    search_rows(&answer["hits"]["total"]["value"], &hits, &facets, histogram)
 }
 
 /// Appends the rows of aggregations: for each innermost bucket its keys and count, or one row of all metrics in the

@@ -13,6 +13,7 @@ use tests::{Client, Kafka, Server, Settings};
 
 use super::{Loaded, PushServer, System, TimedRows, http};
 use crate::{
+    answer::{AnswerKind, search_rows},
     documents::{DocumentFile, DocumentSet},
     question::{FIELDS, PARSER, Question},
 };
@@ -113,6 +114,33 @@ pub(crate) async fn ask_sql(client: &Client, sql: &str) -> Result<TimedRows> {
     })
 }
 
+/// Searches a collection, timed until the last byte of the answer.
+async fn ask_search(client: &Client, collection: &str, body: &'static str) -> Result<TimedRows> {
+    let path = format!("/v1/collections/{collection}/search");
+    let request = client.request(Method::POST, &path);
+    let (answer, time) = http::timed(request.header(CONTENT_TYPE, "application/json").body(body)).await?;
+    let answer: Value = serde_json::from_slice(&answer).context("the answer is not JSON")?;
+    let hits = answer["hits"].as_array().into_iter().flatten();
+    let hits: Vec<_> = hits
+        .map(|hit| (hit["score"].as_f64(), &hit["document"]["created_at"]))
+        .collect();
+    let facets = answer["facets"].as_object().into_iter().flatten();
+    let facets: Vec<_> = facets
+        .map(|(name, values)| {
+            let values = values.as_array().into_iter().flatten();
+            let values = values.map(|value| (&value["value"], &value["count"])).collect();
+            (name.as_str(), values, &answer["others"][name.as_str()])
+        })
+        .collect();
+    let histogram = answer["histogram"].as_array();
+    let histogram = histogram.map(|all| all.iter().map(|one| (&one["time"], &one["count"])).collect());
+    Ok(TimedRows {
+        rows: search_rows(&answer["total"], &hits, &facets, histogram),
+        time,
+        index_time: None,
+    })
+}
+
 /// The visible values of `marker` that are at least `from`.
 pub(crate) async fn marks_from(client: &Client, collection: &str, from: u64) -> Result<Vec<u64>> {
     let sql = format!("select marker from {collection} where marker >= {from}");
@@ -150,7 +178,10 @@ impl System for RachisServer {
     }
 
     async fn ask(&self, question: &Question) -> Result<TimedRows> {
-        ask_sql(&self.0, question.rachis).await
+        match question.answer {
+            AnswerKind::Search => ask_search(&self.0, DocumentSet::Gh.name(), question.rachis).await,
+            _ => ask_sql(&self.0, question.rachis).await,
+        }
     }
 }
 

@@ -131,7 +131,7 @@ impl System for VictoriaLogs {
         let text = &question.victoria_logs;
         let (body, time) = http::timed(self.query(text.query)).await?;
         let row = |line: Value| match question.answer {
-            AnswerKind::Rows => text.columns.iter().map(|column| line[*column].clone()).collect(),
+            AnswerKind::Rows | AnswerKind::Search => text.columns.iter().map(|column| line[*column].clone()).collect(),
             AnswerKind::Documents => vec![line],
         };
         Ok(TimedRows {
