@@ -35,7 +35,7 @@ def plain(value):
     if isinstance(value, datetime.datetime):
         if value.tzinfo is not None:
             value = value.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-        return value.isoformat() + "Z"
+        return value.isoformat(timespec="auto" if value.microsecond % 1000 else "milliseconds").removesuffix(".000") + "Z"
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

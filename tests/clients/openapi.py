@@ -37,6 +37,8 @@ def calls(kafka):
         ("PUT", collection, events, {"sharts": 1}, 400),
         ("POST", collection + "/documents", events, PUSH, 200),
         ("POST", collection + "/documents", events, "no JSON", 400),
+        ("POST", collection + "/documents", {"collection": "numbers"}, [5], 200),
+        ("GET", collection + "/documents/{id}", {"collection": "numbers", "id": FIRST}, None, 200),
         ("GET", collection, events, None, 200),
         ("GET", "/v1/collections", {}, None, 200),
         ("GET", collection + "/fields", events, None, 200),
@@ -82,7 +84,7 @@ def ask(url, method, path, values, body):
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
     headers = {}
-    if isinstance(body, dict):
+    if isinstance(body, (dict, list)):
         headers["content-type"], body = "application/json", json.dumps(body)
     elif body is not None:
         headers["content-type"] = "application/x-ndjson" if path.endswith("/documents") else "text/plain"
@@ -111,7 +113,7 @@ def main(url, kafka):
         operation = document["paths"][path][method.lower()]
         called.add((path, method.lower()))
         if values.get("id") == FIRST:
-            rows = json.loads(ask(url, "POST", "/v1/sql", {}, "SELECT _id FROM events LIMIT 1")[2])["rows"]
+            rows = json.loads(ask(url, "POST", "/v1/sql", {}, f"SELECT _id FROM {values['collection']} LIMIT 1")[2])["rows"]
             values = values | {"id": urllib.parse.quote(rows[0]["_id"], safe="")}
         what = f"{method} {path} {values} {body}"
         for name in values:
@@ -122,7 +124,7 @@ def main(url, kafka):
             assert not name or name in known or path.startswith("/v1/saved"), f"{what}: {name} is not among {known}"
         status, media_type, answer = ask(url, method, path, values, body)
         assert status == expected or isinstance(expected, tuple) and status in expected, f"{what}: {status} {answer}"
-        if isinstance(body, dict) and status < 300:
+        if isinstance(body, (dict, list)) and status < 300:
             check(body, operation["requestBody"]["content"]["application/json"]["schema"])
         described = operation["responses"].get(str(status)) or operation["responses"]["default"]
         content = described["content"]

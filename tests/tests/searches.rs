@@ -18,6 +18,8 @@ const CONCURRENCY: usize = 3;
 const PUSH_BYTES: usize = 4 << 20;
 /// OpenSearch computes scores as floats.
 const SCORE_DIFFERENCE_MAX: f64 = 1e-3;
+/// `record.py` keeps the marks of texts with so many characters.
+const MARKED_CHARS_MAX: usize = 200;
 /// A hit shows marks at so many paths.
 const MARKED_PATHS_MAX: usize = 100;
 /// Of so many scored searches, one is also scored from raw documents, which takes long.
@@ -363,10 +365,15 @@ fn compare_marks(
         {
             continue;
         }
+        // Of longer texts, the marks were not kept.
+        let is_short = |texts: &Value| {
+            let texts = texts.as_array().into_iter().flatten().filter_map(Value::as_str);
+            texts.map(|text| text.chars().count()).sum::<usize>() <= MARKED_CHARS_MAX
+        };
         let marked = hit["highlight"].as_object().into_iter().flatten();
         let others: Vec<&String> = marked
+            .filter(|(path, texts)| !paths.contains_key(*path) && is_short(texts))
             .map(|(path, _)| path)
-            .filter(|path| !paths.contains_key(*path))
             .collect();
         ensure!(others.is_empty(), "{}: {others:?} are marked, too", hit["id"]);
         for (path, words) in paths {

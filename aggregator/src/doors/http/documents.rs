@@ -35,7 +35,7 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
     operation_id = "push_documents",
     tag = "Documents",
     params(("collection" = String, Path, description = "Its name"), ("Idempotency-Key" = Option<String>, Header, description = "The same key and body return the same answer, so a push can be retried")),
-    request_body(description = "JSON, a list of JSON, or NDJSON", content((Object = "application/json"), (String = "application/x-ndjson"))),
+    request_body(description = "JSON, a list of JSON, or NDJSON", content((serde_json::Value = "application/json"), (String = "application/x-ndjson"))),
     responses((status = 200, description = "What was accepted", body = schemas::PushAnswer))
 )]
 pub(super) async fn push(
@@ -117,7 +117,7 @@ fn response(outcome: &PushSummary, count: usize) -> Response {
     operation_id = "get_document",
     tag = "Documents",
     params(("collection" = String, Path, description = "Its name"), ("id" = String, Path, description = "Its key or, without one, its address, percent-encoded")),
-    responses((status = 200, description = "The document, byte for byte; the header Rachis-Address has its address", content((Object = "application/json"), (String = "text/plain"))))
+    responses((status = 200, description = "The document, byte for byte; the header Rachis-Address has its address", content((serde_json::Value = "application/json"), (String = "text/plain"))))
 )]
 pub(super) async fn get(
     State(app): State<AppState>,
