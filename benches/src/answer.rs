@@ -153,12 +153,20 @@ fn time_us(text: &str) -> Option<i64> {
     Some(time.and_utc().timestamp_micros())
 }
 
+/// A facet of a search: values with their counts.
+pub(crate) struct Facet<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) values: Vec<(&'a Value, &'a Value)>,
+    /// The count of all other values.
+    pub(crate) others: &'a Value,
+}
+
 /// What a search found: its total, its hits, the values of its facets and the intervals of its histogram. Hits are
 /// compared by their scores or, without one, by their times: others may be as good.
 pub(crate) fn search_rows(
     total: &Value,
     hits: &[(Option<f64>, &Value)],
-    facets: &[(&str, Vec<(&Value, &Value)>, &Value)],
+    facets: &[Facet<'_>],
     histogram: Option<Vec<(&Value, &Value)>>,
 ) -> Vec<Vec<Value>> {
     let text = |text: &str| Value::String(text.to_owned());
@@ -167,7 +175,7 @@ pub(crate) fn search_rows(
         Some(score) => vec![text("score"), Value::String(format!("{score:.3}"))],
         None => vec![text("time"), (*time).clone()],
     }));
-    for (name, values, others) in facets {
+    for Facet { name, values, others } in facets {
         let facet = |value: &Value, count: &Value| vec![text("facet"), text(name), value.clone(), count.clone()];
         rows.extend(values.iter().map(|(value, count)| facet(value, count)));
         rows.push(vec![text("others"), text(name), (*others).clone()]);

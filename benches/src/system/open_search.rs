@@ -17,7 +17,7 @@ use tests::process::Process;
 
 use super::{Loaded, PushServer, System, TimedRows, http};
 use crate::{
-    answer::{AnswerKind, search_rows},
+    answer::{AnswerKind, Facet, search_rows},
     documents::{DocumentFile, DocumentSet},
     question::Question,
     rivals,
@@ -212,7 +212,11 @@ fn rows_of_search(answer: &Value) -> Vec<Vec<Value>> {
         let counts: Vec<_> = counts.collect();
         match of["sum_other_doc_count"].is_null() {
             true => histogram = Some(counts),
-            false => facets.push((name.as_str(), counts, &of["sum_other_doc_count"])),
+            false => facets.push(Facet {
+                name,
+                values: counts,
+                others: &of["sum_other_doc_count"],
+            }),
         }
     }
     search_rows(&answer["hits"]["total"]["value"], &hits, &facets, histogram)

@@ -13,7 +13,7 @@ use tests::{Client, Kafka, Server, Settings};
 
 use super::{Loaded, PushServer, System, TimedRows, http};
 use crate::{
-    answer::{AnswerKind, search_rows},
+    answer::{AnswerKind, Facet, search_rows},
     documents::{DocumentFile, DocumentSet},
     question::{FIELDS, PARSER, Question},
 };
@@ -129,7 +129,11 @@ async fn ask_search(client: &Client, collection: &str, body: &'static str) -> Re
         .map(|(name, values)| {
             let values = values.as_array().into_iter().flatten();
             let values = values.map(|value| (&value["value"], &value["count"])).collect();
-            (name.as_str(), values, &answer["others"][name.as_str()])
+            Facet {
+                name,
+                values,
+                others: &answer["others"][name],
+            }
         })
         .collect();
     let histogram = answer["histogram"].as_array();

@@ -31,8 +31,11 @@ const SEARCHES_MAX: usize = 64;
 pub(super) struct ScoreCache {
     lengths: Mutex<HashMap<Option<Path>, Arc<ComputedSlot<Lengths>>>>,
     /// The last searches that were scored, the last one at the end.
-    searches: Mutex<Vec<(Arc<str>, Arc<ComputedSlot<PartScores>>)>>,
+    searches: Mutex<Vec<ScoredText>>,
 }
+
+/// The text of a search, and its scores.
+type ScoredText = (Arc<str>, Arc<ComputedSlot<PartScores>>);
 
 /// A place for what one thread computes while others wait for it; None if the part does not know enough.
 struct ComputedSlot<T> {
