@@ -73,6 +73,12 @@ class Writer:
         name = self.random.choice(sorted(table))
         return name, self.random.choice(sorted(table[name]))
 
+    def item(self):
+        """A set, the path of a list, and what to read of an item."""
+        name, path = self.choose(LISTS)
+        field = self.random.choice(LISTS[name][path] or [""])
+        return name, path, f"item.{field}" if field else "item"
+
     def value(self, name, path):
         """A value of a path, rather a frequent one, as a literal."""
         frequent = f"select {path}, count(*) from {TRAIL if name == 'trail' else name} where {path} is not null group by 1 order by 2 desc, 1 limit 12"
@@ -103,9 +109,8 @@ def literal(value):
 
 
 def positions(w):
-    name, path = w.choose(LISTS)
-    field = w.random.choice(LISTS[name][path] or [""])
-    item, condition = f"item.{field}" if field else "item", w.condition(name)
+    name, path, item = w.item()
+    condition = w.condition(name)
     n = w.random.choice(["n", "n + 1", "n * 10"])
     ours = f"select d.{IDS[name]}, {n} as n, {item} as i from {name} d, unnest(d.{path}) with ordinality as u(item, n) where {condition}"
     inner = f"select {IDS[name]}, unnest({path}) as item, generate_subscripts({path}, 1) as n from {name} where {condition}"
@@ -113,18 +118,15 @@ def positions(w):
 
 
 def kept(w):
-    name, path = w.choose(LISTS)
-    field = w.random.choice(LISTS[name][path] or [""])
-    item, condition = f"item.{field}" if field else "item", w.condition(name)
+    name, path, item = w.item()
+    condition = w.condition(name)
     ours = f"select d.{IDS[name]}, {item} as i from {name} d left join unnest(d.{path}) as u(item) on true where {condition}"
     items = f"unnest(case when len({path}) > 0 then {path} else [null] end)"
     return w.add("left join unnest", ours, f"select {IDS[name]}, {item} from (select {IDS[name]}, {items} as item from {name} where {condition})")
 
 
 def counted_items(w):
-    name, path = w.choose(LISTS)
-    field = w.random.choice(LISTS[name][path] or [""])
-    item = f"item.{field}" if field else "item"
+    name, path, item = w.item()
     least = w.random.choice([2, 5, 20])
     ours = f"select {item} as i, count(*) as n from {name} d, unnest(d.{path}) as u(item) group by 1 having count(*) >= {least} order by 2 desc, 1 limit 50"
     theirs = f"select {item} as i, count(*) as n from (select unnest({path}) as item from {name}) where {item} is not null group by 1 having count(*) >= {least} order by 2 desc, 1 limit 50"
@@ -245,7 +247,7 @@ def zones(w):
 def whole_sample(w):
     name, path = w.choose(TEXTS)
     method = w.random.choice(["tablesample (100)", "tablesample system (100)", "tablesample bernoulli (100 percent)"])
-    sql = f"select {path} as k, count(*) as n from {name} {method} group by 1"  # DuckDB samples no subqueries.
+    sql = f"select {path} as k, count(*) as n from {name} {method} group by 1"
     return w.add("tablesample", sql, f"select {path} as k, count(*) as n from {name} group by 1")
 
 

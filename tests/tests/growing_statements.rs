@@ -21,7 +21,7 @@ use shapes::{SHAPES, Shape, list};
 use tests::{Server, Settings, eventually};
 
 /// Lengths of statements, in bytes.
-const LENGTHS: [usize; 3] = [10_000, 100_000, LONG_BYTES];
+const LENGTHS: [usize; 5] = [10_000, 30_000, 100_000, 300_000, LONG_BYTES];
 const LONG_BYTES: usize = 1_000_000;
 /// A byte of a longer statement may cost this many times as much as a byte of the shortest one.
 const GROWTH_MAX: f64 = 4.0;

@@ -43,7 +43,7 @@ pub(crate) static SEARCHES: [Question; 6] = [
         r#"{"size":0,"track_total_hits":true,"aggs":{"type":{"terms":{"field":"type.keyword","size":10}}}}"#,
     ),
     search(
-        "facet of 150,000 values",
+        "facet of 160,000 values",
         r#"{"limit":0,"facets":"payload.head:10"}"#,
         r#"{"size":0,"track_total_hits":true,
             "aggs":{"payload.head":{"terms":{"field":"payload.head.keyword","size":10}}}}"#,

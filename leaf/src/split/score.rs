@@ -97,7 +97,7 @@ struct ClauseCounts {
 struct WordsOfClause {
     /// Each document with occurrences, and their number.
     occurrences: Vec<(u32, u32)>,
-    /// Some: the part knows them.
+    /// Never None: the part knows them.
     lengths: Arc<Option<Lengths>>,
 }
 

@@ -18,7 +18,7 @@ const TOKENIZER: &str = "words";
 pub(super) fn schema() -> (Schema, Field) {
     let indexing = TextFieldIndexing::default()
         .set_tokenizer(TOKENIZER)
-        // Field norms are lengths with one digit or two; scores need them exactly, for all texts of a document.
+        // A field norm is the length of all paths together. Scores need that of each path, which the postings have.
         .set_fieldnorms(false)
         .set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let mut builder = Schema::builder();

@@ -66,6 +66,7 @@ fn fuzz_within(
             return;
         };
         let (kept, failure) = (keep(&folder, input), message(panic.as_ref()));
+        let _ = fs::remove_file(&last);
         panic!(
             "{name}: {} panics: {failure}\n{}",
             kept.display(),
@@ -97,8 +98,8 @@ fn fuzz_within(
     );
 }
 
-/// Keeps an input that runs for too long and ends the process, because nothing else ends a loop. Wants to hear of each
-/// input.
+/// Starts a thread that ends the process if an input runs for too long, because nothing else ends a loop, and keeps that
+/// input. Each input must be announced before it runs.
 fn watchdog(time_max: Duration, last: PathBuf, folder: PathBuf) -> mpsc::Sender<()> {
     let (sender, inputs) = mpsc::channel();
     std::thread::spawn(move || {
@@ -109,7 +110,8 @@ fn watchdog(time_max: Duration, last: PathBuf, folder: PathBuf) -> mpsc::Sender<
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
             }
         }
-        let kept = fs::read(last).map(|input| keep(&folder, &input));
+        let kept = fs::read(&last).map(|input| keep(&folder, &input));
+        let _ = fs::remove_file(&last);
         eprintln!("{kept:?} takes longer than {time_max:?}");
         std::process::exit(1);
     });
@@ -245,6 +247,7 @@ mod tests {
         assert!(failure.contains("panics: a c") && failure.ends_with("abc"), "{failure}");
         assert!(second.is_err() && kept.is_ok_and(|kept| kept == 1));
     }
+
     /// The process of [`an_input_that_never_ends_is_kept`] has this variable: the name of its inputs.
     const ENDLESS: &str = "RACHIS_FUZZ_ENDLESS";
 

@@ -1,5 +1,6 @@
 //! Hits sorted by how well they fit a search, and `score()` in SQL.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use proto::Code;
 use serde_json::json;
 
@@ -267,6 +268,44 @@ async fn documents_that_arrive_between_pages_move_no_hit_to_another_page() {
         .await
         .expect_err("a cursor of another search");
     assert!(problem.detail.contains("another search"), "{problem}");
+}
+
+#[tokio::test]
+async fn statistics_of_a_forged_cursor_are_refused() {
+    let bench = bench(messages()).await;
+    let first = || SearchQuery {
+        limit: Some(1),
+        ..by_score("events", "msg:disk")
+    };
+    let after = bench.run_search(first()).await.after.expect("another page");
+    let cursor = URL_SAFE_NO_PAD.decode(&after).expect("base64");
+    let cursor: Value = serde_json::from_slice(&cursor).expect("JSON");
+    for (list, counts) in [
+        ("frequencies", json!([-1])),
+        ("frequencies", json!([1, 1])),
+        ("lengths", json!([])),
+    ] {
+        let mut forged = cursor.clone();
+        forged["statistics"][list] = counts;
+        let search = SearchQuery {
+            after: Some(URL_SAFE_NO_PAD.encode(forged.to_string())),
+            ..first()
+        };
+        let problem = bench.engine.search(search).await.expect_err("it is forged");
+        assert!(
+            problem.code == Code::BadRequest && problem.detail.contains("malformed") && problem.hint.is_some(),
+            "{problem:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_definition_hides_what_counts_the_words_of_scores() {
+    let bench = bench(messages()).await;
+    for name in ["search_lengths", "search_frequencies"] {
+        let problem = refused(&bench, &format!("CREATE FUNCTION {name}(a text, b text) AS 1")).await;
+        assert_eq!(problem.code, Code::Conflict, "{problem:?}");
+    }
 }
 
 #[tokio::test]

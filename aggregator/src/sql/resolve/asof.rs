@@ -32,7 +32,7 @@ use super::{
 
 /// The hint for joins that are wrong.
 const EXAMPLE: &str = "write ASOF JOIN prices p ON o.symbol = p.symbol AND o.at >= p.at";
-/// As what the values of the right side are ordered: by themselves, as times, as numbers.
+/// The ways to order the values of the right side: as they are, as times, as numbers.
 const ORDERS: [&str; 3] = ["own", "time", "number"];
 
 /// What an ASOF JOIN compares.

@@ -1,7 +1,13 @@
 //! A session of the shell: its settings, and what it does with an entry.
 
 use std::{
-    fmt::Display, fs::File, io::Write as _, os::unix::fs::FileTypeExt as _, path::PathBuf, sync::Arc, time::Duration,
+    fmt::Display,
+    fs::File,
+    io::Write as _,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use aggregator::statements;
@@ -140,14 +146,7 @@ impl ShellSession {
                 Ok(())
             }
             ShellCommand::Into(Some(path)) => {
-                let cannot = |e: &dyn Display| Failure::new(format!("cannot write {}: {e}", path.display()));
-                // Nobody may read it.
-                if std::fs::metadata(&path).is_ok_and(|file| file.file_type().is_fifo()) {
-                    return Err(cannot(
-                        &"it is a pipe; write to a file, or use `rachis sql -f statements.sql > pipe`",
-                    ));
-                }
-                let file = File::create(&path).map_err(|e| cannot(&e))?;
+                let file = create(&path)?;
                 self.file = Some((path, file));
                 Ok(())
             }
@@ -309,7 +308,35 @@ async fn answer(
     })
 }
 
+/// Creates the file of `\o`. A pipe is refused: if nobody reads it, nothing could stop the shell from waiting.
+fn create(path: &Path) -> Result<File, Failure> {
+    let cannot = |e: &dyn Display| Failure::new(format!("cannot write {}: {e}", path.display()));
+    if std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo()) {
+        let hint = "it is a pipe; write to a file, or use `rachis sql -f statements.sql > pipe`";
+        return Err(cannot(&hint));
+    }
+    File::create(path).map_err(|e| cannot(&e))
+}
+
 /// Whether a statement may add or remove names that Tab completes.
 fn changes_names(statement: &str) -> bool {
     ["CREATE", "DROP", "ALTER", "REVERT"].contains(&sql::first_word(statement).as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_go_to_files_and_not_to_pipes() {
+        let folder = std::env::temp_dir().join(format!("rachis-shell-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (file, pipe) = (folder.join("file"), folder.join("pipe"));
+        let created = create(&file).is_ok() && file.exists();
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        let refused = create(&pipe).expect_err("nobody reads it").to_string();
+        let _ = std::fs::remove_dir_all(&folder);
+        assert!(created && made.is_ok_and(|made| made.success()));
+        assert!(refused.contains("it is a pipe; write to a file"), "{refused}");
+    }
 }
