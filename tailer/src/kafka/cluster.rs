@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +29,8 @@ const ADMIN_WAIT: Duration = Duration::from_secs(10);
 const DELIVERY_WAIT: Duration = Duration::from_secs(8);
 /// How long the broker may take to answer a health check.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
+/// How much longer a client may take than it was told to. One that takes longer is stuck.
+const CLIENT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// How long the result of a health check is valid.
 const CHECK_VALID: Duration = Duration::from_secs(1);
 /// The most records that wait for the broker.
@@ -157,7 +160,36 @@ pub(crate) struct Appender {
     checking: tokio::sync::Mutex<()>,
 }
 
-type RecordProducer = ThreadedProducer<DeliveryCallback>;
+/// A producer that ends on a thread of its own, whoever drops it: ending it waits for its threads, and that may take long
+/// or forever if the broker froze.
+struct RecordProducer(Option<ThreadedProducer<DeliveryCallback>>);
+
+impl RecordProducer {
+    fn new(config: &ClientConfig) -> Result<Arc<Self>, KafkaError> {
+        let producer = ThreadedProducer::from_config_and_context(config, DeliveryCallback)?;
+        Ok(Arc::new(Self(Some(producer))))
+    }
+}
+
+impl Deref for RecordProducer {
+    type Target = ThreadedProducer<DeliveryCallback>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("it is taken only when it is dropped")
+    }
+}
+
+impl Drop for RecordProducer {
+    fn drop(&mut self) {
+        let producer = self.0.take();
+        let ended = std::thread::Builder::new()
+            .name("kafka-end".to_owned())
+            .spawn(move || drop(producer));
+        if let Err(error) = ended {
+            warn!(%error, "no thread to end a Kafka client on");
+        }
+    }
+}
 
 struct DeliveryCallback;
 
@@ -195,11 +227,10 @@ impl Appender {
             ("queue.buffering.max.messages", &records),
             ("queue.buffering.max.kbytes", &kbytes),
         ]);
-        let producer = RecordProducer::from_config_and_context(&config, DeliveryCallback)
-            .map_err(|error| Error::cluster(&error))?;
+        let producer = RecordProducer::new(&config).map_err(|error| Error::cluster(&error))?;
         Ok(Self {
             config,
-            producer: Mutex::new(Arc::new(producer)),
+            producer: Mutex::new(producer),
             changes_topic: kafka.changes_topic.clone(),
             checked: Mutex::default(),
             checking: Default::default(),
@@ -210,20 +241,19 @@ impl Appender {
         self.producer.lock().clone()
     }
 
-    /// Replaces a producer that did not deliver a record in time, unless it was replaced already.
-    fn replace(&self, late: Arc<RecordProducer>) {
+    /// Replaces a producer that did not deliver a record, or answer, in time, unless it was replaced already.
+    fn replace(&self, late: &Arc<RecordProducer>) {
         let mut producer = self.producer.lock();
-        if Arc::ptr_eq(&producer, &late) {
-            match RecordProducer::from_config_and_context(&self.config, DeliveryCallback) {
-                Ok(new) => {
-                    warn!("Kafka did not acknowledge a record in {DELIVERY_WAIT:?}; a new client replaces this one");
-                    *producer = Arc::new(new);
-                }
-                Err(error) => warn!(%error, "cannot start a new Kafka client"),
-            }
+        if !Arc::ptr_eq(&producer, late) {
+            return;
         }
-        // Dropping the last handle waits for the threads of the client, which may take long or forever.
-        std::thread::spawn(move || drop(late));
+        match RecordProducer::new(&self.config) {
+            Ok(new) => {
+                warn!("the Kafka client did not deliver a record, or answer, in time; a new client replaces it");
+                *producer = new;
+            }
+            Err(error) => warn!(%error, "cannot start a new Kafka client"),
+        }
     }
 
     /// Checks that the broker answers. Callers check it before they send: if the broker is silent while a record is
@@ -237,10 +267,15 @@ impl Appender {
             return result;
         }
         let (producer, topic) = (self.producer(), self.changes_topic.clone());
+        let asked = producer.clone();
         let answer =
-            tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), CHECK_WAIT).map(drop))
-                .await;
+            tokio::task::spawn_blocking(move || asked.client().fetch_metadata(Some(&topic), CHECK_WAIT).map(drop));
+        let answer = tokio::time::timeout(CHECK_WAIT + CLIENT_DELAY_MAX, answer).await;
+        if answer.is_err() {
+            self.replace(&producer);
+        }
         let result = answer
+            .unwrap_or(Ok(Err(KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut))))
             .map_err(|error| Problem::new(Code::Internal, error.to_string()))?
             .map_err(|error| {
                 let code = error
@@ -288,13 +323,15 @@ impl Appender {
             }
             Err((error, _)) => return Err(Error::cluster(&error).into()),
         }
-        let delivered = delivered
+        let late = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+        let delivered = tokio::time::timeout(DELIVERY_WAIT + CLIENT_DELAY_MAX, delivered)
             .await
+            .unwrap_or(Ok(Err(late)))
             .map_err(|_| Problem::new(Code::UnknownOutcome, "the Kafka client is shutting down"))?;
         metrics::histogram!("rachis_append_seconds").record(started.elapsed().as_secs_f64());
         *self.checked.lock() = delivered.is_ok().then(|| (Instant::now(), Ok(())));
         if is_late(&delivered) {
-            self.replace(producer);
+            self.replace(&producer);
         }
         delivered.map_err(|error| Problem {
             code: Code::UnknownOutcome,
