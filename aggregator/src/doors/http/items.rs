@@ -114,7 +114,9 @@ fn may_span_lines(body: &Bytes) -> bool {
 /// The values of a body if at least one spans several lines. None if each line is an item. Fails if something else
 /// follows values that span several lines, because the lines of such a body are not documents either.
 fn multiline_values(body: &Bytes) -> Result<Option<Vec<Bytes>>, Problem> {
-    let (mut items, mut is_multiline, mut line) = (Vec::new(), false, 1);
+    let (mut items, mut is_multiline) = (Vec::new(), false);
+    // The line at this offset.
+    let (mut line, mut end) = (1, 0);
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
     while let Some(value) = values.next() {
         match value {
@@ -122,10 +124,9 @@ fn multiline_values(body: &Bytes) -> Result<Option<Vec<Bytes>>, Problem> {
             Ok(value) => {
                 is_multiline |= value.get().contains('\n');
                 items.push(body.slice_ref(value.get().as_bytes()));
-                line = 1 + body[..values.byte_offset()]
-                    .iter()
-                    .filter(|byte| **byte == b'\n')
-                    .count();
+                let between = &body[end..values.byte_offset()];
+                line += between.iter().filter(|byte| **byte == b'\n').count();
+                end = values.byte_offset();
             }
             // The bad value begins on the line where the one before it ends, or after blank lines. An error further
             // down is therefore inside of a value that spans several lines.
