@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -54,6 +55,30 @@ impl Tailers {
         (0..self.peers.len()).map(move |at| &self.peers[(first + at) % self.peers.len()])
     }
 
+    /// What the tailers that answer within `wait` read; fails if none does.
+    ///
+    /// One that does not answer is left out: it reads nothing, and other tailers take over its partitions.
+    async fn status_within(&self, wait: Duration) -> Result<Vec<TailStatus>, Problem> {
+        let ask = |peer: &Peer| {
+            let peer = peer.clone();
+            async move {
+                let asked = async {
+                    let request = peer.json(&(), wait)?;
+                    peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
+                };
+                let silent = || Problem::new(Code::Unavailable, format!("{} does not respond", peer.name));
+                tokio::time::timeout(wait, asked)
+                    .await
+                    .unwrap_or_else(|_| Err(silent()))
+            }
+        };
+        let answers = join_all(self.peers.iter().map(ask)).await;
+        if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
+            return Err(problem.clone());
+        }
+        Ok(merge_rows(answers.into_iter().flatten().flatten().collect()))
+    }
+
     /// Asks the tailers one after the other, until one is available.
     async fn ask_any<T, F>(&self, ask: impl Fn(Peer) -> F) -> Result<T, Problem>
     where
@@ -78,19 +103,7 @@ fn sources(peer: &Peer) -> SourcesClient<Channel> {
 #[async_trait]
 impl SourceAdmin for Tailers {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
-        let ask = |peer: &Peer| {
-            let peer = peer.clone();
-            async move {
-                let request = peer.json(&(), ASK_WAIT)?;
-                peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
-            }
-        };
-        let answers = join_all(self.peers.iter().map(ask)).await;
-        if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
-            return Err(problem.clone());
-        }
-        // An unavailable tailer is left out: it reads nothing, and other tailers take over its partitions.
-        Ok(merge_rows(answers.into_iter().flatten().flatten().collect()))
+        self.status_within(ASK_WAIT).await
     }
 
     async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {

@@ -19,7 +19,6 @@ use crate::{
     problem::{Code, Problem},
     record::RequestKey,
     status::SourceState,
-    tailer::SourceAdmin as _,
     wire::tailer::{self as wire, pushes_client::PushesClient},
 };
 
@@ -78,8 +77,8 @@ impl LoggedPushes {
         let Ok(_refreshing) = self.refreshing.try_lock() else {
             return last;
         };
-        let stopped = match tokio::time::timeout(REACHABLE_WITHIN, self.tailers.status()).await {
-            Ok(Ok(rows)) => {
+        let stopped = match self.tailers.status_within(REACHABLE_WITHIN).await {
+            Ok(rows) => {
                 let of_pushes = rows
                     .into_iter()
                     .filter(|row| row.source.is_push() && row.state == SourceState::Stopped);
@@ -89,7 +88,7 @@ impl LoggedPushes {
                         .collect(),
                 )
             }
-            _ => last,
+            Err(_) => last,
         };
         *self.stopped.lock() = Some((Instant::now(), stopped.clone()));
         stopped
@@ -264,9 +263,12 @@ impl Pushes for LoggedPushes {
         }
         let (offset, appended_once) = self.append(&push, &request, deadline).await?;
         let pushed = self.outcome(&push, offset, &request, deadline).await?;
-        // A duplicate that this very call may have appended does not count as a repetition of an earlier request.
+        // A duplicate that this very call may have appended does not count as a repetition of an earlier request. Neither
+        // does one by the tailer's Kafka client, which sends a record again if the broker dies before it answers: only
+        // for a push without a key that is certain.
+        let has_key = push.request.is_some();
         Ok(PushResult {
-            repeated: appended_once && pushed.position.offset != offset,
+            repeated: has_key && appended_once && pushed.position.offset != offset,
             ..pushed
         })
     }
