@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use self::{
-    delivery::{Delivery, partly_stored, reachable_partition, without_key},
+    delivery::{Delivery, OUTCOME_WAIT_MAX, partly_stored, reachable_partition, without_key},
     partition::partition_items,
 };
 use super::byte_budget::ByteBudget;
@@ -138,6 +138,7 @@ async fn push(engine: &Engine, name: &CollectionName, request: PushRequest) -> R
         key: request.key,
         time_ms: chrono::Utc::now().timestamp_millis(),
         deadline: request.deadline,
+        outcome_by: Instant::now() + OUTCOME_WAIT_MAX,
     };
     // Nothing is written before every partition is ready. A partition that is unavailable then fails the whole push,
     // and no client has to find out which part of it is stored.

@@ -18,8 +18,8 @@ use crate::query::Engine;
 const PARTITIONS_TRIED_MAX: usize = 8;
 /// How long a push waits for an unavailable leaf before it fails with nothing written.
 const READY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long a leaf may take to store a part before the outcome is unknown.
-const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a push may take before its outcome is unknown. Many clients and proxies wait for a minute.
+pub(super) const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(55);
 /// The pause before the first retry of a busy leaf. Doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(5);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -34,6 +34,8 @@ pub(super) struct Delivery<'a> {
     pub time_ms: i64,
     /// Until when busy shards are retried.
     pub deadline: Instant,
+    /// Until when the outcome is awaited.
+    pub outcome_by: Instant,
 }
 
 impl Delivery<'_> {
@@ -81,11 +83,35 @@ impl Delivery<'_> {
         let mut catalog = self.engine.roles.changes.catalog();
         tokio::select! {
             biased;
-            sent = send_with_retries(self.engine, push, self.deadline) => match sent {
+            sent = self.send_with_retries(push) => match sent {
                 Err(problem) if problem.code == Code::NotFound => Err(self.dropped()),
                 sent => sent,
             },
             Ok(_) = catalog.wait_for(|catalog| catalog.collection(uid).is_none()) => Err(self.dropped()),
+        }
+    }
+
+    /// Retries while the leaf is busy, until the deadline.
+    async fn send_with_retries(&self, push: Push) -> Result<PushResult, Problem> {
+        let mut pause = RETRY_PAUSE_FIRST;
+        loop {
+            let pushes = &self.engine.roles.pushes;
+            let sent = pushes.push(push.clone(), self.outcome_by.into_std());
+            match tokio::time::timeout_at(self.outcome_by, sent).await {
+                Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < self.deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
+                Ok(result) => return result,
+                Err(_) => {
+                    let detail = format!(
+                        "the shard did not respond within {} seconds",
+                        OUTCOME_WAIT_MAX.as_secs()
+                    );
+                    return Err(Problem::new(Code::UnknownOutcome, detail)
+                        .hint("retry the push with the same Idempotency-Key: it is applied only once"));
+                }
+            }
         }
     }
 
@@ -95,34 +121,6 @@ impl Delivery<'_> {
             format!("collection {} was dropped during the push", self.name),
         )
         .hint("the pushed documents were dropped with it; push again to recreate the collection")
-    }
-}
-
-/// Retries while the leaf is busy, until the deadline.
-async fn send_with_retries(engine: &Engine, push: Push, deadline: Instant) -> Result<PushResult, Problem> {
-    let mut pause = RETRY_PAUSE_FIRST;
-    loop {
-        let outcome_by = Instant::now() + OUTCOME_WAIT_MAX;
-        let result = tokio::time::timeout_at(
-            outcome_by,
-            engine.roles.pushes.push(push.clone(), outcome_by.into_std()),
-        )
-        .await;
-        match result {
-            Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < deadline => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_PAUSE_MAX);
-            }
-            Ok(result) => return result,
-            Err(_) => {
-                let detail = format!(
-                    "the shard did not respond within {} seconds",
-                    OUTCOME_WAIT_MAX.as_secs()
-                );
-                return Err(Problem::new(Code::UnknownOutcome, detail)
-                    .hint("retry the push with the same Idempotency-Key: it is applied only once"));
-            }
-        }
     }
 }
 
