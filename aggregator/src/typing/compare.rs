@@ -122,6 +122,16 @@ pub(super) fn equality_operands(left: &Operand, right: &Operand) -> Result<(Expr
     })
 }
 
+/// Whether `left = right` compares the values on the right as they are: those that differ stay different.
+pub(super) fn is_equality_of_one_type(left: &Operand, right: &Operand) -> bool {
+    use TypeClass::{Date, Interval, Json, Text, Time};
+    match (left.class(), right.class()) {
+        (Time | Date, Json(_) | Text) | (Interval, _) | (_, Interval) => false,
+        (number, Text) => !number.is_number(),
+        _ => true,
+    }
+}
+
 /// Whether reading a path with values of these kinds as doubles rounds some of its integers.
 fn is_rounded(kinds: Kinds) -> bool {
     kinds.any(Kinds::WIDE) && kinds.any(Kinds::FLOAT | Kinds::BIG)

@@ -153,6 +153,15 @@ async fn an_asof_join_with_other_conditions_is_an_error_with_a_hint() {
             "ASOF JOIN (events p JOIN events q ON p.t = q.t) ON a.t >= p.t",
             "parentheses",
         ),
+        // Two texts may be one number, or one time.
+        (
+            "ASOF JOIN (SELECT concat(price, '') AS k, t FROM events) p ON length(a.trade) = p.k AND a.t >= p.t",
+            "of different types",
+        ),
+        (
+            "ASOF JOIN events p ON to_timestamp(a.t + 0) = p.price_of AND a.t >= p.t",
+            "of different types",
+        ),
     ] {
         let problem = refused(&bench, &format!("SELECT 1 FROM events a {join}")).await;
         assert!(

@@ -11,7 +11,8 @@
 //!
 //! Rows are ordered as they are compared: as times if one of the two values is a time, as numbers if one is a number and
 //! the other a computed text, else by themselves, those of each kind apart. Only typing knows which of these it is, so
-//! there is a column for each, and `asof_bound` takes one of them. What cannot be compared is next to nothing.
+//! there is a column for each, and `asof_bound` takes one of them. What cannot be compared is next to nothing. Keys are
+//! equal by themselves: `asof_key` refuses those that their comparison would convert.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator as Op, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr, OrderByOptions,
@@ -44,8 +45,8 @@ struct Nearest {
     op: Op,
     /// The keys of the right side, resolved.
     keys: Vec<Expr>,
-    /// The conditions that say which keys are equal, as written.
-    equalities: Vec<Expr>,
+    /// The keys of the left side, resolved, and the conditions that say which keys are equal, as written.
+    equalities: Vec<(Expr, Expr)>,
 }
 
 /// Whether a join is an ASOF JOIN, and what its conditions are. `ASOF JOIN … ON` arrives as `GLOBAL JOIN … ON`.
@@ -102,8 +103,9 @@ impl Resolver<'_> {
         let is_last = Expr::IsNull(Box::new(bound.clone()));
         let within = nested(binary(is_last, Op::Or, binary(nearest.left.clone(), beyond, bound)));
         let mut resolved = Vec::with_capacity(conditions.len() + 1);
-        for condition in &nearest.equalities {
+        for ((left, condition), right) in nearest.equalities.iter().zip(&nearest.keys) {
             resolved.push(self.filter(condition)?);
+            resolved.push(truth(call("asof_key", vec![left.clone(), right.clone()])));
         }
         resolved.push(truth(binary(
             nearest.left.clone(),
@@ -211,7 +213,7 @@ impl Resolver<'_> {
             match op {
                 Op::Eq => {
                     keys.push(right);
-                    equalities.push(condition.clone());
+                    equalities.push((left, condition.clone()));
                 }
                 Op::Lt | Op::LtEq | Op::Gt | Op::GtEq if nearest.is_none() => nearest = Some((left, op, right)),
                 Op::Lt | Op::LtEq | Op::Gt | Op::GtEq => {

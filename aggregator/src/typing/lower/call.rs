@@ -27,8 +27,11 @@ use super::{
 use crate::{
     failure,
     typing::{
-        compare::lower_comparison,
-        operand::{Operand, TypeClass, bad_sql, call, cast, describe_type, literal, null_literal, time_type, try_cast},
+        compare::{is_equality_of_one_type, lower_comparison},
+        operand::{
+            Operand, TypeClass, bad_sql, call, cast, describe_type, display_name, literal, null_literal, time_type,
+            try_cast,
+        },
         untyped::UntypedFunction,
     },
 };
@@ -80,6 +83,22 @@ fn lower_internal(name: &str, args: &[Operand]) -> Result<Option<Expr>> {
             }
             // The windows of a query must differ: of a number, all values are the same.
             (order, _) => lit(order.unwrap_or_default()),
+        },
+        ("asof_key", [left, right]) => match is_equality_of_one_type(left, right) {
+            true => lit(true),
+            false => {
+                let detail = format!(
+                    "the keys of ASOF JOIN are of different types: {} ({}) and {} ({})",
+                    display_name(left),
+                    describe_type(left),
+                    display_name(right),
+                    describe_type(right)
+                );
+                return Err(bad_sql(
+                    detail,
+                    "convert the key on the right: p.day::date, p.number::int, …",
+                ));
+            }
         },
         ("asof_bound", [left, right, own, time, number]) => match (left.class(), right.class()) {
             (TypeClass::Time | TypeClass::Date, _) | (_, TypeClass::Time | TypeClass::Date) => time.expr.clone(),

@@ -23,6 +23,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     operator("asof_value(value, order)", "A value as ASOF JOIN orders it: as own, time or number.").with(&[IsGenerated]),
     operator("asof_kind(value, order)", "The kind of a value: ASOF JOIN orders those of each kind apart.")
         .with(&[IsGenerated]),
+    operator("asof_key(left, right)", "TRUE if values of these types are equal as they are, without a conversion.")
+        .with(&[IsGenerated]),
     operator("asof_bound(left, right, own, time, number)", "The next value, as left and right are compared.")
         .with(&[IsGenerated]),
     internal("json_get(json, path, type[, kinds])", "The value at a path of JSON, as a type.")
