@@ -87,14 +87,21 @@ pub(super) fn statistics(text: &str, by: &str) -> Result<Option<ScoreStatistics>
     Ok(statistics.filter(|_| order.by.starts_with(by)))
 }
 
+/// What a sort key says about the search whose scores it sorts by.
+fn scored_search(by: &str) -> Option<&str> {
+    by.strip_prefix(SCORE_OF)?.split(' ').next()
+}
+
 /// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
 pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Result<RowsPageStart, Problem> {
     let cursor = decode(text)?;
     if cursor.order.by != order.by {
-        if [&cursor.order.by, &order.by].iter().all(|by| by.starts_with(SCORE_OF)) {
+        if let (Some(of), Some(this)) = (scored_search(&cursor.order.by), scored_search(&order.by))
+            && of != this
+        {
             return Err(
                 Problem::new(Code::BadRequest, "`after` belongs to the scores of another search")
-                    .hint("use the `q` of the previous page, or leave `after` out"),
+                    .hint("use the collection and the `q` of the previous page, or leave `after` out"),
             );
         }
         return Err(

@@ -178,11 +178,8 @@ impl<'c> Resolver<'c> {
     pub(super) fn score_by_statistics(&mut self, function: &Function) -> Result<Expr, Problem> {
         let given = self.warning_count();
         let malformed = || {
-            Problem::new(
-                Code::BadRequest,
-                "the statistics of the scores in `after` are malformed",
-            )
-            .hint("copy `after` unchanged from the previous page")
+            Problem::new(Code::BadRequest, format!("the statistics in {SCORE} are malformed"))
+                .hint("copy `after` unchanged from the previous page; SQL has score()")
         };
         let (search, input, statistics) = self.scored_input(function)?;
         let statistics: ScoreStatistics = statistics

@@ -130,7 +130,7 @@ pub const SEARCH_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of clauses in a search.
 pub const CLAUSES_MAX: usize = 1_024;
 /// Maximum nesting depth of parentheses and negations.
-pub const SEARCH_DEPTH_MAX: usize = 50;
+pub const SEARCH_DEPTH_MAX: usize = 25;
 
 /// Maximum length of a regular expression, or of a word with wildcards, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 1_000;

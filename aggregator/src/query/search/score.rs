@@ -33,7 +33,7 @@ pub(in crate::query) const SCORE_OF: &str = "_score of ";
 pub(super) struct ScoreKey {
     pub statistics: ScoreStatistics,
     pub sql: String,
-    /// What hits are sorted by: a cursor of another search means nothing.
+    /// What hits are sorted by: a cursor of another search, or of another collection, means nothing.
     pub name: String,
 }
 
@@ -44,7 +44,8 @@ pub(super) async fn key(
     read_views: &QueryViews,
 ) -> Result<ScoreKey, Problem> {
     let query = literal(&search.request.query);
-    let name = format!("{SCORE_OF}{:016x}", xxh3_64(query.as_bytes()));
+    let hash = xxh3_64(format!("{} {query}", quoted(searched.name())).as_bytes());
+    let name = format!("{SCORE_OF}{hash:016x}");
     let after = search.request.after.as_deref();
     let known = after
         .map(|after| cursor::statistics(after, &name))

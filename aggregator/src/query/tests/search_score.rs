@@ -258,16 +258,26 @@ async fn documents_that_arrive_between_pages_move_no_hit_to_another_page() {
         })
         .await
         .after;
-    let other = SearchQuery {
-        after,
-        ..by_score("events", "msg:full")
+    let upwards = SearchQuery {
+        sort: Some("_score:asc".into()),
+        ..by_score("events", "msg:disk")
     };
-    let problem = bench
-        .engine
-        .search(other)
-        .await
-        .expect_err("a cursor of another search");
-    assert!(problem.detail.contains("another search"), "{problem}");
+    for (other, word) in [
+        (by_score("events", "msg:full"), "another search"),
+        (by_score("shown", "msg:disk"), "another search"),
+        (upwards, "another sort order"),
+    ] {
+        let other = SearchQuery {
+            after: after.clone(),
+            ..other
+        };
+        let problem = bench
+            .engine
+            .search(other)
+            .await
+            .expect_err("a cursor of another search");
+        assert!(problem.detail.contains(word), "{problem}");
+    }
 }
 
 #[tokio::test]

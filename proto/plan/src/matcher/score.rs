@@ -356,6 +356,7 @@ mod tests {
     use proto::json;
 
     use super::*;
+    use crate::{column::Column, search};
 
     fn scored(text: &str, path: usize, tokens: Vec<usize>) -> ScoredSearch {
         ScoredSearch::Clause(ScoredClause {
@@ -408,6 +409,23 @@ mod tests {
             serde_json::from_str::<ScoredSearch>(&written).expect("a search"),
             either
         );
+    }
+
+    #[test]
+    fn the_deepest_search_is_read_as_it_was_written() {
+        let clause = scored("disk", 0, vec![0]);
+        let deepest = (0..search::SEARCH_DEPTH_MAX).fold(clause.clone(), |inner, _| {
+            ScoredSearch::Or(vec![ScoredSearch::And(vec![clause.clone(), inner]), clause.clone()])
+        });
+        let column = Column::score(
+            serde_json::to_string(&DocumentScore {
+                search: deepest,
+                statistics: ScoreStatistics::default(),
+            })
+            .expect("JSON")
+            .into(),
+        );
+        assert_eq!(Column::parse(&column.name()), Some(column));
     }
 
     #[test]
