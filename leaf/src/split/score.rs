@@ -3,7 +3,10 @@
 //! Postings answer for paths with running text, dictionaries for all other strings. Both are walked through as a whole: the
 //! lengths at a path are kept for the next search, and the scores of a search for its next block.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use datafusion::arrow::array::{Float64Array, Int64Array};
 use parking_lot::Mutex;
@@ -40,14 +43,15 @@ type ScoredText = (Arc<str>, Arc<ComputedSlot<PartScores>>);
 /// A place for what one thread computes while others wait for it; None if the part does not know enough.
 struct ComputedSlot<T> {
     value: DecodedSlot<Option<T>>,
-    computing: Mutex<()>,
+    /// Held while it is computed. It has what was computed last, for those who waited: the slot may be empty again.
+    computed: Mutex<Weak<Option<T>>>,
 }
 
 impl<T> Default for ComputedSlot<T> {
     fn default() -> Self {
         Self {
             value: DecodedSlot::default(),
-            computing: Mutex::new(()),
+            computed: Mutex::default(),
         }
     }
 }
@@ -61,12 +65,13 @@ impl<T: Send + Sync + 'static> ComputedSlot<T> {
         if let Some(known) = self.value.get() {
             return Ok(known);
         }
-        let _computing = self.computing.lock();
-        if let Some(known) = self.value.get() {
+        let mut computed = self.computed.lock();
+        if let Some(known) = computed.upgrade().or_else(|| self.value.get()) {
             return Ok(known);
         }
         let (value, bytes) = compute()?.map_or((None, 0), |(value, bytes)| (Some(value), bytes));
         let value = Arc::new(value);
+        *computed = Arc::downgrade(&value);
         self.value.put(Arc::clone(&value), bytes);
         Ok(value)
     }
