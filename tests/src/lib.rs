@@ -8,6 +8,7 @@ pub mod client;
 pub mod cluster;
 pub mod data;
 pub mod kafka;
+pub mod machine;
 pub mod network;
 pub mod oracle;
 mod outcomes;

@@ -70,8 +70,9 @@ fn answers() -> PathBuf {
 pub fn statements() -> Result<Vec<OracleStatement>> {
     let read = |name| std::fs::read_to_string(answers().join(name));
     let text = format!("{}\n\n{}", read("statements.sql")?, read("exploring.sql")?);
+    let is_comment = |line: &str| line.starts_with("--") && !line.starts_with("-- [");
     text.split("\n\n")
-        .filter(|block| block.trim_start().starts_with("-- ["))
+        .filter(|block| !block.trim().lines().all(is_comment))
         .map(parse_statement)
         .collect()
 }
@@ -80,8 +81,9 @@ fn parse_statement(block: &str) -> Result<OracleStatement> {
     let mut lines = block.trim().lines();
     let head = lines.next().context("a statement's block is empty")?;
     let features = head
-        .trim_start_matches("-- [")
-        .trim_end_matches(']')
+        .strip_prefix("-- [")
+        .and_then(|rest| rest.strip_suffix(']'))
+        .with_context(|| format!("a statement does not begin with its features: {block}"))?
         .split(", ")
         .map(str::to_owned)
         .collect();

@@ -30,7 +30,7 @@ const STAGES: [&str; 4] = [
 ];
 
 /// Every feature that the statements must cover.
-const FEATURES: [&str; 37] = [
+const FEATURES: [&str; 38] = [
     "filter",
     "boolean",
     "not",
@@ -64,6 +64,7 @@ const FEATURES: [&str; 37] = [
     "approx_top_k",
     "histogram",
     "asof join",
+    "asof join of numbers",
     "correlated scalar",
     "exists in two levels",
     "at time zone",

@@ -135,14 +135,24 @@ struct Run {
     client: Client,
 }
 
+/// Runs in a folder that is kept unless everything is as it should be.
 async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
-    let began = Instant::now();
     let temporary = tempfile::Builder::new()
         .prefix("ledger-")
         .tempdir()
         .context("cannot create a temporary folder")?;
     let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let (server, broker) = start_servers(arguments, &folder).await?;
+    let report = run_in(&folder, arguments, seed).await;
+    if arguments.folder.is_none() && !report.as_ref().is_ok_and(Report::is_clean) {
+        let kept = temporary.keep();
+        eprintln!("ledger: data and logs are in {}", kept.display());
+    }
+    report
+}
+
+async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Report> {
+    let began = Instant::now();
+    let (server, broker) = start_servers(arguments, folder).await?;
     let run = Arc::new(Run {
         ledger: Arc::new(Ledger::new(arguments.records)),
         documents: Documents::new(seed),
@@ -160,10 +170,6 @@ async fn run(arguments: &Arguments, seed: u64) -> Result<Report> {
     }
     report.elapsed = began.elapsed();
     plan.stop().await;
-    if !report.is_clean() && arguments.folder.is_none() {
-        let kept = temporary.keep();
-        eprintln!("ledger: data and logs are in {}", kept.display());
-    }
     if report.is_clean() && report.has_too_few_kills() {
         bail!("the plan was not carried out: {}", report.summary());
     }

@@ -205,17 +205,20 @@ impl Pusher {
             if tries == 2 {
                 ledger.retried_pushes.fetch_add(1, Ordering::Relaxed);
             }
-            let retry = match self.run.client.push(key.as_deref(), body.clone()).await {
+            let (retry, failure) = match self.run.client.push(key.as_deref(), body.clone()).await {
                 Ok(reply) if reply.status == StatusCode::OK => return self.parse(request, &reply),
-                Ok(reply) => self.may_retry(request, &reply),
+                Ok(reply) => (self.may_retry(request, &reply), reply.text),
                 // Either there was no connection, or the answer was lost.
-                Err(error) => error.is_connect() || key.is_some(),
+                Err(error) => (error.is_connect() || key.is_some(), format!("{error:?}")),
             };
             if !retry {
                 return PushOutcome::Unknown;
             }
             if began.elapsed() > RETRY_TIMEOUT {
-                ledger.add_problem(format!("push {}: not answered for {RETRY_TIMEOUT:?}", request.id));
+                ledger.add_problem(format!(
+                    "push {}: failed {tries} times in {RETRY_TIMEOUT:?}; the last time: {failure}",
+                    request.id
+                ));
                 return PushOutcome::Unknown;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
