@@ -39,7 +39,7 @@ use datafusion::{
 use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
-    Column, Path,
+    Column, ColumnSource, Path,
     scan::{ANSWER_READ_MAX, PageStart, PartialAggregate, ScanChunk, ScanRequest, ScanStream, SortKey, Stage},
     search::Match,
 };
@@ -91,6 +91,18 @@ pub(super) struct SearchPage {
     pub time_range: Vec<Expr>,
     pub after: Option<PageStart>,
     pub limit: usize,
+    /// The score that it sorts by, instead of that of the search that the plan was made for.
+    pub score: Option<Column>,
+}
+
+impl SearchPage {
+    /// The column that a scan reads for this search instead of one of its plan.
+    fn column(&self, planned: &Column) -> Column {
+        match (&self.score, &planned.source) {
+            (Some(score), ColumnSource::Score(_)) => score.clone(),
+            _ => planned.clone(),
+        }
+    }
 }
 
 /// The answers of scans, see [`QueryScans`].
@@ -234,8 +246,13 @@ impl ShardScan {
                 *condition = condition_with_tests(condition, &page.tests)?;
             }
             scan.filter.extend(page.time_range.iter().cloned());
+            scan.columns = self.columns.iter().map(|column| page.column(column)).collect();
+            let key = |key: &SortKey| SortKey {
+                column: page.column(&key.column),
+                ..key.clone()
+            };
             scan.stage = Stage::Top {
-                keys: keys.clone(),
+                keys: keys.iter().map(key).collect(),
                 after: page.after.clone(),
                 limit: page.limit,
                 counts_all: true,

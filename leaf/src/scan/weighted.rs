@@ -43,14 +43,6 @@ const DOCUMENTS: &str = "rachis_documents";
 /// Functions whose results do not change if a value occurs more than once.
 const IDEMPOTENT: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
 
-/// The types of columns by whose values a segment may count documents.
-const COUNTED: [DataType; 4] = [
-    DataType::Utf8View,
-    DataType::Int64,
-    DataType::Float64,
-    DataType::Boolean,
-];
-
 /// An aggregate over the same columns and the number of documents that each row stands for.
 pub(super) struct WeightedAggregate {
     /// The aggregate.
@@ -63,7 +55,7 @@ impl WeightedAggregate {
     /// The weighted form of an aggregate. None if it has none, or segments do not count documents by its columns.
     pub(super) fn of(aggregate: &PartialAggregate) -> Result<Option<Self>> {
         let mut fields = aggregate.input.fields().iter();
-        let are_counted = fields.all(|field| COUNTED.contains(field.data_type()));
+        let are_counted = fields.all(|field| may_be_counted(field.data_type()));
         if !are_counted || !aggregate.group_by.is_single() || expressions(aggregate).any(calls_lambda) {
             return Ok(None);
         }
@@ -105,6 +97,12 @@ impl WeightedAggregate {
         };
         Ok(Some(Self { aggregate, counts }))
     }
+}
+
+/// Whether a segment may count documents by the values of a column of this type.
+fn may_be_counted(data_type: &DataType) -> bool {
+    use DataType::{Boolean, Float64, Int64, Timestamp, Utf8View};
+    matches!(data_type, Utf8View | Int64 | Float64 | Boolean | Timestamp(..))
 }
 
 /// The columns of states, with 0 instead of NULL in those that are counts: without any row, a sum is NULL.

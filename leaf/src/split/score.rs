@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use datafusion::arrow::array::{Float64Array, Int64Array};
+use datafusion::arrow::{
+    array::{Float64Array, Int64Array},
+    buffer::{BooleanBuffer, NullBuffer},
+};
 use parking_lot::Mutex;
 use plan::{
     Path,
@@ -116,10 +119,10 @@ impl Part {
         if requested.count_in(&lengths.unknown) > 0 {
             return Ok(None);
         }
-        let count = |document: &u32| Some(lengths.tokens[*document as usize]).filter(|count| *count > 0);
-        let counts: Int64Array = (requested.documents.iter())
-            .map(|document| count(document).map(i64::from))
-            .collect();
+        let counts = (requested.documents.iter()).map(|document| i64::from(lengths.tokens[*document as usize]));
+        let counts: Vec<i64> = counts.collect();
+        let have_texts = BooleanBuffer::collect_bool(counts.len(), |at| counts[at] > 0);
+        let counts = Int64Array::new(counts.into(), Some(NullBuffer::new(have_texts)));
         Ok(Some(without_cast_failures(Arc::new(counts))))
     }
 

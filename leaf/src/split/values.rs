@@ -5,13 +5,17 @@ mod convert;
 
 use std::{io, sync::Arc};
 
-use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray as _, BooleanArray, Int64Array, StringViewBuilder, new_null_array,
+use datafusion::arrow::{
+    array::{
+        Array, ArrayRef, AsArray as _, BooleanArray, BooleanBufferBuilder, Int64Array, StringViewBuilder,
+        new_null_array,
+    },
+    buffer::BooleanBuffer,
 };
 use plan::{Column, ColumnSource, Path, PathType, Type};
 use roaring::RoaringBitmap;
 
-use self::convert::times;
+pub(super) use self::convert::times;
 use super::{
     ColumnValues,
     column_name::ColumnKind,
@@ -48,12 +52,32 @@ impl<'a> RequestedDocuments<'a> {
         match (set.is_empty(), self.all) {
             (true, _) => 0,
             (false, true) => set.len(),
-            (false, false) => self
-                .documents
-                .iter()
-                .filter(|document| set.contains(**document))
-                .count() as u64,
+            (false, false) => self.are_in(set).count_set_bits() as u64,
         }
+    }
+
+    /// Which of them are in a set.
+    fn are_in(&self, set: &RoaringBitmap) -> BooleanBuffer {
+        let mut bits = BooleanBufferBuilder::new(self.documents.len());
+        bits.append_n(self.documents.len(), false);
+        let (Some(first), Some(last)) = (self.documents.first(), self.documents.last()) else {
+            return bits.finish();
+        };
+        let members = set.range(*first..=*last);
+        if (last - first) as usize + 1 == self.documents.len() {
+            members.for_each(|member| bits.set_bit((member - first) as usize, true));
+            return bits.finish();
+        }
+        let mut documents = (0..).zip(self.documents).peekable();
+        for member in members {
+            while documents.next_if(|(_, document)| **document < member).is_some() {}
+            match documents.peek() {
+                Some((at, document)) if **document == member => bits.set_bit(*at, true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        bits.finish()
     }
 }
 
@@ -165,11 +189,7 @@ impl Part {
         if requested.count_in(&matches.candidates) > 0 {
             return Ok(None);
         }
-        let values: BooleanArray = requested
-            .documents
-            .iter()
-            .map(|document| Some(matches.certain.contains(*document)))
-            .collect();
+        let values = BooleanArray::new(requested.are_in(&matches.certain), None);
         Ok(Some(without_cast_failures(Arc::new(values))))
     }
 

@@ -16,14 +16,11 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     SearchContext, Searched,
-    statement::{INPUT, collect_rows, parse_query, quoted},
+    statement::{INPUT, KEPT_STATEMENT_BYTES_MAX, collect_rows, kept_plan, quoted},
 };
 use crate::{
-    query::{cursor, planner, read_views::QueryViews, statement_shape::StatementValues},
-    sql::{
-        self,
-        score::{FREQUENCIES, LENGTHS},
-    },
+    query::{cursor, read_views::QueryViews},
+    sql::score::{FREQUENCIES, LENGTHS},
 };
 
 /// Begins the names of what hits are sorted by if that is their score.
@@ -54,8 +51,14 @@ pub(super) async fn key(
     let parsed = search::parse(&search.request.query, search.context.now)?;
     let statistics = match known {
         Some(known) => known,
-        None if has_words(&parsed.expr) => read(search, searched, read_views).await?,
-        None => ScoreStatistics::default(),
+        None => {
+            let mut names = Vec::new();
+            names_of_words(&parsed.expr, &mut names);
+            match names.as_slice() {
+                [] => ScoreStatistics::default(),
+                names => read(search, searched, read_views, names).await?,
+            }
+        }
     };
     let json = serde_json::to_string(&statistics).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
     Ok(ScoreKey {
@@ -69,20 +72,21 @@ async fn read(
     search: &SearchContext<'_>,
     searched: &Searched,
     read_views: &QueryViews,
+    names: &[Option<&str>],
 ) -> Result<ScoreStatistics, Problem> {
     let (query, name) = (literal(&search.request.query), quoted(searched.name()));
-    let counted = async |counter: &str| {
+    let counted = async |counter: &str, key: Option<String>| {
         let sql = format!("SELECT {counter}({INPUT}, {query}) FROM {name} AS {INPUT}");
-        let resolved = sql::resolve(&parse_query(&sql)?, read_views, &[], &[])?;
-        let values = StatementValues::default();
-        let typed = planner::type_query(search.engine, search.context, read_views, resolved, values).await?;
-        let plan = typed.plan(search.engine, read_views, typed.logical.clone()).await?;
-        let rows = collect_rows(search, plan.executable).await?;
+        let key = key.unwrap_or_else(|| sql.clone());
+        let key = Some(key).filter(|key| key.len() <= KEPT_STATEMENT_BYTES_MAX);
+        let plan = kept_plan(search, read_views, &sql, key).await?;
+        let rows = collect_rows(search, plan).await?;
         let missing = || Problem::new(Code::Internal, "the statistics of a search were not counted");
         numbers(&rows).ok_or_else(missing)
     };
-    // Leaves cache the lengths of each split, because a statement with the same path asks for the same.
-    let (lengths, frequencies) = tokio::try_join!(counted(LENGTHS), counted(FREQUENCIES))?;
+    // Searches at the same places ask for the same lengths: their plan is kept, and leaves cache what a split answers.
+    let of_names = format!("{LENGTHS} of {names:?} in {name}");
+    let (lengths, frequencies) = tokio::try_join!(counted(LENGTHS, Some(of_names)), counted(FREQUENCIES, None))?;
     Ok(ScoreStatistics { lengths, frequencies })
 }
 
@@ -102,12 +106,16 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Whether some clause counts its words.
-fn has_words(search: &SearchExpr) -> bool {
+/// The names of the clauses whose words are counted, in order.
+fn names_of_words<'s>(search: &'s SearchExpr, names: &mut Vec<Option<&'s str>>) {
     match search {
-        SearchExpr::All => false,
-        SearchExpr::And(parts) | SearchExpr::Or(parts) => parts.iter().any(has_words),
-        SearchExpr::Not(part) | SearchExpr::Weighted(part, _) => has_words(part),
-        SearchExpr::Clause { matches, .. } => scored_tokens(matches).is_some(),
+        SearchExpr::All => {}
+        SearchExpr::And(parts) | SearchExpr::Or(parts) => parts.iter().for_each(|part| names_of_words(part, names)),
+        SearchExpr::Not(part) | SearchExpr::Weighted(part, _) => names_of_words(part, names),
+        SearchExpr::Clause { name, matches } => {
+            if scored_tokens(matches).is_some() && !names.contains(&name.as_deref()) {
+                names.push(name.as_deref());
+            }
+        }
     }
 }

@@ -47,10 +47,16 @@ use crate::{
         planner::{self, TypedQuery},
         query_plan::ExecutablePlan,
         read_views::QueryViews,
+        statement::plan_over,
         statement_shape::StatementValues,
     },
     sql::{self, Statement},
 };
+
+/// The key of a plan that belongs to a search ends with this, which no parameters of a statement are.
+const OF_SEARCH: &str = "of a search";
+/// The plan of a longer statement is not kept.
+pub(super) const KEPT_STATEMENT_BYTES_MAX: usize = 2 << 10;
 
 /// The alias of the collection or view that is searched.
 pub(super) const INPUT: &str = "documents";
@@ -100,8 +106,8 @@ pub(super) async fn search_collection(
         let read_views = search.open(&BTreeSet::from([collection.clone()])).await?;
         let key = score::key(search, searched, &read_views).await?;
         let selected = selected(&columns, &key.sql);
-        let sorted_by = SortKeyOf::score(&key);
-        let found = top_page::read_once(search, &read_views, &format!("{selected} {template}"), sorted_by).await?;
+        let (sql, sorted_by) = (format!("{selected} {template}"), SortKeyOf::score(&key));
+        let found = top_page::read_by_score(search, &read_views, &sql, &template, sorted_by).await?;
         let found = match found {
             Some(found) => found,
             None => {
@@ -200,6 +206,28 @@ pub(super) fn input_path(path: &Path) -> String {
 /// Selects columns of a search's rows, with the sort key as the last one.
 fn selected(columns: &str, key: &str) -> String {
     format!("SELECT {INPUT}.{columns}, {key} AS \"\u{1}\"")
+}
+
+/// The plan of a statement that belongs to a search. It is kept under this key for searches that come again.
+pub(super) async fn kept_plan(
+    search: &SearchContext<'_>,
+    read_views: &QueryViews,
+    sql: &str,
+    key: Option<String>,
+) -> Result<ExecutablePlan, Problem> {
+    let (engine, context) = (search.engine, search.context);
+    let key = key.map(|key| (key, OF_SEARCH.to_owned()));
+    if let Some(key) = &key
+        && let Some(cached) = (engine.plans.get(key, search.catalog)).filter(|plan| plan.fits(read_views))
+    {
+        return plan_over(engine, context, &cached, read_views).await;
+    }
+    let resolved = sql::resolve(&parse_query(sql)?, read_views, &[], &[])?;
+    let values = StatementValues::default();
+    let planned = planner::plan(engine, context, read_views, resolved, values, None).await?;
+    let settings = engine.sessions.settings();
+    (engine.plans).put(key, context, read_views, &planned, None, settings);
+    Ok(planned.executable)
 }
 
 /// The FROM and WHERE of a search at any time.

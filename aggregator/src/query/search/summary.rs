@@ -26,21 +26,16 @@ use plan::{Path, path::Step};
 use proto::{Code, Problem};
 
 use self::{facets::FacetRequest, fields::FieldsRequest, histogram::HistogramRequest};
-use super::{SearchContext, Searched, statement};
+use super::{
+    SearchContext, Searched,
+    statement::{self, KEPT_STATEMENT_BYTES_MAX},
+};
 use crate::{
     answer::{Facet, Histogram, SearchQuery, SearchedFields},
     failure,
-    query::{
-        planner, query_plan::ExecutablePlan, read_views::QueryViews, statement::plan_over,
-        statement_shape::StatementValues,
-    },
+    query::{planner, query_plan::ExecutablePlan, read_views::QueryViews, statement_shape::StatementValues},
     sql,
 };
-
-/// The key of a summary's plan ends with this, which no parameters of a statement are.
-const SUMMARY: &str = "summary";
-/// The plan of a longer statement is not kept.
-const KEPT_STATEMENT_BYTES_MAX: usize = 2 << 10;
 
 /// What a search asks about its matches.
 pub(super) struct SummaryRequest {
@@ -173,27 +168,11 @@ impl<'a> Matches<'a> {
 
     /// The plan of a statement, which is kept for searches that come again.
     async fn plan(&self, sql: &str) -> Result<ExecutablePlan, Problem> {
-        let SearchContext {
-            engine,
-            context,
-            catalog,
-            ..
-        } = self.search;
         // A search of another time would find no plan by this key.
         let range = self.search.time_range;
         let is_kept = range.from.is_none() && range.to.is_none() && sql.len() <= KEPT_STATEMENT_BYTES_MAX;
-        let key = is_kept.then(|| (sql.to_owned(), SUMMARY.to_owned()));
-        if let Some(key) = &key
-            && let Some(cached) = engine.plans.get(key, catalog).filter(|plan| plan.fits(self.read_views))
-        {
-            return plan_over(engine, context, &cached, self.read_views).await;
-        }
-        let resolved = sql::resolve(&statement::parse_query(sql)?, self.read_views, &[], &[])?;
-        let values = StatementValues::default();
-        let planned = planner::plan(engine, context, self.read_views, resolved, values, None).await?;
-        let settings = engine.sessions.settings();
-        (engine.plans).put(key, context, self.read_views, &planned, None, settings);
-        Ok(planned.executable)
+        let key = is_kept.then(|| sql.to_owned());
+        statement::kept_plan(self.search, self.read_views, sql, key).await
     }
 }
 

@@ -15,6 +15,7 @@ use super::super::{
     part::index_error,
     path_tree::ArrayScope,
     stored_column::{DocumentValues, StoredColumn},
+    values::times,
 };
 use crate::error::Error;
 
@@ -52,11 +53,11 @@ impl Codes {
             (ColumnKind::Bool, scope.bools),
         ];
         let own = match read_as.to {
-            Type::Text => ColumnKind::Text,
+            Type::Text | Type::Time => ColumnKind::Text,
             Type::Int | Type::Double => ColumnKind::Int,
             Type::Bool => ColumnKind::Bool,
-            // Few documents have the same time, or the same object.
-            Type::Time | Type::Json | Type::Canonical | Type::Rank => return Ok(None),
+            // Few documents have the same object.
+            Type::Json | Type::Canonical | Type::Rank => return Ok(None),
         };
         let mut present = counts.into_iter().filter(|(_, count)| *count > 0);
         let kind = match present.clone().find(|(kind, _)| *kind == own) {
@@ -147,6 +148,11 @@ impl Codes {
     pub(in crate::split) fn values(&self, codes: &[Option<u64>]) -> Result<ArrayRef, Error> {
         let codes_of = || codes.iter().copied();
         let stored: ArrayRef = match &self.stored {
+            StoredCodes::Texts(column) if self.read_as.to == Type::Time => {
+                let known = column.times().map_err(index_error)?;
+                let time = |code: u64| known.get(code as usize).copied().flatten();
+                times(codes_of().map(|code| code.and_then(time)).collect())
+            }
             StoredCodes::Texts(column) => column.values(codes)?,
             StoredCodes::Ints { least, .. } => {
                 let int = |distance: u64| least.wrapping_add_unsigned(distance);

@@ -11,21 +11,29 @@ use datafusion::{
     physical_plan::ExecutionPlan,
     scalar::ScalarValue,
 };
-use plan::scan::{PageStart, SortKey, Stage};
+use plan::{
+    Column, ColumnSource,
+    scan::{PageStart, SortKey, Stage},
+};
 use proto::{CollectionName, Problem};
 
-use super::{HitKind, HitPage, SortKeyOf, SortedBy, collect_rows, hit_page, row_order::RowOrder, typed_rows};
-use crate::query::{
-    cursor::{self, RowsPageStart},
-    plan_cache::ReusablePlan,
-    plan_template::{PlanTemplate, only_scan},
-    planner::CopiedPlan,
-    query_plan::ExecutablePlan,
-    read_views::QueryViews,
-    search::{HITS_MAX, SearchContext, TimeRange},
-    shard_scan::{ScanValues, SearchPage},
-    statement::reuse,
-    topk_pushdown::ADDRESS_COLUMNS,
+use super::{
+    HitKind, HitPage, SortKeyOf, SortedBy, collect_rows, hit_page, parse_query, row_order::RowOrder, typed_rows,
+};
+use crate::{
+    query::{
+        cursor::{self, RowsPageStart},
+        plan_cache::ReusablePlan,
+        plan_template::{PlanTemplate, only_scan},
+        planner::CopiedPlan,
+        query_plan::ExecutablePlan,
+        read_views::QueryViews,
+        search::{HITS_MAX, SearchContext, TimeRange},
+        shard_scan::{ScanValues, SearchPage},
+        statement::reuse,
+        topk_pushdown::ADDRESS_COLUMNS,
+    },
+    sql::{self, ResolvedQuery, Table},
 };
 
 /// The key of a search's plan ends with this, which no parameters of a statement are.
@@ -52,7 +60,8 @@ pub(super) async fn read(
     let mut read_views = None;
     if let Some(cached) = engine.plans.get(&plan_key, search.catalog)
         && let ReusablePlan::Physical(template) = &cached.plan
-        && let Ok(Some(page)) = TopPage::of(search, &template.root, &search.sorted_by(key, cached.definitions_hash))
+        && let sorted_by = search.sorted_by(key, cached.definitions_hash)
+        && let Ok(Some(page)) = TopPage::of(search, &template.root, &sorted_by, None)
     {
         let values = page.values.clone();
         let (opened, plan) = reuse(engine, context, search.catalog, &cached, values, options).await?;
@@ -65,19 +74,48 @@ pub(super) async fn read(
         Some(read_views) => read_views,
         None => search.open(&BTreeSet::from([collection.clone()])).await?,
     };
-    let page = plan_and_read(search, &read_views, sql, key, Some(plan_key)).await?;
+    let page = plan_and_read(search, &read_views, sql, key, Some(plan_key), None).await?;
     Ok((read_views, page))
 }
 
-/// Reads the page of a statement whose plan serves no other search, over these views. None if leaves cannot evaluate the
-/// condition or sort by the key.
-pub(super) async fn read_once(
+/// Reads the page of a statement that selects columns of all matches of the template, and sorts them by their score. None
+/// if leaves cannot evaluate the condition or the score.
+///
+/// If leaves compute the score, the plan serves all searches with the same template: their scans get their score.
+pub(super) async fn read_by_score(
     search: &SearchContext<'_>,
     read_views: &QueryViews,
     sql: &str,
+    template: &str,
     key: SortKeyOf<'_>,
 ) -> Result<Option<HitPage>, Problem> {
-    plan_and_read(search, read_views, sql, key, None).await
+    let (engine, context) = (search.engine, search.context);
+    let direction = if search.sort.descending { "desc" } else { "asc" };
+    let score = score_of(&sql::resolve(&parse_query(sql)?, read_views, &[], &[])?);
+    let plan_key = score
+        .is_some()
+        .then(|| (format!("{template} by score {direction}"), SEARCH.to_owned()));
+    if let Some(plan_key) = &plan_key
+        && let Some(cached) = (engine.plans.get(plan_key, search.catalog)).filter(|plan| plan.fits(read_views))
+        && let ReusablePlan::Physical(template) = &cached.plan
+        && let sorted_by = search.sorted_by(key, cached.definitions_hash)
+        && let Some(page) = TopPage::of(search, &template.root, &sorted_by, score.clone())?
+    {
+        let plan = CopiedPlan::new(engine, context, template, page.values.clone())?;
+        let plan = plan.over(engine, context, read_views, None);
+        return page.read(search, plan).await.map(Some);
+    }
+    plan_and_read(search, read_views, sql, key, plan_key, score).await
+}
+
+/// The column of the score that leaves compute, if they do.
+fn score_of(resolved: &ResolvedQuery) -> Option<Column> {
+    let columns = resolved.tables.iter().flat_map(|of| match &of.table {
+        Table::Collection { columns, .. } => columns.as_slice(),
+        Table::System { .. } => &[],
+    });
+    let mut scores = columns.filter(|column| matches!(column.source, ColumnSource::Score(_)));
+    scores.next().cloned()
 }
 
 async fn plan_and_read(
@@ -86,6 +124,7 @@ async fn plan_and_read(
     sql: &str,
     key: SortKeyOf<'_>,
     plan_key: Option<(String, String)>,
+    score: Option<Column>,
 ) -> Result<Option<HitPage>, Problem> {
     let (engine, context) = (search.engine, search.context);
     let (typed, rows, order) = typed_rows(search, read_views, sql, key, HitKind::Document).await?;
@@ -96,6 +135,7 @@ async fn plan_and_read(
             search,
             &planned.executable.physical,
             &search.sorted_by(key, planned.definitions_hash),
+            score,
         )?,
         PlanTemplate::of(&planned.executable.physical, settings),
     ) else {
@@ -115,6 +155,7 @@ impl TopPage {
         search: &SearchContext<'_>,
         plan: &Arc<dyn ExecutionPlan>,
         sorted_by: &SortedBy<'_>,
+        score: Option<Column>,
     ) -> Result<Option<Self>, Problem> {
         let Some(scan) = only_scan(plan) else { return Ok(None) };
         let Stage::Top { keys, .. } = &scan.stage else {
@@ -130,6 +171,7 @@ impl TopPage {
             time_range: conditions(search.time_range),
             after: start.transpose()?,
             limit: search.limit,
+            score,
         };
         let values = ScanValues {
             page: Some(Arc::new(page)),
