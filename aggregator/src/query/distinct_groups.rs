@@ -98,7 +98,7 @@ fn counted_value(aggregate: &Aggregate) -> Result<Option<&Expr>> {
 }
 
 /// The call behind the name of a result.
-fn call(expr: &Expr) -> Option<&AggregateFunction> {
+pub(super) fn call(expr: &Expr) -> Option<&AggregateFunction> {
     match expr {
         Expr::Alias(alias) => call(&alias.expr),
         Expr::AggregateFunction(call) => Some(call),

@@ -17,6 +17,7 @@
 mod admission;
 mod aggregate_pushdown;
 mod bound_functions;
+mod common_filter;
 mod context;
 mod cursor;
 mod definitions;

@@ -30,6 +30,7 @@ use datafusion::{
         projection::{ProjectionExec, ProjectionExpr},
         repartition::RepartitionExec,
         sorts::{sort::SortExec, sort_preserving_merge::SortPreservingMergeExec},
+        windows::{BoundedWindowAggExec, WindowAggExec},
     },
 };
 
@@ -110,7 +111,9 @@ fn is_reusable(node: &dyn ExecutionPlan) -> Result<bool> {
         || node.is::<LocalLimitExec>()
         || node.is::<RepartitionExec>()
         || node.is::<SortExec>()
-        || node.is::<SortPreservingMergeExec>();
+        || node.is::<SortPreservingMergeExec>()
+        || node.is::<BoundedWindowAggExec>()
+        || node.is::<WindowAggExec>();
     Ok(is_listed && !any_expression(node, is_function)?)
 }
 

@@ -23,6 +23,7 @@ use proto::{Code, Problem};
 
 use super::{
     aggregate_pushdown::AggregatePushdown,
+    common_filter::CommonFilter,
     distinct_groups::DistinctGroups,
     failure_of::SetFailuresApart,
     forget_constants::ForgetConstants,
@@ -79,6 +80,7 @@ impl Sessions {
             analyzer.rules = interleave(std::mem::take(&mut analyzer.rules), || Arc::new(InterruptiblePlanning));
         }
         if let Some(optimizer) = builder.optimizer() {
+            optimizer.rules.insert(0, Arc::new(CommonFilter));
             optimizer.rules.push(Arc::new(ReadPathsAsColumns));
             optimizer.rules.push(Arc::new(DistinctGroups));
             optimizer.rules = interleave(std::mem::take(&mut optimizer.rules), || Arc::new(InterruptiblePlanning));

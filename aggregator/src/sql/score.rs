@@ -14,8 +14,8 @@
 //! compute the scores of stored documents: [`Column::score`].
 
 use datafusion::sql::sqlparser::ast::{
-    CaseWhen, CastKind, DataType, Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins,
-    Value as Literal, helpers::attached_token::AttachedToken,
+    CaseWhen, Expr, Function, Query, Select, SelectItem, SetExpr, TableFactor, TableWithJoins, Value as Literal,
+    helpers::attached_token::AttachedToken,
 };
 use plan::{
     Column, Path,
@@ -487,8 +487,7 @@ impl<'c> Resolver<'c> {
                     call(TOKENS, std::iter::once(text(&path)).chain(values).collect())
                 }
             };
-            // A sum of integers is a decimal, which takes several times as long. Doubles are exact up to 2^53.
-            let sum = call("sum", vec![as_double(tokens.clone())]);
+            let sum = call("sum", vec![tokens.clone()]);
             numbers.extend([call("count", vec![tokens]), call("coalesce", vec![sum, number("0")])]);
         }
         Ok(numbers)
@@ -508,17 +507,6 @@ impl<'c> Resolver<'c> {
         }
         Ok(numbers)
     }
-}
-
-fn as_double(expr: Expr) -> Expr {
-    let cast = Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(expr),
-        data_type: DataType::DoublePrecision,
-        array: false,
-        format: None,
-    };
-    call("cast", vec![cast, text("DOUBLE PRECISION")])
 }
 
 /// The names of the clauses of a search, in order.

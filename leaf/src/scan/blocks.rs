@@ -216,12 +216,18 @@ impl Blocks {
 /// The documents of a unit to scan. If none of them can be among the first rows that the scan returns, they are at most
 /// counted.
 fn unit_candidates(scan: &ScanTask, number: usize, unit: Unit) -> Result<Vec<Candidates>, Problem> {
-    if scan.best_keys.as_ref().is_none_or(|best| best.may_have_rows(number)) {
-        return candidates_of(scan, unit);
-    }
-    let Stage::Top { counts_all: true, .. } = scan.prepared.request.stage else {
-        return Ok(Vec::new());
+    let counts_all = match scan.prepared.request.stage {
+        Stage::Top {
+            limit: 0, counts_all, ..
+        } => counts_all,
+        Stage::Top { counts_all, .. } if scan.best_keys.as_ref().is_some_and(|best| !best.may_have_rows(number)) => {
+            counts_all
+        }
+        _ => return candidates_of(scan, unit),
     };
+    if !counts_all {
+        return Ok(Vec::new());
+    }
     let (decided, undecided): (Vec<_>, Vec<_>) =
         (candidates_of(scan, unit)?.into_iter()).partition(|candidates| candidates.open_conjuncts.is_empty());
     let passed: usize = decided.iter().map(|candidates| candidates.documents.len()).sum();

@@ -155,8 +155,8 @@ impl PreparedScan {
             .map(|filter| Condition::new(filter, &mut columns).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let wanted: Arc<[usize]> = match &request.stage {
+            Stage::Rows { limit: Some(0) } | Stage::Top { limit: 0, .. } => Arc::default(),
             Stage::Top { keys, .. } => keys.iter().map(|key| column_index(&mut columns, &key.column)).collect(),
-            Stage::Rows { limit: Some(0) } => Arc::default(),
             _ => output.clone(),
         };
         Ok(Self {

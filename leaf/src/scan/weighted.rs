@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! count(x) FILTER (WHERE f)  ->  sum(CASE WHEN x IS NOT NULL THEN documents END) FILTER (WHERE f), and 0 for NULL
+//! sum(x) of integers         ->  sum(x * documents): both are decimals, so it is exact
 //! min(x), max(x), …          ->  the same: equal values do not change them
 //! ```
 //!
@@ -20,7 +21,7 @@ use datafusion::{
     arrow::{
         array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch},
         compute::{partition, sort_to_indices, take_record_batch},
-        datatypes::{DataType, Field, Int64Type, Schema},
+        datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Int64Type, Schema},
     },
     common::tree_node::TreeNode as _,
     error::Result,
@@ -29,11 +30,13 @@ use datafusion::{
     physical_expr::{
         HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr,
         aggregate::{AggregateExprBuilder, AggregateFunctionExpr},
-        expressions::{BinaryExpr, Column as PhysicalColumn, InListExpr, IsNotNullExpr, Literal, case, col},
+        expressions::{
+            BinaryExpr, CastExpr, Column as PhysicalColumn, InListExpr, IsNotNullExpr, Literal, binary, case, cast, col,
+        },
     },
 };
 use plan::{
-    functions::{FunctionContext, WarningCounts, call_in_context},
+    functions::{FunctionContext, WarningCounts, call_in_context, interval_number::NUMBER},
     scan::PartialAggregate,
 };
 
@@ -81,6 +84,11 @@ impl WeightedAggregate {
                     .build()?;
                 counts.push(states);
                 aggregates.push(Arc::new(sum));
+            } else if name == "sum" && !call.is_distinct() {
+                let Some(sum) = sum_of_documents(call, &input)? else {
+                    return Ok(None);
+                };
+                aggregates.push(sum);
             } else if IDEMPOTENT.contains(&name) {
                 aggregates.push(call.clone());
             } else {
@@ -139,6 +147,29 @@ fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Op
     })
 }
 
+/// A sum of integers, each as often as its row stands for documents. None if it is not one of integers: they are summed
+/// as decimals, and those of 64 bits times a number of documents fit into one.
+fn sum_of_documents(sum: &AggregateFunctionExpr, input: &Arc<Schema>) -> Result<Option<Arc<AggregateFunctionExpr>>> {
+    const INTEGER: DataType = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
+    let [argument] = &sum.expressions()[..] else {
+        return Ok(None);
+    };
+    let is_integer = (argument.downcast_ref::<CastExpr>())
+        .map(|cast| cast.expr().data_type(input))
+        .transpose()?
+        .is_some_and(|from| from == DataType::Int64);
+    if !is_integer || argument.data_type(input)? != INTEGER {
+        return Ok(None);
+    }
+    let documents = cast(col(DOCUMENTS, input)?, input, INTEGER)?;
+    let product = binary(argument.clone(), Operator::Multiply, documents, input)?;
+    let weighted = AggregateExprBuilder::new(sum_udaf(), vec![cast(product, input, INTEGER)?])
+        .schema(input.clone())
+        .alias(sum.name())
+        .build()?;
+    Ok((weighted.state_fields()? == sum.state_fields()?).then(|| Arc::new(weighted)))
+}
+
 /// The keys, arguments and filters of an aggregate.
 pub(super) fn expressions(aggregate: &PartialAggregate) -> impl Iterator<Item = Arc<dyn PhysicalExpr>> {
     let keys = aggregate.group_by.expr().iter().map(|(key, _)| key.clone());
@@ -177,6 +208,15 @@ fn counts_batches(expression: &Arc<dyn PhysicalExpr>) -> bool {
     depends.unwrap_or(true)
 }
 
+/// Whether an expression calls a function that may count values. [`NUMBER`] has a result for every time.
+fn may_count(expression: &Arc<dyn PhysicalExpr>) -> bool {
+    let may_count = |part: &Arc<dyn PhysicalExpr>| {
+        let call = part.downcast_ref::<ScalarFunctionExpr>();
+        Ok(call.is_some_and(|call| call.fun().name() != NUMBER))
+    };
+    expression.exists(may_count).unwrap_or(true)
+}
+
 /// The functions of an aggregate, to be tried on weighted rows.
 pub(super) struct FunctionTrial {
     /// The expressions that call functions. What these count is not part of the answer.
@@ -198,7 +238,7 @@ impl FunctionTrial {
         context: &FunctionContext,
     ) -> Result<Self> {
         let mut tried = Vec::new();
-        for expression in expressions(aggregate).filter(|expression| !expression.is::<PhysicalColumn>()) {
+        for expression in expressions(aggregate).filter(may_count) {
             let in_context = expression.transform_up(|part| call_in_context(part, context))?;
             if in_context.transformed {
                 tried.push(in_context.data);

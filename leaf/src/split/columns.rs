@@ -184,7 +184,19 @@ pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
 
 /// Collects documents read from a column, which usually are ascending.
 pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
-    RoaringBitmap::from_sorted_iter(documents.iter().copied()).unwrap_or_else(|_| documents.into_iter().collect())
+    /// Documents of which one is in the set: if it is larger, it is built from bits.
+    const DOCUMENTS_PER_MEMBER: usize = 32;
+    match documents.iter().max() {
+        Some(last) if documents.len() * DOCUMENTS_PER_MEMBER > *last as usize => {
+            let mut bits = vec![0_u8; *last as usize / 8 + 1];
+            for document in documents {
+                bits[document as usize / 8] |= 1 << (document % 8);
+            }
+            RoaringBitmap::from_lsb0_bytes(0, &bits)
+        }
+        _ => RoaringBitmap::from_sorted_iter(documents.iter().copied())
+            .unwrap_or_else(|_| documents.into_iter().collect()),
+    }
 }
 
 /// A column of strings: ordinals of a sorted dictionary.

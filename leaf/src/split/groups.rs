@@ -40,8 +40,8 @@ pub(crate) struct GroupColumn {
 /// A column to group by.
 struct GroupKey {
     codes: Codes,
-    /// Documents with a non-null value.
-    present: u64,
+    /// Documents with a non-null value; None if all of them have a code.
+    present: Option<u64>,
 }
 
 impl Part {
@@ -56,21 +56,12 @@ impl Part {
             }));
         }
         let requested = RequestedDocuments::of(documents, self.paths.documents);
-        let mut codes = Vec::with_capacity(columns.len());
+        let mut keys = Vec::with_capacity(columns.len());
         for column in columns {
-            match self.group_codes(column, requested)? {
-                Some(of_column) => codes.push(of_column),
+            match self.group_key(column, requested)? {
+                Some(key) => keys.push(key),
                 None => return Ok(None),
             }
-        }
-        let mut keys = Vec::with_capacity(columns.len());
-        for (id, codes) in codes {
-            let kinds = self.count_kinds(id, requested)?;
-            if !kinds.are_in(&codes) {
-                return Ok(None);
-            }
-            let present = kinds.present();
-            keys.push(GroupKey { codes, present });
         }
         let slots = keys
             .iter()
@@ -107,10 +98,11 @@ impl Part {
             // Without its own buffer, a state that is passed on would carry the whole dictionary along.
             let of_groups = arrays::compact(&key.codes.values(&codes)?);
             let with_value = (0..).zip(&counts).filter(|(group, _)| of_groups.is_valid(*group));
-            let with_value: i64 = with_value.map(|(_, documents)| documents).sum();
+            let with_value = with_value.map(|(_, documents)| documents).sum::<i64>() as u64;
+            let present = key.present.unwrap_or(with_value);
             columns.push(GroupColumn {
-                cast_failures: key.present - with_value as u64,
-                present: key.present,
+                cast_failures: present - with_value,
+                present,
             });
             values.push(of_groups);
         }
@@ -123,10 +115,16 @@ impl Part {
         }))
     }
 
-    /// The path of a column and the codes of its values, if the column is likely to have few.
-    fn group_codes(&self, column: &Column, requested: RequestedDocuments) -> Result<Option<(u32, Codes)>, Error> {
-        let ColumnSource::Path(path) = &column.source else {
-            return Ok(None);
+    /// The codes of a column's values, if it has few, and all that are requested have codes.
+    fn group_key(&self, column: &Column, requested: RequestedDocuments) -> Result<Option<GroupKey>, Error> {
+        let are_few = |codes: &Codes| codes.null() <= requested.documents.len() as u64 / 2;
+        let path = match &column.source {
+            ColumnSource::Path(path) => path,
+            ColumnSource::Tokens(path) => {
+                let codes = self.length_codes(path.as_ref(), requested)?.filter(are_few);
+                return Ok(codes.map(|codes| GroupKey { codes, present: None }));
+            }
+            _ => return Ok(None),
         };
         let Some(id) = path.keys().and_then(|keys| self.paths.find(keys)) else {
             return Ok(None);
@@ -140,8 +138,12 @@ impl Part {
             return Ok(None);
         }
         let codes = Codes::open(&self.columns, id, outside, column.read_as)?;
-        let few = codes.filter(|codes| codes.null() <= requested.documents.len() as u64 / 2);
-        Ok(few.map(|codes| (id, codes)))
+        let Some(codes) = codes.filter(are_few) else {
+            return Ok(None);
+        };
+        let kinds = self.count_kinds(id, requested)?;
+        let present = Some(kinds.present());
+        Ok(kinds.are_in(&codes).then_some(GroupKey { codes, present }))
     }
 }
 

@@ -22,6 +22,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     decoded::DecodedSlot,
+    groups::Codes,
     part::{Part, index_error},
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
 };
@@ -82,7 +83,7 @@ impl<T: Send + Sync + 'static> ComputedSlot<T> {
 
 /// The number of tokens of the texts at a path, by document.
 struct Lengths {
-    tokens: Vec<u32>,
+    tokens: Arc<[u32]>,
     /// The documents for which the number is not known.
     unknown: RoaringBitmap,
 }
@@ -124,6 +125,18 @@ impl Part {
         let have_texts = BooleanBuffer::collect_bool(counts.len(), |at| counts[at] > 0);
         let counts = Int64Array::new(counts.into(), Some(NullBuffer::new(have_texts)));
         Ok(Some(without_cast_failures(Arc::new(counts))))
+    }
+
+    /// The codes of these numbers; None if they are not known of all documents.
+    pub(super) fn length_codes(
+        &self,
+        path: Option<&Path>,
+        requested: RequestedDocuments,
+    ) -> Result<Option<Codes>, Error> {
+        let lengths = self.lengths(path)?;
+        let known = lengths.as_ref().as_ref();
+        let known = known.filter(|lengths| requested.count_in(&lengths.unknown) == 0);
+        Ok(known.map(|lengths| Codes::of_lengths(&lengths.tokens)))
     }
 
     /// The scores of documents in a search.
@@ -172,6 +185,7 @@ impl Part {
             self.add_lengths(id, &mut tokens, &mut unknown)?;
         }
         let bytes = tokens.len() * size_of::<u32>() + unknown.serialized_size();
+        let tokens = tokens.into();
         Ok(Some((Lengths { tokens, unknown }, bytes)))
     }
 

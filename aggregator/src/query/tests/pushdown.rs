@@ -63,10 +63,44 @@ async fn filtered_aggregates_and_the_groups_of_distinct_values_are_pushed_down()
     let bench = bench(clicks(12)).await;
     let sql = r#"SELECT count(*) FILTER (WHERE "e"."n:int" > 5) AS "c" FROM "rachis_0" AS "e""#;
     assert_eq!(bench.rows(sql, &[&["n:int"]]).await.0, ["6"]);
-    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)));
+    bench.assert_each_request(|r| matches!(r.stage, Stage::Partial(_)) && r.filter.len() == 1);
     let sql = r#"SELECT count(DISTINCT "e"."user.name:text") AS "c" FROM "rachis_0" AS "e""#;
     let (rows, stats) = bench.rows(sql, &[&["user.name:text"]]).await;
     assert_eq!((rows, stats.rows_shipped), (vec!["3".to_owned()], 6));
+}
+
+#[tokio::test]
+async fn a_filter_of_all_results_is_one_of_the_rows_unless_there_are_groups() {
+    let bench = bench(clicks(12)).await;
+    for (sql, expected) in [
+        (
+            "count(*) FILTER (WHERE n > 5), sum(n) FILTER (WHERE n > 5) FROM events",
+            &["6 | 51"][..],
+        ),
+        (
+            "count(*) FILTER (WHERE n > 50), sum(n) FILTER (WHERE n > 50) FROM events",
+            &["0 | "],
+        ),
+        ("count(*) FILTER (WHERE n > 5), sum(n) FROM events", &["6 | 66"]),
+        (
+            "count(*) FILTER (WHERE n > 5), count(*) FILTER (WHERE n > 6) FROM events",
+            &["6 | 5"],
+        ),
+        (
+            "count(DISTINCT n % 3) FILTER (WHERE n > 9) AS c FROM events WHERE n <> 10",
+            &["1"],
+        ),
+        (
+            "n % 2, count(*) FILTER (WHERE n > 10) FROM events GROUP BY 1 ORDER BY 1",
+            &["0 | 0", "1 | 1"],
+        ),
+        (
+            "sum(c) FROM (SELECT count(*) FILTER (WHERE n > 5) AS c FROM events) AS t",
+            &["6"],
+        ),
+    ] {
+        assert_eq!(bench.sql(&format!("SELECT {sql}")).await.0, expected, "{sql}");
+    }
 }
 
 #[tokio::test]

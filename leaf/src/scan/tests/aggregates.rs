@@ -6,7 +6,7 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, Int64Array, RecordBatch},
         compute::concat_batches,
-        datatypes::Schema,
+        datatypes::{DECIMAL128_MAX_PRECISION, DataType, Schema},
     },
     datasource::MemTable,
     execution::TaskContext,
@@ -26,6 +26,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use plan::{
+    Column, Path,
     functions::{FunctionContext, WarningCounts},
     scan::{PartialAggregate, ScanSource, ScanTrailer, Stage},
 };
@@ -135,6 +136,42 @@ fn aggregates_of_texts_equal_datafusions_over_the_rows() {
             });
             assert_eq!(auto.1, raw.1, "values that are no texts are counted alike");
             assert!(auto.2 < raw.2, "segments count most documents");
+        }
+    }
+}
+
+#[test]
+fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows");
+    let text = |rng: &mut SeededRng| {
+        let n = rng.pick(&[
+            "9223372036854775807",
+            "-9223372036854775808",
+            "9223372036854775000",
+            "null",
+            "\"x\"",
+        ]);
+        let words = rng.pick(&["\"one\"", "\"one two two\"", "[\"one\",[\"two three\"]]", "\"\"", "7"]);
+        format!(r#"{{"n":{n},"s":{words}}}"#)
+    };
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let view = view(&documents, &[1_500, 300], &[]);
+    for column in ["n:int".to_owned(), Column::tokens(Path::parse("s").ok()).name()] {
+        let batch = table(&documents, std::slice::from_ref(&column));
+        let schema = batch.schema();
+        let value = expressions::col(&column, &schema).expect("a column");
+        let decimal = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
+        let decimal = expressions::cast(value.clone(), &schema, decimal).expect("a decimal");
+        let calls = vec![
+            aggregate(sum_udaf(), vec![decimal], "sum", &schema),
+            aggregate(function("count"), vec![value.clone()], "n", &schema),
+        ];
+        for keys in [vec![], vec![(value, "key".to_owned())]] {
+            let partial = partial_of(&batch, keys, calls.clone(), vec![None, None]);
+            assert!(WeightedAggregate::of(&partial).expect("a plan").is_some(), "{column}");
+            for read in [ScanSource::Auto, ScanSource::Raw] {
+                check_states(&view, read, &[&column], &partial, &batch);
+            }
         }
     }
 }

@@ -36,9 +36,26 @@ enum StoredCodes {
     },
     /// 0 and 1.
     Bools(StoredColumn<bool>),
+    /// Numbers of tokens by document, less one; and the greatest of them. NULL is none.
+    Lengths { tokens: Arc<[u32]>, most: u32 },
 }
 
 impl Codes {
+    /// The codes of numbers of tokens, by document.
+    pub(in crate::split) fn of_lengths(tokens: &Arc<[u32]>) -> Self {
+        let most = tokens.iter().copied().max().unwrap_or_default();
+        Self {
+            stored: StoredCodes::Lengths {
+                tokens: Arc::clone(tokens),
+                most,
+            },
+            read_as: PathType {
+                to: Type::Int,
+                cast: false,
+            },
+        }
+    }
+
     /// Opens the column of the values at a path that most likely become values of a type. None if there are none, or they
     /// have no codes.
     pub(in crate::split) fn open(
@@ -88,7 +105,7 @@ impl Codes {
     pub(in crate::split) fn kind(&self) -> ColumnKind {
         match self.stored {
             StoredCodes::Texts(_) => ColumnKind::Text,
-            StoredCodes::Ints { .. } => ColumnKind::Int,
+            StoredCodes::Ints { .. } | StoredCodes::Lengths { .. } => ColumnKind::Int,
             StoredCodes::Bools(_) => ColumnKind::Bool,
         }
     }
@@ -104,6 +121,7 @@ impl Codes {
             StoredCodes::Texts(column) => column.distinct() as u64,
             StoredCodes::Ints { distances, .. } => *distances,
             StoredCodes::Bools(_) => 2,
+            StoredCodes::Lengths { most, .. } => u64::from(*most),
         }
     }
 
@@ -115,6 +133,10 @@ impl Codes {
     /// The codes of these documents (ascending).
     pub(in crate::split) fn of(&self, documents: &[u32]) -> Vec<u64> {
         let (mut codes, present) = match &self.stored {
+            StoredCodes::Lengths { tokens, most } => {
+                let code = |document: &u32| u64::from(tokens[*document as usize].wrapping_sub(1).min(*most));
+                return documents.iter().map(code).collect();
+            }
             StoredCodes::Texts(column) => {
                 let DocumentValues { values, present } = column.ordinals.values_of(documents);
                 (values, present)
@@ -141,6 +163,11 @@ impl Codes {
             StoredCodes::Texts(column) => column.documents(codes),
             StoredCodes::Ints { column, least, .. } => documents_with_codes(column, codes, |int| int.abs_diff(*least)),
             StoredCodes::Bools(column) => documents_with_codes(column, codes, u64::from),
+            StoredCodes::Lengths { tokens, .. } => (0..)
+                .zip(tokens.iter())
+                .filter(|(_, count)| **count > 0 && codes.value(**count as usize - 1))
+                .map(|(document, _)| document)
+                .collect(),
         }
     }
 
@@ -157,6 +184,10 @@ impl Codes {
             StoredCodes::Ints { least, .. } => {
                 let int = |distance: u64| least.wrapping_add_unsigned(distance);
                 Arc::new(codes_of().map(|code| code.map(int)).collect::<Int64Array>())
+            }
+            StoredCodes::Lengths { .. } => {
+                let length = |code: u64| code as i64 + 1;
+                Arc::new(codes_of().map(|code| code.map(length)).collect::<Int64Array>())
             }
             StoredCodes::Bools(_) => Arc::new(
                 codes_of()

@@ -318,6 +318,6 @@ fn overlay<A: Copy, T: Clone>(onto: &mut [Option<T>], from: Vec<Option<A>>, conv
 }
 
 /// An array of times in microseconds since 1970.
-pub(super) fn times(values: Vec<Option<i64>>) -> ArrayRef {
+pub(in crate::split) fn times(values: Vec<Option<i64>>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(values).with_timezone("UTC"))
 }

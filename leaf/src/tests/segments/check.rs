@@ -133,7 +133,7 @@ pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice:
         let key = |dice: &mut Dice| Column {
             source: ColumnSource::Path(dice.pick(&paths).clone()),
             read_as: PathType {
-                to: *dice.pick(&[Type::Text, Type::Text, Type::Int, Type::Bool]),
+                to: *dice.pick(&[Type::Text, Type::Text, Type::Int, Type::Bool, Type::Time]),
                 cast: dice.one_in(2),
             },
         };

@@ -91,8 +91,8 @@ impl HistogramRequest {
             }
         };
         let sql = format!(
-            "SELECT {NUMBER}({time}, '{interval}') AS number, count(*) AS count {from} AND {time} IS NOT NULL \
-             GROUP BY 1 ORDER BY 1 LIMIT {}",
+            "SELECT {NUMBER}({time}, '{interval}') AS number, count(*) AS count {from} \
+             GROUP BY 1 ORDER BY 1 NULLS LAST LIMIT {}",
             BUCKETS_MAX + 1
         );
         let rows = matches.rows(&sql).await?;

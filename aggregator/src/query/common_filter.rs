@@ -1,0 +1,70 @@
+//! Filters rows before an aggregate instead of in each of its results, so that an index decides which rows are read.
+//!
+//! ```text
+//! before                                                     after
+//! Aggregate: count(*) FILTER (WHERE search('a')), …          Aggregate: count(*), …
+//!   Scan                                                       Filter: search('a')
+//!                                                                Scan
+//! ```
+//!
+//! Only without groups: a group in which no row passes the filter has a result, too.
+
+use std::sync::Arc;
+
+use datafusion::{
+    common::{Result, tree_node::Transformed},
+    logical_expr::{
+        Aggregate, Expr, Filter, LogicalPlan,
+        expr::{AggregateFunction, AggregateFunctionParams},
+    },
+    optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
+};
+
+use super::distinct_groups::call;
+
+/// Moves the filter that all results of an aggregate have below it.
+#[derive(Debug)]
+pub(super) struct CommonFilter;
+
+impl OptimizerRule for CommonFilter {
+    fn name(&self) -> &'static str {
+        "common_filter"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Aggregate(aggregate) = &plan else {
+            return Ok(Transformed::no(plan));
+        };
+        let Some(filter) = common_filter(aggregate) else {
+            return Ok(Transformed::no(plan));
+        };
+        let input = Filter::try_new(filter.clone(), Arc::clone(&aggregate.input))?;
+        let results = (aggregate.aggr_expr.iter().zip(aggregate.schema.fields()))
+            .filter_map(|(expr, field)| {
+                let AggregateFunction { func, params } = call(expr)?.clone();
+                let params = AggregateFunctionParams { filter: None, ..params };
+                Some(Expr::AggregateFunction(AggregateFunction { func, params }).alias(field.name()))
+            })
+            .collect();
+        let aggregate = Aggregate::try_new(Arc::new(LogicalPlan::Filter(input)), Vec::new(), results)?;
+        Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+    }
+}
+
+fn common_filter(aggregate: &Aggregate) -> Option<&Expr> {
+    let mut filters = aggregate
+        .aggr_expr
+        .iter()
+        .map(|expr| call(expr)?.params.filter.as_deref());
+    let filter = filters.next()??;
+    let is_common = aggregate.group_expr.is_empty() && filters.all(|other| other == Some(filter));
+    (is_common && !filter.is_volatile()).then_some(filter)
+}
