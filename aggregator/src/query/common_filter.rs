@@ -7,12 +7,16 @@
 //!                                                                Scan
 //! ```
 //!
-//! Only without groups: a group in which no row passes the filter has a result, too.
+//! Only without groups: a group in which no row passes the filter has a result, too. And only without functions: they
+//! count values without a result, and must not be called for rows that a condition below leaves out.
 
 use std::sync::Arc;
 
 use datafusion::{
-    common::{Result, tree_node::Transformed},
+    common::{
+        Result,
+        tree_node::{Transformed, TreeNode as _},
+    },
     logical_expr::{
         Aggregate, Expr, Filter, LogicalPlan,
         expr::{AggregateFunction, AggregateFunctionParams},
@@ -66,5 +70,23 @@ fn common_filter(aggregate: &Aggregate) -> Option<&Expr> {
         .map(|expr| call(expr)?.params.filter.as_deref());
     let filter = filters.next()??;
     let is_common = aggregate.group_expr.is_empty() && filters.all(|other| other == Some(filter));
-    (is_common && !filter.is_volatile()).then_some(filter)
+    (is_common && is_plain(filter)).then_some(filter)
+}
+
+/// Whether an expression calls nothing and converts nothing.
+fn is_plain(filter: &Expr) -> bool {
+    let calls = |part: &Expr| {
+        Ok(!matches!(
+            part,
+            Expr::Column(_)
+                | Expr::Literal(..)
+                | Expr::BinaryExpr(_)
+                | Expr::Not(_)
+                | Expr::IsNull(_)
+                | Expr::IsNotNull(_)
+                | Expr::InList(_)
+                | Expr::Between(_)
+        ))
+    };
+    !filter.exists(calls).unwrap_or(true)
 }

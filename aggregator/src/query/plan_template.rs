@@ -30,7 +30,6 @@ use datafusion::{
         projection::{ProjectionExec, ProjectionExpr},
         repartition::RepartitionExec,
         sorts::{sort::SortExec, sort_preserving_merge::SortPreservingMergeExec},
-        windows::{BoundedWindowAggExec, WindowAggExec},
     },
 };
 
@@ -104,16 +103,14 @@ fn is_reusable(node: &dyn ExecutionPlan) -> Result<bool> {
         let is_final = matches!(aggregate.mode(), AggregateMode::Final | AggregateMode::FinalPartitioned);
         return Ok(node.dynamic_expressions_produced().is_empty() && (is_final || !any_expression(node, is_function)?));
     }
-    // A copy of a sort has a filter of its own.
+    // A copy of a sort has a filter of its own. Windows are not listed: they do not show the condition of a FILTER.
     let is_listed = node.is::<CoalescePartitionsExec>()
         || node.is::<CooperativeExec>()
         || node.is::<GlobalLimitExec>()
         || node.is::<LocalLimitExec>()
         || node.is::<RepartitionExec>()
         || node.is::<SortExec>()
-        || node.is::<SortPreservingMergeExec>()
-        || node.is::<BoundedWindowAggExec>()
-        || node.is::<WindowAggExec>();
+        || node.is::<SortPreservingMergeExec>();
     Ok(is_listed && !any_expression(node, is_function)?)
 }
 

@@ -127,7 +127,7 @@ pub(super) fn is_equality_of_one_type(left: &Operand, right: &Operand) -> bool {
     use TypeClass::{Date, Interval, Json, Text, Time};
     match (left.class(), right.class()) {
         (Time | Date, Json(_) | Text) | (Interval, _) | (_, Interval) => false,
-        (number, Text) => !number.is_number(),
+        (number, Text) | (Text, number) => !number.is_number(),
         _ => true,
     }
 }

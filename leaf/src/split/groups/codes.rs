@@ -1,6 +1,6 @@
 //! Codes: the values of a column as numbers from 0 on, with the last one for NULL.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use datafusion::arrow::{
     array::{Array as _, ArrayRef, BooleanArray, Int64Array},
@@ -23,6 +23,8 @@ use crate::error::Error;
 pub(in crate::split) struct Codes {
     stored: StoredCodes,
     read_as: PathType,
+    /// The times of a dictionary's texts, once they are asked for.
+    times: OnceLock<Arc<Vec<Option<i64>>>>,
 }
 
 enum StoredCodes {
@@ -44,15 +46,19 @@ impl Codes {
     /// The codes of numbers of tokens, by document.
     pub(in crate::split) fn of_lengths(tokens: &Arc<[u32]>) -> Self {
         let most = tokens.iter().copied().max().unwrap_or_default();
+        let tokens = Arc::clone(tokens);
+        let read_as = PathType {
+            to: Type::Int,
+            cast: false,
+        };
+        Self::new(StoredCodes::Lengths { tokens, most }, read_as)
+    }
+
+    fn new(stored: StoredCodes, read_as: PathType) -> Self {
         Self {
-            stored: StoredCodes::Lengths {
-                tokens: Arc::clone(tokens),
-                most,
-            },
-            read_as: PathType {
-                to: Type::Int,
-                cast: false,
-            },
+            stored,
+            read_as,
+            times: OnceLock::new(),
         }
     }
 
@@ -98,7 +104,7 @@ impl Codes {
                 }
             }
         };
-        Ok(Some(Self { stored, read_as }))
+        Ok(Some(Self::new(stored, read_as)))
     }
 
     /// The kind of the values that have codes.
@@ -176,7 +182,11 @@ impl Codes {
         let codes_of = || codes.iter().copied();
         let stored: ArrayRef = match &self.stored {
             StoredCodes::Texts(column) if self.read_as.to == Type::Time => {
-                let known = column.times().map_err(index_error)?;
+                let known = match self.times.get() {
+                    Some(known) => Arc::clone(known),
+                    None => column.times().map_err(index_error)?,
+                };
+                let known = self.times.get_or_init(|| known);
                 let time = |code: u64| known.get(code as usize).copied().flatten();
                 times(codes_of().map(|code| code.and_then(time)).collect())
             }

@@ -18,7 +18,8 @@ use plan::{
 use proto::{CollectionName, Problem};
 
 use super::{
-    HitKind, HitPage, SortKeyOf, SortedBy, collect_rows, hit_page, parse_query, row_order::RowOrder, typed_rows,
+    HitKind, HitPage, KEPT_STATEMENT_BYTES_MAX, SortKeyOf, SortedBy, collect_rows, hit_page, parse_query,
+    row_order::RowOrder, typed_rows,
 };
 use crate::{
     query::{
@@ -105,6 +106,9 @@ pub(super) async fn read_by_score(
         let plan = plan.over(engine, context, read_views, None);
         return page.read(search, plan).await.map(Some);
     }
+    // The plan holds the score that it was made for.
+    let is_short = |score: &Column| score.name().len() <= KEPT_STATEMENT_BYTES_MAX;
+    let plan_key = plan_key.filter(|_| score.as_ref().is_some_and(is_short));
     plan_and_read(search, read_views, sql, key, plan_key, score).await
 }
 
