@@ -7,8 +7,8 @@
 //!                                                                Scan
 //! ```
 //!
-//! Only without groups: a group in which no row passes the filter has a result, too. And only without functions: they
-//! count values without a result, and must not be called for rows that a condition below leaves out.
+//! Only without groups: a group in which no row passes the filter has a result, too. And only if the filter calls no
+//! function and computes nothing: either may fail or be counted for rows that a condition below excludes.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use datafusion::{
         tree_node::{Transformed, TreeNode as _},
     },
     logical_expr::{
-        Aggregate, Expr, Filter, LogicalPlan,
+        Aggregate, Expr, Filter, LogicalPlan, Operator,
         expr::{AggregateFunction, AggregateFunctionParams},
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
@@ -73,20 +73,30 @@ fn common_filter(aggregate: &Aggregate) -> Option<&Expr> {
     (is_common && is_plain(filter)).then_some(filter)
 }
 
-/// Whether an expression calls nothing and converts nothing.
+/// Whether an expression only compares and combines columns and constants: it cannot fail, and counts nothing.
 fn is_plain(filter: &Expr) -> bool {
-    let calls = |part: &Expr| {
-        Ok(!matches!(
-            part,
+    let is_other = |part: &Expr| {
+        Ok(match part {
+            Expr::BinaryExpr(binary) => !matches!(
+                binary.op,
+                Operator::Eq
+                    | Operator::NotEq
+                    | Operator::Lt
+                    | Operator::LtEq
+                    | Operator::Gt
+                    | Operator::GtEq
+                    | Operator::And
+                    | Operator::Or
+            ),
             Expr::Column(_)
-                | Expr::Literal(..)
-                | Expr::BinaryExpr(_)
-                | Expr::Not(_)
-                | Expr::IsNull(_)
-                | Expr::IsNotNull(_)
-                | Expr::InList(_)
-                | Expr::Between(_)
-        ))
+            | Expr::Literal(..)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::InList(_)
+            | Expr::Between(_) => false,
+            _ => true,
+        })
     };
-    !filter.exists(calls).unwrap_or(true)
+    !filter.exists(is_other).unwrap_or(true)
 }

@@ -91,12 +91,12 @@ pub(super) struct SearchPage {
     pub time_range: Vec<Expr>,
     pub after: Option<PageStart>,
     pub limit: usize,
-    /// The score that it sorts by, instead of that of the search that the plan was made for.
+    /// The score of this search. It replaces the one in the plan, which may have been made for another search.
     pub score: Option<Column>,
 }
 
 impl SearchPage {
-    /// The column that a scan reads for this search instead of one of its plan.
+    /// The column to read in place of a planned one.
     fn column(&self, planned: &Column) -> Column {
         match (&self.score, &planned.source) {
             (Some(score), ColumnSource::Score(_)) => score.clone(),

@@ -184,7 +184,7 @@ pub(super) fn range(documents: std::ops::Range<u32>) -> RoaringBitmap {
 
 /// Collects documents read from a column, which usually are ascending.
 pub(super) fn sorted(documents: Vec<u32>) -> RoaringBitmap {
-    /// Documents of which one is in the set: if it is larger, it is built from bits.
+    /// A set with more than one in this many documents is built from bits.
     const DOCUMENTS_PER_MEMBER: usize = 32;
     match documents.iter().max() {
         Some(last) if documents.len() * DOCUMENTS_PER_MEMBER > *last as usize => {

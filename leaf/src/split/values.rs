@@ -58,7 +58,7 @@ impl<'a> RequestedDocuments<'a> {
 
     /// Which of them are in a set.
     fn are_in(&self, set: &RoaringBitmap) -> BooleanBuffer {
-        /// Documents of the part for each that is requested, from which on looking up each is faster than a walk.
+        /// If the requested documents are spread this thinly, looking each one up is faster than iterating over the set.
         const SPAN_PER_DOCUMENT: usize = 8;
         let mut bits = BooleanBufferBuilder::new(self.documents.len());
         bits.append_n(self.documents.len(), false);

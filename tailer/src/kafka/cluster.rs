@@ -30,7 +30,7 @@ const ADMIN_WAIT: Duration = Duration::from_secs(10);
 const DELIVERY_WAIT: Duration = Duration::from_secs(8);
 /// How long the broker may take to answer a health check.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
-/// How much longer a client may take than it was told to. One that takes longer is stuck.
+/// Grace period on top of a client's own timeouts. A client that exceeds it is considered stuck.
 const CLIENT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// How long the result of a health check is valid.
 const CHECK_VALID: Duration = Duration::from_secs(1);
@@ -161,8 +161,8 @@ pub(crate) struct Appender {
     checking: tokio::sync::Mutex<()>,
 }
 
-/// A producer that ends on a thread of its own, whoever drops it: ending it waits for its threads, and that may take long
-/// or forever if the broker froze.
+/// A producer that shuts down on a separate thread, whoever drops it: shutdown joins librdkafka's threads, which may
+/// take long or never return after the broker froze.
 struct RecordProducer(Option<ThreadedProducer<DeliveryCallback>>);
 
 impl RecordProducer {
@@ -187,7 +187,7 @@ impl Drop for RecordProducer {
             .name("kafka-end".to_owned())
             .spawn(move || drop(ManuallyDrop::into_inner(producer)));
         if let Err(error) = ended {
-            warn!(%error, "no thread to end a Kafka client on; it goes on");
+            warn!(%error, "cannot start a thread to shut down a Kafka client; the client is leaked");
         }
     }
 }

@@ -174,6 +174,11 @@ impl Sort {
         }
     }
 
+    /// In SQL.
+    fn direction(&self) -> &'static str {
+        if self.descending { "desc" } else { "asc" }
+    }
+
     fn is_by_score(&self) -> bool {
         self.name.as_deref() == Some(SCORE)
     }

@@ -12,7 +12,7 @@
 //! Rows are ordered as they are compared: as times if one of the two values is a time, as numbers if one is a number and
 //! the other a computed text, else by themselves, those of each kind apart. Only typing knows which of these it is, so
 //! there is a column for each, and `asof_bound` takes one of them. What cannot be compared is next to nothing. Keys are
-//! equal by themselves: `asof_key` refuses those that their comparison would convert.
+//! compared without a conversion: `asof_key` refuses types that `=` would convert.
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator as Op, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, OrderByExpr, OrderByOptions,

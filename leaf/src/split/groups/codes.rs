@@ -23,7 +23,7 @@ use crate::error::Error;
 pub(in crate::split) struct Codes {
     stored: StoredCodes,
     read_as: PathType,
-    /// The times of a dictionary's texts, once they are asked for.
+    /// The dictionary's texts parsed as times; filled on first use.
     times: OnceLock<Arc<Vec<Option<i64>>>>,
 }
 
@@ -38,12 +38,12 @@ enum StoredCodes {
     },
     /// 0 and 1.
     Bools(StoredColumn<bool>),
-    /// Numbers of tokens by document, less one; and the greatest of them. NULL is none.
+    /// The token count of each document, and the greatest one. A code is a count minus one; no tokens are NULL.
     Lengths { tokens: Arc<[u32]>, most: u32 },
 }
 
 impl Codes {
-    /// The codes of numbers of tokens, by document.
+    /// The codes of token counts, which are given by document.
     pub(in crate::split) fn of_lengths(tokens: &Arc<[u32]>) -> Self {
         let most = tokens.iter().copied().max().unwrap_or_default();
         let tokens = Arc::clone(tokens);

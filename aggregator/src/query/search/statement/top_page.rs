@@ -56,7 +56,7 @@ pub(super) async fn read(
     key: SortKeyOf<'_>,
 ) -> Result<(QueryViews, Option<HitPage>), Problem> {
     let (engine, context, options) = (search.engine, search.context, &search.request.options);
-    let direction = if search.sort.descending { "desc" } else { "asc" };
+    let direction = search.sort.direction();
     let plan_key = (format!("{sql} {direction}"), SEARCH.to_owned());
     let mut read_views = None;
     if let Some(cached) = engine.plans.get(&plan_key, search.catalog)
@@ -91,7 +91,7 @@ pub(super) async fn read_by_score(
     key: SortKeyOf<'_>,
 ) -> Result<Option<HitPage>, Problem> {
     let (engine, context) = (search.engine, search.context);
-    let direction = if search.sort.descending { "desc" } else { "asc" };
+    let direction = search.sort.direction();
     let score = score_of(&sql::resolve(&parse_query(sql)?, read_views, &[], &[])?);
     let plan_key = score
         .is_some()

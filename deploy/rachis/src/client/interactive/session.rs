@@ -308,7 +308,8 @@ async fn answer(
     })
 }
 
-/// Creates the file of `\o`. A pipe is refused: if nobody reads it, nothing could stop the shell from waiting.
+/// Creates the file that `\o` writes to. Refuses a named pipe: opening one blocks until another process reads it, and
+/// Ctrl-C could not interrupt that.
 fn create(path: &Path) -> Result<File, Failure> {
     let cannot = |e: &dyn Display| Failure::new(format!("cannot write {}: {e}", path.display()));
     if std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo()) {
@@ -334,7 +335,7 @@ mod tests {
         let (file, pipe) = (folder.join("file"), folder.join("pipe"));
         let created = create(&file).is_ok() && file.exists();
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
-        let refused = create(&pipe).expect_err("nobody reads it").to_string();
+        let refused = create(&pipe).expect_err("a pipe is refused").to_string();
         let _ = std::fs::remove_dir_all(&folder);
         assert!(created && made.is_ok_and(|made| made.success()));
         assert!(refused.contains("it is a pipe; write to a file"), "{refused}");
