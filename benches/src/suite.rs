@@ -298,52 +298,72 @@ async fn ask_all(
             continue;
         }
         if let Some(running) = start_and_load(system, documents, report).await {
-            let asked = guarded(ask_system(
-                running.as_ref(),
-                system,
-                questions,
-                &mut expected,
-                runs,
-                report,
-            ))
-            .await;
+            let asked = ask_systems(&[(system, running)], questions, &mut expected, runs, report).await;
             asked.unwrap_or_else(|error| report.fail(system.as_str(), &error));
         }
     }
     report.add_means();
 }
 
-/// Asks a system that has all documents.
-async fn ask_system(
-    running: &dyn System,
-    system: SystemName,
+/// Loads the documents into all systems, and asks them in turns: a machine that is faster at one time than at another
+/// is so for all of them.
+async fn ask_in_turns(
+    systems: &[SystemName],
+    questions: &[Question],
+    documents: &DocumentFile,
+    runs: &RunArgs,
+    report: &mut SuiteReport,
+) {
+    report.note(format!(
+        "{}, the systems in turns",
+        runs_note(runs.warmups, runs.repetitions)
+    ));
+    let mut loaded = Vec::new();
+    for &system in systems {
+        let running = start_and_load(system, documents, report).await;
+        loaded.extend(running.map(|running| (system, running)));
+    }
+    let mut expected = vec![None; questions.len()];
+    let asked = ask_systems(&loaded, questions, &mut expected, runs, report).await;
+    asked.unwrap_or_else(|error| report.fail(ASKED, &error));
+    report.add_means();
+}
+
+/// Asks systems that have all documents, in turns.
+async fn ask_systems(
+    systems: &[(SystemName, Box<dyn System>)],
     questions: &[Question],
     expected: &mut [Option<(SystemName, Answer)>],
     runs: &RunArgs,
     report: &mut SuiteReport,
 ) -> Result<()> {
-    eprintln!("{system}: asking");
-    reset_peaks(running.process_id())?;
-    let before = usage(running.process_id())?;
+    let mut before = Vec::new();
+    for (system, running) in systems {
+        eprintln!("{system}: asking");
+        reset_peaks(running.process_id())?;
+        before.push(usage(running.process_id())?);
+    }
     for (question, expected) in questions.iter().zip(expected) {
-        if !question.is_for(system) {
-            continue;
-        }
-        let part = async {
-            check_answer(running, system, question, expected).await?;
-            time_question(running, question, runs).await
-        };
-        match guarded(part).await {
-            Ok(times) => {
-                report.add_question(question.name, system, times.whole, question.is_estimate(system));
-                if question.is_for(SystemName::Tantivy) && !times.in_index.is_empty() {
-                    report.add_times(IN_INDEX, question.name, system, times.in_index);
-                }
+        let mut right = Vec::new();
+        for (system, running) in systems.iter().filter(|(system, _)| question.is_for(*system)) {
+            match guarded(check_answer(running.as_ref(), *system, question, expected)).await {
+                Ok(()) => right.push((*system, running.as_ref())),
+                Err(error) => report.fail(&format!("{system}: {}", question.name), &error),
             }
-            Err(error) => report.fail(&format!("{system}: {}", question.name), &error),
+        }
+        match guarded(time_question(&right, question, runs)).await {
+            Ok(times) => right.iter().zip(times).for_each(|((system, _), times)| {
+                report.add_question(question.name, *system, times.whole, question.is_estimate(*system));
+                if question.is_for(SystemName::Tantivy) && !times.in_index.is_empty() {
+                    report.add_times(IN_INDEX, question.name, *system, times.in_index);
+                }
+            }),
+            Err(error) => report.fail(question.name, &error),
         }
     }
-    report.add_usage(ASKED, "all runs", system, before, usage(running.process_id())?);
+    for ((system, running), before) in systems.iter().zip(before) {
+        report.add_usage(ASKED, "all runs", *system, before, usage(running.process_id())?);
+    }
     Ok(())
 }
 
@@ -370,23 +390,30 @@ async fn check_answer(
     Ok(())
 }
 
-/// The times of all repetitions of a question.
-#[derive(Default)]
+/// The times of all repetitions of a question to a system.
+#[derive(Clone, Default)]
 struct QuestionTimes {
     whole: Vec<Duration>,
     /// Of systems that say it.
     in_index: Vec<Duration>,
 }
 
-async fn time_question(running: &dyn System, question: &Question, runs: &RunArgs) -> Result<QuestionTimes> {
-    for _ in 0..runs.warmups {
-        running.ask(question).await?;
-    }
-    let mut times = QuestionTimes::default();
-    for _ in 0..runs.repetitions {
-        let asked = running.ask(question).await.context("a repetition")?;
-        times.whole.push(asked.time);
-        times.in_index.extend(asked.index_time);
+/// The times of each of the systems, which are asked in turns.
+async fn time_question(
+    systems: &[(SystemName, &dyn System)],
+    question: &Question,
+    runs: &RunArgs,
+) -> Result<Vec<QuestionTimes>> {
+    let mut times = vec![QuestionTimes::default(); systems.len()];
+    for run in 0..runs.warmups + runs.repetitions as usize {
+        for ((system, running), times) in systems.iter().zip(&mut times) {
+            let asked = running.ask(question).await;
+            let asked = asked.with_context(|| format!("{system}: run {run}"))?;
+            if run >= runs.warmups {
+                times.whole.push(asked.time);
+                times.in_index.extend(asked.index_time);
+            }
+        }
     }
     Ok(times)
 }

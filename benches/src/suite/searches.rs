@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{GhArgs, SuiteReport, SystemName, ask_all};
+use super::{GhArgs, SuiteReport, SystemName, ask_in_turns};
 use crate::{documents::DocumentFile, question::SEARCHES};
 
 /// Searches GitHub events as somebody who explores them.
@@ -11,6 +11,6 @@ pub async fn searches(arguments: &GhArgs) -> Result<SuiteReport> {
     let systems = [SystemName::Rachis, SystemName::OpenSearch];
     let chosen = arguments.systems.chosen(&systems, &mut report)?;
     let documents = DocumentFile::gh(arguments.copies)?;
-    ask_all(&chosen, &SEARCHES, &documents, &arguments.runs, &mut report).await;
+    ask_in_turns(&chosen, &SEARCHES, &documents, &arguments.runs, &mut report).await;
     report.finish(arguments.systems.json())
 }
