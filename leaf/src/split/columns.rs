@@ -208,6 +208,8 @@ pub(super) struct TextColumn {
     looked_up: AtomicUsize,
     /// Whether its values take more than [`DECODED_TEXT_BYTES_MAX`].
     is_large: AtomicBool,
+    /// How many documents have each value and, at the end, none: of [`Codes`](super::groups::Codes).
+    pub counts: DecodedSlot<Vec<u32>>,
     /// The distinct values parsed as times.
     times: DecodedSlot<Vec<Option<i64>>>,
     bounds: OnceLock<Option<(String, String)>>,
@@ -239,6 +241,7 @@ impl TextColumn {
             looked_up: AtomicUsize::new(0),
             is_large: AtomicBool::new(false),
             times: DecodedSlot::default(),
+            counts: DecodedSlot::default(),
             bounds: OnceLock::new(),
             time_bounds: OnceLock::new(),
         }

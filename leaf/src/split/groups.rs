@@ -9,7 +9,7 @@ mod codes;
 use datafusion::arrow::array::{Array as _, ArrayRef};
 use plan::{Column, ColumnSource, arrays};
 
-pub(super) use self::codes::Codes;
+pub(super) use self::codes::{Codes, length_counts};
 use super::{part::Part, path_tree::PathNode, values::RequestedDocuments};
 use crate::error::Error;
 
@@ -67,22 +67,14 @@ impl Part {
             .iter()
             .try_fold(1u64, |slots, key| slots.checked_mul(key.codes.count()));
         let Some(slots) = slots else { return Ok(None) };
-        let mut counter = GroupCounter::new(slots, documents.len());
-        for block in documents.chunks(BLOCK_DOCUMENTS) {
-            let mut groups = Vec::new();
-            for key in &keys {
-                let codes = key.codes.of(block);
-                if groups.is_empty() {
-                    groups = codes;
-                    continue;
-                }
-                for (group, code) in groups.iter_mut().zip(codes) {
-                    *group = *group * key.codes.count() + code;
-                }
-            }
-            counter.add(groups);
-        }
-        let (mut groups, counts) = counter.finish();
+        let of_part = match keys.as_slice() {
+            [key] if requested.are_all() => key.codes.counts(documents),
+            _ => None,
+        };
+        let (mut groups, counts) = match of_part {
+            Some(counts) => counted_groups(&counts),
+            None => count_codes(&keys, GroupCounter::new(slots, documents.len()), documents),
+        };
         // The last key is the least significant digit of a group.
         let (mut values, mut columns) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in keys.iter().rev() {
@@ -147,6 +139,35 @@ impl Part {
     }
 }
 
+/// The groups of these documents, ascending, and how often each occurs. The first key is the most significant digit of a
+/// group.
+fn count_codes(keys: &[GroupKey], mut counter: GroupCounter, documents: &[u32]) -> (Vec<u64>, Vec<i64>) {
+    for block in documents.chunks(BLOCK_DOCUMENTS) {
+        let mut groups = Vec::new();
+        for key in keys {
+            let codes = key.codes.of(block);
+            if groups.is_empty() {
+                groups = codes;
+                continue;
+            }
+            for (group, code) in groups.iter_mut().zip(codes) {
+                *group = *group * key.codes.count() + code;
+            }
+        }
+        counter.add(groups);
+    }
+    counter.finish()
+}
+
+/// The groups that occur, and how often.
+fn counted_groups(counts: &[u32]) -> (Vec<u64>, Vec<i64>) {
+    (0..)
+        .zip(counts)
+        .filter(|(_, count)| **count > 0)
+        .map(|(group, count)| (group, i64::from(*count)))
+        .unzip()
+}
+
 /// Counts how often each group occurs.
 enum GroupCounter {
     /// A counter for each possible group.
@@ -174,11 +195,7 @@ impl GroupCounter {
     /// The distinct groups, ascending, and how often each occurs.
     fn finish(self) -> (Vec<u64>, Vec<i64>) {
         match self {
-            Self::Array(counts) => (0..)
-                .zip(counts)
-                .filter(|(_, count)| *count > 0)
-                .map(|(group, count)| (group, i64::from(count)))
-                .unzip(),
+            Self::Array(counts) => counted_groups(&counts),
             Self::Sort(mut all) => {
                 all.sort_unstable();
                 all.chunk_by(|one, other| one == other)

@@ -22,7 +22,7 @@ use roaring::RoaringBitmap;
 
 use super::{
     decoded::DecodedSlot,
-    groups::Codes,
+    groups::{Codes, length_counts},
     part::{Part, index_error},
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
 };
@@ -84,6 +84,8 @@ impl<T: Send + Sync + 'static> ComputedSlot<T> {
 /// The number of tokens of the texts at a path, by document.
 struct Lengths {
     tokens: Arc<[u32]>,
+    /// See [`length_counts`].
+    counts: Option<Arc<Vec<u32>>>,
     /// The documents for which the number is not known.
     unknown: RoaringBitmap,
 }
@@ -136,7 +138,10 @@ impl Part {
         let lengths = self.lengths(path)?;
         let known = lengths.as_ref().as_ref();
         let known = known.filter(|lengths| requested.count_in(&lengths.unknown) == 0);
-        Ok(known.map(|lengths| Codes::of_lengths(&lengths.tokens)))
+        Ok(known.and_then(|lengths| {
+            let counts = Arc::clone(lengths.counts.as_ref()?);
+            Some(Codes::of_lengths(Arc::clone(&lengths.tokens), counts))
+        }))
     }
 
     /// The scores of documents in a search.
@@ -184,9 +189,15 @@ impl Part {
         for id in paths {
             self.add_lengths(id, &mut tokens, &mut unknown)?;
         }
-        let bytes = tokens.len() * size_of::<u32>() + unknown.serialized_size();
-        let tokens = tokens.into();
-        Ok(Some((Lengths { tokens, unknown }, bytes)))
+        let counts = length_counts(&tokens).map(Arc::new);
+        let numbers = tokens.len() + counts.as_ref().map_or(0, |counts| counts.len());
+        let lengths = Lengths {
+            tokens: tokens.into(),
+            counts,
+            unknown,
+        };
+        let bytes = numbers * size_of::<u32>() + lengths.unknown.serialized_size();
+        Ok(Some((lengths, bytes)))
     }
 
     /// The paths at which the texts of a path, or all texts, are; None if the part does not know them.

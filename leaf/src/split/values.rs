@@ -47,6 +47,11 @@ impl<'a> RequestedDocuments<'a> {
         }
     }
 
+    /// Whether these are all documents of the part.
+    pub(super) fn are_all(&self) -> bool {
+        self.all
+    }
+
     /// How many of them are in a set.
     pub(super) fn count_in(&self, set: &RoaringBitmap) -> u64 {
         match (set.is_empty(), self.all) {

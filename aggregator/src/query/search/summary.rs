@@ -84,6 +84,8 @@ pub(super) struct Matches<'a> {
     pub search: &'a SearchContext<'a>,
     pub searched: &'a Searched,
     pub read_views: &'a QueryViews,
+    /// How many these are.
+    pub total: u64,
     /// The fields and parsers of the collection.
     defined: Vec<Path>,
     /// What else the answer may hold, in bytes.
@@ -91,7 +93,12 @@ pub(super) struct Matches<'a> {
 }
 
 impl<'a> Matches<'a> {
-    pub(super) fn new(search: &'a SearchContext<'a>, searched: &'a Searched, read_views: &'a QueryViews) -> Self {
+    pub(super) fn new(
+        search: &'a SearchContext<'a>,
+        searched: &'a Searched,
+        read_views: &'a QueryViews,
+        total: u64,
+    ) -> Self {
         let defined = match searched {
             Searched::Collection(name) => {
                 let columns = search.catalog.columns(name);
@@ -103,6 +110,7 @@ impl<'a> Matches<'a> {
             search,
             searched,
             read_views,
+            total,
             defined,
             free_bytes: AtomicUsize::new(search.engine.options.query_bytes_max),
         }

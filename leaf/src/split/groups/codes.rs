@@ -9,15 +9,31 @@ use datafusion::arrow::{
 use plan::{PathType, Type, functions::convert::cast_as_json};
 use roaring::RoaringBitmap;
 
-use super::super::{
-    column_name::ColumnKind,
-    columns::{Columns, TextColumn, documents_with_codes},
-    part::index_error,
-    path_tree::ArrayScope,
-    stored_column::{DocumentValues, StoredColumn},
-    values::times,
+use super::{
+    super::{
+        column_name::ColumnKind,
+        columns::{Columns, TextColumn, documents_with_codes},
+        part::index_error,
+        path_tree::ArrayScope,
+        stored_column::{DocumentValues, StoredColumn},
+        values::times,
+    },
+    BLOCK_DOCUMENTS,
 };
 use crate::error::Error;
+
+/// How many documents have each code of a token count. None if there are more codes than documents.
+pub(in crate::split) fn length_counts(tokens: &[u32]) -> Option<Vec<u32>> {
+    let most = tokens.iter().copied().max().unwrap_or_default();
+    let mut counts = (most as usize <= tokens.len()).then(|| vec![0; most as usize + 1])?;
+    (tokens.iter()).for_each(|tokens| counts[length_code(*tokens, most) as usize] += 1);
+    Some(counts)
+}
+
+/// The code of a token count: that of no tokens is the last one.
+fn length_code(tokens: u32, null: u32) -> u32 {
+    tokens.wrapping_sub(1).min(null)
+}
 
 /// The codes of a column's values, and the type that these become.
 pub(in crate::split) struct Codes {
@@ -38,20 +54,19 @@ enum StoredCodes {
     },
     /// 0 and 1.
     Bools(StoredColumn<bool>),
-    /// The token count of each document, and the greatest one. A code is a count minus one; no tokens are NULL.
-    Lengths { tokens: Arc<[u32]>, most: u32 },
+    /// The token count of each document, and how many documents have each code. A code is a token count minus one; no
+    /// tokens are NULL.
+    Lengths { tokens: Arc<[u32]>, counts: Arc<Vec<u32>> },
 }
 
 impl Codes {
-    /// The codes of token counts, which are given by document.
-    pub(in crate::split) fn of_lengths(tokens: &Arc<[u32]>) -> Self {
-        let most = tokens.iter().copied().max().unwrap_or_default();
-        let tokens = Arc::clone(tokens);
+    /// The codes of token counts, which are given by document, with [`length_counts`].
+    pub(in crate::split) fn of_lengths(tokens: Arc<[u32]>, counts: Arc<Vec<u32>>) -> Self {
         let read_as = PathType {
             to: Type::Int,
             cast: false,
         };
-        Self::new(StoredCodes::Lengths { tokens, most }, read_as)
+        Self::new(StoredCodes::Lengths { tokens, counts }, read_as)
     }
 
     fn new(stored: StoredCodes, read_as: PathType) -> Self {
@@ -127,7 +142,7 @@ impl Codes {
             StoredCodes::Texts(column) => column.distinct() as u64,
             StoredCodes::Ints { distances, .. } => *distances,
             StoredCodes::Bools(_) => 2,
-            StoredCodes::Lengths { most, .. } => u64::from(*most),
+            StoredCodes::Lengths { counts, .. } => counts.len().saturating_sub(1) as u64,
         }
     }
 
@@ -139,8 +154,9 @@ impl Codes {
     /// The codes of these documents (ascending).
     pub(in crate::split) fn of(&self, documents: &[u32]) -> Vec<u64> {
         let (mut codes, present) = match &self.stored {
-            StoredCodes::Lengths { tokens, most } => {
-                let code = |document: &u32| u64::from(tokens[*document as usize].wrapping_sub(1).min(*most));
+            StoredCodes::Lengths { tokens, .. } => {
+                let null = self.null() as u32;
+                let code = |document: &u32| u64::from(length_code(tokens[*document as usize], null));
                 return documents.iter().map(code).collect();
             }
             StoredCodes::Texts(column) => {
@@ -161,6 +177,23 @@ impl Codes {
             missing.set_indices().for_each(|document| codes[document] = null);
         }
         codes
+    }
+
+    /// How many documents of the part, which are given, have each code. None if this is counted anew each time.
+    pub(in crate::split) fn counts(&self, all: &[u32]) -> Option<Arc<Vec<u32>>> {
+        match &self.stored {
+            StoredCodes::Texts(column) => Some(column.counts.get().unwrap_or_else(|| {
+                let mut counts = vec![0; self.count() as usize];
+                for block in all.chunks(BLOCK_DOCUMENTS) {
+                    self.of(block).into_iter().for_each(|code| counts[code as usize] += 1);
+                }
+                let (bytes, counts) = (size_of_val(counts.as_slice()), Arc::new(counts));
+                column.counts.put(Arc::clone(&counts), bytes);
+                counts
+            })),
+            StoredCodes::Lengths { counts, .. } => Some(Arc::clone(counts)),
+            StoredCodes::Ints { .. } | StoredCodes::Bools(_) => None,
+        }
     }
 
     /// The documents whose value has one of these codes: there is a bit for each but that of NULL.

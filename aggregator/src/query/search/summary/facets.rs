@@ -161,22 +161,34 @@ pub(super) async fn compute(matches: &Matches<'_>, requests: &[FacetRequest]) ->
 
 async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet, Problem> {
     let from = matches.input_sql();
-    let counted = match lists_of(matches, path).await? {
-        None => format!(
-            "SELECT {} AS value, count(*) AS count {from} GROUP BY 1",
-            input_path(path)
-        ),
-        Some(lists) => format!(
-            "SELECT value, sum(count) AS count FROM (SELECT unnest(list) AS value, count FROM \
-             (SELECT {lists} AS list, count(*) AS count {from} GROUP BY 1) AS lists) AS items GROUP BY 1"
-        ),
+    let (rows, total) = match lists_of(matches, path).await? {
+        None => {
+            // Matches without a value come first, so that their number is known; the rest have one value each.
+            let sql = format!(
+                "SELECT value, count FROM (SELECT {} AS value, count(*) AS count {from} GROUP BY 1) AS counted \
+                 ORDER BY value IS NULL DESC, count DESC, value LIMIT {}",
+                input_path(path),
+                size + 1
+            );
+            let rows = matches.rows(&sql).await?;
+            let without = rows.column(0).null_count();
+            let missing: u64 = counts(&rows, 1)?.iter().take(without).sum();
+            let found = (rows.num_rows() - without).min(size);
+            (rows.slice(without, found), matches.total.saturating_sub(missing))
+        }
+        Some(lists) => {
+            let sql = format!(
+                "SELECT value, count, sum(count) OVER () AS total FROM (SELECT value, sum(count) AS count FROM \
+                 (SELECT unnest(list) AS value, count FROM (SELECT {lists} AS list, count(*) AS count {from} GROUP BY 1) \
+                 AS lists) AS items GROUP BY 1) AS counted WHERE value IS NOT NULL \
+                 ORDER BY count DESC, value LIMIT {size}"
+            );
+            let rows = matches.rows(&sql).await?;
+            let total = counts(&rows, 2)?.first().copied().unwrap_or_default();
+            (rows, total)
+        }
     };
-    let sql = format!(
-        "SELECT value, count, sum(count) OVER () AS total FROM ({counted}) AS counted WHERE value IS NOT NULL \
-         ORDER BY count DESC, value LIMIT {size}"
-    );
-    let rows = matches.rows(&sql).await?;
-    let (found, totals) = (counts(&rows, 1)?, counts(&rows, 2)?);
+    let found = counts(&rows, 1)?;
     let column = render::plain_columns(&rows).swap_remove(0);
     let value = |(row, count): (usize, &u64)| FacetValue {
         value: json(&rows, &column, row),
@@ -184,11 +196,7 @@ async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet
     };
     Ok(Facet {
         path: path.to_string(),
-        others: Some(
-            totals
-                .first()
-                .map_or(0, |total| total.saturating_sub(found.iter().sum())),
-        ),
+        others: Some(total.saturating_sub(found.iter().sum())),
         values: found.iter().enumerate().map(value).collect(),
     })
 }
