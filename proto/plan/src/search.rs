@@ -171,13 +171,19 @@ impl SearchTemplate {
             notes: parsed.notes,
         };
         let mut from = 0;
-        for (at, test) in parser.tests {
+        for (at, tests) in parser.tests {
             if text.contains(PLACE) {
                 break;
             }
+            let first = template.tests.len();
+            let places = (first..first + tests.len()).map(|place| format!("{PLACE}{place}"));
+            let places: Vec<String> = places.collect();
             template.text.push_str(&text[from..at.start]);
-            template.text.push_str(&format!("{PLACE}{}", template.tests.len()));
-            template.tests.push(test);
+            template.text.push_str(&match places.as_slice() {
+                [place] => place.clone(),
+                several => format!("({})", several.join(" OR ")),
+            });
+            template.tests.extend(tests);
             from = at.end;
         }
         template.text.push_str(&text[from..]);

@@ -84,7 +84,7 @@ impl ValueTest {
             Match::Words(text) => Self::Words {
                 tokens: tokens(text),
                 number: Number::of_text(text.trim()),
-                boolean: text.trim().parse().ok(),
+                boolean: token::lower(text.trim()).parse().ok(),
             },
             Match::Near { text, slop } => Self::Near(NearPhrase::new(text, *slop)),
             Match::Wildcard(pattern) => match Wildcard::new(pattern) {

@@ -1,5 +1,6 @@
 //! Parses the text of a search into a [`SearchExpr`].
 
+mod notes;
 mod range;
 
 use std::{net::IpAddr, ops::Range};
@@ -12,7 +13,7 @@ use super::{
     CLAUSES_MAX, FUZZY_CHARS_MAX, Match, NEAR_TOKENS_MAX, PATTERN_BYTES_MAX, PATTERN_STATES_MAX, PATTERNS_MAX,
     ParsedSearch, SEARCH_DEPTH_MAX, SearchExpr, relative_time,
 };
-use crate::{matcher, path::Path, regex_states::states, token};
+use crate::{Column, Type, matcher, path::Path, regex_states::states, token};
 
 /// The name before a path that must have a value.
 const EXISTS: &str = "_exists_";
@@ -38,8 +39,8 @@ pub(super) struct Parser<'a> {
     now: DateTime<Utc>,
     is_relative: bool,
     notes: Vec<String>,
-    /// The tests of the clauses, in their order, and where each is in the text.
-    pub(super) tests: Vec<(Range<usize>, Match)>,
+    /// The tests of the values, in their order, and where each value is in the text. One of several tests must hold.
+    pub(super) tests: Vec<(Range<usize>, Vec<Match>)>,
 }
 
 /// A word that is not quoted.
@@ -241,7 +242,7 @@ impl<'a> Parser<'a> {
         Ok(weighted(query, weight))
     }
 
-    fn clause(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
+    fn count_clause(&mut self) -> Result<(), Problem> {
         self.clauses += 1;
         if self.clauses > CLAUSES_MAX {
             return Err(Problem::new(
@@ -250,6 +251,11 @@ impl<'a> Parser<'a> {
             )
             .hint("split it into several searches"));
         }
+        Ok(())
+    }
+
+    fn clause(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
+        self.count_clause()?;
         if self.rest().starts_with("*:*") {
             self.at += "*:*".len();
             let weight = self.weight()?;
@@ -264,6 +270,7 @@ impl<'a> Parser<'a> {
         if own.is_some() && self.rest().starts_with('(') {
             return self.group(own.as_deref());
         }
+        let is_behind_name = own.is_some();
         let name = own.or(name.map(str::to_owned));
         let started = self.at;
         self.check_value_start()?;
@@ -277,27 +284,64 @@ impl<'a> Parser<'a> {
         let ended = self.at;
         let weight = self.weight()?;
         self.check_value_end()?;
-        if let (Some(Match::Words(text)), false) = (&matches, is_quoted) {
-            match name {
-                Some(_) => matches = Some(self.at_path(started, text)?),
-                None => self.note(text),
+        let tests = match (matches, &name) {
+            (None, _) => return Err(self.no_value(started, is_behind_name)),
+            (Some(Match::Exists), None) => {
+                self.skip_space();
+                return Ok(weighted(SearchExpr::All, weight));
             }
-        }
+            (Some(Match::Range { .. } | Match::Times { .. }), None) => {
+                return Err(self.error_at(started, "a range needs a path", "write path:[1 TO 9] or path:>3"));
+            }
+            (Some(Match::Range { from, to }), Some(name))
+                if (from.is_some() || to.is_some()) && is_system_time(name) =>
+            {
+                let detail = format!("{name} is a time, and this bound is none");
+                return Err(self.error_at(
+                    started,
+                    &detail,
+                    "write now-1h, now-1d/d, 2026-01-31 or \"2026-01-31T08:00:00Z\"",
+                ));
+            }
+            (Some(Match::Words(text)), Some(name)) => self.at_path(started, name, text, is_quoted)?,
+            (Some(test), None) => {
+                if !is_quoted {
+                    notes::of_word(&test).into_iter().for_each(|note| self.note(note));
+                }
+                vec![test]
+            }
+            (Some(test), Some(_)) => vec![test],
+        };
         self.skip_space();
-        match (name, matches) {
-            (None, Some(Match::Exists)) => Ok(weighted(SearchExpr::All, weight)),
-            (None, Some(Match::Range { .. } | Match::Times { .. })) => {
-                Err(self.error_at(started, "a range needs a path", "write path:[1 TO 9] or path:>3"))
-            }
-            (name, Some(matches)) => {
-                self.tests.push((started..ended, matches.clone()));
-                Ok(weighted(SearchExpr::Clause { name, matches }, weight))
-            }
-            (_, None) => Err(self.error_at(
+        self.tests.push((started..ended, tests.clone()));
+        let clause = |matches| SearchExpr::Clause {
+            name: name.clone(),
+            matches,
+        };
+        let mut clauses: Vec<SearchExpr> = tests.into_iter().map(clause).collect();
+        if clauses.len() == 1 {
+            return Ok(weighted(clauses.remove(0), weight));
+        }
+        // As `path:(one OR other)`, which the template says.
+        self.nested(|parser| (1..clauses.len()).try_for_each(|_| parser.count_clause()))?;
+        Ok(weighted(SearchExpr::Or(clauses), weight))
+    }
+
+    fn no_value(&self, started: usize, is_behind_name: bool) -> Problem {
+        let rest = &self.text[started..];
+        let detail = "there is nothing to search for here";
+        match rest.chars().next() {
+            None | Some(' ' | '\t' | '\n') if is_behind_name => self.error_at(
                 started,
-                "there is nothing to search for here",
-                "a word needs a letter or a digit",
-            )),
+                "a value is missing behind the colon",
+                "write level:error, without a space; level:* finds every value",
+            ),
+            Some('=') => self.error_at(
+                started,
+                detail,
+                "a path and its value have a colon between: level:error",
+            ),
+            _ => self.error_at(started, detail, "a word needs a letter or a digit"),
         }
     }
 
@@ -322,7 +366,11 @@ impl<'a> Parser<'a> {
 
     fn check_value_start(&self) -> Result<(), Problem> {
         match self.rest().chars().next() {
-            Some(sign @ ('!' | ':' | '^' | '~')) => Err(self.error(
+            Some(':') => Err(self.error(
+                "unexpected :",
+                "put a value that begins with a colon in quotes: ip:\"::1\"",
+            )),
+            Some(sign @ ('!' | '^' | '~')) => Err(self.error(
                 &format!("unexpected {sign}"),
                 "NOT or - before a clause negates it; put literal text in quotes",
             )),
@@ -593,50 +641,45 @@ impl<'a> Parser<'a> {
         &rest[..end]
     }
 
-    /// What a word at a path means: a relative time, a network, or a word.
-    fn at_path(&mut self, started: usize, text: &str) -> Result<Match, Problem> {
-        if text != "now" && relative_time::is_relative(text) {
+    /// What words at a path mean: a relative time, a network, or words. Words that are a date or a time also match that
+    /// time however it is spelled, and a network in quotes its addresses. One of the tests must hold.
+    fn at_path(&mut self, started: usize, name: &str, text: String, is_quoted: bool) -> Result<Vec<Match>, Problem> {
+        if !is_quoted && text != "now" && relative_time::is_relative(&text) {
             self.is_relative = true;
-            let span = self.time(started, text)?;
-            return Ok(Match::Times {
-                from: Some(span.first),
-                to: Some(span.last),
-            });
+            return Ok(vec![self.time(started, &text)?.into()]);
         }
-        if !is_like_network(text) {
-            return Ok(Match::Words(text.to_owned()));
+        if relative_time::is_absolute(&text) {
+            let time = self.time(started, &text)?.into();
+            return Ok(vec![Match::Words(text), time]);
         }
-        match text.parse::<IpNet>() {
-            Ok(_) => Ok(Match::Network(text.to_owned())),
-            Err(_) => Err(self.error_at(
-                started,
-                &format!("{text} is not a network"),
-                "write 10.0.0.0/8 or 2001:db8::/32; put literal text in quotes",
-            )),
+        if is_like_network(&text) {
+            return match (text.parse::<IpNet>(), is_quoted) {
+                (Ok(_), false) => Ok(vec![Match::Network(text)]),
+                (Ok(_), true) => Ok(vec![Match::Words(text.clone()), Match::Network(text)]),
+                (Err(_), true) => Ok(vec![Match::Words(text)]),
+                (Err(_), false) => Err(self.error_at(
+                    started,
+                    &format!("{text} is not a network"),
+                    "write 10.0.0.0/8 or 2001:db8::/32; put literal text in quotes",
+                )),
+            };
         }
+        let note = notes::of_words_at_path(name, &text, is_quoted);
+        note.into_iter().for_each(|note| self.note(note));
+        Ok(vec![Match::Words(text)])
     }
 
-    /// Notes a word that may have meant something else.
-    fn note(&mut self, text: &str) {
-        let mut tokens = token::tokens(text);
-        let is_in_slashes = text.len() > 2 && text.starts_with('/') && text[1..].find('/') == Some(text.len() - 2);
-        let note = match (text, tokens.next(), tokens.next()) {
-            _ if is_in_slashes && text.contains('.') => {
-                format!("`{text}` is searched as words; a regular expression has one of * + ? [ ( {{ | \\")
-            }
-            ("and" | "or" | "not", ..) => format!(
-                "`{text}` is searched as a word; write {} to combine conditions",
-                text.to_uppercase()
-            ),
-            (_, Some(token), None) if text.contains(['+', '#']) => {
-                format!("`{text}` is searched as the word `{token}`: symbols are not part of words")
-            }
-            _ => return,
-        };
+    /// Notes what may have meant something else.
+    fn note(&mut self, note: String) {
         if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }
+}
+
+/// Whether a name is that of a time which every document has.
+fn is_system_time(name: &str) -> bool {
+    Column::system(name).is_some_and(|column| column.read_as.to == Type::Time)
 }
 
 /// Whether a text is an IP address with a number of bits, perhaps too many.

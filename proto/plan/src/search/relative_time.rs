@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Datelike as _, Days, Duration, Months, NaiveDate, TimeZone as _, Timelike as _, Utc};
 
+use super::Match;
 use crate::value::time_of_text;
 
 /// The first and the last microsecond of a time. They differ for a date, and if the time is rounded to a unit, as
@@ -10,6 +11,32 @@ use crate::value::time_of_text;
 pub(super) struct TimeSpan {
     pub(super) first: i64,
     pub(super) last: i64,
+}
+
+impl From<TimeSpan> for Match {
+    fn from(span: TimeSpan) -> Self {
+        Self::Times {
+            from: Some(span.first),
+            to: Some(span.last),
+        }
+    }
+}
+
+/// Whether a text was probably meant to be a time: `now-5min`, `-1h`, `2026-13-45`.
+pub(super) fn is_like_time(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_step = |text: &str| {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        digits > 0 && digits < text.len() && text[digits..].bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    let date = text
+        .get(.."2026-01-31".len())
+        .map(|date| date.split('-').map(is_number));
+    let is_date = date.is_some_and(|mut parts| parts.all(|is_number| is_number)) && text.as_bytes()[4] == b'-';
+    let after_now = text.strip_prefix("now");
+    after_now.is_some_and(|steps| steps.starts_with(['+', '-', '/']))
+        || text.strip_prefix(['+', '-']).is_some_and(is_step)
+        || is_date
 }
 
 /// Whether a text is a relative time.
@@ -171,6 +198,36 @@ mod tests {
                 next => at(next).timestamp_micros() - 1,
             };
             assert_eq!(parse(text, now), Some(TimeSpan { first, last }), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_to_be_a_time_is_like_one() {
+        for text in [
+            "now-5min",
+            "now+x",
+            "-1h",
+            "+30min",
+            "2026-13-45",
+            "2026-01-31",
+            "2026-01-31T25:00",
+        ] {
+            assert!(is_like_time(text), "{text}");
+        }
+        for text in [
+            "nowhere",
+            "-1",
+            "1h",
+            "-h",
+            "-1.5",
+            "2026",
+            "2026-01",
+            "12-2026-01",
+            "5 - 3",
+            "größer-als",
+            "",
+        ] {
+            assert!(!is_like_time(text), "{text}");
         }
     }
 

@@ -164,7 +164,22 @@ fn searches_parse_as_intended() {
         ("at:[\"now-1h\" TO \"now\"]", "at=[now-1h= now=]"),
         (
             "ip:\"10.0.0.0/16\" 10.0.0.0/16",
-            "(ip=\"10.0.0.0/16\" & \"10.0.0.0/16\")",
+            "((ip=\"10.0.0.0/16\" | ip=network 10.0.0.0/16) & \"10.0.0.0/16\")",
+        ),
+        // A date or a time at a path also is that time; a network in quotes also has its addresses.
+        (
+            "at:2026-01-30 -at:\"2026-01-30 08:00\"^2 2026-01-30",
+            "((at=\"2026-01-30\" | at=times 2026-01-30T00:00:00.000000 2026-01-30T23:59:59.999999) & \
+             !(at=\"2026-01-30 08:00\" | at=times 2026-01-30T08:00:00.000000 2026-01-30T08:00:00.000000)^2 & \
+             \"2026-01-30\")",
+        ),
+        (
+            "ip:\"2001:db8::/32\"",
+            "(ip=\"2001:db8::/32\" | ip=network 2001:db8::/32)",
+        ),
+        (
+            "ip:\"10.0.0.0/33\" v:>\"2026-13-45\"",
+            "(ip=\"10.0.0.0/33\" & v=[2026-13-45 *])",
         ),
         (
             "t:now t:nowhere t:now-x d:31/12 t:10.0.0.0/x",
@@ -216,6 +231,7 @@ fn a_template_with_its_tests_is_the_search() {
         ("(a OR -level:(error OR \"warn \\\" x\" OR i*)) c", 5),
         ("_exists_:user.name \"odd key:\".x:[1 TO 9] ms:>3 ms:<=\"9.5\" t:*", 4),
         ("wi?d* a~1^2 \"b c\"~3 /d.e/ at:[now-1h TO now] ip:10.0.0.0/8 (f^2)", 7),
+        ("-at:2026-01-31 at:(\"2026-01-31 08:00\"^2 OR x) ip:\"10.0.0.0/8\"", 7),
         ("NOT a\\:b AND +12:30||http://example.org/?a=b größe:😀a", 3),
         ("x:\"\u{1}test0\" y", 0),
     ];
@@ -270,7 +286,18 @@ fn syntax_errors_have_a_position_and_a_hint() {
         ("v:>1.?", "a comparison has no wildcards", 4),
         ("at:>now-99999999999999999y", "now-99999999999999999y is not a time", 5),
         ("ip:10.0.0.0/33", "10.0.0.0/33 is not a network", 4),
-        ("level:", "there is nothing to search for here", 7),
+        ("level:", "a value is missing behind the colon", 7),
+        ("level: error", "a value is missing behind the colon", 7),
+        ("level = error", "there is nothing to search for here", 7),
+        ("at:>-1h", "-1h is not a time", 5),
+        (
+            "_time:[* TO *] _time:>foo",
+            "_time is a time, and this bound is none",
+            22,
+        ),
+        ("_ingested:[5 TO *]", "_ingested is a time, and this bound is none", 11),
+        ("at:>now-5min", "now-5min is not a time", 5),
+        ("at:[2026-13-45 TO *]", "2026-13-45 is not a time", 5),
     ];
     for (text, detail, column) in table {
         let problem = parse(text, now()).expect_err(text);
@@ -314,6 +341,21 @@ fn words_that_may_mean_something_else_are_noted() {
         ("/er.or/ /wp-admin/ url:/v1.0/", vec!["as words"]),
         ("C# .NET c.d \"C++\" lang:C++ ORDER and:x", vec!["the word `c`"]),
         ("android a AND NOT b", vec![]),
+        (
+            "ms>10 level=error level!=x",
+            vec!["write ms:>10 ", "write level:error ", "write -level:x "],
+        ),
+        ("a=b&c=d http://x?a=b a=> =b x== 2=2 \"a=b\"", vec![]),
+        (
+            "user.*:ada *:ada a*b",
+            vec!["write ada to search", "write ada to search"],
+        ),
+        ("`level`:error", vec!["in double quotes"]),
+        ("10.0.0.0/8 1/2", vec!["write path:10.0.0.0/8"]),
+        ("ms:1..20 v:1.2 v:a..b", vec!["write ms:[1 TO 20]"]),
+        ("at:now-1x at:now-playing", vec!["now-30m"]),
+        ("city:\"New Y*\" \"New Y*\"", vec!["write city:New\\ Y*"]),
+        ("n:>1,000 n:[1,000.5 TO *] n:>a,b", vec!["write 1000 ", "write 1000.5 "]),
     ] {
         let notes = parse(text, now()).expect(text).notes;
         assert_eq!(notes.len(), expected.len(), "{text}: {notes:?}");

@@ -2,7 +2,7 @@
 
 use proto::Problem;
 
-use super::Parser;
+use super::{Parser, notes};
 use crate::search::{
     Match, RangeBound,
     relative_time::{self, TimeSpan},
@@ -23,13 +23,21 @@ impl Bound {
 }
 
 impl Parser<'_> {
+    /// Refuses a bound that was meant to be a time, but is none: as a text it would find nothing, or everything.
+    fn check_time(&self, at: usize, text: &str) -> Result<(), Problem> {
+        if relative_time::is_like_time(text) {
+            self.time(at, text)?;
+        }
+        Ok(())
+    }
+
     /// The time that a bound says.
     pub(super) fn time(&self, at: usize, text: &str) -> Result<TimeSpan, Problem> {
         relative_time::parse(text, self.now).ok_or_else(|| {
             self.error_at(
                 at,
                 &format!("{text} is not a time"),
-                "write now, now-1h, now-1d/d, 2026-01-31 or \"2026-01-31T08:00:00Z\"",
+                "write now, now-1h, now-1d/d, 2026-01-31 or \"2026-01-31T08:00:00Z\"; put other texts in quotes",
             )
         })
     }
@@ -85,6 +93,8 @@ impl Parser<'_> {
                 if word.has_wildcard {
                     return Err(self.error_at(at, "a comparison has no wildcards", "put literal text in quotes"));
                 }
+                self.check_time(at, &word.text)?;
+                notes::of_bound(&word.text).into_iter().for_each(|note| self.note(note));
                 (word.text, false)
             }
         };
@@ -151,6 +161,8 @@ impl Parser<'_> {
                     "write path:[1 TO 9]; * leaves a side unbounded",
                 ));
             }
+            self.check_time(at, &word.text)?;
+            notes::of_bound(&word.text).into_iter().for_each(|note| self.note(note));
             let is_relative = relative_time::is_relative(&word.text);
             (word.text, is_relative)
         };
