@@ -2,16 +2,14 @@
 //! arrived in between.
 //!
 //! A cursor is opaque to users: base64 of JSON with the sort order and the last row's keys, which end with tie-breakers,
-//! and how many rows are equal to the last one. It also names the definitions of its search, in a hash: a position among
-//! the values of one version means nothing among those of another.
+//! and how many rows are equal to the last one. It also names its search and the definitions that this uses, in hashes:
+//! a position among the hits of one search, or the values of one version, means nothing among those of another.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use datafusion::{arrow::datatypes::DataType, scalar::ScalarValue};
 use plan::matcher::ScoreStatistics;
 use proto::{Code, Problem};
 use serde::{Deserialize, Serialize};
-
-use super::search::SCORE_OF;
 
 /// The position after which a page of rows starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +26,9 @@ pub(super) struct RowsPageStart {
 /// The order of rows that a cursor is a position in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct OrderIdentity {
+    /// The collection or view and the search, in a hash. A cursor of an older release has none.
+    #[serde(default)]
+    pub search: Option<u64>,
     /// The sort key and the direction.
     pub by: String,
     /// The type of the sort key.
@@ -81,29 +82,21 @@ fn decode(text: &str) -> Result<Cursor, Problem> {
     cursor.ok_or_else(malformed)
 }
 
-/// What the scores of the rows before a cursor were computed from; None if they were sorted by something else.
-pub(super) fn statistics(text: &str, by: &str) -> Result<Option<ScoreStatistics>, Problem> {
+/// What the scores of the rows before a cursor were computed from; None if it belongs to another search.
+pub(super) fn statistics(text: &str, search: u64) -> Result<Option<ScoreStatistics>, Problem> {
     let Cursor { order, statistics, .. } = decode(text)?;
-    Ok(statistics.filter(|_| order.by.starts_with(by)))
+    Ok(statistics.filter(|_| order.search == Some(search)))
 }
 
-/// What a sort key says about the search whose scores it sorts by.
-fn scored_search(by: &str) -> Option<&str> {
-    by.strip_prefix(SCORE_OF)?.split(' ').next()
-}
-
-/// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another sort order.
+/// Reads the cursor of a page of rows, whose keys have these types; fails if it was written for another search or sort
+/// order.
 pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Result<RowsPageStart, Problem> {
     let cursor = decode(text)?;
+    if cursor.order.search.is_some_and(|search| order.search != Some(search)) {
+        return Err(Problem::new(Code::BadRequest, "`after` belongs to another search")
+            .hint("use the collection and the `q` of the previous page, or leave `after` out"));
+    }
     if cursor.order.by != order.by {
-        if let (Some(of), Some(this)) = (scored_search(&cursor.order.by), scored_search(&order.by))
-            && of != this
-        {
-            return Err(
-                Problem::new(Code::BadRequest, "`after` belongs to the scores of another search")
-                    .hint("use the collection and the `q` of the previous page, or leave `after` out"),
-            );
-        }
         return Err(
             Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
                 .hint("use the `sort` of the previous page, or leave `after` out"),

@@ -4,6 +4,7 @@ use super::*;
 
 fn order(by: &str) -> OrderIdentity {
     OrderIdentity {
+        search: Some(7),
         by: by.to_owned(),
         data_type: "Int64".to_owned(),
         definitions_hash: 0,
@@ -61,6 +62,12 @@ fn a_cursor_of_another_order_and_garbage_are_refused() {
             "{by}"
         );
     }
+    let of_another = OrderIdentity {
+        search: Some(8),
+        ..order("price asc")
+    };
+    let problem = read(&written, &of_another, &int).expect_err("a cursor of another search");
+    assert_eq!(problem.detail, "`after` belongs to another search");
     for garbage in [
         "",
         "x",

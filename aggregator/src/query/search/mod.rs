@@ -18,7 +18,6 @@ use plan::{
 };
 use proto::{Catalog, Code, CollectionName, Problem};
 
-pub(in crate::query) use self::score::SCORE_OF;
 use self::{
     highlight::HighlightRequest,
     summary::{Matches, SummaryRequest},
@@ -116,7 +115,7 @@ pub(super) async fn run(
         Searched::View(_) => statement::search_view(&search, &searched).await,
     };
     let (read_views, mut page) = page.map_err(unplaced)?;
-    let matches = Matches::new(&search, &searched, &read_views);
+    let matches = Matches::new(&search, &searched, &read_views, page.total);
     if let Some(highlight) = highlight {
         highlight.add_to(&matches, &mut page.hits).await.map_err(unplaced)?;
     }

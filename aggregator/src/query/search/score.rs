@@ -12,7 +12,6 @@ use plan::{
     search::{self, SearchExpr},
 };
 use proto::{Code, Problem};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     SearchContext, Searched,
@@ -23,15 +22,13 @@ use crate::{
     sql::score::{FREQUENCIES, LENGTHS},
 };
 
-/// Begins the names of what hits are sorted by if that is their score.
-pub(in crate::query) const SCORE_OF: &str = "_score of ";
+/// What hits are sorted by, if that is their score: no column of a search has this name.
+pub(super) const SORTED_BY_SCORE: &str = "_score";
 
 /// The statistics of a search, and its score in SQL.
 pub(super) struct ScoreKey {
     pub statistics: ScoreStatistics,
     pub sql: String,
-    /// What hits are sorted by: a cursor of another search, or of another collection, means nothing.
-    pub name: String,
 }
 
 /// What the hits of a search are sorted by.
@@ -41,11 +38,9 @@ pub(super) async fn key(
     read_views: &QueryViews,
 ) -> Result<ScoreKey, Problem> {
     let query = literal(&search.request.query);
-    let hash = xxh3_64(format!("{} {query}", quoted(searched.name())).as_bytes());
-    let name = format!("{SCORE_OF}{hash:016x}");
     let after = search.request.after.as_deref();
     let known = after
-        .map(|after| cursor::statistics(after, &name))
+        .map(|after| cursor::statistics(after, search.identity()))
         .transpose()?
         .flatten();
     let parsed = search::parse(&search.request.query, search.context.now)?;
@@ -64,7 +59,6 @@ pub(super) async fn key(
     Ok(ScoreKey {
         statistics,
         sql: format!("{SCORE}({INPUT}, {query}, '{json}')"),
-        name,
     })
 }
 

@@ -31,6 +31,7 @@ use datafusion::{
 use futures::TryStreamExt as _;
 use plan::{Path, matcher::ScoreStatistics, path::Step};
 use proto::{Code, CollectionName, Problem};
+use xxhash_rust::xxh3::xxh3_64;
 
 use self::row_order::RowOrder;
 use super::{
@@ -40,7 +41,7 @@ use super::{
     score::{self, ScoreKey},
 };
 use crate::{
-    answer::Hit,
+    answer::{Hit, SearchQuery},
     failure::{self, NODE_LIMIT_MARKER},
     query::{
         cursor::RowsPageStart,
@@ -152,7 +153,7 @@ impl<'a> SortKeyOf<'a> {
 
     fn score(key: &'a ScoreKey) -> Self {
         Self {
-            name: &key.name,
+            name: score::SORTED_BY_SCORE,
             statistics: Some(&key.statistics),
         }
     }
@@ -160,6 +161,8 @@ impl<'a> SortKeyOf<'a> {
 
 /// What the hits of a search are sorted by.
 struct SortedBy<'a> {
+    /// See [`SearchContext::identity`].
+    search: u64,
     key: SortKeyOf<'a>,
     descending: bool,
     /// See [`ResolvedQuery::definitions_hash`](sql::ResolvedQuery).
@@ -167,8 +170,15 @@ struct SortedBy<'a> {
 }
 
 impl SearchContext<'_> {
+    /// What a cursor knows this search by.
+    pub(super) fn identity(&self) -> u64 {
+        let SearchQuery { collection, query, .. } = self.request;
+        xxh3_64(format!("{} {query}", quoted(collection)).as_bytes())
+    }
+
     fn sorted_by<'a>(&self, key: SortKeyOf<'a>, definitions_hash: u64) -> SortedBy<'a> {
         SortedBy {
+            search: self.identity(),
             key,
             descending: self.sort.descending,
             definitions_hash,

@@ -81,6 +81,7 @@ impl RowOrder {
     /// The order of rows with this schema by the keys at its end.
     pub(super) fn of(schema: &Schema, kind: HitKind, sorted_by: &SortedBy<'_>) -> Self {
         let SortedBy {
+            search,
             key,
             descending,
             definitions_hash,
@@ -98,6 +99,7 @@ impl RowOrder {
         Self {
             kind,
             identity: OrderIdentity {
+                search: Some(search),
                 by: format!("{} {}", key.name, if descending { "desc" } else { "asc" }),
                 data_type: data_type.to_string(),
                 definitions_hash,
