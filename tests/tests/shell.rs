@@ -179,6 +179,43 @@ async fn statements_are_typed_completed_and_remembered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_finds_the_end_of_a_statement_help_and_the_way_out() {
+    let server = server_with_events().await;
+    let home = tempfile::tempdir().expect("a folder");
+    let terminal = Terminal::start(&server, home.path(), 100, 40);
+    let screen = terminal.shows("rachis>").await;
+    assert!(screen.contains("End a statement with a semicolon (;)"), "{screen}");
+    terminal.enter("help");
+    terminal.shows("list functions").await;
+    terminal.clear().await;
+    terminal.enter("SELECT 'for' || 'ty'");
+    terminal.shows("end the statement with ; or drop it with Ctrl-C").await;
+    // A command leaves the statement at the prompt.
+    terminal.enter("\\d");
+    terminal.shows("rachis.sources").await;
+    terminal.enter("AS answer;");
+    terminal.shows("forty").await;
+    terminal.clear().await;
+    // The history has the whole statement, and before it no statement with a command.
+    terminal.press("Up");
+    terminal.shows("AS answer;").await;
+    terminal.press("Up");
+    terminal.press("Up");
+    terminal.shows("rachis> help").await;
+    terminal.press("C-c");
+    terminal.enter("SELECT 'open;");
+    terminal.shows("close the quote or the comment").await;
+    terminal.press("C-c");
+    terminal.enter("SELECT 1");
+    terminal.enter("\\q");
+    terminal.ends().await;
+    let terminal = Terminal::start(&server, home.path(), 100, 40);
+    terminal.shows("rachis>").await;
+    terminal.enter("exit");
+    terminal.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wide_answers_are_vertical_long_ones_paged_and_files_take_them() {
     let server = server_with_events().await;
     let home = tempfile::tempdir().expect("a folder");

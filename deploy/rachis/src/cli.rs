@@ -187,6 +187,36 @@ pub(crate) enum Output {
     Arrow,
 }
 
+/// Output formats of searches
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SearchOutput {
+    /// Tables for people
+    Table,
+    /// The server's JSON
+    Json,
+    /// One document per line
+    Ndjson,
+    /// A line per hit: its id and its document
+    Csv,
+}
+
+/// How statements and searches are run
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub(crate) struct QueryArgs {
+    /// Wait for this position before answering, for example `push/0@12`
+    #[arg(long, value_name = "POSITION")]
+    pub at_least: Option<String>,
+    /// Accept an answer without the shards that are unavailable
+    #[arg(long)]
+    pub allow_partial: bool,
+    /// Cancel the query after this many milliseconds
+    #[arg(long, value_name = "MS")]
+    pub timeout_ms: Option<u64>,
+    /// Read raw documents only; use no index and no columns
+    #[arg(long)]
+    pub raw: bool,
+}
+
 const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid command line or settings; \
     3 answer truncated at the maximum number of rows for a statement without LIMIT";
 
@@ -209,18 +239,8 @@ pub(crate) struct SqlArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: Output,
-    /// Wait for this position before answering, for example `push/0@12`
-    #[arg(long, value_name = "POSITION")]
-    pub at_least: Option<String>,
-    /// Accept an answer without the shards that are unavailable
-    #[arg(long)]
-    pub allow_partial: bool,
-    /// Cancel the query after this many milliseconds
-    #[arg(long, value_name = "MS")]
-    pub timeout_ms: Option<u64>,
-    /// Read raw documents only; use no index and no columns
-    #[arg(long)]
-    pub raw: bool,
+    #[command(flatten)]
+    pub options: QueryArgs,
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -344,7 +364,9 @@ pub(crate) struct SearchArgs {
     pub fields: Option<usize>,
     /// The output format
     #[arg(short, long, default_value = "table")]
-    pub output: Output,
+    pub output: SearchOutput,
+    #[command(flatten)]
+    pub options: QueryArgs,
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -604,17 +626,51 @@ mod tests {
             };
         assert_eq!(
             parsed(&["-response:200"]),
-            Ok(("-response:200".into(), Output::Table, None))
+            Ok(("-response:200".into(), SearchOutput::Table, None))
         );
         assert_eq!(
             parsed(&["-o", "json", "-a AND -b:c", "--limit", "3"]),
-            Ok(("-a AND -b:c".into(), Output::Json, Some(3)))
+            Ok(("-a AND -b:c".into(), SearchOutput::Json, Some(3)))
         );
         assert_eq!(
             parsed(&["-o", "json", "--limit=3"]),
-            Ok((String::new(), Output::Json, Some(3)))
+            Ok((String::new(), SearchOutput::Json, Some(3)))
         );
         assert!(parsed(&["--limt=3"]).is_err_and(|error| error.contains("unknown option")));
+    }
+
+    #[test]
+    fn a_search_is_offered_the_formats_that_it_has() {
+        let error = Cli::try_parse_from(["rachis", "search", "logs", "-o", "arrow"]).expect_err("no such format");
+        let text = error.to_string();
+        assert!(text.contains("[possible values: table, json, ndjson, csv]"), "{text}");
+    }
+
+    #[test]
+    fn statements_and_searches_have_the_same_options() {
+        let options = [
+            "--at-least",
+            "push/0@12",
+            "--allow-partial",
+            "--timeout-ms=500",
+            "--raw",
+        ];
+        let parsed = |command: &[&str]| {
+            let words = ["rachis"].iter().chain(command).chain(&options);
+            match Cli::try_parse_from(words).expect("valid options").command {
+                Command::Sql(sql) => sql.options,
+                Command::Search(search) => search.options,
+                other => panic!("{other:?}"),
+            }
+        };
+        let expected = QueryArgs {
+            at_least: Some("push/0@12".into()),
+            allow_partial: true,
+            timeout_ms: Some(500),
+            raw: true,
+        };
+        assert_eq!(parsed(&["sql", "SELECT 1"]), expected);
+        assert_eq!(parsed(&["search", "logs", "-level:debug"]), expected);
     }
 
     #[test]

@@ -121,32 +121,56 @@ pub(crate) fn routes() -> Result<RoutesBuilder, Failure> {
 
 /// A token that the first SIGTERM or SIGINT cancels; the second signal ends the process.
 fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
-    let failed = |e: std::io::Error| Failure::new(format!("cannot handle signals: {e}"));
-    let mut terminate = unix::signal(unix::SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt()).map_err(failed)?;
+    let mut signals = Signals::listen()?;
     let token = CancellationToken::new();
     let cancelled_by_signal = token.clone();
-    let (signals, mut received) = watch::channel(0u32);
+    // How many were received, and the name of the last.
+    let (sender, mut received) = watch::channel((0u32, ""));
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                signal = terminate.recv() => if signal.is_none() { return },
-                signal = interrupt.recv() => if signal.is_none() { return },
-            }
-            signals.send_modify(|count| *count += 1);
+        while let Some(name) = signals.next().await {
+            sender.send_modify(|(count, last)| {
+                *count += 1;
+                *last = name;
+            });
         }
     });
     tokio::spawn(async move {
         while received.changed().await.is_ok() {
-            if *received.borrow_and_update() > 1 || cancelled_by_signal.is_cancelled() {
-                error!("second signal: exiting immediately; acknowledged writes are safe");
+            let (count, name) = *received.borrow_and_update();
+            if count > 1 || cancelled_by_signal.is_cancelled() {
+                error!("second signal, {name}: exiting immediately; acknowledged writes are safe");
                 std::process::exit(SECOND_SIGNAL);
             }
-            info!("shutting down");
+            info!("{name} received: shutting down");
             cancelled_by_signal.cancel();
         }
     });
     Ok(token)
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl Signals {
+    /// From now on, they no longer end the process by themselves.
+    fn listen() -> Result<Self, Failure> {
+        let failed = |e: std::io::Error| Failure::new(format!("cannot handle signals: {e}"));
+        Ok(Self {
+            terminate: unix::signal(unix::SignalKind::terminate()).map_err(failed)?,
+            interrupt: unix::signal(unix::SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    /// The name of the next one. None if no more can come.
+    async fn next(&mut self) -> Option<&'static str> {
+        tokio::select! {
+            signal = self.terminate.recv() => signal.map(|()| "SIGTERM"),
+            signal = self.interrupt.recv() => signal.map(|()| "SIGINT"),
+        }
+    }
 }
 
 fn address(listen: &str, insecure: bool) -> Result<SocketAddr, Failure> {
@@ -166,7 +190,18 @@ fn address(listen: &str, insecure: bool) -> Result<SocketAddr, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::{Signal, raise};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_ends_the_process_is_named() {
+        let mut signals = Signals::listen().expect("signals are handled");
+        for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
+            raise(signal).expect("a signal");
+            assert_eq!(signals.next().await, Some(name));
+        }
+    }
 
     #[test]
     fn an_address_that_other_machines_reach_needs_insecure() {

@@ -116,10 +116,7 @@ fn statement(statement: String, output: cli::Output, server: cli::ServerArgs) ->
         parameters: Vec::new(),
         author: None,
         output,
-        at_least: None,
-        allow_partial: false,
-        timeout_ms: None,
-        raw: false,
+        options: cli::QueryArgs::default(),
         server,
     }
 }

@@ -24,14 +24,17 @@ impl Client {
             Failure::usage(format!("invalid server URL {url:?}: {why}"))
                 .hint("use an address like 127.0.0.1:7700 or http://127.0.0.1:7700")
         };
-        // `host:port` alone is the address of a server, too.
-        let has_port = |url: &str| {
-            url.rsplit_once(':')
+        let has_port = |address: &str| {
+            address
+                .rsplit_once(':')
                 .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
         };
-        let spelled = match !url.contains("://") && has_port(url) {
-            true => format!("http://{url}"),
-            false => url.to_owned(),
+        // `host:port` alone is the address of a server, too, also with a slash at its end.
+        let address = url.trim_end_matches('/');
+        let spelled = match url.contains("://") {
+            true => url.to_owned(),
+            false if has_port(address) => format!("http://{address}"),
+            false => return Err(invalid("it is neither HOST:PORT nor an http:// URL".into())),
         };
         let base: Url = spelled
             .parse()
@@ -174,20 +177,33 @@ mod tests {
     fn a_host_and_a_port_are_an_address() {
         for (address, url) in [
             ("127.0.0.1:7700", "http://127.0.0.1:7700/"),
+            ("127.0.0.1:7700/", "http://127.0.0.1:7700/"),
+            ("localhost:7700/", "http://localhost:7700/"),
             ("[::1]:7700", "http://[::1]:7700/"),
         ] {
-            let client = Client::new(address).expect("a client");
+            let client = Client::new(address).expect(address);
             assert_eq!(client.base.as_str(), url);
         }
     }
 
     #[test]
-    fn an_invalid_url_is_a_usage_error() {
-        for url in ["127.0.0.1:port", "https://x", "nonsense", "mailto:a@b"] {
-            assert_eq!(
-                Client::new(url).map(|_| ()).map_err(|failure| failure.exit_code()),
-                Err(2),
-                "{url}"
+    fn an_invalid_url_is_a_usage_error_with_an_example() {
+        for url in [
+            "",
+            "/",
+            "127.0.0.1:port",
+            "127.0.0.1:7700/v1",
+            "https://x",
+            "http://",
+            "nonsense",
+            "mailto:a@b",
+        ] {
+            let failure = Client::new(url).map(|_| ()).expect_err(url);
+            assert_eq!(failure.exit_code(), 2, "{url}");
+            let text = failure.to_string();
+            assert!(
+                text.contains("hint: use an address like 127.0.0.1:7700") && !text.contains("without a base"),
+                "{text}"
             );
         }
     }

@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Failure, http::Client, output};
-use crate::cli::{self, Output};
+use super::{Failure, http::Client, output, sql};
+use crate::cli::{self, SearchOutput};
 
 #[derive(Deserialize)]
 struct SearchAnswer<'a> {
@@ -40,10 +40,6 @@ struct Hit<'a> {
 
 /// Searches and writes one page of hits.
 pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
-    if matches!(arguments.output, Output::Tsv | Output::Arrow) {
-        let failure = Failure::usage("a search is written as table, json, ndjson or csv");
-        return Err(failure.hint("write rachis sql -o tsv \"SELECT … FROM events WHERE search('…')\""));
-    }
     let client = Client::new(&arguments.server.url)?;
     let request = client
         .request(Method::POST, &["collections", &arguments.collection, "search"])
@@ -52,13 +48,13 @@ pub(crate) async fn run(arguments: cli::SearchArgs) -> Result<(), Failure> {
     let answer: SearchAnswer =
         serde_json::from_str(&text).map_err(|e| Failure::with_cause("cannot parse the answer", &e))?;
     let shown = match arguments.output {
-        Output::Json => format!("{text}\n"),
-        Output::Ndjson => ndjson(&answer.hits),
-        Output::Csv | Output::Tsv | Output::Arrow => csv(&answer.hits),
-        Output::Table => table(&answer),
+        SearchOutput::Json => format!("{text}\n"),
+        SearchOutput::Ndjson => ndjson(&answer.hits),
+        SearchOutput::Csv => csv(&answer.hits),
+        SearchOutput::Table => table(&answer),
     };
     output::write(shown.as_bytes())?;
-    if arguments.output != Output::Json {
+    if arguments.output != SearchOutput::Json {
         note_stats(&answer, arguments.output);
     }
     Ok(())
@@ -86,6 +82,7 @@ fn request_body(arguments: &cli::SearchArgs) -> Value {
     if let Some(documents) = arguments.fields {
         body["fields"] = documents.into();
     }
+    sql::add_options(&mut body, &arguments.options);
     body
 }
 
@@ -158,7 +155,7 @@ fn table(answer: &SearchAnswer) -> String {
     tables.join("\n")
 }
 
-fn note_stats(answer: &SearchAnswer, form: Output) {
+fn note_stats(answer: &SearchAnswer, form: SearchOutput) {
     output::note(&format!(
         "{} of {} hits in {} ms",
         answer.hits.len(),
@@ -166,7 +163,7 @@ fn note_stats(answer: &SearchAnswer, form: Output) {
         answer.stats["elapsed_ms"]
     ));
     let has_more = !(answer.facets.is_empty() && answer.histogram.is_empty() && answer.fields.is_empty());
-    if has_more && !matches!(form, Output::Table) {
+    if has_more && form != SearchOutput::Table {
         output::note("facets, histogram and fields are shown by --output table and json");
     }
     if !answer.fields.is_empty() {
@@ -181,4 +178,34 @@ fn note_stats(answer: &SearchAnswer, form: Output) {
 /// A document on one line. Line breaks in JSON are always whitespace between tokens, so a space is equivalent.
 fn one_line(document: &str) -> String {
     document.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn the_options_of_a_search_are_in_its_request() {
+        let request = |options: &[&str]| {
+            let words = ["rachis", "search", "events", "disk"].iter().chain(options);
+            match Cli::try_parse_from(words).expect("valid arguments").command {
+                Command::Search(arguments) => request_body(&arguments),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(request(&[]), json!({ "q": "disk", "allow_partial": false }));
+        assert_eq!(
+            request(&["--raw", "--allow-partial", "--timeout-ms=500", "--at-least=push/0@12"]),
+            json!({
+                "q": "disk",
+                "allow_partial": true,
+                "timeout_ms": 500,
+                "at_least": "push/0@12",
+                "scan": "raw",
+            })
+        );
+    }
 }

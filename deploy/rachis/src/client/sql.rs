@@ -201,20 +201,26 @@ fn require_complete(stats: &Value) -> Result<(), Failure> {
 fn request_body(arguments: &cli::SqlArgs, sql: &str) -> Value {
     let parameter = |text: &String| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
     let parameters: Vec<Value> = arguments.parameters.iter().map(parameter).collect();
-    let mut body = json!({ "sql": sql, "parameters": parameters, "allow_partial": arguments.allow_partial });
+    let mut body = json!({ "sql": sql, "parameters": parameters });
     if let Some(author) = &arguments.author {
         body["author"] = author.as_str().into();
     }
-    if let Some(at_least) = &arguments.at_least {
+    add_options(&mut body, &arguments.options);
+    body
+}
+
+/// Adds the options of a statement or a search to the body of its request.
+pub(crate) fn add_options(body: &mut Value, options: &cli::QueryArgs) {
+    body["allow_partial"] = options.allow_partial.into();
+    if let Some(at_least) = &options.at_least {
         body["at_least"] = at_least.as_str().into();
     }
-    if let Some(timeout_ms) = arguments.timeout_ms {
+    if let Some(timeout_ms) = options.timeout_ms {
         body["timeout_ms"] = timeout_ms.into();
     }
-    if arguments.raw {
+    if options.raw {
         body["scan"] = "raw".into();
     }
-    body
 }
 
 /// Splits an NDJSON answer into rows and its last line, which holds the statistics or an error.

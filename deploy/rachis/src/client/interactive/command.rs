@@ -36,13 +36,13 @@ pub(super) enum Expanded {
 
 /// The commands, what they take, and what they do.
 pub(super) const COMMANDS: [(&str, &str, &str); 10] = [
-    ("\\?", "", "show these commands"),
+    ("\\?", "", "show these commands (as help)"),
     ("\\d", "[NAME]", "list tables, or describe one"),
     ("\\df", "[PATTERN]", "list functions, for example \\df regexp%"),
     ("\\format", "table|json|ndjson|csv|tsv", "choose the format of answers"),
     ("\\i", "FILE", "run the statements of a file"),
     ("\\o", "[FILE]", "write answers to a file, or to the terminal again"),
-    ("\\q", "", "leave (as Ctrl-D)"),
+    ("\\q", "", "leave (as exit, quit and Ctrl-D)"),
     (
         "\\timing",
         "[on|off]",
@@ -126,7 +126,9 @@ pub(super) fn help() -> String {
         |(command, argument, what): &(&str, &str, &str)| format!("  {:34}{what}\n", format!("{command} {argument}"));
     let commands: String = COMMANDS.iter().map(line).collect();
     format!(
-        "Statements end with a semicolon, and may have several lines. Ctrl-C stops a statement, Tab completes names.\n\
+        "End a statement with ; (it may have several lines).\n\
+         A command may begin any line; the statement so far stays at the prompt.\n\
+         Ctrl-C stops a statement that runs, or drops what was typed. Tab completes names.\n\
          {commands}\
          SHOW TABLES, SHOW FUNCTIONS, DESCRIBE events, SUMMARIZE events and EXPLAIN ANALYZE help to look around.\n"
     )

@@ -1,17 +1,21 @@
-//! What the line editor asks: how a word can be completed, and whether an entry is complete.
+//! What the line editor asks: how a word can be completed, whether an entry is complete, and what to say on a new line.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use rustyline::{
     Context, Helper, Result,
     completion::{Completer, Pair},
     highlight::Highlighter,
-    hint::Hinter,
+    hint::{Hint, Hinter},
     validate::{ValidationContext, ValidationResult, Validator},
 };
 use tokio::runtime::Handle;
 
-use super::{command::COMMANDS, is_complete, names::Names};
+use super::{
+    command::COMMANDS,
+    entry::{self, Entry},
+    names::Names,
+};
 
 /// Words of statements.
 const KEYWORDS: [&str; 44] = [
@@ -85,7 +89,7 @@ impl Completer for Assistant {
             display: name.clone(),
             replacement: name,
         };
-        if start == 0 && word.starts_with('\\') {
+        if begins_line(&before[..start]) && word.starts_with('\\') {
             let names = COMMANDS.iter().map(|(name, ..)| (*name).to_owned());
             return Ok((start, names.filter(|name| name.starts_with(word)).map(pair).collect()));
         }
@@ -105,6 +109,12 @@ impl Completer for Assistant {
         candidates.dedup();
         Ok((start, candidates.into_iter().map(pair).collect()))
     }
+}
+
+/// Whether a line has nothing yet.
+fn begins_line(before: &str) -> bool {
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    line.trim().is_empty()
 }
 
 /// Where the word before the cursor begins. A path is one word.
@@ -150,18 +160,43 @@ fn tables_of<'t>(line: &str, tables: &'t [String]) -> Vec<&'t String> {
 
 impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext) -> Result<ValidationResult> {
-        Ok(match is_complete(context.input()) {
+        Ok(match Entry::read(context.input()).is_complete {
             true => ValidationResult::Valid(None),
             false => ValidationResult::Incomplete,
         })
     }
 }
 
-impl Hinter for Assistant {
-    type Hint = String;
+/// What is said behind the cursor. It is not part of the entry, so no key can complete it.
+pub(super) struct Advice(&'static str);
+
+impl Hint for Advice {
+    fn display(&self) -> &str {
+        self.0
+    }
+
+    fn completion(&self) -> Option<&str> {
+        None
+    }
 }
 
-impl Highlighter for Assistant {}
+impl Hinter for Assistant {
+    type Hint = Advice;
+
+    fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<Advice> {
+        match pos == line.len() {
+            true => entry::advice(line).map(Advice),
+            false => None,
+        }
+    }
+}
+
+impl Highlighter for Assistant {
+    /// Faint.
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        Cow::Owned(format!("\x1b[2m{hint}\x1b[0m"))
+    }
+}
 
 impl Helper for Assistant {}
 
@@ -175,6 +210,7 @@ mod tests {
         assert_eq!(word_start("select upper(user.na"), 13);
         assert_eq!(word_start("select "), 7);
         assert_eq!(word_start("\\d"), 0);
+        assert!(begins_line("") && begins_line("select\n ") && !begins_line("select "));
         let tables = ["events", "logs", "rachis.sources"].map(str::to_owned);
         assert_eq!(
             tables_of("select n from events e, rachis.sources", &tables),

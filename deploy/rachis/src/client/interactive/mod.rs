@@ -9,13 +9,13 @@
 mod command;
 mod completion;
 mod display;
+mod entry;
 mod names;
 mod progress;
 mod session;
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use aggregator::statements;
 use rustyline::{CompletionType, Config, Editor, config::Builder, error::ReadlineError, history::FileHistory};
 
 use self::{completion::Assistant, names::Names, session::ShellSession};
@@ -41,14 +41,21 @@ pub(crate) async fn run(client: Client, arguments: SqlArgs) -> Result<(), Failur
         // There is none before the first session.
         let _ = editor.load_history(file);
     }
+    // The beginning of a statement, which stays at the prompt while a command runs.
+    let mut open = String::new();
     loop {
-        let (used, line) = read_line(editor).await?;
+        let (used, line) = read_line(editor, std::mem::take(&mut open)).await?;
         editor = used;
         match line {
             Ok(line) => {
                 session.update_size(editor.dimensions());
-                if !session.enter(&line).await? {
-                    break;
+                open = match session.enter(&line).await {
+                    Some(open) => open,
+                    None => break,
+                };
+                // An open statement becomes an entry of the history when it ends.
+                if open.is_empty() {
+                    editor.add_history_entry(line.as_str()).map_err(unusable)?;
                 }
             }
             Err(ReadlineError::Interrupted) => {}
@@ -69,12 +76,13 @@ pub(crate) async fn run(client: Client, arguments: SqlArgs) -> Result<(), Failur
 
 type Line = Result<String, ReadlineError>;
 
-/// Reads one entry on a thread of its own, as the editor blocks.
+/// Reads one entry, which begins with what is already typed. On a thread of its own, as the editor blocks.
 async fn read_line(
     mut editor: Editor<Assistant, FileHistory>,
+    typed: String,
 ) -> Result<(Editor<Assistant, FileHistory>, Line), Failure> {
     let read = tokio::task::spawn_blocking(move || {
-        let line = editor.readline(PROMPT);
+        let line = editor.readline_with_initial(PROMPT, (&typed, ""));
         (editor, line)
     });
     read.await
@@ -88,7 +96,6 @@ fn configuration() -> Result<Config, ReadlineError> {
         .max_history_size(HISTORY_MAX)?
         .history_ignore_dups(true)?
         .history_ignore_space(true)
-        .auto_add_history(true)
         .build())
 }
 
@@ -99,45 +106,4 @@ fn history_file() -> Option<PathBuf> {
     let folder = state.join("rachis");
     fs::create_dir_all(&folder).ok()?;
     Some(folder.join("history"))
-}
-
-/// Whether what is typed can be run: a command, or statements that all end with a `;`.
-fn is_complete(text: &str) -> bool {
-    let text = text.trim();
-    if text.is_empty() || text.starts_with('\\') {
-        return true;
-    }
-    // What comes after a `;` is a statement of its own.
-    let marked = format!("{text}\nx");
-    statements(&marked).last().is_some_and(|last| last.text == "x")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_is_complete_when_its_last_statement_ends() {
-        for complete in [
-            "",
-            " ",
-            "\\d",
-            "select 1;",
-            "select ';';",
-            "select 1; -- done",
-            "select 1;\nselect 2;",
-        ] {
-            assert!(is_complete(complete), "{complete:?}");
-        }
-        for open in [
-            "select 1",
-            "select ';",
-            "select 1; select 2",
-            "select \"a;",
-            "select 1 /* ; ",
-            "select $$ ; ",
-        ] {
-            assert!(!is_complete(open), "{open:?}");
-        }
-    }
 }

@@ -24,6 +24,7 @@ use super::{
     },
     command::{Expanded, ShellCommand, help},
     display::{self, Rendered, TerminalSize, page, rendered},
+    entry::{Entry, Step},
     names::Names,
     progress,
 };
@@ -86,7 +87,8 @@ impl ShellSession {
     /// The first lines.
     pub(super) fn greet(&self) -> Result<(), Failure> {
         let (version, address) = (env!("CARGO_PKG_VERSION"), self.client.address());
-        output::write(format!("rachis {version} at {address}. \\? shows all commands.\n").as_bytes())
+        let usage = "End a statement with a semicolon (;). \\? shows all commands, \\q leaves.";
+        output::write(format!("rachis {version} at {address}\n{usage}\n").as_bytes())
     }
 
     /// Takes the width and height of the terminal.
@@ -97,21 +99,25 @@ impl ShellSession {
         });
     }
 
-    /// Runs an entry. An error is shown. False if it ends the session.
-    pub(super) async fn enter(&mut self, entry: &str) -> Result<bool, Failure> {
-        let entry = entry.trim();
-        let done = match entry.starts_with('\\') {
-            true => match ShellCommand::parse(entry) {
-                Ok(ShellCommand::Quit) => return Ok(false),
-                Ok(command) => self.command(command).await,
-                Err(failure) => Err(failure),
-            },
-            false => self.run_all(entry).await,
-        };
-        if let Err(failure) = done {
-            note(&failure.to_string());
+    /// Runs an entry until a step of it fails; the error is shown. Returns the statement that is still open, which the
+    /// next entry begins with. None if the entry ends the session.
+    pub(super) async fn enter(&mut self, text: &str) -> Option<String> {
+        let Entry { steps, open, .. } = Entry::read(text);
+        for step in steps {
+            let done = match step {
+                Step::Statements(text) => self.run_all(&text).await,
+                Step::Command(line) => match ShellCommand::parse(&line) {
+                    Ok(ShellCommand::Quit) => return None,
+                    Ok(command) => self.command(command).await,
+                    Err(failure) => Err(failure),
+                },
+            };
+            if let Err(failure) = done {
+                note(&failure.to_string());
+                break;
+            }
         }
-        Ok(true)
+        Some(open)
     }
 
     async fn command(&mut self, command: ShellCommand) -> Result<(), Failure> {
