@@ -156,7 +156,29 @@ async fn malformed_requests_are_refused_with_a_reason(server: Service) {
         "{problem}"
     );
     refused(post("/v1/collections/c/search", json!({"facet": ["a"]})), 400).await;
-    refused(server.request(Method::GET, "/v1/collections/c/search?limit=many"), 400).await;
+    for body in [json!(["disk"]), json!([]), json!({"limit": "5"})] {
+        let problem = refused(post("/v1/collections/c/search", body), 400).await;
+        assert!(
+            problem["hint"].as_str().is_some_and(|hint| hint.contains("histogram")),
+            "{problem}"
+        );
+    }
+    let problem = refused(server.request(Method::GET, "/v1/collections/c/search?limit=many"), 400).await;
+    assert_eq!(problem["detail"], "limit must be a whole number from 0", "{problem}");
+    let no_time = "/v1/collections/c/search?from=2026-11-27&to=2026-11-27";
+    let problem = refused(server.request(Method::GET, no_time), 400).await;
+    assert_eq!(
+        problem["hint"], "to is exclusive: for the whole day write to=2026-11-28",
+        "{problem}"
+    );
+    for accept in ["text/csv", "application/xml"] {
+        let search = server.request(Method::GET, "/v1/collections/c/search");
+        refused(search.header("accept", accept), 406).await;
+        let search = post("/v1/collections/c/search", json!({})).header("accept", accept);
+        refused(search, 406).await;
+    }
+    let since = post("/v1/collections/c/search", json!({"from": 1_000_000_000}));
+    assert_eq!(send(since).await.0, StatusCode::OK);
     refused(server.request(Method::GET, "/v1/nowhere"), 404).await;
     refused(server.request(Method::PATCH, "/v1/sql"), 405).await;
     refused(push(&server, "Bad%20Name").body("{}"), 400).await;

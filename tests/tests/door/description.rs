@@ -37,7 +37,10 @@ async fn the_page_at_the_root_lists_every_call() {
         let (status, content_type, body) = page(accept).await;
         let text = String::from_utf8(body).expect("UTF-8");
         assert!(status == 200 && content_type.starts_with(expected), "{content_type}");
-        assert!(text.contains("/openapi.json") && text.contains("rachis sql"), "{text}");
+        assert!(
+            text.contains("/openapi.json") && text.contains("rachis sql --url"),
+            "{text}"
+        );
         let calls = paths.iter().flat_map(|(path, item)| {
             let methods = item.as_object().into_iter().flat_map(|item| item.keys());
             methods.map(move |method| (method.to_uppercase(), path))

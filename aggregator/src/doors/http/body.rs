@@ -13,6 +13,7 @@ use futures::StreamExt;
 use proto::{Code, Problem};
 use tokio::time::Instant;
 
+use super::shape;
 use crate::doors::byte_budget::Reservation;
 
 /// How fast a body has to arrive: a body that trickles in occupies budget that other pushes wait for.
@@ -230,17 +231,13 @@ fn too_large(bytes_max: usize) -> Problem {
         .hint("send it in several requests")
 }
 
-/// Reads a JSON body into a type. An unknown key is an error that names the key. An empty body is `{}`.
-pub(super) async fn json<T: serde::de::DeserializeOwned>(request: Request) -> Result<T, Problem> {
+/// Reads a JSON body, which must be an object, into a type. The problem of a body that does not fit gets this hint. An
+/// empty body is `{}`.
+pub(super) async fn json<T: serde::de::DeserializeOwned>(request: Request, hint: &str) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     let bytes = read(&parts.headers, body, SETTINGS_BYTES_MAX, None).await?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(bytes).map_err(|e| invalid_json(&e))
-}
-
-/// The problem of a body that is not JSON or not of the expected shape.
-pub(super) fn invalid_json(error: &serde_json::Error) -> Problem {
-    Problem::new(Code::BadRequest, format!("invalid body: {error}"))
+    shape::read(bytes).map_err(|problem| problem.hint(hint))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use axum::{
 use futures::{StreamExt as _, stream};
 use plan::{Kinds, scan::PathStatus};
 use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem, SourceName,
+    Catalog, CollectionName, PositionVector, Problem, SourceName,
     catalog::{Change, Collection},
     ingest::Outcomes,
     limits::PATHS_MAX,
@@ -22,6 +22,7 @@ use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
+    shape::bad_query,
     state::AppState,
 };
 use crate::{
@@ -35,6 +36,8 @@ use crate::{
 
 /// Collections whose status is fetched at once.
 const STATUS_CONCURRENCY_MAX: usize = 64;
+
+const HINT: &str = "a collection takes {\"shards\": 4, \"time_path\": \"created_at\"}; both are optional";
 
 /// Lists all collections.
 #[utoipa::path(
@@ -83,7 +86,7 @@ pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<R
 )]
 pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
-    let (created, catalog) = upsert(&app.engine, &name, body::json(request).await?).await?;
+    let (created, catalog) = upsert(&app.engine, &name, body::json(request, HINT).await?).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let collection = find_collection(&catalog, &name)?;
     Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
@@ -131,8 +134,7 @@ pub(super) async fn clear_dead_letters(
 ) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
     let Query(DeadLetterFilter { source }) = query.map_err(|e| {
-        Problem::new(Code::BadRequest, e.body_text())
-            .hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
+        bad_query(&e).hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
     })?;
     let source: Option<SourceName> = source.map(|source| source.parse()).transpose().map_err(Problem::from)?;
     let catalog = app.engine.catalog();

@@ -17,6 +17,7 @@ use super::{
     body,
     error::HttpError,
     openapi::schemas,
+    shape::bad_query,
     sql::{QueryOptionsBody, author},
     state::AppState,
 };
@@ -85,7 +86,7 @@ pub(super) async fn apply(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
-    let Query(options) = options.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    let Query(options) = options.map_err(|e| bad_query(&e).hint("?dry_run=true only says what would change"))?;
     let bytes = body::read(&headers, body, FILE_BYTES_MAX, None).await?;
     let text = String::from_utf8(bytes.to_vec())
         .map_err(|e| Problem::new(Code::BadSql, format!("the file is not UTF-8: {e}")))?;
@@ -118,7 +119,9 @@ struct TryBody {
 )]
 pub(super) async fn try_definition(State(app): State<AppState>, request: Request) -> Result<Response, HttpError> {
     let format = AnswerFormat::of(request.headers())?;
-    let body: TryBody = body::json(request).await?;
+    let hint = "send {\"sql\": \"CREATE FIELD events.double AS ms * 2\"}, if needed with limit, at_least, allow_partial, \
+                timeout_ms, scan and query_id";
+    let body: TryBody = body::json(request, hint).await?;
     let query = SqlQuery {
         sql: format!("TRY LIMIT {} {}", body.limit.unwrap_or(TRIED_DOCUMENTS), body.sql),
         options: body.options.parse()?,

@@ -16,6 +16,7 @@ mod openapi;
 mod queries;
 mod saved;
 mod search;
+mod shape;
 mod skips;
 mod sniff;
 mod sources;

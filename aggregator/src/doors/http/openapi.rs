@@ -98,11 +98,14 @@ fn text_page(interface: &utoipa::openapi::OpenApi) -> String {
         "{INTRODUCTION}\n\n\
          Ask by SQL:   curl ADDRESS/v1/sql -d 'SELECT * FROM rachis.collections'\n\
          Search:       curl 'ADDRESS/v1/collections/NAME/search?q=error'\n\
-         In a shell:   rachis sql --server ADDRESS\n\
+         In a shell:   rachis sql --url ADDRESS\n\
          All calls, for programs: /openapi.json\n\n"
     );
     for (method, path, summary) in calls(interface) {
-        let _ = writeln!(page, "{method:<7} {path:<48} {summary}");
+        let head = format!("{method:<7} {path:<48} ");
+        let next_line = format!("\n{}", " ".repeat(head.chars().count()));
+        let summary: Vec<&str> = summary.lines().map(str::trim).collect();
+        let _ = writeln!(page, "{head}{}", summary.join(&next_line));
     }
     page
 }
@@ -122,7 +125,7 @@ fn html_page(interface: &utoipa::openapi::OpenApi) -> String {
          <h1>Rachis</h1>\n<p>{INTRODUCTION}</p>\n\
          <p>Ask by SQL: <code>curl ADDRESS/v1/sql -d 'SELECT * FROM rachis.collections'</code></p>\n\
          <p>Search: <code>curl 'ADDRESS/v1/collections/NAME/search?q=error'</code></p>\n\
-         <p>In a shell: <code>rachis sql --server ADDRESS</code></p>\n\
+         <p>In a shell: <code>rachis sql --url ADDRESS</code></p>\n\
          <p>All calls, for programs: <a href=\"/openapi.json\">/openapi.json</a></p>\n\
          <table>\n{rows}</table>\n</html>\n"
     )
@@ -130,4 +133,31 @@ fn html_page(interface: &utoipa::openapi::OpenApi) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::http::described_routes;
+
+    #[test]
+    fn every_line_of_a_description_is_below_its_first() {
+        let (_, interface) = described_routes().split_for_parts();
+        let page = text_page(&interface);
+        let (_, calls) = page.split_once("/openapi.json\n\n").expect("calls");
+        let begins_call = |line: &str| {
+            ["GET ", "PUT ", "POST ", "DELETE "]
+                .iter()
+                .any(|method| line.starts_with(*method))
+        };
+        let (first, more): (Vec<&str>, Vec<&str>) = calls.lines().partition(|line| begins_call(line));
+        assert!(first.len() > 20 && !more.is_empty(), "{page}");
+        let indent = " ".repeat(57);
+        for line in more {
+            assert!(
+                line.starts_with(&indent) && !line[57..].starts_with(' '),
+                "{line:?} in\n{page}"
+            );
+        }
+    }
 }

@@ -17,6 +17,7 @@ use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
+    shape::bad_query,
     sql::QueryOptionsBody,
     state::AppState,
 };
@@ -51,7 +52,7 @@ pub(super) async fn by_query(
     headers: HeaderMap,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(pairs) = query.map_err(|e| Problem::new(Code::BadRequest, e.body_text()))?;
+    let Query(pairs) = query.map_err(|e| bad_query(&e))?;
     let mut given = BTreeMap::new();
     for (name, value) in pairs {
         if given.insert(name.clone(), value).is_some() {
@@ -100,7 +101,9 @@ pub(super) async fn by_body(
     request: Request,
 ) -> Result<Response, HttpError> {
     let headers = request.headers().clone();
-    let body = body::json(request).await?;
+    let hint = "send {\"parameters\": {\"name\": \"value\"}}, if needed with at_least, allow_partial, timeout_ms, scan and \
+                query_id";
+    let body = body::json(request, hint).await?;
     call(&app, path, &headers, body).await
 }
 

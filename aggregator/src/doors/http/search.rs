@@ -4,11 +4,11 @@ use std::fmt::Display;
 
 use axum::{
     extract::{Query, Request, State, rejection::QueryRejection},
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat};
-use proto::{Code, PositionVector, Problem};
+use chrono::{DateTime, SecondsFormat, Utc};
+use proto::PositionVector;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -17,14 +17,22 @@ use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
+    shape::bad_query,
     sql::{QueryOptionsBody, ScanSourceBody},
     state::AppState,
 };
 use crate::{
     answer::{Bucket, Facet, FacetValue, Highlight, SearchAnswer, SearchQuery, SearchedField, SearchedFields},
-    doors::names::{collection_name, no_collection},
+    doors::{
+        answer_writer::AnswerFormat,
+        names::{collection_name, no_collection},
+        time_range,
+    },
     render::{self, LineBreaks},
 };
+
+const HINT: &str = "the parameters of a search are q, from, to, sort, limit, after, highlight, facets, histogram, fields, \
+                    at_least, allow_partial, timeout_ms, scan and query_id";
 
 /// What to search for, and what to answer.
 #[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
@@ -35,10 +43,14 @@ pub(super) struct SearchParameters {
     #[serde(default)]
     q: String,
     /// Only documents with this time or a later one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_bound")]
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeText>)]
     from: Option<String>,
     /// Only documents before this time.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_bound")]
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<TimeText>)]
     to: Option<String>,
     /// `_time`, newest first, by default; a path, a field or a column with an optional `:asc` or `:desc`; or `_score`.
     #[serde(default)]
@@ -86,11 +98,33 @@ pub(super) struct SearchParameters {
     query_id: Option<String>,
 }
 
+/// A time: `2026-01-31T10:00:00Z`, `now-1h`, or in a JSON body also a number of seconds or milliseconds since 1970.
+#[derive(Deserialize, ToSchema)]
+#[serde(
+    untagged,
+    expecting = "must be a time such as \"2026-01-31T10:00:00Z\" or \"now-1h\", or a number of seconds since 1970"
+)]
+enum TimeText {
+    Text(String),
+    Whole(i64),
+    // `1790000000.0` is written as a whole number, too.
+    Fraction(f64),
+}
+
+fn time_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = |time: TimeText| match time {
+        TimeText::Text(text) => text,
+        TimeText::Whole(number) => number.to_string(),
+        TimeText::Fraction(number) => number.to_string(),
+    };
+    Ok(Option::<TimeText>::deserialize(deserializer)?.map(text))
+}
+
 /// Paths: `kind,user.country`, or in a JSON body also `["kind", "user.country"]`.
 #[derive(Deserialize, ToSchema)]
 #[serde(
     untagged,
-    expecting = "a text such as \"kind,user.country\", or a list of such texts"
+    expecting = "must be a text such as \"kind,user.country\", or a list of such texts"
 )]
 enum PathList {
     Text(String),
@@ -112,29 +146,35 @@ fn facet_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 
 /// Where to mark what was found, as [`SearchQuery::highlight`].
 #[derive(Debug, Default, PartialEq, Deserialize)]
-#[serde(from = "Option<HighlightText>")]
+#[serde(try_from = "Option<HighlightText>")]
 struct HighlightParameter(Option<String>);
 
 /// How requests spell it: in a query string, everything is a text.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "highlight is true, false or a list of paths")]
+#[serde(untagged, expecting = "must be true, false or a list of paths")]
 enum HighlightText {
     Wanted(bool),
     Paths(PathList),
 }
 
-impl From<Option<HighlightText>> for HighlightParameter {
-    fn from(text: Option<HighlightText>) -> Self {
+impl TryFrom<Option<HighlightText>> for HighlightParameter {
+    type Error = String;
+
+    fn try_from(text: Option<HighlightText>) -> Result<Self, String> {
         let paths = match text {
             None | Some(HighlightText::Wanted(false)) => None,
             Some(HighlightText::Wanted(true)) => Some("*".to_owned()),
             Some(HighlightText::Paths(list)) => match list.joined() {
                 text if text.is_empty() || text == "false" => None,
                 text if text == "true" => Some("*".to_owned()),
+                text if text.bytes().all(|b| b.is_ascii_digit()) => {
+                    let quoted = "a path that is a number is written in quotes: \"1\"";
+                    return Err(format!("must be true, false or a list of paths; {quoted}"));
+                }
                 paths => Some(paths),
             },
         };
-        Self(paths)
+        Ok(Self(paths))
     }
 }
 
@@ -145,7 +185,7 @@ struct FieldsParameter(Option<Option<usize>>);
 
 /// How requests spell it: in a query string, everything is a text.
 #[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "fields is true, false or a number of documents")]
+#[serde(untagged, expecting = "must be true, false or a number of documents")]
 enum FieldsText {
     Wanted(bool),
     Documents(usize),
@@ -164,7 +204,7 @@ impl TryFrom<Option<FieldsText>> for FieldsParameter {
                 ("" | "false", _) => None,
                 ("true", _) => Some(None),
                 (_, Ok(documents)) => Some(Some(documents)),
-                (_, Err(_)) => return Err(format!("fields={text} is neither true nor a number of documents")),
+                (_, Err(_)) => return Err("must be true, false or a number of documents".to_owned()),
             },
         };
         Ok(Self(wanted))
@@ -183,14 +223,11 @@ impl TryFrom<Option<FieldsText>> for FieldsParameter {
 pub(super) async fn by_query(
     State(app): State<AppState>,
     path: PathText,
+    headers: HeaderMap,
     query: Result<Query<SearchParameters>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(parameters) = query.map_err(|e| {
-        Problem::new(Code::BadRequest, e.body_text()).hint(
-            "the parameters of a search are q, from, to, sort, limit, after, highlight, facets, histogram, fields, \
-             at_least, allow_partial, timeout_ms, scan and query_id",
-        )
-    })?;
+    AnswerFormat::require_json(&headers)?;
+    let Query(parameters) = query.map_err(|e| bad_query(&e).hint(HINT))?;
     search(&app, path, parameters).await
 }
 
@@ -209,7 +246,8 @@ pub(super) async fn by_body(
     path: PathText,
     request: Request,
 ) -> Result<Response, HttpError> {
-    let parameters = body::json(request).await?;
+    AnswerFormat::require_json(request.headers())?;
+    let parameters = body::json(request, HINT).await?;
     search(&app, path, parameters).await
 }
 
@@ -219,6 +257,7 @@ async fn search(app: &AppState, path: PathText, parameters: SearchParameters) ->
     if !catalog.collections.contains_key(&name) && catalog.view(name.as_str()).is_none() {
         return Err(no_collection(&name, &catalog).into());
     }
+    time_range::check(parameters.from.as_deref(), parameters.to.as_deref(), Utc::now())?;
     let SearchParameters {
         at_least,
         allow_partial,
@@ -339,7 +378,10 @@ fn time_text(micros: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::{Hit, Stats};
+    use crate::{
+        answer::{Hit, Stats},
+        doors::http::shape::read,
+    };
 
     #[test]
     fn a_hit_has_its_document_verbatim() {
@@ -402,5 +444,67 @@ mod tests {
     fn an_unknown_parameter_is_an_error_that_names_it() {
         let error = serde_json::from_str::<SearchParameters>(r#"{"q":"x","facet":["a"]}"#).expect_err("an error");
         assert!(error.to_string().contains("facet"), "{error}");
+    }
+
+    #[test]
+    fn a_body_that_is_no_search_is_refused_in_plain_words() {
+        let refused = |body: &str| read::<SearchParameters>(body.as_bytes()).expect_err(body).detail;
+        assert_eq!(refused(r#"["disk"]"#), "the body must be an object, not a list");
+        assert_eq!(refused("[]"), "the body must be an object, not a list");
+        assert_eq!(
+            refused(r#"{"limit":"5"}"#),
+            "limit must be a whole number from 0, not the text \"5\""
+        );
+        assert_eq!(refused(r#"{"scan":"rw"}"#), "scan must be `auto` or `raw`, not `rw`");
+        assert!(refused(r#"{"from":true}"#).starts_with("from must be a time such as"));
+        assert_eq!(
+            refused(r#"{"highlight":1}"#),
+            "highlight must be true, false or a list of paths"
+        );
+        assert_eq!(
+            refused(r#"{"fields":"many"}"#),
+            "fields must be true, false or a number of documents"
+        );
+        assert!(refused(r#"{"facets":1}"#).starts_with("facets must be a text such as"));
+        assert!(refused(r#"{"at_least":"here"}"#).starts_with("at_least: \"here\" is not a position"));
+    }
+
+    #[test]
+    fn times_may_be_numbers() {
+        let from = |body: &str| read::<SearchParameters>(body.as_bytes()).expect(body).from;
+        assert_eq!(from(r#"{"from":1790000000}"#).as_deref(), Some("1790000000"));
+        assert_eq!(from(r#"{"from":1790000000.0}"#).as_deref(), Some("1790000000"));
+        assert_eq!(from(r#"{"from":-5}"#).as_deref(), Some("-5"));
+        assert_eq!(from(r#"{"from":"now-1h"}"#).as_deref(), Some("now-1h"));
+        assert_eq!(from(r#"{"from":null}"#), None);
+        assert_eq!(from("{}"), None);
+        let uri = "/search?from=1790000000&to=now".parse().expect("an address");
+        let Query(parameters) = Query::<SearchParameters>::try_from_uri(&uri).expect("parameters");
+        assert_eq!(
+            (parameters.from.as_deref(), parameters.to.as_deref()),
+            (Some("1790000000"), Some("now"))
+        );
+    }
+
+    #[test]
+    fn a_number_is_no_path_to_highlight() {
+        let highlight = |query: &str| {
+            let uri = format!("/search?highlight={query}").parse().expect("an address");
+            let read = Query::<SearchParameters>::try_from_uri(&uri);
+            read.map(|Query(parameters)| parameters.highlight.0)
+                .map_err(|e| bad_query(&e).detail)
+        };
+        assert_eq!(highlight("true"), Ok(Some("*".to_owned())));
+        assert_eq!(highlight("false"), Ok(None));
+        assert_eq!(highlight(""), Ok(None));
+        assert_eq!(highlight("msg,user"), Ok(Some("msg,user".to_owned())));
+        assert_eq!(highlight("%221%22"), Ok(Some("\"1\"".to_owned())));
+        for number in ["0", "1"] {
+            let detail = highlight(number).expect_err(number);
+            assert!(
+                detail.starts_with("highlight must be true, false or a list of paths"),
+                "{detail}"
+            );
+        }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
+    shape,
     sources::source_json,
     state::AppState,
 };
@@ -53,7 +54,7 @@ pub(super) async fn skip_source(
     let source = find_source(&catalog, &name)?;
     let settings = &source.settings;
     let collection = find_collection(&catalog, &settings.collection)?;
-    let request = body::json(request).await?;
+    let request = body::json(request, HINT).await?;
     let ends = app
         .engine
         .roles
@@ -107,7 +108,7 @@ pub(super) async fn skip_pushes(
         .hint("to skip records of a Kafka source, use POST /v1/sources/{source}/skip")
         .into());
     }
-    let request = body::json(request).await?;
+    let request = body::json(request, HINT).await?;
     let source = SourceName::push();
     let rows = rows(&app.engine, |row| row.collection == name && row.source.is_push()).await?;
     let end = |number| {
@@ -174,7 +175,7 @@ struct SkipTarget<'a> {
 impl SkipTarget<'_> {
     /// The records to skip: from the next offset that the leaf would store up to the requested offset, exclusive.
     async fn skips(&self, engine: &Engine, request: Value) -> Result<Skips, Problem> {
-        let request: SkipRequest = serde_json::from_value(request).map_err(|e| body::invalid_json(&e).hint(HINT))?;
+        let request: SkipRequest = shape::from_value(&request).map_err(|problem| problem.hint(HINT))?;
         if request.to.is_empty() {
             return Err(Problem::new(Code::BadRequest, "the request has no partitions").hint(HINT));
         }

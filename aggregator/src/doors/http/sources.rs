@@ -18,6 +18,7 @@ use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
+    shape,
     state::AppState,
 };
 use crate::{
@@ -31,6 +32,9 @@ use crate::{
 
 /// Records of a preview by default.
 const PREVIEW_RECORDS: usize = 10;
+
+const HINT: &str = "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \
+                    \"start\"}; format, key and start are optional";
 
 /// Lists all sources.
 #[utoipa::path(
@@ -77,23 +81,21 @@ pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<R
 )]
 pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = source_name(&path_text(path)?)?;
-    let (created, catalog) = upsert(&app.engine, &name, parse_settings(body::json(request).await?)?).await?;
+    let (created, catalog) = upsert(&app.engine, &name, parse_settings(body::json(request, HINT).await?)?).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(source_json(&app, &catalog, &name).await?)).into_response())
 }
 
 fn parse_settings(body: Value) -> Result<SourceSettings, Problem> {
-    let hint = "a source is {\"collection\", \"topic\", \"config\": {\"bootstrap.servers\": …}, \"format\", \"key\", \
-                \"start\"}; format, key and start are optional";
     let settings: SourceSettings =
-        serde_json::from_value(source_config::stringify_values(body)).map_err(|e| body::invalid_json(&e).hint(hint))?;
+        shape::from_value(&source_config::stringify_values(body)).map_err(|problem| problem.hint(HINT))?;
     match settings.partitions {
         None => Ok(settings),
         Some(_) => Err(Problem::new(
             Code::BadRequest,
             "partitions cannot be set: the topic determines their number",
         )
-        .hint(hint)),
+        .hint(HINT)),
     }
 }
 
@@ -168,7 +170,7 @@ pub(super) async fn preview(
     let name = source_name(&path_text(path)?)?;
     let catalog = app.engine.catalog();
     let existing = catalog.sources.get(&name);
-    let mut body: Value = body::json(request).await?;
+    let mut body: Value = body::json(request, HINT).await?;
     let limit = take_limit(&mut body)?;
     let settings = match existing {
         Some(source) if body.as_object().is_some_and(serde_json::Map::is_empty) => source.settings.clone(),

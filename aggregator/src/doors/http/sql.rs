@@ -15,9 +15,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     answer::respond,
-    body::{self, invalid_json, media_type},
+    body::{self, media_type},
     error::HttpError,
     openapi::schemas,
+    shape,
     state::AppState,
 };
 use crate::{
@@ -130,10 +131,10 @@ fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
             ..SqlQuery::default()
         });
     }
-    let body: SqlBody = serde_json::from_slice(bytes).map_err(|e| {
-        invalid_json(&e).hint(
-            "send {\"sql\", \"parameters\", \"author\", \"at_least\", \"allow_partial\", \"timeout_ms\", \"scan\", \
-             \"query_id\"}, or the statement as text/plain",
+    let body: SqlBody = shape::read(bytes).map_err(|problem| {
+        problem.hint(
+            "send {\"sql\": \"SELECT 1\"}, if needed with parameters, author, at_least, allow_partial, timeout_ms, scan \
+             and query_id, or the statement as text/plain",
         )
     })?;
     Ok(SqlQuery {

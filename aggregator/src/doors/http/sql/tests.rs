@@ -71,3 +71,32 @@ fn an_unknown_key_is_an_error_that_names_it() {
         );
     }
 }
+
+#[test]
+fn a_body_that_is_no_statement_is_refused_in_plain_words() {
+    for (body, words) in [
+        (r#"["select 1"]"#, "the body must be an object, not a list"),
+        (r#""select 1""#, "the body must be an object, not a text"),
+        (
+            r#"{"sql":"x","parameters":{"a":{}}}"#,
+            "parameters must be a list, not an object",
+        ),
+        (r#"{"sql":1}"#, "sql must be a text, not 1"),
+        (r#"{"sql":"x","scan":"rw"}"#, "scan must be `auto` or `raw`, not `rw`"),
+        (
+            r#"{"sql":"x","timeout_ms":"5"}"#,
+            "timeout_ms must be a whole number from 0, not the text \"5\"",
+        ),
+        (
+            r#"{"sql":"x","allow_partial":1}"#,
+            "allow_partial must be true or false, not 1",
+        ),
+        (r#"{"sql":"x","sql":"y"}"#, "sql is given twice"),
+        (r#"{"query":"x"}"#, "missing field `sql`"),
+    ] {
+        let problem = query("application/json", body).expect_err(body);
+        assert_eq!(problem.detail, words, "{body}");
+        let hint = problem.hint.unwrap_or_default();
+        assert!(hint.starts_with("send {\"sql\": \"SELECT 1\"}"), "{hint}");
+    }
+}
