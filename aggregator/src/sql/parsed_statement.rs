@@ -211,10 +211,19 @@ impl Arguments {
             ArgumentValue::Parameter(number) => match parameters.get(number.wrapping_sub(1)) {
                 Some(value) => Ok((argument.name, value.clone())),
                 None => Err(Problem::new(Code::BadSql, format!("parameter ${number} has no value"))
-                    .hint(format!("{} parameters were given", parameters.len()))),
+                    .hint(given_parameters(parameters.len()))),
             },
         };
         self.0.into_iter().map(value).collect()
+    }
+}
+
+/// How many parameters were given, as a sentence.
+pub(super) fn given_parameters(count: usize) -> String {
+    match count {
+        0 => "no parameters were given".to_owned(),
+        1 => "1 parameter was given".to_owned(),
+        several => format!("{several} parameters were given"),
     }
 }
 

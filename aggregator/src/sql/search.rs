@@ -258,10 +258,13 @@ impl<'c> Resolver<'c> {
             .into_iter()
             .chain(path.steps().iter().cloned())
             .collect();
-        self.resolve_name(&SpelledName {
+        let outer = std::mem::replace(&mut self.in_search, true);
+        let value = self.resolve_name(&SpelledName {
             steps,
             span: datafusion::sql::sqlparser::tokenizer::Span::empty(),
-        })
+        });
+        self.in_search = outer;
+        value
     }
 
     fn clause_column(&mut self, alias: &str, table: usize, clause: Clause) -> Expr {

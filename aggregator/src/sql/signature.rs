@@ -5,14 +5,17 @@
 //! (since timestamp DEFAULT now() - interval '1 hour', k int DEFAULT 10) AS SELECT … LIMIT $k
 //! ```
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use datafusion::sql::sqlparser::{
     ast::{self, Expr, LimitClause, Query, Value as Literal},
     keywords::Keyword,
     tokenizer::{Token, TokenWithSpan},
 };
-use front::NodeMut;
+use front::{Node, NodeMut, Root, walk};
 use plan::Type;
 use proto::{Code, Problem, catalog::is_plain_name, limits::DEFINITION_BYTES_MAX};
 use serde_json::Value;
@@ -183,6 +186,7 @@ impl SavedQuery {
             };
             return Err(Problem::new(Code::BadRequest, format!("the query has no parameter {name}")).hint(hint));
         }
+        let used = places(&self.query);
         let (mut values, mut bound) = (Vec::new(), BTreeMap::new());
         for parameter in &self.parameters {
             let value = match (given.get(&parameter.name), &parameter.default) {
@@ -200,6 +204,7 @@ impl SavedQuery {
                 }
             };
             let expr = match (value, &parameter.default) {
+                (Some(_), _) if !used.contains(&format!("${}", parameter.name)) => literal(Literal::Null),
                 (Some(value), _) => {
                     values.push(value);
                     literal(Literal::Placeholder(format!("${}", values.len())))
@@ -215,6 +220,20 @@ impl SavedQuery {
             parameters: values,
         })
     }
+}
+
+/// The names of the parameters that a query uses, in lower case: `$k`.
+fn places(query: &Query) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    walk(Root::Query(query), &mut |node| {
+        if let Node::Expr(Expr::Value(value)) = node
+            && let Literal::Placeholder(name) = &value.value
+        {
+            names.insert(name.to_ascii_lowercase());
+        }
+        ControlFlow::Continue(())
+    });
+    names
 }
 
 /// Replaces the parameters in a query by their values: as they are in LIMIT and OFFSET, with their types elsewhere.

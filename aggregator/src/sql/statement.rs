@@ -123,7 +123,15 @@ pub(super) fn with_parser<T>(
         Token::EOF => Ok(parsed),
         token => {
             let at = next.span.start;
-            Err(Problem::new(Code::BadSql, format!("unexpected {token}")).at(at.line, at.column))
+            let problem = Problem::new(Code::BadSql, format!("unexpected {token}")).at(at.line, at.column);
+            let is_word =
+                |token: &Token, wanted| matches!(token, Token::Word(word) if word.value.eq_ignore_ascii_case(wanted));
+            Err(
+                match is_word(&token, "USING") && is_word(&parser.peek_nth_token(1).token, "SAMPLE") {
+                    true => problem.hint("a sample belongs to its table: FROM events TABLESAMPLE (10 PERCENT)"),
+                    false => problem,
+                },
+            )
         }
     }
 }
@@ -148,7 +156,13 @@ fn parser_problem(error: ParserError) -> Problem {
         .split_once(", Column: ")
         .and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
     match at {
-        Some((line, column)) => Problem::new(Code::BadSql, message).at(line, column),
+        Some((line, column)) => {
+            let problem = Problem::new(Code::BadSql, message).at(line, column);
+            match message.strip_prefix("Expected: (, found: $") {
+                Some(parameter) => problem.hint(format!("put a list into parentheses: IN (${parameter})")),
+                None => problem,
+            }
+        }
         None => Problem::new(Code::BadSql, text),
     }
 }
@@ -327,6 +341,16 @@ fn show(tokens: &Tokens) -> Result<Statement, Problem> {
             .hint("settings and statistics are in the system tables of the schema rachis"));
         }
     };
+    if matches!(tokens.word(2).as_str(), "LIKE" | "ILIKE" | "WHERE") {
+        let hint = match statement {
+            Statement::ShowTables => {
+                "write SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'a%'"
+            }
+            _ => "write SELECT * FROM rachis.definitions WHERE name LIKE 'a%'",
+        };
+        let detail = format!("{} after SHOW {} is not supported", tokens.word(2), tokens.word(1));
+        return Err(Problem::new(Code::NotSupported, detail).hint(hint));
+    }
     expect_end(tokens, 2)?;
     Ok(statement)
 }
@@ -346,6 +370,10 @@ fn show_functions(tokens: &Tokens) -> Result<Statement, Problem> {
 
 /// `DESCRIBE name`, with the name at this token.
 fn describe(tokens: &Tokens, index: usize) -> Result<Statement, Problem> {
+    if begins_query(tokens, index) && tokens.all.len() > index + 1 {
+        return Err(Problem::new(Code::NotSupported, "DESCRIBE of a query is not supported")
+            .hint("write SUMMARIZE SELECT …, which shows its columns and what values they have"));
+    }
     let (words, next) = dotted_name(tokens, index);
     if words.is_empty() {
         return Err(Problem::new(Code::BadSql, "DESCRIBE needs a name").hint("write DESCRIBE events"));

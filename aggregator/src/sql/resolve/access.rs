@@ -1,25 +1,26 @@
 //! Resolves steps into documents and lists: subscripts, dots and arrows.
 
 use datafusion::sql::sqlparser::{
-    ast::{AccessExpr, BinaryOperator as Op, Expr, Subscript, Value as Literal, ValueWithSpan},
+    ast::{AccessExpr, BinaryOperator as Op, Expr, Subscript, UnaryOperator, Value as Literal, ValueWithSpan},
     tokenizer::Span,
 };
 use plan::path::Step;
-use proto::Problem;
+use proto::{Code, Problem};
 
 use super::{
-    problem::{bad, not_offered},
+    problem::{bad, not_offered, shortened},
     resolver::Resolver,
     scope::{SpelledName, steps},
-    value::{Value, call, text_literal},
+    value::{Value, call, literal, text_literal},
 };
 
 impl Resolver<'_> {
     /// Resolves `items[0].sku`, and a subscript of any other expression.
     pub(super) fn access(&mut self, root: &Expr, chain: &[AccessExpr]) -> Result<Value, Problem> {
-        let further: Option<Vec<Step>> = chain.iter().map(access_step).collect();
-        match (root, further) {
-            (Expr::Identifier(_) | Expr::CompoundIdentifier(_), Some(further)) => {
+        let further: Vec<Step> = chain.iter().map_while(access_step).collect();
+        let rest = &chain[further.len()..];
+        match (root, rest) {
+            (Expr::Identifier(_) | Expr::CompoundIdentifier(_), []) => {
                 let idents = match root {
                     Expr::Identifier(ident) => std::slice::from_ref(ident),
                     Expr::CompoundIdentifier(idents) => idents,
@@ -29,12 +30,21 @@ impl Resolver<'_> {
                 let path: Vec<Step> = steps(idents).into_iter().chain(further).collect();
                 self.resolve_name(&SpelledName { steps: path, span })
             }
-            (_, Some(further)) => {
+            (_, []) => {
                 let value = self.value(root)?;
                 self.descend(value, further)
             }
-            (_, None) => {
-                let root = Box::new(self.expression(root)?);
+            (_, rest) => {
+                let value = self.value(root)?;
+                let is_stored = matches!(&value, Value::Path(path) if path.stored().is_some());
+                let is_known = |access: &AccessExpr| access_step(access).is_some() || number_from_end(access).is_some();
+                if is_stored || rest.iter().all(is_known) {
+                    let before: String = chain[..further.len()].iter().map(ToString::to_string).collect();
+                    let list = shortened(&format!("{root}{before}"));
+                    let value = self.descend_by(value, further)?;
+                    return self.access_from_end(value, &list, rest);
+                }
+                let root = Box::new(self.lower(value));
                 let chain = chain
                     .iter()
                     .map(|access| self.subscript(access))
@@ -44,6 +54,36 @@ impl Resolver<'_> {
                     access_chain: chain,
                 }))
             }
+        }
+    }
+
+    /// Resolves a chain that begins with `[-1]`, the last item of a list, and goes on with steps.
+    fn access_from_end(&mut self, mut value: Value, list: &str, chain: &[AccessExpr]) -> Result<Value, Problem> {
+        let (mut rest, mut from_end) = (chain, 0);
+        while let [access, after @ ..] = rest {
+            let number = number_from_end(access).ok_or_else(|| no_subscript(list, access))?;
+            from_end += 1;
+            if from_end > FROM_END_MAX {
+                let detail = format!("a path has more than {FROM_END_MAX} indexes from the end");
+                return Err(Problem::new(Code::TooComplex, detail).hint("take the inner list in a subquery"));
+            }
+            let items = call("items", vec![self.lower(value)]);
+            let index = Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr: Box::new(literal(number)),
+            };
+            let steps: Vec<Step> = after.iter().map_while(access_step).collect();
+            rest = &after[steps.len()..];
+            value = self.descend_by(Value::Expr(call("array_element", vec![items, index])), steps)?;
+        }
+        Ok(value)
+    }
+
+    /// A value, or what is at some steps inside it.
+    fn descend_by(&mut self, value: Value, steps: Vec<Step>) -> Result<Value, Problem> {
+        match steps.is_empty() {
+            true => Ok(value),
+            false => self.descend(value, steps),
         }
     }
 
@@ -64,7 +104,8 @@ impl Resolver<'_> {
                     stride: bound(stride)?,
                 }))
             }
-            AccessExpr::Dot(_) => Err(not_offered("a name after this expression")),
+            AccessExpr::Dot(_) => Err(not_offered("a name after this expression")
+                .hint("name the expression in a subquery: SELECT t.item.name FROM (SELECT … AS item FROM …) AS t")),
         }
     }
 
@@ -102,6 +143,45 @@ impl Resolver<'_> {
             return Ok(Value::Expr(call("as_text", vec![expr])));
         }
         Ok(value)
+    }
+}
+
+/// Indexes from the end in one path. Each makes the expression deeper.
+const FROM_END_MAX: usize = 10;
+
+/// The number of an item, counted from the end: 1 for `[-1]`.
+fn number_from_end(access: &AccessExpr) -> Option<Literal> {
+    match access {
+        AccessExpr::Subscript(Subscript::Index {
+            index: Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            },
+        }) => match &**expr {
+            Expr::Value(ValueWithSpan {
+                value: number @ Literal::Number(..),
+                ..
+            }) => Some(number.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The error for a subscript of a list in documents that is no step of a path.
+fn no_subscript(list: &str, access: &AccessExpr) -> Problem {
+    match access {
+        AccessExpr::Subscript(Subscript::Slice { .. }) => {
+            let hint = format!("write array_slice({list}, 1, 2), which counts from 1 and includes both ends");
+            not_offered(format!("a slice of {list}, a list in documents,")).hint(hint)
+        }
+        AccessExpr::Subscript(Subscript::Index { .. }) => {
+            let hint = format!("write array_element({list}, n::int), which counts from 1");
+            not_offered(format!("a computed index of {list}, a list in documents,")).hint(hint)
+        }
+        AccessExpr::Dot(_) => {
+            not_offered(format!("a name like this after {list}")).hint("write path.name, or path.\"odd name\"")
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     scope::{SpelledName, steps},
     value::{Value, call, literal, text, text_literal},
 };
-use crate::typing;
+use crate::{sql::parsed_statement::given_parameters, typing};
 
 /// Branches of one CASE.
 const BRANCHES_MAX: usize = 1_000;
@@ -256,7 +256,7 @@ impl Resolver<'_> {
         let index: Option<usize> = name.strip_prefix('$').and_then(|n| n.parse().ok());
         let index = index.ok_or_else(|| bad(format!("{name} is not a parameter")).hint("write $1, $2, …"))?;
         if index == 0 || index > given {
-            return Err(bad(format!("parameter {name} has no value")).hint(format!("{given} parameters were given")));
+            return Err(bad(format!("parameter {name} has no value")).hint(given_parameters(given)));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use super::{
     resolver::Resolver,
     sample::without_sample,
     scope::{Input, InputKind, MergedColumn, Scope, SpelledName},
-    unnest::{RowsWithoutItems, add_unnest},
+    unnest::{RowsWithoutItems, add_unnest, list_alone},
     value::{Value, call, quoted},
 };
 
@@ -33,7 +33,9 @@ impl<'c> Resolver<'c> {
             // An unnested list is no relation of its own: it changes the relation that has the list.
             match &item.relation {
                 TableFactor::UNNEST { .. }
-                    if self.unnest(&item.relation, from, RowsWithoutItems::Dropped)? && item.joins.is_empty() => {}
+                    if list_alone(&item.relation).is_none()
+                        && self.unnest(&item.relation, from, RowsWithoutItems::Dropped)?
+                        && item.joins.is_empty() => {}
                 _ => resolved.push(self.joined(item, from)?),
             }
         }
@@ -57,7 +59,7 @@ impl<'c> Resolver<'c> {
         let mut joins = Vec::with_capacity(item.joins.len());
         for join in &item.joins {
             match &join.relation {
-                TableFactor::UNNEST { .. } => {
+                TableFactor::UNNEST { .. } if list_alone(&join.relation).is_none() => {
                     let empty = rows_without_items(&join.join_operator)?;
                     self.unnest(&join.relation, from, empty)?;
                 }
@@ -233,6 +235,9 @@ impl<'c> Resolver<'c> {
                 name, args: Some(_), ..
             } => Err(not_offered(format!("the table function {name}"))
                 .hint("tables are collections, views and the system tables of the schema rachis")),
+            TableFactor::UNNEST { alias, .. } if let Some(list) = list_alone(relation) => {
+                self.rows_of("unnest", list.clone(), alias.as_ref())
+            }
             TableFactor::Derived {
                 lateral,
                 subquery,
@@ -268,10 +273,15 @@ impl<'c> Resolver<'c> {
                 other => return Err(not_offered(format!("the argument {other} of {name}"))),
             }
         }
+        self.rows_of(name, call(name, values), alias)
+    }
+
+    /// A row for each item of a list that is in no table: `(SELECT unnest(list) AS name)`.
+    fn rows_of(&mut self, name: &str, list: Expr, alias: Option<&TableAlias>) -> Result<TableFactor, Problem> {
         // With one name, it is that of the column, too.
         let column = alias.map_or(name, |alias| alias.name.value.as_str());
         let item = SelectItem::ExprWithAlias {
-            expr: call("unnest", vec![call(name, values)]),
+            expr: call("unnest", vec![list]),
             alias: quoted(column),
         };
         let select = Select {

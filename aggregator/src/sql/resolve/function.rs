@@ -1,12 +1,17 @@
 //! Resolves function calls, and the syntax of SQL that becomes one.
 
 use datafusion::sql::sqlparser::ast::{
-    self, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, TimezoneInfo, Value as Literal,
-    WindowFrameBound, WindowType,
+    self, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments,
+    TimezoneInfo, Value as Literal, WindowFrameBound, WindowType,
 };
-use plan::functions::{
-    registry::{self, Property},
-    score::SCORE,
+use plan::{
+    Kinds,
+    functions::{
+        registry::{self, Property},
+        score::SCORE,
+        series::{RANGE, SERIES},
+        value_counts::TOP_K,
+    },
 };
 use proto::{Code, Problem};
 
@@ -15,7 +20,7 @@ use super::{
     operator::truth,
     problem::{bad, not_offered, shortened},
     resolver::Resolver,
-    value::{call, literal, number, quoted, text, text_literal},
+    value::{Base, Value, call, literal, number, quoted, text, text_literal},
 };
 use crate::{
     sql::score::{FREQUENCIES, LENGTHS},
@@ -31,10 +36,15 @@ const WINDOW_KEYS_MAX: usize = 50;
 /// Arguments of one call.
 const ARGUMENTS_MAX: usize = 1_000;
 
+/// Functions that take the items of a list by their positions. A list in documents becomes a list of its items.
+const POSITIONAL: [&str; 2] = ["array_element", "array_slice"];
+/// Counts the items of a list and the characters of a text.
+const LENGTH: &str = "length";
+
 impl Resolver<'_> {
     /// Checks a function call and normalizes its name.
     pub(super) fn function(&mut self, mut function: Function) -> Result<Rewritten, Problem> {
-        let name =
+        let mut name =
             function_name(&function.name).ok_or_else(|| not_offered(format!("the function {}", function.name)))?;
         let arguments = match &function.args {
             FunctionArguments::List(list) => list.args.len(),
@@ -53,6 +63,10 @@ impl Resolver<'_> {
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {
             return Ok(Rewritten::Open(Expr::Function(function)));
         }
+        if name == "list_extract" {
+            name = "array_element".to_owned();
+        }
+        check_clauses(&name, &function)?;
         typing::check_function(&name)?;
         if !matches!(function.parameters, FunctionArguments::None) {
             return Err(not_offered(format!("{name} with two argument lists")));
@@ -73,9 +87,17 @@ impl Resolver<'_> {
                     not_offered(format!("{name} of a subquery")).hint("put the subquery in its own parentheses")
                 );
             }
-            FunctionArguments::List(list) => self.check_arguments(&name, &mut list.args)?,
+            FunctionArguments::List(list) => {
+                if [SERIES, RANGE].contains(&name.as_str()) {
+                    read_texts_as_times(&mut list.args);
+                }
+                self.check_arguments(&name, &mut list.args)?;
+            }
         }
         function.name = ast::ObjectName::from(vec![quoted(&name)]);
+        if name == LENGTH && self.resolved_length(&mut function)? {
+            return Ok(Rewritten::Done(Expr::Function(function)));
+        }
         if let Some(filter) = function.filter.take() {
             function.filter = Some(Box::new(truth(*filter)));
         }
@@ -85,6 +107,39 @@ impl Resolver<'_> {
             None => {}
         }
         Ok(Rewritten::Open(Expr::Function(function)))
+    }
+
+    /// Resolves `length(path)`. At a path that has had lists, each value decides whether items or characters are counted.
+    /// Returns false if the argument is no path: the call is then resolved like any other.
+    fn resolved_length(&mut self, function: &mut Function) -> Result<bool, Problem> {
+        if function.filter.is_some() || function.over.is_some() || !function.within_group.is_empty() {
+            return Ok(false);
+        }
+        let FunctionArguments::List(list) = &mut function.args else {
+            return Ok(false);
+        };
+        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = list.args.as_mut_slice() else {
+            return Ok(false);
+        };
+        if !is_path(argument) {
+            return Ok(false);
+        }
+        let value = self.value(argument)?;
+        let may_be_list = match &value {
+            Value::Path(path) => match (&path.base, path.stored()) {
+                // What is inside a computed value can be anything.
+                (Base::Computed { .. }, None) => !path.path.steps().is_empty(),
+                _ => path.kinds.any(Kinds::ARRAY) || (path.is_stored() && path.kinds.seen() == Kinds::default()),
+            },
+            Value::Expr(_) => false,
+        };
+        *argument = self.lower(value);
+        if may_be_list {
+            function.name = ast::ObjectName::from(vec![quoted("json_size")]);
+            list.args
+                .push(FunctionArg::Unnamed(FunctionArgExpr::Expr(text(LENGTH))));
+        }
+        Ok(true)
     }
 
     /// Checks the arguments of a function, and converts that of unnest to a list.
@@ -101,14 +156,29 @@ impl Resolver<'_> {
                 other => return Err(not_offered(format!("the argument {other} of {name}"))),
             }
         }
+        let known = registry::function(name);
+        if known.is_some_and(|known| POSITIONAL.contains(&known.name()))
+            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(list))) = args.first_mut()
+            && is_path(list)
+        {
+            *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
+        }
+        if name == TOP_K
+            && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(value))] = &*args
+        {
+            let hint = format!("write {TOP_K}({}, 10)", shortened(&value.to_string()));
+            return Err(bad(format!("{TOP_K} takes a value and how many values to return")).hint(hint));
+        }
         if name == "unnest" {
             let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = args else {
-                return Err(bad("unnest takes one list"));
+                return Err(bad("unnest takes one list in a select list").hint(
+                    "unnest several in step in FROM: SELECT x, y FROM events AS e, unnest(e.a, e.b) AS t(x, y)",
+                ));
             };
             *list = call("items", vec![std::mem::replace(list, literal(Literal::Null))]);
             return Ok(());
         }
-        if registry::function(name).is_some_and(|known| known.has(Property::TakesRegex))
+        if known.is_some_and(|known| known.has(Property::TakesRegex))
             && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(pattern))) = args.get(1)
             && let Some(pattern) = text_literal(pattern)
         {
@@ -181,6 +251,91 @@ impl Resolver<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Returns an error for clauses of PostgreSQL's and BigQuery's aggregates that are written in another way here.
+fn check_clauses(name: &str, function: &Function) -> Result<(), Problem> {
+    let (first, limit) = match &function.args {
+        FunctionArguments::List(list) => (
+            list.args.first().map(ToString::to_string),
+            list.clauses.iter().find_map(|clause| match clause {
+                FunctionArgumentClause::Limit(limit) => Some(limit),
+                _ => None,
+            }),
+        ),
+        _ => (None, None),
+    };
+    let key = function
+        .within_group
+        .first()
+        .map(|key| shortened(&key.expr.to_string()));
+    match (name, key) {
+        ("percentile_disc", key) => {
+            let share = first.filter(|_| key.is_some()).unwrap_or_else(|| "0.5".to_owned());
+            let value = key.unwrap_or_else(|| "x".to_owned());
+            Err(not_offered("the function percentile_disc").hint(format!("write quantile_disc({value}, {share})")))
+        }
+        ("mode", Some(key)) => Err(not_offered("WITHIN GROUP with mode").hint(format!("write mode({key})"))),
+        _ => match limit {
+            Some(limit) => {
+                let mut whole = function.clone();
+                if let FunctionArguments::List(list) = &mut whole.args {
+                    list.clauses
+                        .retain(|clause| !matches!(clause, FunctionArgumentClause::Limit(_)));
+                }
+                let hint = format!(
+                    "take the first items of its list: {}[1:{limit}]",
+                    shortened(&whole.to_string())
+                );
+                Err(not_offered(format!("LIMIT in the parentheses of {name}")).hint(hint))
+            }
+            None => Ok(()),
+        },
+    }
+}
+
+/// Bounds of a series of times that are written as texts.
+fn read_texts_as_times(args: &mut [FunctionArg]) {
+    let [bounds @ .., FunctionArg::Unnamed(FunctionArgExpr::Expr(step))] = args else {
+        return;
+    };
+    let is_interval = matches!(
+        step,
+        Expr::Interval(_)
+            | Expr::Cast {
+                data_type: DataType::Interval { .. },
+                ..
+            }
+    );
+    if !is_interval {
+        return;
+    }
+    for bound in bounds {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(bound)) = bound
+            && text_literal(bound).is_some()
+        {
+            *bound = Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(std::mem::replace(bound, literal(Literal::Null))),
+                data_type: DataType::Timestamp(None, TimezoneInfo::None),
+                array: false,
+                format: None,
+            };
+        }
+    }
+}
+
+/// Whether an expression is written as a path: `tags`, `user.tags`, `_doc->'tags'`, `item[0]`.
+fn is_path(expr: &Expr) -> bool {
+    use ast::BinaryOperator::{Arrow, HashArrow};
+    match expr {
+        Expr::Nested(inner) => is_path(inner),
+        Expr::BinaryOp { op, .. } => matches!(op, Arrow | HashArrow),
+        other => matches!(
+            other,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::CompoundFieldAccess { .. }
+        ),
     }
 }
 

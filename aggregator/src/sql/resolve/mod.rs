@@ -29,7 +29,10 @@ mod unresolved;
 pub(super) mod value;
 mod with;
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::{ast, tokenizer::Location};
+use front::{Node, Root, walk};
 use proto::Problem;
 
 pub(super) use self::{
@@ -40,7 +43,7 @@ pub(super) use self::{
     select_list::default_name,
     value::Value,
 };
-use super::{ResolvedQuery, SchemaContext, copies::Copies};
+use super::{ResolvedQuery, SchemaContext, copies::Copies, parsed_statement::given_parameters};
 
 /// Resolves a query. The quoted texts that begin at `quoted` become parameters.
 pub(super) fn resolve(
@@ -49,11 +52,33 @@ pub(super) fn resolve(
     parameters: &[serde_json::Value],
     quoted: &[Location],
 ) -> Result<ResolvedQuery, Problem> {
+    check_all_are_used(query, parameters)?;
     let mut resolver = Resolver::new(context, context.catalog(), parameters);
     resolver.quoted = quoted;
     resolver.copies = Copies::of_query(query);
     let (query, _) = resolver.query(query)?;
     Ok(resolver.into_resolved(query))
+}
+
+/// Refuses more parameters than a query with parameters has. A query without any may be a part of a statement that has
+/// some.
+fn check_all_are_used(query: &ast::Query, parameters: &[serde_json::Value]) -> Result<(), Problem> {
+    let mut last = 0;
+    walk(Root::Query(query), &mut |node| {
+        if let Node::Expr(expr) = node {
+            last = last.max(super::search::parameter_index(expr).unwrap_or(0));
+        }
+        ControlFlow::Continue(())
+    });
+    let given = parameters.len();
+    if last == 0 || given <= last {
+        return Ok(());
+    }
+    let detail = format!(
+        "the last parameter of the statement is ${last}, but {}",
+        given_parameters(given)
+    );
+    Err(problem::bad(detail).hint("leave the other values out, or check the numbers of the parameters"))
 }
 
 /// Resolves an expression without inputs to a query that selects it.

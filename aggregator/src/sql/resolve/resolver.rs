@@ -82,6 +82,8 @@ pub(in crate::sql) struct Resolver<'c> {
     pub(super) windows: HashSet<(Vec<ast::Expr>, Vec<ast::OrderByExpr>)>,
     /// Whether the current expression is a condition on rows: WHERE, HAVING or ON.
     pub(in crate::sql) in_filter: bool,
+    /// Whether the current name is one in a search.
+    pub(in crate::sql) in_search: bool,
     /// The index of the outermost scope in which a name was resolved. It shows whether a subquery is correlated.
     pub(super) outermost_scope: usize,
 }
@@ -127,6 +129,7 @@ impl<'c> Resolver<'c> {
             pattern_states: 0,
             windows: HashSet::new(),
             in_filter: false,
+            in_search: false,
             outermost_scope: usize::MAX,
         }
     }

@@ -127,10 +127,40 @@ impl Resolver<'_> {
         lists.iter().for_each(|list| add_inputs_of(list, &mut inputs));
         match inputs.as_slice() {
             [only] if in_scope(only) => Ok(only.clone()),
-            [] => Err(not_offered("unnest of a list that is in no table").hint("write VALUES (…), (…)")),
-            _ => Err(not_offered("unnest of lists from several tables").hint("unnest them in a subquery")),
+            [] => Err(
+                not_offered("unnest of several lists, or with positions, outside of a table")
+                    .hint("unnest one list: FROM unnest(list) AS t(item)"),
+            ),
+            [_] => Err(not_offered("unnest of a list of the outer query").hint(
+                "unnest it next to its table, and group: SELECT d._id, sum(t.item) FROM events AS d, unnest(d.list) AS \
+                 t(item) GROUP BY 1",
+            )),
+            _ => Err(not_offered("unnest of lists from several tables").hint(
+                "unnest each list on its own: FROM a JOIN b ON …, unnest(a.list) AS t(x), unnest(b.list) AS u(y)",
+            )),
         }
     }
+}
+
+/// The list of `unnest(list)`, if it is one list that names nothing, such as `['a', 'b']` or a parameter.
+pub(super) fn list_alone(relation: &TableFactor) -> Option<&Expr> {
+    let TableFactor::UNNEST {
+        array_exprs,
+        with_offset: false,
+        with_ordinality: false,
+        ..
+    } = relation
+    else {
+        return None;
+    };
+    let [list] = array_exprs.as_slice() else { return None };
+    let named = walk(Root::Expr(list), &mut |node| match node {
+        Node::Expr(Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Subquery(_)) => {
+            ControlFlow::Break("a list with names")
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    named.is_none().then_some(list)
 }
 
 fn has_outer_join(from: &[TableWithJoins]) -> bool {

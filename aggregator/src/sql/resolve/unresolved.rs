@@ -93,7 +93,10 @@ impl Resolver<'_> {
                 if !names.overflow() {
                     refuse_unknown_version(names.collection.as_str(), steps).map_err(|problem| at(problem, span))?;
                     let near = names.suggest(&path);
+                    // Names in a definition are those of its expression.
+                    let is_searched = self.in_search && self.expanding.is_empty();
                     let as_text = match (&near, steps) {
+                        (_, [Step::Key(key)]) if is_searched => instead_in_search(key).to_owned(),
                         (None, [Step::Key(key)]) if self.in_filter => {
                             format!(
                                 "; if it is a text, write '{}' in single quotes",
@@ -102,8 +105,9 @@ impl Resolver<'_> {
                         }
                         _ => String::new(),
                     };
+                    let result = if is_searched { "" } else { ", so it is NULL" };
                     self.warn(format!(
-                        "no document in {} has {path}, so it is NULL{}{as_text}",
+                        "no document in {} has {path}{result}{}{as_text}",
                         names.collection,
                         suggestion(near)
                     ));
@@ -120,6 +124,15 @@ impl Resolver<'_> {
                 }))
             }
         }
+    }
+}
+
+/// What to write in a search instead of a condition of other systems.
+fn instead_in_search(name: &str) -> &'static str {
+    match name.to_ascii_lowercase().as_str() {
+        "has" | "exists" => "; to find documents that have a path, write _exists_:path",
+        "_missing_" | "missing" => "; to find documents without a path, write NOT _exists_:path",
+        _ => "",
     }
 }
 

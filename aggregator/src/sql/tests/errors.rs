@@ -218,6 +218,112 @@ const VALUE_ERRORS: [ErrorCase; 6] = [
     ),
 ];
 
+/// What other systems know, and how it is written here.
+const OTHER_WORDS: [ErrorCase; 17] = [
+    (
+        "select items[1:1] from events",
+        Code::NotSupported,
+        "a slice of items, a list in documents, is not supported",
+        "array_slice(items, 1, 2)",
+    ),
+    (
+        "select items[id] from events",
+        Code::NotSupported,
+        "a computed index of items, a list in documents, is not supported",
+        "array_element(items, n::int)",
+    ),
+    (
+        "select id, (select sum(i.sku) from unnest(items) as t(i)) from events",
+        Code::NotSupported,
+        "unnest of a list of the outer query is not supported",
+        "FROM events AS d, unnest(d.list) AS t(item) GROUP BY 1",
+    ),
+    (
+        "select list_sum(items) from events",
+        Code::NotSupported,
+        "the function list_sum is not supported",
+        "SELECT d._id, sum(t.item) FROM events AS d, unnest(d.list) AS t(item) GROUP BY 1",
+    ),
+    (
+        "select unnest(items, items) from events",
+        Code::BadSql,
+        "unnest takes one list in a select list",
+        "unnest(e.a, e.b) AS t(x, y)",
+    ),
+    (
+        "select mode() within group (order by type) from events",
+        Code::NotSupported,
+        "WITHIN GROUP with mode is not supported",
+        "write mode(type)",
+    ),
+    (
+        "select percentile_disc(0.9) within group (order by id) from events",
+        Code::NotSupported,
+        "the function percentile_disc is not supported",
+        "write quantile_disc(id, 0.9)",
+    ),
+    (
+        "select percentile_disc(id, 0.9) from events",
+        Code::NotSupported,
+        "the function percentile_disc is not supported",
+        "write quantile_disc(x, 0.5)",
+    ),
+    (
+        "select approx_top_k(type) from events",
+        Code::BadSql,
+        "approx_top_k takes a value and how many values to return",
+        "write approx_top_k(type, 10)",
+    ),
+    (
+        "select array_agg(id order by id desc limit 3) from events",
+        Code::NotSupported,
+        "LIMIT in the parentheses of array_agg is not supported",
+        "array_agg(id ORDER BY id DESC)[1:3]",
+    ),
+    (
+        "select count(*) from events where id = $1",
+        Code::BadSql,
+        "parameter $1 has no value",
+        "no parameters were given",
+    ),
+    (
+        "describe select 1",
+        Code::NotSupported,
+        "DESCRIBE of a query is not supported",
+        "SUMMARIZE SELECT",
+    ),
+    (
+        "show tables like 'a%'",
+        Code::NotSupported,
+        "LIKE after SHOW TABLES is not supported",
+        "information_schema.tables WHERE table_name LIKE",
+    ),
+    (
+        "show views like 'a%'",
+        Code::NotSupported,
+        "LIKE after SHOW VIEWS is not supported",
+        "rachis.definitions",
+    ),
+    (
+        "select * from events using sample 10%",
+        Code::BadSql,
+        "unexpected using",
+        "TABLESAMPLE (10 PERCENT)",
+    ),
+    (
+        "select * from events where type in $1",
+        Code::BadSql,
+        "Expected: (, found: $1",
+        "IN ($1)",
+    ),
+    (
+        "select * from events e, unnest([1], [2]) as t(x, y)",
+        Code::NotSupported,
+        "unnest of several lists, or with positions, outside of a table is not supported",
+        "FROM unnest(list) AS t(item)",
+    ),
+];
+
 /// Checks all cases and reports every one that differs.
 fn check_errors(cases: &[ErrorCase]) {
     let schema = test_schema();
@@ -250,6 +356,28 @@ fn errors_in_clauses_have_a_code_and_a_hint() {
 #[test]
 fn errors_in_values_and_limits_have_a_code_and_a_hint() {
     check_errors(&VALUE_ERRORS);
+}
+
+#[test]
+fn words_of_other_systems_have_a_hint_that_works() {
+    check_errors(&OTHER_WORDS);
+}
+
+#[test]
+fn more_parameters_than_a_statement_has_are_refused() {
+    let (schema, given) = (test_schema(), [serde_json::json!(1), serde_json::json!(2)]);
+    let problem = schema.resolve("select $1", &given).expect_err("two values");
+    assert_eq!(problem.code, Code::BadSql);
+    assert_eq!(
+        problem.detail,
+        "the last parameter of the statement is $1, but 2 parameters were given"
+    );
+    assert!(
+        schema.resolve("select $2", &given).is_ok(),
+        "a parameter may be left out"
+    );
+    let problem = schema.resolve("select $2", &given[..1]).expect_err("one value");
+    assert_eq!(problem.hint.as_deref(), Some("1 parameter was given"));
 }
 
 #[test]

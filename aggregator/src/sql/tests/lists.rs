@@ -190,3 +190,94 @@ fn parameters_can_be_lists() {
         .expect_err("a list in a list");
     assert!(problem.hint.is_some() && problem.detail.contains("$1"), "{problem}");
 }
+
+#[test]
+fn length_counts_the_items_of_a_list_and_the_characters_of_a_text() {
+    let schema = TestSchema::with(&[
+        (
+            "e",
+            &[
+                r#"{"k":1,"a":["x","y"],"o":{"l":[7]},"t":"grün"}"#,
+                r#"{"k":2,"a":"four"}"#,
+                r#"{"k":3,"a":[]}"#,
+                r#"{"k":4,"a":12.5}"#,
+                r#"{"k":5,"a":null}"#,
+                r#"{"k":6,"a":{"b":1}}"#,
+            ],
+        ),
+        ("p", &[r#"{"items":[{"l":[1,2,3]},{"l":"ab"}]}"#]),
+    ]);
+    let table = [
+        (
+            "select k, length(a), len(a) from e order by k",
+            "1|2|2; 2|4|4; 3|0|0; 4|4|4; 5|NULL|NULL; 6|7|7",
+        ),
+        ("select char_length(a), lengthUTF8(a) from e where k = 1", "9|9"),
+        ("select count(*) from e where len(a) = 2", "1"),
+        (
+            "select length(o.l), length(_doc->'a'), length((a)), length(t) from e where k = 1",
+            "1|2|2|4",
+        ),
+        ("select max(length(a)) from e", "7"),
+        ("select length(v.b) from (select a as b from e where k = 1) v", "2"),
+        (
+            "select length(t.i.l) as n from p, unnest(items) as t(i) order by n",
+            "2; 3",
+        ),
+        ("select length(list(k)), length('abc') from e", "6|3"),
+    ];
+    check(&schema, &table);
+}
+
+#[test]
+fn items_are_taken_from_the_end_and_by_position() {
+    let schema = TestSchema::with(&[(
+        "e",
+        &[
+            r#"{"k":1,"a":["x","y","z"],"p":[{"n":1},{"n":2}]}"#,
+            r#"{"k":2,"a":"text","p":[]}"#,
+        ],
+    )]);
+    let table = [
+        (
+            "select a[-1], a[-3], a[-4] from e order by k",
+            "\"z\"|\"x\"|NULL; NULL|NULL|NULL",
+        ),
+        ("select p[-1].n, (p)[-2].n from e order by k", "2|1; NULL|NULL"),
+        ("select k from e where a[-1] = 'z'", "1"),
+        (
+            "select list_extract(a, 1), array_element(a, k), a[0] from e where k = 1",
+            "\"x\"|\"x\"|\"x\"",
+        ),
+        ("select array_slice(a, 1, 2) from e where k = 1", "[\"x\", \"y\"]"),
+        ("select list(k order by k)[-1], list(k order by k)[1] from e", "2|1"),
+        ("select [1, 2, 3][2:3]", "[2, 3]"),
+    ];
+    check(&schema, &table);
+}
+
+#[test]
+fn a_list_stands_alone_in_from() {
+    let schema = test_schema();
+    let table = [
+        ("select * from unnest(['b', 'a']) t(x) order by x", "a; b"),
+        (
+            "select x + 1 from unnest(generate_series(1, 3)) as x order by 1",
+            "2; 3; 4",
+        ),
+        (
+            "select type, x from events, unnest(array[1, 2]) as t(x) where ms = 12 order by x",
+            "click|1; click|2",
+        ),
+        (
+            "select t from generate_series('2015-01-01', '2015-01-03', interval '1 day') as g(t) order by t",
+            "2015-01-01T00:00:00Z; 2015-01-02T00:00:00Z; 2015-01-03T00:00:00Z",
+        ),
+    ];
+    check(&schema, &table);
+    let (_, rows, _) = schema.run(
+        "select x from unnest($1) as t(x) order by x",
+        &[serde_json::json!(["b", "a"])],
+    );
+    assert_eq!(rows, [["a"], ["b"]]);
+}

@@ -222,6 +222,11 @@ fn values_without_a_result_are_counted_in_warnings() {
             "as DECIMAL(2,2): 4 of 4 values had no result and are NULL"
         ]
     );
+    let (_, _, warnings) = schema.run("select max(due) - min(due) from e", &[]);
+    assert!(
+        matches!(warnings.as_slice(), [only] if only.ends_with("if they are times, convert them: x::timestamp")),
+        "{warnings:?}"
+    );
 }
 
 /// Statements with errors in literals or types, and the details of the errors.

@@ -179,6 +179,22 @@ fn names_that_no_document_has_cause_a_warning() {
             "select zzz from events a, events b",
             "no document in a or b has zzz, so it is NULL",
         ),
+        (
+            "select i from events where zzz = 1",
+            "no document in events has zzz, so it is NULL; if it is a text, write 'zzz' in single quotes",
+        ),
+        (
+            "select i from events where search('nothere:5')",
+            "no document in events has nothere",
+        ),
+        (
+            "select i from events where search('exists:i')",
+            "no document in events has exists; to find documents that have a path, write _exists_:path",
+        ),
+        (
+            "select i from events where search('_missing_:i')",
+            "no document in events has _missing_; to find documents without a path, write NOT _exists_:path",
+        ),
     ];
     for (sql, warning) in table {
         let resolved = schema.resolve(sql, &[]).unwrap_or_else(|p| panic!("{sql}: {p}"));

@@ -26,7 +26,8 @@ use crate::{
 
 /// `json_scalar(json)`: the text of a text, a number or a boolean; NULL for lists and objects.
 const SCALAR: &str = "json_scalar";
-/// `json_size(json, rule)`: the number of items, by the rule of a system.
+/// `json_size(json, rule)`: the number of items, by the rule of a system. By the rule `length`, a value that is no list
+/// has the length of its text.
 const SIZE: &str = "json_size";
 /// `values_at(json, 'items.sku')`: a list of the texts, numbers and booleans at a path, also in lists.
 const VALUES_AT: &str = "values_at";
@@ -65,9 +66,13 @@ fn sizes(call: &Call) -> Result<ArrayRef> {
     let texts = text_views(&call.column(0)?)?;
     let rule = call.text(1)?;
     let found = each_row(call, &[&texts], |row| {
-        let value = json::parse(texts.as_string_view().value(row).as_bytes()).ok()?;
+        let raw = texts.as_string_view().value(row);
+        let value = json::parse(raw.as_bytes()).ok()?;
         let size = match (&value, rule) {
             (Value::Array(items), _) => items.len(),
+            (Value::Null, "length") => return None,
+            (Value::Text(text), "length") => text.chars().count(),
+            (_, "length") => raw.trim().chars().count(),
             (Value::Object(members), "mysql" | "clickhouse") => members.len(),
             (_, "duckdb" | "clickhouse") => 0,
             (_, "mysql") => 1,

@@ -81,9 +81,11 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Texts(&[]), "cosine_distance(list, other)", "1 less the cosine of the angle between two vectors."),
     // Of other systems.
     compat("arrayStringConcat(list[, separator])", Call("array_to_string", ""), "The items as text, joined."),
-    refused("arraySort", "sort the items: (SELECT array_agg(item ORDER BY item) FROM unnest(list) AS t(item))"),
+    refused("arraySort", "sort the items: SELECT d._id, array_agg(t.item ORDER BY t.item) FROM events AS d, \
+        unnest(d.list) AS t(item) GROUP BY 1"),
     expression("indexOf(list, value)", &["coalesce(array_position($1, $2), 0)"],
         "The position of the first such item, or 0."),
-    refused("arraySum", "add the items in a subquery: (SELECT sum(item) FROM unnest(list) AS t(item))")
+    refused("arraySum", "add the items: SELECT d._id, sum(t.item) FROM events AS d, unnest(d.list) AS t(item) GROUP BY 1; \
+        if they are objects, sum(t.item.price)")
         .also("list_sum list_avg"),
 ];

@@ -16,7 +16,7 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Texts(&[]), "bit_length(text)", "The number of bits in UTF-8."),
     scalar(Texts(&[]), "octet_length(text)", "The number of bytes in UTF-8."),
     scalar(Texts(&[]), "length(text)", "The number of characters; of a list, the number of items.")
-        .also("len lengthutf8"),
+        .also("len"),
     scalar(Texts(&[]), "btrim(text[, characters])", "The text without spaces, or these characters, at both ends."),
     scalar(Texts(&[]), "ltrim(text[, characters])", "The text without spaces, or these characters, at its beginning."),
     scalar(Texts(&[]), "rtrim(text[, characters])", "The text without spaces, or these characters, at its end."),
@@ -106,5 +106,6 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     expression("hex(text)", &["text_hex($1)"], "The bytes of a text in base 16, in upper case."),
     expression("base64(text)", &["encode($1, 'base64pad')"], "The bytes of a text in base 64.")
         .also("to_base64 base64encode"),
+    expression("lengthUTF8(text)", &["character_length($1)"], "The number of characters."),
     expression("toString(value)", &["CAST($1 AS TEXT)"], "A value as text."),
 ];
