@@ -78,12 +78,12 @@ impl Part {
         // The last key is the least significant digit of a group.
         let (mut values, mut columns) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for key in keys.iter().rev() {
-            let null = key.codes.null();
+            let (null, count) = (key.codes.null(), key.codes.count());
             let codes: Vec<Option<u64>> = groups
                 .iter_mut()
                 .map(|group| {
-                    let code = *group % key.codes.count();
-                    *group /= key.codes.count();
+                    let code = *group % count;
+                    *group /= count;
                     (code != null).then_some(code)
                 })
                 .collect();
@@ -145,13 +145,13 @@ fn count_codes(keys: &[GroupKey], mut counter: GroupCounter, documents: &[u32]) 
     for block in documents.chunks(BLOCK_DOCUMENTS) {
         let mut groups = Vec::new();
         for key in keys {
-            let codes = key.codes.of(block);
+            let (codes, count) = (key.codes.of(block), key.codes.count());
             if groups.is_empty() {
                 groups = codes;
                 continue;
             }
             for (group, code) in groups.iter_mut().zip(codes) {
-                *group = *group * key.codes.count() + code;
+                *group = *group * count + code;
             }
         }
         counter.add(groups);

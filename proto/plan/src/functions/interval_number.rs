@@ -1,6 +1,6 @@
 //! `interval_number`: which interval of the calendar a time is in.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -32,6 +32,46 @@ fn numbers(call: &Call) -> Result<ArrayRef> {
     };
     let times = cast(&call.column(0)?, &Type::Time.arrow())?;
     let times = times.as_primitive::<TimestampMicrosecondType>().iter();
-    let numbers = times.map(|time| time.and_then(|time| interval.number(time)));
+    let mut last = None;
+    let numbers = times.map(|time| interval_of(time?, interval, &mut last));
     Ok(Arc::new(numbers.collect::<Int64Array>()))
+}
+
+/// The number of the interval that contains a time. Times often come in order: while they are in the interval of the last
+/// one, it is not computed again.
+fn interval_of(time: i64, interval: Interval, last: &mut Option<(Range<i64>, i64)>) -> Option<i64> {
+    if let Some((span, number)) = last
+        && span.contains(&time)
+    {
+        return Some(*number);
+    }
+    let number = interval.number(time)?;
+    let next = number.checked_add(1).and_then(|next| interval.start(next));
+    *last = interval.start(number).zip(next).map(|(from, to)| (from..to, number));
+    Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_interval_of_the_last_time_changes_no_number(
+            times in prop::collection::vec(prop_oneof![-5_000_000_000i64..5_000_000_000, any::<i64>()], 1..50),
+            text in prop::sample::select(vec!["1s", "90m", "1h", "1d", "1w", "1M", "3M", "1y"]),
+        ) {
+            let interval = Interval::parse(text).expect("an interval");
+            let mut sorted = times.clone();
+            sorted.sort_unstable();
+            for times in [times, sorted] {
+                let mut last = None;
+                for time in times {
+                    prop_assert_eq!(interval_of(time, interval, &mut last), interval.number(time));
+                }
+            }
+        }
+    }
 }
