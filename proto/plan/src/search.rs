@@ -187,8 +187,8 @@ impl SearchTemplate {
             from = at.end;
         }
         template.text.push_str(&text[from..]);
-        // A place may be longer than the test.
-        if template.text.len() > SEARCH_BYTES_MAX {
+        // A place may be longer than the test, and a clause may have two.
+        if template.text.len() > SEARCH_BYTES_MAX || template.tests.len() > CLAUSES_MAX {
             template = Self {
                 text: text.to_owned(),
                 tests: Vec::new(),

@@ -255,8 +255,8 @@ impl<'a> Parser<'a> {
     }
 
     fn clause(&mut self, name: Option<&str>) -> Result<SearchExpr, Problem> {
-        self.count_clause()?;
         if self.rest().starts_with("*:*") {
+            self.count_clause()?;
             self.at += "*:*".len();
             let weight = self.weight()?;
             self.check_value_end()?;
@@ -265,11 +265,13 @@ impl<'a> Parser<'a> {
         }
         let own = if name.is_none() { self.name() } else { None };
         if own.as_deref() == Some(EXISTS) {
+            self.count_clause()?;
             return self.existing();
         }
         if own.is_some() && self.rest().starts_with('(') {
             return self.group(own.as_deref());
         }
+        self.count_clause()?;
         let is_behind_name = own.is_some();
         let name = own.or(name.map(str::to_owned));
         let started = self.at;
@@ -323,7 +325,7 @@ impl<'a> Parser<'a> {
             return Ok(weighted(clauses.remove(0), weight));
         }
         // As `path:(one OR other)`, which the template says.
-        self.nested(|parser| (1..clauses.len()).try_for_each(|_| parser.count_clause()))?;
+        self.nested(|_| Ok(()))?;
         Ok(weighted(SearchExpr::Or(clauses), weight))
     }
 

@@ -24,15 +24,22 @@ impl From<TimeSpan> for Match {
 
 /// Whether a text was probably meant to be a time: `now-5min`, `-1h`, `2026-13-45`.
 pub(super) fn is_like_time(text: &str) -> bool {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    const UNITS: [&str; 25] = [
+        "y", "M", "w", "d", "h", "H", "m", "s", "ms", "sec", "secs", "second", "seconds", "min", "mins", "minute",
+        "minutes", "hour", "hours", "day", "days", "week", "weeks", "month", "months",
+    ];
     let is_step = |text: &str| {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        digits > 0 && digits < text.len() && text[digits..].bytes().all(|byte| byte.is_ascii_alphabetic())
+        let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        unit.len() < text.len() && UNITS.contains(&unit)
     };
-    let date = text
-        .get(.."2026-01-31".len())
-        .map(|date| date.split('-').map(is_number));
-    let is_date = date.is_some_and(|mut parts| parts.all(|is_number| is_number)) && text.as_bytes()[4] == b'-';
+    let (date, after) = text.as_bytes().split_at(text.len().min("2026-01-31".len()));
+    let is_of_date = |(at, byte): (usize, &u8)| match at {
+        4 | 7 => *byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    let is_date = date.len() == "2026-01-31".len()
+        && date.iter().enumerate().all(is_of_date)
+        && matches!(after.first(), None | Some(b'T' | b' ' | b'|'));
     let after_now = text.strip_prefix("now");
     after_now.is_some_and(|steps| steps.starts_with(['+', '-', '/']))
         || text.strip_prefix(['+', '-']).is_some_and(is_step)
@@ -226,6 +233,11 @@ mod tests {
             "5 - 3",
             "größer-als",
             "",
+            "-3px",
+            "2026-00001",
+            "1234-567890",
+            "2026-01-31-rc1",
+            "2026-01-310",
         ] {
             assert!(!is_like_time(text), "{text}");
         }

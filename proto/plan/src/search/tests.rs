@@ -215,6 +215,8 @@ fn the_template_of_the_longest_search_is_not_too_long() {
     for search in [
         "a".to_owned() + &" ".repeat(SEARCH_BYTES_MAX - 1),
         "a ".repeat(CLAUSES_MAX),
+        "a:2026-01-31 ".repeat(CLAUSES_MAX / 2),
+        "a:2026-01-31 ".repeat(CLAUSES_MAX),
     ] {
         let template = SearchTemplate::of(&search, now()).expect("a search");
         parse(&template.text, now()).expect("its template");
