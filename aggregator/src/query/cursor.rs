@@ -96,6 +96,13 @@ pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Res
         return Err(Problem::new(Code::BadRequest, "`after` belongs to another search")
             .hint("use the collection and the `q` of the previous page, or leave `after` out"));
     }
+    if cursor.order.by != order.by && cursor.order.search.is_none() {
+        return Err(Problem::new(
+            Code::BadRequest,
+            "`after` belongs to another sort order, or was written by an older release",
+        )
+        .hint("start again without `after`"));
+    }
     if cursor.order.by != order.by {
         return Err(
             Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")

@@ -107,7 +107,6 @@ pub(super) struct SearchParameters {
 enum TimeText {
     Text(String),
     Whole(i64),
-    // `1790000000.0` is written as a whole number, too.
     Fraction(f64),
 }
 
@@ -115,7 +114,15 @@ fn time_bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
     let text = |time: TimeText| match time {
         TimeText::Text(text) => text,
         TimeText::Whole(number) => number.to_string(),
-        TimeText::Fraction(number) => number.to_string(),
+        // Below this, a number is one of seconds: until the year 5138.
+        TimeText::Fraction(seconds) if seconds.abs() < 1e11 => {
+            let time = DateTime::from_timestamp_micros((seconds * 1e6).round() as i64);
+            time.map_or_else(
+                || seconds.to_string(),
+                |time| time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            )
+        }
+        TimeText::Fraction(number) => (number.round() as i64).to_string(),
     };
     Ok(Option::<TimeText>::deserialize(deserializer)?.map(text))
 }
@@ -473,7 +480,9 @@ mod tests {
     fn times_may_be_numbers() {
         let from = |body: &str| read::<SearchParameters>(body.as_bytes()).expect(body).from;
         assert_eq!(from(r#"{"from":1790000000}"#).as_deref(), Some("1790000000"));
-        assert_eq!(from(r#"{"from":1790000000.0}"#).as_deref(), Some("1790000000"));
+        let fraction = from(r#"{"from":1790000000.5}"#);
+        assert_eq!(fraction.as_deref(), Some("2026-09-21T14:13:20.500000Z"));
+        assert_eq!(from(r#"{"from":1790000000123.6}"#).as_deref(), Some("1790000000124"));
         assert_eq!(from(r#"{"from":-5}"#).as_deref(), Some("-5"));
         assert_eq!(from(r#"{"from":"now-1h"}"#).as_deref(), Some("now-1h"));
         assert_eq!(from(r#"{"from":null}"#), None);

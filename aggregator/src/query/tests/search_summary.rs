@@ -104,6 +104,11 @@ async fn a_view_a_field_and_its_documents_have_the_same_facets() {
         (&of_field[0].values, &of_field[1].values),
         (&expected[1].values, &expected[2].values)
     );
+    bench
+        .sql("create view empty as select _time, NULL as x from events")
+        .await;
+    let of_nothing = bench.facets("empty", "", "x").await;
+    assert_eq!((of_nothing[0].values.len(), of_nothing[0].others), (0, Some(0)));
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ async fn values(matches: &Matches<'_>, path: &Path, size: usize) -> Result<Facet
                 size + 1
             );
             let rows = matches.rows(&sql).await?;
-            let without = rows.column(0).null_count();
+            let without = rows.column(0).logical_null_count();
             let missing: u64 = counts(&rows, 1)?.iter().take(without).sum();
             let found = (rows.num_rows() - without).min(size);
             (rows.slice(without, found), matches.total.saturating_sub(missing))
