@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use serde_json::Value;
+
 use super::{
     expression::{BEGINS_WITH_X, ComparisonOp, DIGITS, EvalExpr, Row},
     value::{Number, SqlValue, Unspecified},
@@ -48,7 +50,10 @@ impl EvalExpr {
                 (Some(a), Some(b)) => SqlValue::Text(a + &b),
                 _ => SqlValue::Null,
             },
-            Self::TextFunction(name, a) => text_function(name, a.value(row)?.text()?),
+            Self::TextFunction(name, a) => match (*name, a.value(row)?) {
+                ("length", SqlValue::Json(Value::Array(items), _)) => SqlValue::count(items.len()),
+                (name, value) => text_function(name, value.text()?),
+            },
             Self::Like(is_not, a, pattern) => {
                 SqlValue::truth(a.value(row)?.text()?.map(|text| is_like(&text, pattern) != *is_not))
             }

@@ -1,8 +1,7 @@
 //! Resolves steps into documents and lists: subscripts, dots and arrows.
 
-use datafusion::sql::sqlparser::{
-    ast::{AccessExpr, BinaryOperator as Op, Expr, Subscript, UnaryOperator, Value as Literal, ValueWithSpan},
-    tokenizer::Span,
+use datafusion::sql::sqlparser::ast::{
+    AccessExpr, BinaryOperator as Op, Expr, Subscript, UnaryOperator, Value as Literal, ValueWithSpan,
 };
 use plan::path::Step;
 use proto::{Code, Problem};
@@ -19,33 +18,38 @@ impl Resolver<'_> {
     pub(super) fn access(&mut self, root: &Expr, chain: &[AccessExpr]) -> Result<Value, Problem> {
         let further: Vec<Step> = chain.iter().map_while(access_step).collect();
         let rest = &chain[further.len()..];
-        match (root, rest) {
-            (Expr::Identifier(_) | Expr::CompoundIdentifier(_), []) => {
-                let idents = match root {
-                    Expr::Identifier(ident) => std::slice::from_ref(ident),
-                    Expr::CompoundIdentifier(idents) => idents,
-                    _ => &[],
-                };
-                let span = idents.first().map_or(Span::empty(), |ident| ident.span);
-                let path: Vec<Step> = steps(idents).into_iter().chain(further).collect();
-                self.resolve_name(&SpelledName { steps: path, span })
+        let idents = match root {
+            Expr::Identifier(ident) => std::slice::from_ref(ident),
+            Expr::CompoundIdentifier(idents) => idents,
+            _ => &[],
+        };
+        // The longest path: its first steps may be those of an alias or a field.
+        let first = |resolver: &mut Self| match idents.first() {
+            Some(ident) => {
+                let path: Vec<Step> = steps(idents).into_iter().chain(further.clone()).collect();
+                resolver.resolve_name(&SpelledName {
+                    steps: path,
+                    span: ident.span,
+                })
             }
-            (_, []) => {
-                let value = self.value(root)?;
-                self.descend(value, further)
+            None => {
+                let value = resolver.value(root)?;
+                resolver.descend_by(value, further.clone())
             }
-            (_, rest) => {
-                let value = self.value(root)?;
-                let is_stored = matches!(&value, Value::Path(path) if path.stored().is_some());
+        };
+        match rest {
+            [] => first(self),
+            rest => {
                 let is_known = |access: &AccessExpr| access_step(access).is_some() || number_from_end(access).is_some();
+                let value = first(self)?;
+                let is_stored = matches!(&value, Value::Path(path) if path.stored().is_some());
                 if is_stored || rest.iter().all(is_known) {
                     let before: String = chain[..further.len()].iter().map(ToString::to_string).collect();
                     let list = shortened(&format!("{root}{before}"));
-                    let value = self.descend_by(value, further)?;
                     return self.access_from_end(value, &list, rest);
                 }
                 let root = Box::new(self.lower(value));
-                let chain = chain
+                let chain = rest
                     .iter()
                     .map(|access| self.subscript(access))
                     .collect::<Result<_, _>>()?;

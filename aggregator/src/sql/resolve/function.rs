@@ -4,14 +4,11 @@ use datafusion::sql::sqlparser::ast::{
     self, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments,
     TimezoneInfo, Value as Literal, WindowFrameBound, WindowType,
 };
-use plan::{
-    Kinds,
-    functions::{
-        registry::{self, Property},
-        score::SCORE,
-        series::{RANGE, SERIES},
-        value_counts::TOP_K,
-    },
+use plan::functions::{
+    registry::{self, Property},
+    score::SCORE,
+    series::{RANGE, SERIES},
+    value_counts::TOP_K,
 };
 use proto::{Code, Problem};
 
@@ -20,7 +17,7 @@ use super::{
     operator::truth,
     problem::{bad, not_offered, shortened},
     resolver::Resolver,
-    value::{Base, Value, call, literal, number, quoted, text, text_literal},
+    value::{call, literal, number, quoted, text, text_literal},
 };
 use crate::{
     sql::score::{FREQUENCIES, LENGTHS},
@@ -38,8 +35,6 @@ const ARGUMENTS_MAX: usize = 1_000;
 
 /// Functions that take the items of a list by their positions. A list in documents becomes a list of its items.
 const POSITIONAL: [&str; 2] = ["array_element", "array_slice"];
-/// Counts the items of a list and the characters of a text.
-const LENGTH: &str = "length";
 
 impl Resolver<'_> {
     /// Checks a function call and normalizes its name.
@@ -95,9 +90,6 @@ impl Resolver<'_> {
             }
         }
         function.name = ast::ObjectName::from(vec![quoted(&name)]);
-        if name == LENGTH && self.resolved_length(&mut function)? {
-            return Ok(Rewritten::Done(Expr::Function(function)));
-        }
         if let Some(filter) = function.filter.take() {
             function.filter = Some(Box::new(truth(*filter)));
         }
@@ -107,39 +99,6 @@ impl Resolver<'_> {
             None => {}
         }
         Ok(Rewritten::Open(Expr::Function(function)))
-    }
-
-    /// Resolves `length(path)`. At a path that has had lists, each value decides whether items or characters are counted.
-    /// Returns false if the argument is no path: the call is then resolved like any other.
-    fn resolved_length(&mut self, function: &mut Function) -> Result<bool, Problem> {
-        if function.filter.is_some() || function.over.is_some() || !function.within_group.is_empty() {
-            return Ok(false);
-        }
-        let FunctionArguments::List(list) = &mut function.args else {
-            return Ok(false);
-        };
-        let [FunctionArg::Unnamed(FunctionArgExpr::Expr(argument))] = list.args.as_mut_slice() else {
-            return Ok(false);
-        };
-        if !is_path(argument) {
-            return Ok(false);
-        }
-        let value = self.value(argument)?;
-        let may_be_list = match &value {
-            Value::Path(path) => match (&path.base, path.stored()) {
-                // What is inside a computed value can be anything.
-                (Base::Computed { .. }, None) => !path.path.steps().is_empty(),
-                _ => path.kinds.any(Kinds::ARRAY) || (path.is_stored() && path.kinds.seen() == Kinds::default()),
-            },
-            Value::Expr(_) => false,
-        };
-        *argument = self.lower(value);
-        if may_be_list {
-            function.name = ast::ObjectName::from(vec![quoted("json_size")]);
-            list.args
-                .push(FunctionArg::Unnamed(FunctionArgExpr::Expr(text(LENGTH))));
-        }
-        Ok(true)
     }
 
     /// Checks the arguments of a function, and converts that of unnest to a list.

@@ -206,6 +206,7 @@ fn length_counts_the_items_of_a_list_and_the_characters_of_a_text() {
             ],
         ),
         ("p", &[r#"{"items":[{"l":[1,2,3]},{"l":"ab"}]}"#]),
+        ("q", &[r#"{"l":[[1,2,3],[4,5]]}"#]),
     ]);
     let table = [
         (
@@ -225,19 +226,31 @@ fn length_counts_the_items_of_a_list_and_the_characters_of_a_text() {
             "2; 3",
         ),
         ("select length(list(k)), length('abc') from e", "6|3"),
+        // Through a subquery, as an item, and computed.
+        ("select length(v.b) from (select items[0].l as b from p) v", "3"),
+        ("select length(items[0].l) from p", "3"),
+        ("select length(i) from q, unnest(l) as t(i) order by 1", "2; 3"),
+        (
+            "select length(coalesce(a, t)) from e where k in (1, 2) order by k",
+            "2; 4",
+        ),
+        ("select length(_doc) from p", "36"),
     ];
     check(&schema, &table);
 }
 
 #[test]
 fn items_are_taken_from_the_end_and_by_position() {
-    let schema = TestSchema::with(&[(
-        "e",
-        &[
-            r#"{"k":1,"a":["x","y","z"],"p":[{"n":1},{"n":2}]}"#,
-            r#"{"k":2,"a":"text","p":[]}"#,
-        ],
-    )]);
+    let schema = TestSchema::with(&[
+        (
+            "e",
+            &[
+                r#"{"k":1,"a":["x","y","z"],"p":[{"n":1},{"n":2}]}"#,
+                r#"{"k":2,"a":"text","p":[]}"#,
+            ],
+        ),
+        ("f", &[r#"{"o":{"l":[7]}}"#]),
+    ]);
     let table = [
         (
             "select a[-1], a[-3], a[-4] from e order by k",
@@ -245,6 +258,15 @@ fn items_are_taken_from_the_end_and_by_position() {
         ),
         ("select p[-1].n, (p)[-2].n from e order by k", "2|1; NULL|NULL"),
         ("select k from e where a[-1] = 'z'", "1"),
+        (
+            "select e.a[-1], d.p[-1].n from e join e as d on e.k = d.k where e.k = 1",
+            "\"z\"|2",
+        ),
+        (
+            "select d.b[-1], d.A[-1] from (select a as b, a from e where k = 1) as d",
+            "\"z\"|\"z\"",
+        ),
+        ("select O.L[-1], o.l[-1] from f", "7|7"),
         (
             "select list_extract(a, 1), array_element(a, k), a[0] from e where k = 1",
             "\"x\"|\"x\"|\"x\"",

@@ -180,6 +180,19 @@ fn lower_library_call(function: &UntypedFunction, args: &[Operand]) -> Result<Ex
         ("length", [list]) if matches!(list.data_type(), DataType::List(_) | DataType::LargeList(_)) => Ok(
             function_call(library_function("array_length")?, vec![list.expr.clone()]),
         ),
+        // Each value decides whether items or characters are counted.
+        ("length", [value])
+            // Its other names only count characters.
+            if matches!(name, "length" | "len")
+                && value
+                .kinds()
+                .is_some_and(|kinds| kinds.any(Kinds::ARRAY) || kinds.seen() == Kinds::default()) =>
+        {
+            Ok(function_call(
+                library_function(compat::VALUE_LENGTH)?,
+                vec![value.expr.clone()],
+            ))
+        }
         ("array_has" | "list_contains" | "array_position" | "array_to_string", [list, rest @ ..])
             if list.kinds().is_some() =>
         {

@@ -26,9 +26,10 @@ use crate::{
 
 /// `json_scalar(json)`: the text of a text, a number or a boolean; NULL for lists and objects.
 const SCALAR: &str = "json_scalar";
-/// `json_size(json, rule)`: the number of items, by the rule of a system. By the rule `length`, a value that is no list
-/// has the length of its text.
+/// `json_size(json, rule)`: the number of items, by the rule of a system.
 const SIZE: &str = "json_size";
+/// `json_value_length(json)`: the number of items of a list, and of characters of any other value's text.
+pub const VALUE_LENGTH: &str = "json_value_length";
 /// `values_at(json, 'items.sku')`: a list of the texts, numbers and booleans at a path, also in lists.
 const VALUES_AT: &str = "values_at";
 /// `json_default(json, 'int')` is ClickHouse's `JSONExtractInt`: 0 if there is no such value.
@@ -40,6 +41,9 @@ pub(super) fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
         Function::new(SCALAR, Some(1), text(), scalars).strict().into(),
         Function::new(SIZE, Some(2), Returns::Type(DataType::Int64), sizes)
+            .strict()
+            .into(),
+        Function::new(VALUE_LENGTH, Some(1), Returns::Type(DataType::Int64), lengths)
             .strict()
             .into(),
         Function::new(VALUES_AT, Some(2), Returns::Json, values_at)
@@ -66,19 +70,30 @@ fn sizes(call: &Call) -> Result<ArrayRef> {
     let texts = text_views(&call.column(0)?)?;
     let rule = call.text(1)?;
     let found = each_row(call, &[&texts], |row| {
-        let raw = texts.as_string_view().value(row);
-        let value = json::parse(raw.as_bytes()).ok()?;
+        let value = json::parse(texts.as_string_view().value(row).as_bytes()).ok()?;
         let size = match (&value, rule) {
             (Value::Array(items), _) => items.len(),
-            (Value::Null, "length") => return None,
-            (Value::Text(text), "length") => text.chars().count(),
-            (_, "length") => raw.trim().chars().count(),
             (Value::Object(members), "mysql" | "clickhouse") => members.len(),
             (_, "duckdb" | "clickhouse") => 0,
             (_, "mysql") => 1,
             _ => return None,
         };
         i64::try_from(size).ok()
+    });
+    Ok(Arc::new(Int64Array::from(found)))
+}
+
+fn lengths(call: &Call) -> Result<ArrayRef> {
+    let texts = text_views(&call.column(0)?)?;
+    let found = each_row(call, &[&texts], |row| {
+        let text = texts.as_string_view().value(row);
+        let length = match json::parse(text.as_bytes()).ok()? {
+            Value::Null => return None,
+            Value::Array(items) => items.len(),
+            Value::Text(text) => text.chars().count(),
+            _ => text.trim().chars().count(),
+        };
+        i64::try_from(length).ok()
     });
     Ok(Arc::new(Int64Array::from(found)))
 }

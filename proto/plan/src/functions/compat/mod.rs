@@ -16,7 +16,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 
 pub use calendar::{DAY_OF, DIFF as DATE_DIFF, EPOCH_MILLIS, EPOCH_MILLIS_TRUNCATED, check_unit};
-pub use json_values::DEFAULT as JSON_DEFAULT;
+pub use json_values::{DEFAULT as JSON_DEFAULT, VALUE_LENGTH};
 pub use numbers::WRAPPED as WRAPPED_INT;
 pub use texts::HEX as TEXT_HEX;
 

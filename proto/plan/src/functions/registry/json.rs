@@ -30,8 +30,9 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     scalar(Json(&[0]), "values_at(json, path)",
         "A list of the texts, numbers and booleans at a path, also in lists along it; each once.")
         .grows(growth::json),
-    scalar(Json(&[0]), "json_size(json, system)",
-        "The number of items, as a system such as 'duckdb' counts; with 'length', also the characters of a text."),
+    scalar(Json(&[0]), "json_size(json, system)", "The number of items, as a system such as 'duckdb' counts."),
+    scalar(Json(&[0]), "json_value_length(json)",
+        "The number of items of a list, and of characters of any other value's text."),
     scalar(Json(&[0]), "json_default(json, type)",
         "The value as a type such as 'int'; 0, false or an empty text if it has another type."),
     // Of other systems.
