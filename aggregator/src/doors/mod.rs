@@ -15,7 +15,6 @@ mod push;
 mod source_config;
 mod sources;
 mod stalled_write;
-mod time_range;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -96,18 +96,19 @@ pub(super) fn read(text: &str, order: &OrderIdentity, types: &[DataType]) -> Res
         return Err(Problem::new(Code::BadRequest, "`after` belongs to another search")
             .hint("use the collection and the `q` of the previous page, or leave `after` out"));
     }
-    if cursor.order.by != order.by && cursor.order.search.is_none() {
-        return Err(Problem::new(
-            Code::BadRequest,
-            "`after` belongs to another sort order, or was written by an older release",
-        )
-        .hint("start again without `after`"));
-    }
     if cursor.order.by != order.by {
-        return Err(
-            Problem::new(Code::BadRequest, "`after` belongs to a search with another sort order")
-                .hint("use the `sort` of the previous page, or leave `after` out"),
-        );
+        // An older release called the order by score otherwise.
+        let (detail, hint) = match cursor.order.search {
+            Some(_) => (
+                "`after` belongs to a search with another sort order",
+                "use the `sort` of the previous page, or leave `after` out",
+            ),
+            None => (
+                "`after` belongs to another sort order, or was written by an older release",
+                "start again without `after`",
+            ),
+        };
+        return Err(Problem::new(Code::BadRequest, detail).hint(hint));
     }
     let changed = if cursor.order.definitions_hash != order.definitions_hash {
         "a definition that this search uses was"

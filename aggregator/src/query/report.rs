@@ -168,7 +168,15 @@ fn describe(failure: &CastFailure) -> String {
         .map_or("text", |row| row.2)
         .to_lowercase();
     let hint = match failure.values == failure.total && !failure.column.read_as.cast {
-        true => format!("; use {subject}::{name} to convert values where possible"),
+        true => {
+            let number = matches!(failure.column.read_as.to, Type::Int | Type::Double);
+            let or_time = if number {
+                ", or ::timestamp if they are times"
+            } else {
+                ""
+            };
+            format!("; use {subject}::{name} to convert values where possible{or_time}")
+        }
         false => String::new(),
     };
     format!(

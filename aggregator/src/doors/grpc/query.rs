@@ -2,7 +2,6 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use chrono::Utc;
 use futures::{Stream, StreamExt as _, stream};
 use plan::scan::ScanSource;
 use proto::{
@@ -24,7 +23,6 @@ use crate::{
     doors::{
         answer_writer::{AnswerFormat, AnswerWriter},
         names::collection_name,
-        time_range,
     },
     query::Engine,
 };
@@ -199,13 +197,11 @@ impl query_server::Query for QueryService {
     async fn search(&self, request: Request<wire::SearchRequest>) -> Result<Response<wire::SearchAnswer>, Status> {
         let request = request.into_inner();
         let options = query_options(request.how)?;
-        let (from, to) = (non_empty(request.from), non_empty(request.to));
-        time_range::check(from.as_deref(), to.as_deref(), Utc::now())?;
         let search = SearchQuery {
             collection: collection_name(&request.collection)?.to_string(),
             query: request.query,
-            from,
-            to,
+            from: non_empty(request.from),
+            to: non_empty(request.to),
             sort: non_empty(request.sort),
             limit: (request.limit > 0).then_some(request.limit as usize),
             after: non_empty(request.after),

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat};
 use proto::PositionVector;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -26,7 +26,6 @@ use crate::{
     doors::{
         answer_writer::AnswerFormat,
         names::{collection_name, no_collection},
-        time_range,
     },
     render::{self, LineBreaks},
 };
@@ -264,7 +263,6 @@ async fn search(app: &AppState, path: PathText, parameters: SearchParameters) ->
     if !catalog.collections.contains_key(&name) && catalog.view(name.as_str()).is_none() {
         return Err(no_collection(&name, &catalog).into());
     }
-    time_range::check(parameters.from.as_deref(), parameters.to.as_deref(), Utc::now())?;
     let SearchParameters {
         at_least,
         allow_partial,

@@ -68,6 +68,15 @@ fn a_cursor_of_another_order_and_garbage_are_refused() {
     };
     let problem = read(&written, &of_another, &int).expect_err("a cursor of another search");
     assert_eq!(problem.detail, "`after` belongs to another search");
+    // A cursor of an older release names no search: it is used if its order is the same.
+    let of_older = |by| OrderIdentity {
+        search: None,
+        ..order(by)
+    };
+    let older = |by| write(&of_older(by), &after).expect("a cursor");
+    assert_eq!(read(&older("price asc"), &order("price asc"), &int), Ok(after.clone()));
+    let problem = read(&older("_score of 7 desc"), &order("_score desc"), &int).expect_err("another name");
+    assert!(problem.detail.contains("an older release"), "{problem}");
     for garbage in [
         "",
         "x",

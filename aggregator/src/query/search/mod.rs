@@ -7,29 +7,23 @@ mod path_list;
 mod score;
 mod statement;
 mod summary;
+mod time_range;
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use chrono::{DateTime, Utc};
-use plan::{
-    Path,
-    search::{self, SearchTemplate},
-    value::time_of_int,
-};
+use plan::{Path, search::SearchTemplate};
 use proto::{Catalog, Code, CollectionName, Problem};
 
 use self::{
     highlight::HighlightRequest,
     summary::{Matches, SummaryRequest},
+    time_range::TimeRange,
 };
 use super::{Engine, context::QueryContext, no_collection, read_views::QueryViews, run};
 use crate::{
     answer::{Hit, SearchAnswer, SearchQuery},
     sql,
 };
-
-/// The times that statements can name, in microseconds since 1970: the years 1 to 9999.
-const TIMES: Range<i64> = -62_135_596_800_000_000..253_402_300_800_000_000;
 
 /// The name that sorts hits by how well they fit.
 const SCORE: &str = "_score";
@@ -203,84 +197,4 @@ fn page_too_large() -> Problem {
         "the hits of this page need more memory than a query may use",
     )
     .hint("set a smaller limit")
-}
-
-/// The time range of the hits, in microseconds since 1970.
-#[derive(Clone, Copy)]
-struct TimeRange {
-    /// Inclusive.
-    from: Option<i64>,
-    /// Exclusive.
-    to: Option<i64>,
-}
-
-impl TimeRange {
-    fn parse(request: &SearchQuery, now: DateTime<Utc>) -> Result<Self, Problem> {
-        let time = |text: &Option<String>| {
-            let time = text.as_deref().map(|text| parse_time(text, now)).transpose()?;
-            match time.is_none_or(|time| TIMES.contains(&time)) {
-                true => Ok(time),
-                false => Err(Problem::new(
-                    Code::BadRequest,
-                    format!(
-                        "{} is not between the years 1 and 9999",
-                        text.as_deref().unwrap_or_default()
-                    ),
-                )
-                .hint("leave from or to out if there is no bound")),
-            }
-        };
-        Ok(Self {
-            from: time(&request.from)?,
-            to: time(&request.to)?,
-        })
-    }
-}
-
-/// Parses a time to microseconds since 1970: one that statements and documents may contain, one relative to now, or a
-/// number of seconds, milli-, micro- or nanoseconds, depending on its size.
-fn parse_time(text: &str, now: DateTime<Utc>) -> Result<i64, Problem> {
-    let text = text.trim();
-    text.parse()
-        .ok()
-        .and_then(time_of_int)
-        .or_else(|| search::time(text, now))
-        .ok_or_else(|| {
-            let excerpt: String = text.chars().take(100).collect();
-            Problem::new(Code::BadRequest, format!("{excerpt:?} is not a time")).hint(
-                "write 2026-01-31T10:00:00Z, 2026-01-31, now-1h, or a number of seconds or milliseconds since 1970",
-            )
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_can_be_written_in_several_formats() {
-        let now = DateTime::from_timestamp_micros(1_769_853_600_000_000).expect("a time");
-        for text in [
-            "2026-01-31T10:00:00Z",
-            "2026-01-31T11:00:00+01:00",
-            "2026-01-31 10:00:00",
-            "2026-01-31T10:00:00.0",
-            "1769853600",
-            "1769853600000",
-            "1769853600000000",
-            "1769853600000000000",
-            "now",
-            "now/d+10h",
-        ] {
-            assert_eq!(parse_time(text, now), Ok(1_769_853_600_000_000), "{text}");
-        }
-        assert_eq!(parse_time("2026-01-31", now), Ok(1_769_817_600_000_000));
-        for text in ["", "yesterday", "2026-13-01", "1e9"] {
-            assert_eq!(
-                parse_time(text, now).map_err(|p| p.code),
-                Err(Code::BadRequest),
-                "{text}"
-            );
-        }
-    }
 }

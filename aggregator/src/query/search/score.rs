@@ -22,7 +22,7 @@ use crate::{
     sql::score::{FREQUENCIES, LENGTHS},
 };
 
-/// What hits are sorted by, if that is their score: no column of a search has this name.
+/// The name of the sort key in cursors, if hits are sorted by their score. Other keys are SQL that begins with the input.
 pub(super) const SORTED_BY_SCORE: &str = "_score";
 
 /// The statistics of a search, and its score in SQL.

@@ -114,7 +114,7 @@ async fn a_failed_shard_reopens_while_views_are_open_and_its_store_is_never_open
     }
     assert_eq!(files(), before, "the store was not opened a second time");
     drop(in_use);
-    // The thread that refused a push may still be about to drop its handle.
+    // Background work may use the shard for a moment longer. Until then, a push is told to retry.
     let reopened = async |fixture: &Fixture| match fixture.try_push(fixture.push_request(&["1"])).await {
         Ok(_) => true,
         Err(problem) => {

@@ -84,7 +84,7 @@ impl WarningCounts {
         let with_failures = counts.iter().filter(|(_, (failed, _))| *failed > 0);
         with_failures
             .map(|(operation, (failed, total))| {
-                // A difference of texts is one of numbers: without any number, they may be times.
+                // `-` reads texts as numbers: if none of them is a number, they may be times.
                 let advice = match operation.ends_with("as DOUBLE") && failed == total {
                     true => "; if they are times, convert them: x::timestamp",
                     false => "",

@@ -33,7 +33,13 @@ fn words_match_if_their_tokens_are_adjacent() {
     assert!(words("msg", "disk full") && words("msg", "full") && words("", "sda1") && words("msg", "on dev"));
     assert!(!words("msg", "disk on") && !words("msg", "ful") && !words("tags", "disk"));
     assert!(words("n", "12") && words("n", "12.0") && words("", "1.5") && !words("n", "1"));
-    assert!(words("ok", "true") && !words("ok", "false") && words("", "true"));
+    assert!(
+        words("ok", "true")
+            && words("ok", "TRUE")
+            && words("ok", " True ")
+            && !words("ok", "false")
+            && words("", "true")
+    );
     assert!(
         words("tags", "änderung")
             && words("tags.deep", "x y")

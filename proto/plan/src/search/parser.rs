@@ -21,6 +21,8 @@ const EXISTS: &str = "_exists_";
 const WEIGHT_MAX: f64 = 1e6;
 /// Notes of one search.
 const NOTES_MAX: usize = 5;
+/// A note repeats the word that it is about; there is none about a word that would make it longer.
+const NOTE_BYTES_MAX: usize = 500;
 /// Places by which the tokens of a phrase may be apart.
 const SLOP_MAX: u32 = 1_000;
 /// Changes that make a token similar. More would find most short tokens.
@@ -298,7 +300,7 @@ impl<'a> Parser<'a> {
             (Some(Match::Range { from, to }), Some(name))
                 if (from.is_some() || to.is_some()) && is_system_time(name) =>
             {
-                let detail = format!("{name} is a time, and this bound is none");
+                let detail = format!("{name} can only be compared with times");
                 return Err(self.error_at(
                     started,
                     &detail,
@@ -673,7 +675,7 @@ impl<'a> Parser<'a> {
 
     /// Notes what may have meant something else.
     fn note(&mut self, note: String) {
-        if self.notes.len() < NOTES_MAX && !self.notes.contains(&note) {
+        if self.notes.len() < NOTES_MAX && note.len() <= NOTE_BYTES_MAX && !self.notes.contains(&note) {
             self.notes.push(note);
         }
     }

@@ -62,7 +62,7 @@ impl Entry {
     }
 }
 
-/// What the reader of a new line is told, if the lines before it do not end a statement.
+/// The hint on a new, empty line while a statement is open.
 pub(super) fn advice(text: &str) -> Option<&'static str> {
     if !text.ends_with('\n') {
         return None;

@@ -23,7 +23,8 @@ impl Bound {
 }
 
 impl Parser<'_> {
-    /// Refuses a bound that was meant to be a time, but is none: as a text it would find nothing, or everything.
+    /// Rejects a bound that looks like a time but does not parse as one. Compared as a text, it would match nothing or
+    /// everything.
     fn check_time(&self, at: usize, text: &str) -> Result<(), Problem> {
         if relative_time::is_like_time(text) {
             self.time(at, text)?;
