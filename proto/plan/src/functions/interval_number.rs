@@ -64,6 +64,10 @@ mod tests {
             text in prop::sample::select(vec!["1s", "90m", "1h", "1d", "1w", "1M", "3M", "1y"]),
         ) {
             let interval = Interval::parse(text).expect("an interval");
+            // Also where an interval begins, and the last microsecond before it.
+            let begins = times.iter().filter_map(|time| interval.start(interval.number(*time)?));
+            let ends = begins.clone().filter_map(|begin| begin.checked_sub(1));
+            let times: Vec<i64> = times.iter().copied().chain(begins).chain(ends).collect();
             let mut sorted = times.clone();
             sorted.sort_unstable();
             for times in [times, sorted] {
