@@ -365,6 +365,16 @@ fn words_that_may_mean_something_else_are_noted() {
 }
 
 #[test]
+fn a_date_is_a_group_of_two_tests() {
+    let nested = |depth: usize, value: &str| format!("{}at:{value}{}", "(".repeat(depth), ")".repeat(depth));
+    let fits = |text: String| parse(&text, now()).is_ok();
+    assert!(fits(nested(SEARCH_DEPTH_MAX, "x")) && !fits(nested(SEARCH_DEPTH_MAX, "2026-01-31")));
+    let deepest = nested(SEARCH_DEPTH_MAX - 1, "2026-01-31");
+    let template = SearchTemplate::of(&deepest, now()).expect("a search");
+    assert!(fits(deepest) && fits(template.text));
+}
+
+#[test]
 fn the_patterns_of_a_search_have_limits() {
     let fits = |text: String| parse(&text, now()).map(|_| ()).map_err(|problem| problem.code);
     assert_eq!(fits("a?b ".repeat(PATTERNS_MAX)), Ok(()));
