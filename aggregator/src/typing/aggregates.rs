@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::{
     arrow::{
         array::{Array as _, ArrayRef},
-        datatypes::{DECIMAL128_MAX_PRECISION, DataType},
+        datatypes::DataType,
     },
     common::{DFSchema, DataFusionError, Result, ScalarValue},
     logical_expr::{
@@ -23,6 +23,7 @@ use plan::{
         registry::{self, Property},
         value_counts,
     },
+    scan::SUMMED_INTEGER,
 };
 use proto::{Code, Problem};
 
@@ -79,10 +80,6 @@ pub(super) fn lower_aggregate_call(function: AggregateFunction, schema: &DFSchem
     )))
 }
 
-/// The precision to which integers are cast for `sum`. DataFusion adds ten digits for the result, which then has the
-/// maximum precision of a decimal.
-const SUM_INPUT_DIGITS: u8 = DECIMAL128_MAX_PRECISION - 10;
-
 /// The aggregate function for arguments of these types, and the converted arguments.
 pub(super) fn lower_aggregate(
     inner: &Arc<AggregateUDF>,
@@ -98,11 +95,9 @@ pub(super) fn lower_aggregate(
                 TypeClass::Json(kinds) => reads_as_integer(kinds),
                 _ => false,
             };
-            // Integers are summed as decimals, which cannot overflow.
-            same_function(vec![if is_integer {
-                cast(number, DataType::Decimal128(SUM_INPUT_DIGITS, 0))
-            } else {
-                number
+            same_function(vec![match is_integer {
+                true => cast(number, SUMMED_INTEGER),
+                false => number,
             }])
         }
         ("min" | "max", [value]) => match value.class() {

@@ -11,6 +11,7 @@ use datafusion::arrow::{
 };
 use plan::{
     Column, arrays,
+    calendar::Interval,
     scan::{ColumnReads, ScanSource, Stage},
 };
 use proto::{Address, Problem};
@@ -125,10 +126,11 @@ impl Blocks {
     }
 
     /// Counts the next documents by their values of the wanted columns, and makes rows of the groups; `accept` also gets
-    /// the number of documents. None if the next documents must be read one by one, by [`next`](Self::next): then some
+    /// the number of documents. With an interval, see [`Segment::count_groups`](crate::split::Segment::count_groups). None if the next documents must be read one by one, by [`next`](Self::next): then some
     /// condition is open, the segment does not count these values, or `accept` returns none.
     pub(super) fn next_groups<T>(
         &mut self,
+        interval: Option<Interval>,
         accept: impl FnOnce(Vec<Groups>, usize) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Problem> {
         let scan = self.scan.clone();
@@ -148,7 +150,9 @@ impl Blocks {
         let wanted = &scan.prepared.wanted;
         let columns: Vec<&Column> = wanted.iter().map(|column| &scan.prepared.columns[*column]).collect();
         let documents = candidates.documents.as_slice();
-        let groups = scan.view.segments[number].segment.count_groups(&columns, documents)?;
+        let groups = scan.view.segments[number]
+            .segment
+            .count_groups(&columns, interval, documents)?;
         let accepted = match groups {
             None => None,
             Some(groups) => {
@@ -255,8 +259,11 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
     let outcome = scan.filter_outcome(index)?;
     let within = unit.from - outcome.first..unit.to - outcome.first;
     let numbered = |documents: &RoaringBitmap| -> Vec<u32> {
-        let found = documents.range(within.clone());
-        found.map(|document| outcome.first + document).collect()
+        let mut found = vec![0; documents.range_cardinality(within.clone()) as usize];
+        let filled = documents.range(within.clone()).next_many(&mut found).len();
+        found.truncate(filled);
+        found.iter_mut().for_each(|document| *document += outcome.first);
+        found
     };
     // Mostly there is no condition, and nothing is deleted.
     let pass = if outcome.pass.range_cardinality(within.clone()) == within.len() as u64 {

@@ -27,6 +27,7 @@ use datafusion::{
 use futures::{Stream, StreamExt, task::noop_waker_ref};
 use parking_lot::Mutex;
 use plan::{
+    calendar::Interval,
     functions::WarningCounts,
     scan::{PartialAggregate, ScanSource, Stage},
 };
@@ -204,6 +205,7 @@ impl Partial {
                 schema: schema.clone(),
                 blocks,
                 trial,
+                interval: weighted.as_ref().and_then(|weighted| weighted.interval),
                 groups: Vec::new(),
                 slice_end: None,
             })),
@@ -279,6 +281,8 @@ struct RowStream {
     blocks: Blocks,
     /// The functions of the aggregate, if rows may stand for several documents: the last column says how many.
     trial: Option<FunctionTrial>,
+    /// See [`WeightedAggregate::interval`].
+    interval: Option<Interval>,
     /// Groups that come next, last first.
     groups: Vec<RecordBatch>,
     slice_end: Option<Instant>,
@@ -317,7 +321,7 @@ impl RowStream {
                 let groups = slices(&batch_of_groups(&self.schema, groups)?);
                 Ok(trial.accepts(&groups, documents)?.then_some(groups))
             };
-            let Some(groups) = self.blocks.next_groups(accept)? else {
+            let Some(groups) = self.blocks.next_groups(self.interval, accept)? else {
                 break;
             };
             rows += groups.iter().map(RecordBatch::num_rows).sum::<usize>();

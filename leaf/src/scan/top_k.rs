@@ -1,6 +1,9 @@
 //! Top k rows by sort keys. Only the keys are read of every document; the other columns are read of the top k.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 use datafusion::arrow::{
     array::{Array, ArrayRef, UInt32Array},
@@ -58,13 +61,13 @@ impl PartialEq for Candidate {
 impl Eq for Candidate {}
 
 impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
 impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+    fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank())
     }
 }
@@ -92,24 +95,33 @@ impl TopK {
             return Ok(());
         }
         let keys = self.converter.convert_columns(&block.arrays)?;
-        for (number, document) in block.documents.iter().enumerate() {
-            let key = keys.row(number);
-            if self.heap.len() >= self.limit && self.heap.peek().is_some_and(|worst| key > worst.key.row()) {
-                continue;
-            }
-            let address = address_of(scan, block.part, *document);
-            if self
+        let address = |row: usize| address_of(scan, block.part, block.documents[row]);
+        let worst = self.heap.peek().filter(|_| self.heap.len() >= self.limit);
+        let is_candidate = |row: &usize| {
+            let key = keys.row(*row);
+            let is_after = self
                 .after
                 .as_ref()
-                .is_some_and(|(after, at)| (key, &address) <= (after.row(), at))
-            {
-                continue;
-            }
+                .is_none_or(|(after, at)| match key.cmp(&after.row()) {
+                    Ordering::Less => false,
+                    Ordering::Equal => address(*row) > *at,
+                    Ordering::Greater => true,
+                });
+            is_after && worst.is_none_or(|worst| key <= worst.key.row())
+        };
+        let mut rows: Vec<usize> = (0..block.documents.len()).filter(is_candidate).collect();
+        // Often each document of a block is better than those before it. Addresses decide between equal keys.
+        if rows.len() > self.limit {
+            let by_key = |one: &usize, other: &usize| keys.row(*one).cmp(&keys.row(*other));
+            let last = *rows.select_nth_unstable_by(self.limit - 1, by_key).1;
+            rows.retain(|row| keys.row(*row) <= keys.row(last));
+        }
+        for row in rows {
             self.push(Candidate {
-                key: key.owned(),
-                address,
+                key: keys.row(row).owned(),
+                address: address(row),
                 part: block.part,
-                document: *document,
+                document: block.documents[row],
             })?;
         }
         if let Some(best) = scan.best_keys.as_ref().filter(|_| self.heap.len() >= self.limit) {

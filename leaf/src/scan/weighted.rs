@@ -10,6 +10,8 @@
 //! min(x), max(x), …          ->  the same: equal values do not change them
 //! ```
 //!
+//! A histogram only counts the intervals that times are in, so one row stands for all times of an interval.
+//!
 //! A function counts the rows for which it has no result, and some count all their rows. So functions are tried on the
 //! rows first. Where one has no result, documents are read one by one. If all have results, the rows are tried again,
 //! those that stand for equally many documents together, and what they count is added for each document. The aggregate
@@ -36,8 +38,9 @@ use datafusion::{
     },
 };
 use plan::{
+    calendar::Interval,
     functions::{FunctionContext, WarningCounts, call_in_context, interval_number::NUMBER},
-    scan::PartialAggregate,
+    scan::{PartialAggregate, SUMMED_INTEGER},
 };
 
 /// The column with the number of documents that a row stands for.
@@ -52,6 +55,8 @@ pub(super) struct WeightedAggregate {
     pub aggregate: PartialAggregate,
     /// Which columns of its states are counts.
     pub counts: Vec<usize>,
+    /// The times of one of these intervals are the same to the aggregate.
+    pub interval: Option<Interval>,
 }
 
 impl WeightedAggregate {
@@ -96,6 +101,7 @@ impl WeightedAggregate {
             }
             states += call.state_fields()?.len();
         }
+        let interval = only_interval(aggregate);
         let aggregate = PartialAggregate {
             group_by: aggregate.group_by.clone(),
             aggregates,
@@ -103,8 +109,34 @@ impl WeightedAggregate {
             input,
             output: aggregate.output.clone(),
         };
-        Ok(Some(Self { aggregate, counts }))
+        Ok(Some(Self {
+            aggregate,
+            counts,
+            interval,
+        }))
     }
+}
+
+/// The interval, if all that an aggregate reads of its only column is in which one of these a time is.
+fn only_interval(aggregate: &PartialAggregate) -> Option<Interval> {
+    let read = |expression: Arc<dyn PhysicalExpr>| {
+        if expression.is::<Literal>() {
+            return Some(None);
+        }
+        let call = expression.downcast_ref::<ScalarFunctionExpr>()?;
+        match call.args() {
+            [time, interval] if call.fun().name() == NUMBER && time.is::<PhysicalColumn>() => {
+                let interval = interval.downcast_ref::<Literal>()?.value().try_as_str()??;
+                Some(Some(Interval::parse(interval)?))
+            }
+            _ => None,
+        }
+    };
+    let intervals: Vec<Option<Interval>> = expressions(aggregate).map(read).collect::<Option<_>>()?;
+    let mut intervals = intervals.into_iter().flatten();
+    let interval = intervals.next()?;
+    let is_only = aggregate.input.fields().len() == 1 && intervals.all(|other| other == interval);
+    is_only.then_some(interval)
 }
 
 /// Whether a segment may count documents by the values of a column of this type.
@@ -150,7 +182,7 @@ fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Op
 /// A sum of integers, each as often as its row stands for documents. None if it is not one of integers: they are summed
 /// as decimals, and those of 64 bits times a number of documents fit into one.
 fn sum_of_documents(sum: &AggregateFunctionExpr, input: &Arc<Schema>) -> Result<Option<Arc<AggregateFunctionExpr>>> {
-    const INTEGER: DataType = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
+    const PRODUCT: DataType = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
     let [argument] = &sum.expressions()[..] else {
         return Ok(None);
     };
@@ -158,12 +190,12 @@ fn sum_of_documents(sum: &AggregateFunctionExpr, input: &Arc<Schema>) -> Result<
         .map(|cast| cast.expr().data_type(input))
         .transpose()?
         .is_some_and(|from| from == DataType::Int64);
-    if !is_integer || argument.data_type(input)? != INTEGER {
+    if !is_integer || argument.data_type(input)? != SUMMED_INTEGER {
         return Ok(None);
     }
-    let documents = cast(col(DOCUMENTS, input)?, input, INTEGER)?;
+    let documents = cast(col(DOCUMENTS, input)?, input, SUMMED_INTEGER)?;
     let product = binary(argument.clone(), Operator::Multiply, documents, input)?;
-    let weighted = AggregateExprBuilder::new(sum_udaf(), vec![cast(product, input, INTEGER)?])
+    let weighted = AggregateExprBuilder::new(sum_udaf(), vec![cast(product, input, PRODUCT)?])
         .schema(input.clone())
         .alias(sum.name())
         .build()?;

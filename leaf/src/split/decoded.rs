@@ -8,13 +8,15 @@ use std::{
     marker::PhantomData,
     num::NonZeroUsize,
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
 use plan::byte_lru::ByteLru;
+
+use crate::error::Error;
 
 /// Bytes of all cached values.
 const DECODED_BYTES_MAX: usize = 256 << 20;
@@ -64,6 +66,66 @@ impl<T: Send + Sync + 'static> DecodedSlot<T> {
 }
 
 type Value = Arc<dyn Any + Send + Sync>;
+
+/// Slots of the last keys that were asked for, at most `MAX`.
+pub(super) struct RecentSlots<K, T, const MAX: usize>(Mutex<Vec<(K, Arc<ComputedSlot<T>>)>>);
+
+impl<K, T, const MAX: usize> Default for RecentSlots<K, T, MAX> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + PartialEq, T, const MAX: usize> RecentSlots<K, T, MAX> {
+    /// The slot of a key.
+    pub(super) fn slot(&self, key: &K) -> Arc<ComputedSlot<T>> {
+        let mut slots = self.0.lock();
+        let known = slots.iter().position(|(known, _)| known == key);
+        let (key, slot) = known.map_or_else(|| (key.clone(), Arc::default()), |at| slots.remove(at));
+        if slots.len() >= MAX {
+            slots.remove(0);
+        }
+        slots.push((key, Arc::clone(&slot)));
+        slot
+    }
+}
+
+/// A place for what one thread computes while others wait for it; None if the part does not know enough.
+pub(super) struct ComputedSlot<T> {
+    value: DecodedSlot<Option<T>>,
+    /// Held while it is computed. It has what was computed last, for those who waited: the slot may be empty again.
+    computed: Mutex<Weak<Option<T>>>,
+}
+
+impl<T> Default for ComputedSlot<T> {
+    fn default() -> Self {
+        Self {
+            value: DecodedSlot::default(),
+            computed: Mutex::default(),
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> ComputedSlot<T> {
+    /// The value of this slot. What is computed comes with its number of bytes.
+    pub(super) fn get_or_compute(
+        &self,
+        compute: impl FnOnce() -> Result<Option<(T, usize)>, Error>,
+    ) -> Result<Arc<Option<T>>, Error> {
+        if let Some(known) = self.value.get() {
+            return Ok(known);
+        }
+        let mut computed = self.computed.lock();
+        if let Some(known) = computed.upgrade().or_else(|| self.value.get()) {
+            return Ok(known);
+        }
+        let (value, bytes) = compute()?.map_or((None, 0), |(value, bytes)| (Some(value), bytes));
+        let value = Arc::new(value);
+        *computed = Arc::downgrade(&value);
+        self.value.put(Arc::clone(&value), bytes);
+        Ok(value)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@
 mod codes;
 
 use datafusion::arrow::array::{Array as _, ArrayRef};
-use plan::{Column, ColumnSource, arrays};
+use plan::{Column, ColumnSource, arrays, calendar::Interval};
 
 pub(super) use self::codes::{Codes, length_counts};
 use super::{part::Part, path_tree::PathNode, values::RequestedDocuments};
@@ -47,7 +47,13 @@ struct GroupKey {
 impl Part {
     /// Counts these documents (ascending) by their values of the columns; without columns, all are one group. None if a
     /// column has no codes, or not for all documents, or if its values are so different that grouping would save nothing.
-    pub(super) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Groups>, Error> {
+    /// With an interval, see [`Segment::count_groups`](super::Segment::count_groups).
+    pub(super) fn count_groups(
+        &self,
+        columns: &[&Column],
+        interval: Option<Interval>,
+        documents: &[u32],
+    ) -> Result<Option<Groups>, Error> {
         if columns.is_empty() {
             return Ok(Some(Groups {
                 values: Vec::new(),
@@ -58,7 +64,7 @@ impl Part {
         let requested = RequestedDocuments::of(documents, self.paths.documents);
         let mut keys = Vec::with_capacity(columns.len());
         for column in columns {
-            match self.group_key(column, requested)? {
+            match self.group_key(column, interval, requested)? {
                 Some(key) => keys.push(key),
                 None => return Ok(None),
             }
@@ -71,9 +77,13 @@ impl Part {
             [key] if requested.are_all() => key.codes.counts(documents),
             _ => None,
         };
-        let (mut groups, counts) = match of_part {
+        let (groups, counts) = match of_part {
             Some(counts) => counted_groups(&counts),
             None => count_codes(&keys, GroupCounter::new(slots, documents.len()), documents),
+        };
+        let (mut groups, counts) = match (keys.as_slice(), interval) {
+            ([key], Some(interval)) => key.codes.merged(interval, groups, counts)?,
+            _ => (groups, counts),
         };
         // The last key is the least significant digit of a group.
         let (mut values, mut columns) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
@@ -107,9 +117,18 @@ impl Part {
         }))
     }
 
-    /// The codes of a column's values, if it has few, and all that are requested have codes.
-    fn group_key(&self, column: &Column, requested: RequestedDocuments) -> Result<Option<GroupKey>, Error> {
-        let are_few = |codes: &Codes| codes.null() <= requested.documents.len() as u64 / 2;
+    /// The codes of a column's values, if it has few, or those of an interval are merged; and if all that are requested have
+    /// codes.
+    fn group_key(
+        &self,
+        column: &Column,
+        interval: Option<Interval>,
+        requested: RequestedDocuments,
+    ) -> Result<Option<GroupKey>, Error> {
+        let are_few = |codes: &Codes| {
+            let are_merged = interval.is_some() && codes.are_times();
+            are_merged || codes.null() <= requested.documents.len() as u64 / 2
+        };
         let path = match &column.source {
             ColumnSource::Path(path) => path,
             ColumnSource::Tokens(path) => {

@@ -45,7 +45,7 @@ impl Part {
             Lookup::Containing(path, letters) => self.on_path(path, |id| self.containing(id, letters)),
             Lookup::Exists(path, to) => self.on_path(path, |id| self.non_null(id, *to)),
             Lookup::NoText(path) => self.on_path(path, |id| Ok(Some(Matches::certain(self.no_text(id, false)?)))),
-            Lookup::Search(clause) => self.search(clause),
+            Lookup::Search(clause) => Ok(self.search(clause)?.as_ref().clone()),
             Lookup::Id(ids) => self.with_ids(ids).map(Some),
             Lookup::Header(source, low, high) => self.header_between(source, *low, *high),
             Lookup::HeaderIn(source, values) => {

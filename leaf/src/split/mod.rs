@@ -76,7 +76,7 @@ use datafusion::arrow::{
     array::{Array, ArrayRef, BooleanArray},
     compute,
 };
-use plan::{Column, Path, Type, search::Clause};
+use plan::{Column, Path, Type, calendar::Interval, search::Clause};
 use proto::Address;
 use roaring::RoaringBitmap;
 use tantivy::{HasLen as _, TantivyError};
@@ -486,11 +486,17 @@ impl Segment {
     }
 
     /// Counts these documents (ascending) by their values of some columns, part by part. None if the values of some
-    /// documents must be read one by one.
-    pub(crate) fn count_groups(&self, columns: &[&Column], documents: &[u32]) -> Result<Option<Vec<Groups>>, Error> {
+    /// documents must be read one by one. With an interval, groups of the only column whose times follow each other and
+    /// are in the same interval may be one group, with the first of the times.
+    pub(crate) fn count_groups(
+        &self,
+        columns: &[&Column],
+        interval: Option<Interval>,
+        documents: &[u32],
+    ) -> Result<Option<Vec<Groups>>, Error> {
         let groups = self
             .parts_with(documents)
-            .map(|(part, documents)| part.count_groups(columns, &documents));
+            .map(|(part, documents)| part.count_groups(columns, interval, &documents));
         groups.collect()
     }
 

@@ -9,7 +9,6 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
 use plan::search::Clause;
 use proto::problem::panic_text;
 use roaring::RoaringBitmap;
@@ -24,6 +23,7 @@ use super::{
     build,
     bundle::{Bundle, BundleWriter},
     columns::{Columns, range},
+    decoded::RecentSlots,
     dictionaries::{self, Dictionaries},
     footer::{PACKED, STORED},
     header::{self, Headers},
@@ -34,8 +34,8 @@ use super::{
 };
 use crate::{document::Document, error::Error, fault, matches::Matches};
 
-/// Search clauses whose matches a part caches: a scan evaluates the same clause block by block.
-pub(super) const CACHED_CLAUSES_MAX: usize = 8;
+/// Search clauses whose matches have a place in the cache, for each part.
+const CLAUSES_MAX: usize = 8;
 
 /// Documents that a failing build may exclude one by one.
 const EXCLUDED_DOCUMENTS_MAX: u64 = 16;
@@ -53,8 +53,8 @@ pub(super) struct Part {
     pub headers: Headers,
     pub columns: Columns,
     pub text: Option<TextIndex>,
-    /// The last search clauses and their matches, oldest first.
-    pub clause_cache: Mutex<Vec<(Clause, Option<Arc<Matches>>)>>,
+    /// The documents that match the last search clauses.
+    pub clauses: RecentSlots<Clause, Matches, CLAUSES_MAX>,
     pub scores: ScoreCache,
     files: PartFiles,
 }
@@ -168,7 +168,7 @@ impl Part {
             headers,
             columns: Columns::new(reader, dictionaries),
             text,
-            clause_cache: Mutex::default(),
+            clauses: RecentSlots::default(),
             scores: ScoreCache::default(),
             files,
         })

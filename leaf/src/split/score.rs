@@ -3,16 +3,12 @@
 //! Postings answer for paths with running text, dictionaries for all other strings. Both are walked through as a whole: the
 //! lengths at a path are kept for the next search, and the scores of a search for its next block.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::sync::Arc;
 
 use datafusion::arrow::{
     array::{Float64Array, Int64Array},
     buffer::{BooleanBuffer, NullBuffer},
 };
-use parking_lot::Mutex;
 use plan::{
     Path,
     matcher::{DocumentScore, Scorer, WordCounts},
@@ -21,7 +17,7 @@ use plan::{
 use roaring::RoaringBitmap;
 
 use super::{
-    decoded::DecodedSlot,
+    decoded::RecentSlots,
     groups::{Codes, length_counts},
     part::{Part, index_error},
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
@@ -33,52 +29,11 @@ const LENGTHS_MAX: usize = 64;
 /// Searches whose scores have a place in the cache, for each part: many scans may run at once.
 const SEARCHES_MAX: usize = 64;
 
-/// What was computed for the last scores.
+/// What was computed for the last scores: of paths, and of the texts of searches.
 #[derive(Default)]
 pub(super) struct ScoreCache {
-    lengths: Mutex<HashMap<Option<Path>, Arc<ComputedSlot<Lengths>>>>,
-    /// The last searches that were scored, the last one at the end.
-    searches: Mutex<Vec<ScoredText>>,
-}
-
-/// The text of a search, and its scores.
-type ScoredText = (Arc<str>, Arc<ComputedSlot<PartScores>>);
-
-/// A place for what one thread computes while others wait for it; None if the part does not know enough.
-struct ComputedSlot<T> {
-    value: DecodedSlot<Option<T>>,
-    /// Held while it is computed. It has what was computed last, for those who waited: the slot may be empty again.
-    computed: Mutex<Weak<Option<T>>>,
-}
-
-impl<T> Default for ComputedSlot<T> {
-    fn default() -> Self {
-        Self {
-            value: DecodedSlot::default(),
-            computed: Mutex::default(),
-        }
-    }
-}
-
-impl<T: Send + Sync + 'static> ComputedSlot<T> {
-    /// The value of this slot. What is computed comes with its number of bytes.
-    fn get_or_compute(
-        &self,
-        compute: impl FnOnce() -> Result<Option<(T, usize)>, Error>,
-    ) -> Result<Arc<Option<T>>, Error> {
-        if let Some(known) = self.value.get() {
-            return Ok(known);
-        }
-        let mut computed = self.computed.lock();
-        if let Some(known) = computed.upgrade().or_else(|| self.value.get()) {
-            return Ok(known);
-        }
-        let (value, bytes) = compute()?.map_or((None, 0), |(value, bytes)| (Some(value), bytes));
-        let value = Arc::new(value);
-        *computed = Arc::downgrade(&value);
-        self.value.put(Arc::clone(&value), bytes);
-        Ok(value)
-    }
+    lengths: RecentSlots<Option<Path>, Lengths, LENGTHS_MAX>,
+    searches: RecentSlots<Arc<str>, PartScores, SEARCHES_MAX>,
 }
 
 /// The number of tokens of the texts at a path, by document.
@@ -100,7 +55,8 @@ struct PartScores {
 
 /// What a part knows about a clause.
 struct ClauseCounts {
-    matches: Arc<Matches>,
+    /// Never None: the part knows them.
+    matches: Arc<Option<Matches>>,
     /// None if its words do not matter.
     words: Option<WordsOfClause>,
 }
@@ -167,13 +123,7 @@ impl Part {
 
     /// None if the part does not know the texts at the path.
     fn lengths(&self, path: Option<&Path>) -> Result<Arc<Option<Lengths>>, Error> {
-        let slot = {
-            let mut slots = self.scores.lengths.lock();
-            if slots.len() >= LENGTHS_MAX && !slots.contains_key(&path.cloned()) {
-                slots.clear();
-            }
-            Arc::clone(slots.entry(path.cloned()).or_default())
-        };
+        let slot = self.scores.lengths.slot(&path.cloned());
         slot.get_or_compute(|| self.compute_lengths(path))
     }
 
@@ -248,17 +198,7 @@ impl Part {
 
     /// None if the part does not know enough.
     fn part_scores(&self, score: &Arc<str>) -> Result<Arc<Option<PartScores>>, Error> {
-        let slot = {
-            let mut searches = self.scores.searches.lock();
-            let known = searches.iter().position(|(text, _)| text == score);
-            let search = known.map_or_else(|| (Arc::clone(score), Arc::default()), |at| searches.remove(at));
-            if searches.len() >= SEARCHES_MAX {
-                searches.remove(0);
-            }
-            let slot = Arc::clone(&search.1);
-            searches.push(search);
-            slot
-        };
+        let slot = self.scores.searches.slot(score);
         slot.get_or_compute(|| self.compute_scores(score))
     }
 
@@ -274,11 +214,13 @@ impl Part {
         };
         for clause in scorer.clauses() {
             let path = clause.clause().path.as_ref();
-            let Some(matches) = self.search_for_blocks(clause.clause())? else {
+            let matches = self.search(clause.clause())?;
+            let Some(known) = matches.as_ref() else {
                 return Ok(None);
             };
-            unknown |= &matches.candidates;
-            found |= &matches.certain;
+            let certain = &known.certain;
+            unknown |= &known.candidates;
+            found |= certain;
             let words = match clause.counted_words() {
                 None => None,
                 Some(words) => {
@@ -286,7 +228,7 @@ impl Part {
                     let (Some(paths), Some(known)) = (self.text_paths(path), lengths.as_ref()) else {
                         return Ok(None);
                     };
-                    unknown |= &known.unknown & &matches.certain;
+                    unknown |= &known.unknown & certain;
                     Some(WordsOfClause {
                         occurrences: self.occurrences(&paths, words, &mut unknown)?,
                         lengths,
@@ -342,7 +284,8 @@ impl Part {
 impl ClauseCounts {
     /// None if the document does not match.
     fn of(&self, document: u32) -> Option<WordCounts> {
-        self.matches.certain.contains(document).then(|| match &self.words {
+        let matches = self.matches.as_ref().as_ref()?;
+        matches.certain.contains(document).then(|| match &self.words {
             None => WordCounts::default(),
             Some(WordsOfClause { occurrences, lengths }) => {
                 let at = occurrences.binary_search_by_key(&document, |(document, _)| *document);

@@ -13,29 +13,26 @@ use roaring::RoaringBitmap;
 
 use super::{
     columns::documents_where,
-    part::{CACHED_CLAUSES_MAX, Part, index_error},
+    part::{Part, index_error},
     text::TextIndex,
     token,
 };
 use crate::{error::Error, key_tree::ROOT, matches::Matches};
 
 impl Part {
-    /// The documents that match a clause, as [`Self::search`], cached for the next block that is read.
-    pub(super) fn search_for_blocks(&self, clause: &Clause) -> Result<Option<Arc<Matches>>, Error> {
-        if let Some((_, matches)) = self.clause_cache.lock().iter().find(|(cached, _)| cached == clause) {
-            return Ok(matches.clone());
-        }
-        let found = self.search(clause)?.map(Arc::new);
-        let mut cache = self.clause_cache.lock();
-        if cache.len() >= CACHED_CLAUSES_MAX {
-            cache.remove(0);
-        }
-        cache.push((clause.clone(), found.clone()));
-        Ok(found)
+    /// The documents that match a clause, or None if this part knows nothing about it. They are kept: a search has several
+    /// statements, which may read block by block, and is often asked again.
+    pub(super) fn search(&self, clause: &Clause) -> Result<Arc<Option<Matches>>, Error> {
+        self.clauses.slot(clause).get_or_compute(|| {
+            let found = self.find(clause)?;
+            Ok(found.map(|found| {
+                let bytes = found.certain.serialized_size() + found.candidates.serialized_size();
+                (found, bytes)
+            }))
+        })
     }
 
-    /// The documents that match a clause, or None if this part knows nothing about it.
-    pub(super) fn search(&self, clause: &Clause) -> Result<Option<Matches>, Error> {
+    fn find(&self, clause: &Clause) -> Result<Option<Matches>, Error> {
         let test = ValueTest::new(&clause.matches);
         match (&clause.path, &test) {
             (None, ValueTest::Exists) if self.node(ROOT).column => Ok(Some(Matches {

@@ -195,7 +195,8 @@ impl Part {
 
     /// Whether a clause matches, which is never NULL. Candidates must be decided by the raw documents.
     fn search_values(&self, clause: &plan::search::Clause, requested: RequestedDocuments) -> ColumnResult {
-        let Some(matches) = self.search_for_blocks(clause)? else {
+        let matches = self.search(clause)?;
+        let Some(matches) = matches.as_ref() else {
             return Ok(None);
         };
         if requested.count_in(&matches.candidates) > 0 {

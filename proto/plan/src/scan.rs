@@ -7,7 +7,12 @@ use std::{
 
 use async_trait::async_trait;
 use datafusion::{
-    arrow::{array::RecordBatch, compute::SortOptions, datatypes::SchemaRef, row::SortField},
+    arrow::{
+        array::RecordBatch,
+        compute::SortOptions,
+        datatypes::{DECIMAL128_MAX_PRECISION, DataType, SchemaRef},
+        row::SortField,
+    },
     common::tree_node::{TransformedResult as _, TreeNode as _},
     error::DataFusionError,
     logical_expr::Expr,
@@ -36,6 +41,10 @@ use crate::{
 
 /// How long after the deadline of a query its client may still read the answer.
 pub const ANSWER_READ_MAX: Duration = Duration::from_secs(3_600);
+
+/// Integers become this type before they are summed, so that a sum cannot overflow. DataFusion adds ten digits for the
+/// result, which then has the maximum precision of a decimal.
+pub const SUMMED_INTEGER: DataType = DataType::Decimal128(DECIMAL128_MAX_PRECISION - 10, 0);
 
 /// The data from which a scan computes its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

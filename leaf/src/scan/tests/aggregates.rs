@@ -6,7 +6,7 @@ use datafusion::{
     arrow::{
         array::{ArrayRef, Int64Array, RecordBatch},
         compute::concat_batches,
-        datatypes::{DECIMAL128_MAX_PRECISION, DataType, Schema},
+        datatypes::Schema,
     },
     datasource::MemTable,
     execution::TaskContext,
@@ -27,8 +27,8 @@ use datafusion::{
 };
 use plan::{
     Column, Path,
-    functions::{FunctionContext, WarningCounts},
-    scan::{PartialAggregate, ScanSource, ScanTrailer, Stage},
+    functions::{FunctionContext, WarningCounts, interval_number::NUMBER},
+    scan::{PartialAggregate, SUMMED_INTEGER, ScanSource, ScanTrailer, Stage},
 };
 
 use super::{
@@ -160,8 +160,7 @@ fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
         let batch = table(&documents, std::slice::from_ref(&column));
         let schema = batch.schema();
         let value = expressions::col(&column, &schema).expect("a column");
-        let decimal = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
-        let decimal = expressions::cast(value.clone(), &schema, decimal).expect("a decimal");
+        let decimal = expressions::cast(value.clone(), &schema, SUMMED_INTEGER).expect("a decimal");
         let calls = vec![
             aggregate(sum_udaf(), vec![decimal], "sum", &schema),
             aggregate(function("count"), vec![value.clone()], "n", &schema),
@@ -171,6 +170,49 @@ fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
             assert!(WeightedAggregate::of(&partial).expect("a plan").is_some(), "{column}");
             for read in [ScanSource::Auto, ScanSource::Raw] {
                 check_states(&view, read, &[&column], &partial, &batch);
+            }
+        }
+    }
+}
+
+#[test]
+fn histograms_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("histograms_equal_datafusions_over_the_rows");
+    let time = |rng: &mut SeededRng| {
+        let (day, hour, minute) = (1 + rng.below(3), rng.below(24), rng.below(60));
+        match rng.below(10) {
+            0 => (*rng.pick(&["null", "\"x\"", "7", "\"2015-01-01\""])).to_owned(),
+            1 => format!("\"2015-01-0{day} {hour:02}:{minute:02}\""),
+            _ => format!("\"2015-01-0{day}T{hour:02}:{minute:02}:00Z\""),
+        }
+    };
+    let text = |rng: &mut SeededRng| format!(r#"{{"t":{}}}"#, time(rng));
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let context = FunctionContext::new(WarningCounts::default(), || None);
+    for interval in ["1h", "1d", "7m", "1M"] {
+        let names = ["t:time"];
+        let batch = table(&documents, &names.map(ToString::to_string));
+        let schema = batch.schema();
+        let at = expressions::col(names[0], &schema).expect("a column");
+        let number = call(NUMBER, vec![at.clone(), expressions::lit(interval)], &schema, &context);
+        let key = (number, "key".to_owned());
+        let all = aggregate(function("count"), vec![expressions::lit(1i64)], "n", &schema);
+        let with_time = aggregate(function("count"), vec![at.clone()], "with_time", &schema);
+        let earliest = aggregate(min_udaf(), vec![at], "min", &schema);
+        for (calls, is_histogram) in [
+            (vec![all.clone()], true),
+            (vec![all.clone(), with_time], false),
+            (vec![all, earliest], false),
+        ] {
+            let filters = vec![None; calls.len()];
+            let partial = partial_of(&batch, vec![key.clone()], calls, filters);
+            let weighted = WeightedAggregate::of(&partial).expect("a plan").expect("counts");
+            assert_eq!(weighted.interval.is_some(), is_histogram, "{interval}");
+            for segments in [&[1_800][..], &[1_500, 300]] {
+                let view = view(&documents, segments, &[]);
+                for read in [ScanSource::Auto, ScanSource::Raw] {
+                    check_states(&view, read, &names, &partial, &batch);
+                }
             }
         }
     }

@@ -6,7 +6,11 @@ use datafusion::arrow::{
     array::{Array as _, ArrayRef, BooleanArray, Int64Array},
     buffer::BooleanBuffer,
 };
-use plan::{PathType, Type, functions::convert::cast_as_json};
+use plan::{
+    PathType, Type,
+    calendar::Interval,
+    functions::{convert::cast_as_json, interval_number::IntervalNumbers},
+};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -210,16 +214,56 @@ impl Codes {
         }
     }
 
+    /// Whether these are codes of texts that become times.
+    pub(in crate::split) fn are_times(&self) -> bool {
+        matches!(self.stored, StoredCodes::Texts(_)) && self.read_as.to == Type::Time
+    }
+
+    /// The time of each code, if [they are times](Self::are_times).
+    fn known_times(&self) -> Result<Option<&Arc<Vec<Option<i64>>>>, Error> {
+        let (StoredCodes::Texts(column), true) = (&self.stored, self.are_times()) else {
+            return Ok(None);
+        };
+        let known = match self.times.get() {
+            Some(known) => Arc::clone(known),
+            None => column.times().map_err(index_error)?,
+        };
+        Ok(Some(self.times.get_or_init(|| known)))
+    }
+
+    /// Merges codes, each with a number of documents, whose times follow each other and are in the same interval. The
+    /// first one stays.
+    pub(in crate::split) fn merged(
+        &self,
+        interval: Interval,
+        codes: Vec<u64>,
+        documents: Vec<i64>,
+    ) -> Result<(Vec<u64>, Vec<i64>), Error> {
+        let Some(times) = self.known_times()? else {
+            return Ok((codes, documents));
+        };
+        let (mut numbers, mut last) = (IntervalNumbers::new(interval), None);
+        let (mut merged, mut sums) = (Vec::new(), Vec::new());
+        for (code, documents) in codes.into_iter().zip(documents) {
+            let time = times.get(code as usize).copied().flatten();
+            let number = time.and_then(|time| numbers.number(time));
+            match sums.last_mut().filter(|_| number.is_some() && number == last) {
+                Some(sum) => *sum += documents,
+                None => {
+                    merged.push(code);
+                    sums.push(documents);
+                }
+            }
+            last = number;
+        }
+        Ok((merged, sums))
+    }
+
     /// The values of these codes. One that cannot be converted is NULL.
     pub(in crate::split) fn values(&self, codes: &[Option<u64>]) -> Result<ArrayRef, Error> {
         let codes_of = || codes.iter().copied();
         let stored: ArrayRef = match &self.stored {
-            StoredCodes::Texts(column) if self.read_as.to == Type::Time => {
-                let known = match self.times.get() {
-                    Some(known) => Arc::clone(known),
-                    None => column.times().map_err(index_error)?,
-                };
-                let known = self.times.get_or_init(|| known);
+            StoredCodes::Texts(_) if let Some(known) = self.known_times()? => {
                 let time = |code: u64| known.get(code as usize).copied().flatten();
                 times(codes_of().map(|code| code.and_then(time)).collect())
             }

@@ -150,7 +150,7 @@ pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice:
 /// Checks the groups of some documents; returns whether the segment counts them.
 fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Column], requested: &[u32]) -> bool {
     let columns: Vec<&Column> = keys.iter().collect();
-    let Some(groups) = segment.count_groups(&columns, requested).expect("groups") else {
+    let Some(groups) = segment.count_groups(&columns, None, requested).expect("groups") else {
         return false;
     };
     let mut expected: BTreeMap<Vec<Option<String>>, i64> = BTreeMap::new();

@@ -31,24 +31,39 @@ fn numbers(call: &Call) -> Result<ArrayRef> {
         return exec_err!("{} takes an interval", call.name);
     };
     let times = cast(&call.column(0)?, &Type::Time.arrow())?;
+    let mut numbers = IntervalNumbers::new(interval);
     let times = times.as_primitive::<TimestampMicrosecondType>().iter();
-    let mut last = None;
-    let numbers = times.map(|time| interval_of(time?, interval, &mut last));
+    let numbers = times.map(|time| numbers.number(time?));
     Ok(Arc::new(numbers.collect::<Int64Array>()))
 }
 
-/// The number of the interval that contains a time. Times often come in order: while they are in the interval of the last
+/// The numbers of the intervals that contain times. Times often come in order: while they are in the interval of the last
 /// one, it is not computed again.
-fn interval_of(time: i64, interval: Interval, last: &mut Option<(Range<i64>, i64)>) -> Option<i64> {
-    if let Some((span, number)) = last
-        && span.contains(&time)
-    {
-        return Some(*number);
+pub struct IntervalNumbers {
+    interval: Interval,
+    /// The interval of the last time, from its begin to that of the next one, and its number.
+    last: Option<(Range<i64>, i64)>,
+}
+
+impl IntervalNumbers {
+    /// The numbers of these intervals.
+    pub fn new(interval: Interval) -> Self {
+        Self { interval, last: None }
     }
-    let number = interval.number(time)?;
-    let next = number.checked_add(1).and_then(|next| interval.start(next));
-    *last = interval.start(number).zip(next).map(|(from, to)| (from..to, number));
-    Some(number)
+
+    /// [`Interval::number`] of a time.
+    pub fn number(&mut self, time: i64) -> Option<i64> {
+        if let Some((span, number)) = &self.last
+            && span.contains(&time)
+        {
+            return Some(*number);
+        }
+        let number = self.interval.number(time)?;
+        let start = |number: Option<i64>| number.and_then(|number| self.interval.start(number));
+        let (from, to) = (start(Some(number)), start(number.checked_add(1)));
+        self.last = from.zip(to).map(|(from, to)| (from..to, number));
+        Some(number)
+    }
 }
 
 #[cfg(test)]
@@ -71,9 +86,9 @@ mod tests {
             let mut sorted = times.clone();
             sorted.sort_unstable();
             for times in [times, sorted] {
-                let mut last = None;
+                let mut numbers = IntervalNumbers::new(interval);
                 for time in times {
-                    prop_assert_eq!(interval_of(time, interval, &mut last), interval.number(time));
+                    prop_assert_eq!(numbers.number(time), interval.number(time));
                 }
             }
         }
