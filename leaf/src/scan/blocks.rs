@@ -126,8 +126,9 @@ impl Blocks {
     }
 
     /// Counts the next documents by their values of the wanted columns, and makes rows of the groups; `accept` also gets
-    /// the number of documents. With an interval, see [`Segment::count_groups`](crate::split::Segment::count_groups). None if the next documents must be read one by one, by [`next`](Self::next): then some
-    /// condition is open, the segment does not count these values, or `accept` returns none.
+    /// the number of documents. With an interval, see [`Segment::count_groups`](crate::split::Segment::count_groups). None
+    /// if the next documents must be read one by one, by [`next`](Self::next): then some condition is open, the segment
+    /// does not count these values, or `accept` returns none.
     pub(super) fn next_groups<T>(
         &mut self,
         interval: Option<Interval>,
