@@ -118,7 +118,8 @@ fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
     };
     let mut rng = StdRng::seed_from_u64(seed ^ 0x7072_6f64);
     for sent in 0..gate.produce_quota {
-        while sent >= gate.produce_now(run.ledger.pushed.load(Ordering::Relaxed)) {
+        let [pushed, answered] = [&run.ledger.pushed, &run.ledger.produced];
+        while sent >= gate.produce_now(pushed.load(Ordering::Relaxed), answered.load(Ordering::Relaxed)) {
             stall.check(&run.ledger, &mut producer, address)?;
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -133,6 +134,7 @@ fn produce(run: &Run, gate: &Gate, address: &str, seed: u64) -> Result<()> {
     }
     Ok(())
 }
+
 /// Detects a producer that hangs.
 struct StallDetector {
     produced: u64,

@@ -161,7 +161,8 @@ impl Pusher {
                 return None;
             }
             let items = (self.rng.random_range(1..=DOCUMENTS_MAX) as u64).min(left);
-            if claimed + items > self.gate.push_now() {
+            let produced = self.run.ledger.produced.load(Ordering::Relaxed);
+            if claimed + items > self.gate.push_now(produced) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             } else if self
                 .claimed
