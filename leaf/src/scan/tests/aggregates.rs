@@ -1,6 +1,6 @@
 //! Partial aggregates agree with DataFusion's over the same rows.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -27,6 +27,7 @@ use datafusion::{
 };
 use plan::{
     Column, Path,
+    calendar::Interval,
     functions::{FunctionContext, WarningCounts, interval_number::NUMBER},
     scan::{PartialAggregate, SUMMED_INTEGER, ScanSource, ScanTrailer, Stage},
 };
@@ -37,7 +38,7 @@ use super::{
     random::SeededRng,
     request, scan, table, tail, view,
 };
-use crate::{document::Document, view::ReadView};
+use crate::{document::Document, split::Segment, view::ReadView};
 
 #[test]
 fn partial_aggregates_equal_datafusions_over_the_rows() {
@@ -178,18 +179,22 @@ fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
 #[test]
 fn histograms_equal_datafusions_over_the_rows() {
     let mut rng = SeededRng::new("histograms_equal_datafusions_over_the_rows");
-    let time = |rng: &mut SeededRng| {
+    // Only texts are grouped by their times, so that the first segment of two has no numbers.
+    let time = |rng: &mut SeededRng, offset: i64| {
         let (day, hour, minute) = (1 + rng.below(3), rng.below(24), rng.below(60));
         match rng.below(10) {
-            0 => (*rng.pick(&["null", "\"x\"", "7", "\"2015-01-01\""])).to_owned(),
+            0 if offset > 1_600 => "7".to_owned(),
+            0 => (*rng.pick(&["null", "\"x\"", "\"2015-01-01\""])).to_owned(),
             1 => format!("\"2015-01-0{day} {hour:02}:{minute:02}\""),
             _ => format!("\"2015-01-0{day}T{hour:02}:{minute:02}:00Z\""),
         }
     };
-    let text = |rng: &mut SeededRng| format!(r#"{{"t":{}}}"#, time(rng));
-    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let documents: Vec<_> = (0..2_000)
+        .map(|offset| document(offset, &format!(r#"{{"t":{}}}"#, time(&mut rng, offset))))
+        .collect();
     let context = FunctionContext::new(WarningCounts::default(), || None);
     for interval in ["1h", "1d", "7m", "1M"] {
+        assert_merges_times(&documents[..1_500], Interval::parse(interval).expect("an interval"));
         let names = ["t:time"];
         let batch = table(&documents, &names.map(ToString::to_string));
         let schema = batch.schema();
@@ -216,6 +221,22 @@ fn histograms_equal_datafusions_over_the_rows() {
             }
         }
     }
+}
+
+/// A segment of these documents has a group for each time, but far fewer when it may merge those of an interval.
+fn assert_merges_times(documents: &[Arc<Document>], interval: Interval) {
+    let segment = Segment::in_memory(documents).expect("a segment");
+    let column = Column::parse("t:time").expect("a column");
+    let all: Vec<u32> = (0..documents.len() as u32).collect();
+    let groups = segment.count_groups(&[&column], Some(interval), &all);
+    let groups = groups.expect("an answer").expect("groups");
+    let texts: HashSet<&str> = documents.iter().map(|document| document.text()).collect();
+    let merged: usize = groups.iter().map(|groups| groups.documents.len()).sum();
+    assert!(
+        merged < texts.len() * 3 / 4,
+        "{interval:?}: {merged} groups of {} times",
+        texts.len()
+    );
 }
 
 #[test]
