@@ -140,4 +140,17 @@ mod tests {
         drop(slot);
         assert_eq!(Arc::strong_count(&value), 1);
     }
+
+    #[test]
+    fn the_slots_of_the_last_keys_are_kept() {
+        let slots = RecentSlots::<u32, u32, 3>::default();
+        let first = [1, 2, 3].map(|key| slots.slot(&key));
+        assert!(Arc::ptr_eq(&slots.slot(&1), &first[0]), "a known key has its slot");
+        let fourth = slots.slot(&4);
+        for (key, slot) in [(1, &first[0]), (3, &first[2]), (4, &fourth)] {
+            assert!(Arc::ptr_eq(&slots.slot(&key), slot), "{key} is one of the last three");
+        }
+        assert!(!Arc::ptr_eq(&slots.slot(&2), &first[1]), "2 was asked for longest ago");
+        assert_eq!(slots.0.lock().len(), 3);
+    }
 }
