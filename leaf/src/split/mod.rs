@@ -67,7 +67,7 @@ use std::{
     ops::Range,
     path::Path as FilePath,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -110,6 +110,8 @@ use crate::{
 pub(crate) const PART_BYTES_MAX: usize = 96 << 20;
 /// Documents that one build holds in memory.
 const PART_DOCUMENTS_MAX: usize = 1_000_000;
+/// The numbers of all documents of a part, from which every part takes as many as it has.
+static NUMBERS: LazyLock<Vec<u32>> = LazyLock::new(|| (0..PART_DOCUMENTS_MAX as u32).collect());
 
 /// An immutable index over a run of documents. Documents are numbered from 0 in address order.
 pub(crate) struct Segment {
@@ -510,7 +512,12 @@ impl Segment {
             match here {
                 [] if !documents.is_empty() || *first > 0 => None,
                 _ if *first == 0 => Some((part, Cow::Borrowed(here))),
-                _ => Some((part, here.iter().map(|document| document - first).collect())),
+                _ => {
+                    let are_all = here.len() == part.paths.documents as usize;
+                    let numbers = NUMBERS.get(..here.len()).filter(|_| are_all);
+                    let shifted = || here.iter().map(|document| document - first).collect();
+                    Some((part, numbers.map_or_else(shifted, Cow::Borrowed)))
+                }
             }
         })
     }

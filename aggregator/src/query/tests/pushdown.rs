@@ -104,6 +104,46 @@ async fn a_filter_of_all_results_is_one_of_the_rows_unless_there_are_groups() {
 }
 
 #[tokio::test]
+async fn rows_that_no_search_of_any_result_finds_are_left_out_unless_there_are_groups() {
+    let few = "count(*) FILTER (WHERE search('n:<3'))";
+    let many = "sum(n) FILTER (WHERE search('n:>9'))";
+    for (sql, expected, filters) in [
+        (format!("{few}, {many}, {few} FROM events"), &["3 | 21 | 3"][..], 1),
+        (format!("{few}, {many} FROM events WHERE n <> 10"), &["3 | 11"], 2),
+        (
+            // Its searches test values, which is no column.
+            format!("{few}, {many} FROM (SELECT n, _doc FROM events) AS t"),
+            &["3 | 21"],
+            0,
+        ),
+        (
+            "count(*) FILTER (WHERE search('n:>50')), count(n) FILTER (WHERE search('n:>60')) FROM events".to_owned(),
+            &["0 | 0"],
+            1,
+        ),
+        (format!("{few}, count(*) FROM events"), &["3 | 12"], 0),
+        (
+            format!("{few}, count(*) FILTER (WHERE n > 5) FROM events"),
+            &["3 | 6"],
+            0,
+        ),
+        (
+            format!("n % 2, {few}, {many} FROM events GROUP BY 1 ORDER BY 1"),
+            &["0 | 2 | 10", "1 | 1 | 11"],
+            0,
+        ),
+    ] {
+        let bench = bench(clicks(12)).await;
+        assert_eq!(bench.sql(&format!("SELECT {sql}")).await.0, expected, "{sql}");
+        let requests = bench.leaf.requests.lock().clone();
+        assert!(!requests.is_empty());
+        for request in requests {
+            assert_eq!(request.filter.len(), filters, "{sql}: {:?}", request.filter);
+        }
+    }
+}
+
+#[tokio::test]
 async fn groups_with_a_constant_key_are_unique_and_sorted() {
     let bench = bench(clicks(12)).await;
     let sql = "SELECT w, k, count(*) FROM (SELECT 'a' AS w, n % 2 AS k FROM events) AS t GROUP BY CUBE (w, k) ORDER BY w NULLS FIRST, k NULLS FIRST";
