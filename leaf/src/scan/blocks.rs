@@ -25,7 +25,7 @@ use crate::{
     document::Document,
     error::Error,
     raw::RawRows,
-    split::{ColumnValues, Groups},
+    split::{ColumnValues, DocumentNumbers, Groups, Segment, Totals},
 };
 
 /// Documents per block.
@@ -71,8 +71,10 @@ pub(super) struct Blocks {
 /// Documents for which the same conjuncts are still open.
 struct Candidates {
     part: ViewPart,
-    documents: std::vec::IntoIter<u32>,
+    documents: DocumentNumbers,
     open_conjuncts: Arc<[usize]>,
+    /// False once their totals were asked for.
+    may_have_totals: bool,
     /// False once their groups could not be counted.
     may_count_groups: bool,
 }
@@ -125,6 +127,50 @@ impl Blocks {
         }
     }
 
+    /// The totals of the wanted columns in the next documents, as far as the index knows them. Other documents are left to
+    /// be read. None if it knows none of the next ones.
+    pub(super) fn next_totals(&mut self) -> Result<Option<Totals>, Problem> {
+        let scan = self.scan.clone();
+        let Some((candidates, segment)) = self.next_decided(&scan)? else {
+            return Ok(None);
+        };
+        if !std::mem::take(&mut candidates.may_have_totals) {
+            return Ok(None);
+        }
+        let wanted = &scan.prepared.wanted;
+        let columns: Vec<&Column> = wanted.iter().map(|column| &scan.prepared.columns[*column]).collect();
+        let Some(mut totals) = segment.totals(&columns, &candidates.documents)? else {
+            return Ok(None);
+        };
+        candidates.documents = std::mem::take(&mut totals.unknown).into();
+        let mut stats = scan.stats.lock();
+        stats.count_read(wanted, totals.documents);
+        for (column, total) in wanted.iter().zip(&totals.columns) {
+            stats.count_values(*column, total.present, 0);
+        }
+        Ok(Some(totals))
+    }
+
+    /// The next documents, if they are in a segment whose index has decided all conditions on them.
+    fn next_decided<'a>(
+        &'a mut self,
+        scan: &'a ScanTask,
+    ) -> Result<Option<(&'a mut Candidates, &'a Segment)>, Problem> {
+        scan.check()?;
+        if !self.remainders.is_empty() || scan.prepared.request.read != ScanSource::Auto {
+            return Ok(None);
+        }
+        let Some(candidates) = self.next_candidates()? else {
+            return Ok(None);
+        };
+        Ok(match candidates.part {
+            ViewPart::Segment(number) if candidates.open_conjuncts.is_empty() => {
+                Some((candidates, &scan.view.segments[number].segment))
+            }
+            _ => None,
+        })
+    }
+
     /// Counts the next documents by their values of the wanted columns, and makes rows of the groups; `accept` also gets
     /// the number of documents. With an interval, see [`Segment::count_groups`](crate::split::Segment::count_groups). None
     /// if the next documents must be read one by one, by [`next`](Self::next): then some condition is open, the segment
@@ -135,25 +181,15 @@ impl Blocks {
         accept: impl FnOnce(Vec<Groups>, usize) -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Problem> {
         let scan = self.scan.clone();
-        scan.check()?;
-        if !self.remainders.is_empty() || scan.prepared.request.read != ScanSource::Auto {
-            return Ok(None);
-        }
-        let Some(candidates) = self.next_candidates()? else {
+        let Some((candidates, segment)) = self.next_decided(&scan)? else {
             return Ok(None);
         };
-        let ViewPart::Segment(number) = candidates.part else {
-            return Ok(None);
-        };
-        if !candidates.may_count_groups || !candidates.open_conjuncts.is_empty() {
+        if !candidates.may_count_groups {
             return Ok(None);
         }
         let wanted = &scan.prepared.wanted;
         let columns: Vec<&Column> = wanted.iter().map(|column| &scan.prepared.columns[*column]).collect();
-        let documents = candidates.documents.as_slice();
-        let groups = scan.view.segments[number]
-            .segment
-            .count_groups(&columns, interval, documents)?;
+        let groups = segment.count_groups(&columns, interval, &candidates.documents)?;
         let accepted = match groups {
             None => None,
             Some(groups) => {
@@ -161,21 +197,16 @@ impl Blocks {
                     .iter()
                     .flat_map(|groups| wanted.iter().zip(groups.columns.clone()))
                     .collect();
-                accept(groups, documents.len())?.map(|rows| (rows, counted))
+                accept(groups, candidates.documents.len())?.map(|rows| (rows, counted))
             }
         };
         let Some((rows, counted)) = accepted else {
             candidates.may_count_groups = false;
             return Ok(None);
         };
-        let documents = std::mem::take(&mut candidates.documents).len() as u64;
+        let documents = std::mem::replace(&mut candidates.documents, Vec::new().into()).len();
         let mut stats = scan.stats.lock();
-        stats.documents += documents;
-        stats.matched += documents;
-        stats.counts.columns += documents * columns.len() as u64;
-        for column in wanted.iter() {
-            stats.column_reads[*column].stored += documents;
-        }
+        stats.count_read(wanted, documents as u64);
         for (column, counted) in counted {
             stats.count_values(*column, counted.present, counted.cast_failures);
         }
@@ -189,7 +220,7 @@ impl Blocks {
         let Some(candidates) = self.next_candidates()? else {
             return Ok(None);
         };
-        let documents: Vec<u32> = candidates.documents.by_ref().take(BLOCK_DOCUMENTS_MAX).collect();
+        let documents = candidates.documents.take(BLOCK_DOCUMENTS_MAX);
         let (part, open_conjuncts) = (candidates.part, candidates.open_conjuncts.clone());
         self.scan.stats.lock().documents += documents.len() as u64;
         let wanted = self.scan.prepared.wanted.clone();
@@ -245,30 +276,31 @@ fn unit_candidates(scan: &ScanTask, number: usize, unit: Unit) -> Result<Vec<Can
 /// The live documents of a unit that the index does not exclude.
 fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem> {
     let part = unit.part;
-    let candidates = |documents: Vec<u32>, open_conjuncts| Candidates {
+    let candidates = |documents, open_conjuncts| Candidates {
         part,
-        documents: documents.into_iter(),
+        documents,
         open_conjuncts,
+        may_have_totals: true,
         may_count_groups: true,
     };
     let Some(index) = unit.index else {
         return Ok(vec![candidates(
-            tail_candidates(scan, unit.from..unit.to),
+            tail_candidates(scan, unit.from..unit.to).into(),
             (0..scan.conjuncts.len()).collect(),
         )]);
     };
     let outcome = scan.filter_outcome(index)?;
     let within = unit.from - outcome.first..unit.to - outcome.first;
-    let numbered = |documents: &RoaringBitmap| -> Vec<u32> {
+    let numbered = |documents: &RoaringBitmap| -> DocumentNumbers {
         let mut found = vec![0; documents.range_cardinality(within.clone()) as usize];
         let filled = documents.range(within.clone()).next_many(&mut found).len();
         found.truncate(filled);
         found.iter_mut().for_each(|document| *document += outcome.first);
-        found
+        found.into()
     };
     // Mostly there is no condition, and nothing is deleted.
     let pass = if outcome.pass.range_cardinality(within.clone()) == within.len() as u64 {
-        (unit.from..unit.to).collect()
+        DocumentNumbers::Range(unit.from..unit.to)
     } else {
         numbered(&outcome.pass)
     };

@@ -11,6 +11,7 @@
 mod best_keys;
 mod blocks;
 mod filter;
+mod index_totals;
 mod partial;
 mod pool;
 mod prepared;

@@ -1,6 +1,7 @@
 //! Partial aggregate: DataFusion's aggregate operator over a worker's blocks.
 //!
 //! Where a segment can count documents by their values, the operator gets one row for many documents (`weighted.rs`).
+//! Where the index knows all results without groups, it gets no row at all (`index_totals.rs`).
 
 use std::{
     fmt,
@@ -36,6 +37,7 @@ use proto::{Code, Problem};
 use super::{
     BATCH_ROWS, TIME_SLICE, batch_of,
     blocks::{Blocks, Next},
+    index_totals::IndexTotals,
     pool::StepOutcome,
     state_cache::{RequestKey, SPLIT_STATES_BYTES_MAX, SplitStates, StateCache},
     task::ScanTask,
@@ -168,6 +170,8 @@ pub(super) struct Partial {
     states: SendableRecordBatchStream,
     /// Which columns of the states are counts that are computed as sums.
     counts: Vec<usize>,
+    /// What the index knows is added to the states.
+    totals: Option<Arc<Mutex<IndexTotals>>>,
     output: SchemaRef,
 }
 
@@ -184,10 +188,11 @@ impl Partial {
             false => aggregate,
         };
         // A scan of raw documents is the oracle, so it computes what it was asked for.
-        let weighted = match blocks.scan.prepared.request.read {
-            ScanSource::Auto => WeightedAggregate::of(aggregate)?,
-            ScanSource::Raw => None,
+        let (weighted, totals) = match blocks.scan.prepared.request.read {
+            ScanSource::Auto => (WeightedAggregate::of(aggregate)?, IndexTotals::of(aggregate)),
+            ScanSource::Raw => (None, None),
         };
+        let totals = totals.map(|totals| Arc::new(Mutex::new(totals)));
         let running = weighted.as_ref().map_or(aggregate, |weighted| &weighted.aggregate);
         let trial = match &weighted {
             Some(weighted) => {
@@ -204,6 +209,7 @@ impl Partial {
             stream: Mutex::new(Some(RowStream {
                 schema: schema.clone(),
                 blocks,
+                totals: totals.clone(),
                 trial,
                 interval: weighted.as_ref().and_then(|weighted| weighted.interval),
                 groups: Vec::new(),
@@ -217,6 +223,7 @@ impl Partial {
         Ok(Self {
             states: running.over(Arc::new(input))?.execute(0, Arc::new(context))?,
             counts: weighted.map_or(Vec::new(), |weighted| weighted.counts),
+            totals,
             output: aggregate.output.clone(),
         })
     }
@@ -231,6 +238,10 @@ impl Partial {
                 let states = states?;
                 let columns = with_zero_counts(&states, &self.counts);
                 let states = with_schema(columns, states.num_rows(), &self.output)?;
+                let states = match &self.totals {
+                    Some(totals) => with_schema(totals.lock().add_to(&states)?, states.num_rows(), &self.output)?,
+                    None => states,
+                };
                 Ok(StepOutcome::Done(Some(states)))
             }
         }
@@ -279,6 +290,8 @@ impl PartitionStream for WorkerRows {
 struct RowStream {
     schema: SchemaRef,
     blocks: Blocks,
+    /// What the index knows of the results.
+    totals: Option<Arc<Mutex<IndexTotals>>>,
     /// The functions of the aggregate, if rows may stand for several documents: the last column says how many.
     trial: Option<FunctionTrial>,
     /// See [`WeightedAggregate::interval`].
@@ -291,6 +304,14 @@ struct RowStream {
 impl RowStream {
     /// The next rows; pending at the end of the time slice.
     fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
+        if let Some(known) = &self.totals {
+            while let Some(totals) = self.blocks.next_totals()? {
+                known.lock().add(&totals);
+                if Instant::now() >= slice_end {
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
         if let Some(batch) = self.next_groups(slice_end)? {
             return Ok(Poll::Ready(Some(batch)));
         }

@@ -22,10 +22,13 @@ use proto::{Code, Problem, problem::panic_text};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::state_cache::StateCache;
+use super::state_cache::{ENCODING_STACK_BYTES, StateCache};
 
 /// Steps that may wait for a thread; above it, scans are refused as busy.
 const WAITING_STEPS_MAX: usize = 10_000;
+
+/// Stack of a thread: enough to encode a request on it, and for the step that does so.
+const STACK_BYTES: usize = 2 * ENCODING_STACK_BYTES;
 
 /// Memory for the aggregates of all scans of a leaf. If the groups need more, states are emitted early.
 const AGGREGATE_BYTES_MAX: usize = 512 << 20;
@@ -83,6 +86,7 @@ impl ScanPool {
             let queue = queue.clone();
             std::thread::Builder::new()
                 .name(format!("scan-{number}"))
+                .stack_size(STACK_BYTES)
                 .spawn(move || queue.run_steps())
         };
         let threads_max = threads.max(1);

@@ -45,7 +45,7 @@ pub(super) const SPLIT_STATES_BYTES_MAX: usize = 1 << 20;
 /// Bytes of cached states that a scan returns for its splits. Above it, scanning them all returns less.
 const RETURNED_BYTES_MAX: usize = 4 << 20;
 /// Stack for encoding a request.
-const ENCODING_STACK_BYTES: usize = 16 << 20;
+pub(super) const ENCODING_STACK_BYTES: usize = 16 << 20;
 /// A split with fewer documents is aggregated faster than it is looked up.
 const SPLIT_DOCUMENTS_MIN: u32 = 1_000;
 /// What an entry takes beside its states.
@@ -189,7 +189,8 @@ fn encode(request: &ScanRequest) -> Option<Arc<[u8]>> {
         return None;
     }
     // A request nests as deep as its statement, and its encoding is recursive.
-    let bytes = stacker::grow(ENCODING_STACK_BYTES, || plan::wire::request_key(request)).ok()?;
+    let encode = || plan::wire::request_key(request);
+    let bytes = stacker::maybe_grow(ENCODING_STACK_BYTES, ENCODING_STACK_BYTES, encode).ok()?;
     (bytes.len() <= REQUEST_BYTES_MAX).then(|| bytes.into())
 }
 

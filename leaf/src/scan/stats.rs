@@ -86,6 +86,16 @@ impl ScanStats {
         }
     }
 
+    /// Counts documents that passed the filter and whose values of these columns were read from the segment's columns.
+    pub(super) fn count_read(&mut self, columns: &[usize], documents: u64) {
+        self.documents += documents;
+        self.matched += documents;
+        self.counts.columns += documents * columns.len() as u64;
+        for column in columns {
+            self.column_reads[*column].stored += documents;
+        }
+    }
+
     /// Counts the values that were read from a column, and those among them that do not convert to its type.
     pub(super) fn count_values(&mut self, column: usize, present: u64, cast_failures: u64) {
         let (failures, total) = &mut self.cast_failures[column];

@@ -162,14 +162,7 @@ pub(super) fn with_zero_counts(states: &RecordBatch, counts: &[usize]) -> Vec<Ar
 /// arguments.
 fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Option<Arc<dyn PhysicalExpr>>> {
     let documents = col(DOCUMENTS, input)?;
-    let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
-        argument
-            .downcast_ref::<Literal>()
-            .is_some_and(|constant| !constant.value().is_null())
-    };
-    let mut arguments = count.expressions();
-    arguments.retain(|argument| !is_constant(argument));
-    Ok(match arguments.as_slice() {
+    Ok(match counted_arguments(count).as_slice() {
         [] => Some(documents),
         [argument] => {
             let is_present: Arc<dyn PhysicalExpr> = Arc::new(IsNotNullExpr::new(argument.clone()));
@@ -177,6 +170,18 @@ fn counted_documents(count: &AggregateFunctionExpr, input: &Schema) -> Result<Op
         }
         _ => None,
     })
+}
+
+/// The arguments of a call without its constants. Of those of a count, these decide which rows it counts.
+pub(super) fn counted_arguments(call: &AggregateFunctionExpr) -> Vec<Arc<dyn PhysicalExpr>> {
+    let is_constant = |argument: &Arc<dyn PhysicalExpr>| {
+        argument
+            .downcast_ref::<Literal>()
+            .is_some_and(|constant| !constant.value().is_null())
+    };
+    let mut arguments = call.expressions();
+    arguments.retain(|argument| !is_constant(argument));
+    arguments
 }
 
 /// A sum of integers, each as often as its row stands for documents. None if it is not one of integers: they are summed

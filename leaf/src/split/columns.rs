@@ -214,6 +214,7 @@ pub(super) struct TextColumn {
     times: DecodedSlot<Vec<Option<i64>>>,
     bounds: OnceLock<Option<(String, String)>>,
     time_bounds: OnceLock<(Option<(i64, i64)>, bool)>,
+    times_ascend: OnceLock<bool>,
 }
 
 impl TextColumn {
@@ -244,6 +245,7 @@ impl TextColumn {
             counts: DecodedSlot::default(),
             bounds: OnceLock::new(),
             time_bounds: OnceLock::new(),
+            times_ascend: OnceLock::new(),
         }
     }
 
@@ -331,6 +333,16 @@ impl TextColumn {
         let known = || times.iter().flatten().copied();
         let bounds = (known().min().zip(known().max()), times.iter().all(Option::is_some));
         Ok(*self.time_bounds.get_or_init(|| bounds))
+    }
+
+    /// Whether the distinct values are all times, which ascend like the values.
+    pub(super) fn times_ascend(&self) -> io::Result<bool> {
+        if let Some(ascend) = self.times_ascend.get() {
+            return Ok(*ascend);
+        }
+        let times = self.times()?;
+        let ascend = times.first().is_none_or(Option::is_some) && times.is_sorted();
+        Ok(*self.times_ascend.get_or_init(|| ascend))
     }
 
     /// Converts the values of these ordinals and calls `set` with the position of each. Each distinct value is

@@ -6,6 +6,8 @@
 
 mod codes;
 
+use std::sync::Arc;
+
 use datafusion::arrow::array::{Array as _, ArrayRef};
 use plan::{Column, ColumnSource, arrays, calendar::Interval};
 
@@ -77,13 +79,17 @@ impl Part {
             [key] if requested.are_all() => key.codes.counts(documents),
             _ => None,
         };
-        let (groups, counts) = match of_part {
-            Some(counts) => counted_groups(&counts),
+        let times = match (keys.as_slice(), interval) {
+            ([key], Some(interval)) => key.codes.ordered_times()?.zip(Some(interval)),
+            _ => None,
+        };
+        let counts = match of_part {
+            Some(counts) => GroupCounts::Array(counts),
             None => count_codes(&keys, GroupCounter::new(slots, documents.len()), documents),
         };
-        let (mut groups, counts) = match (keys.as_slice(), interval) {
-            ([key], Some(interval)) => key.codes.merged(interval, groups, counts)?,
-            _ => (groups, counts),
+        let (mut groups, counts) = match times {
+            Some(((times, ascend), interval)) => counts.merged(times, ascend, interval),
+            None => counts.occurring(),
         };
         // The last key is the least significant digit of a group.
         let (mut values, mut columns) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
@@ -158,9 +164,8 @@ impl Part {
     }
 }
 
-/// The groups of these documents, ascending, and how often each occurs. The first key is the most significant digit of a
-/// group.
-fn count_codes(keys: &[GroupKey], mut counter: GroupCounter, documents: &[u32]) -> (Vec<u64>, Vec<i64>) {
+/// The groups of these documents, and how often each occurs. The first key is the most significant digit of a group.
+fn count_codes(keys: &[GroupKey], mut counter: GroupCounter, documents: &[u32]) -> GroupCounts {
     for block in documents.chunks(BLOCK_DOCUMENTS) {
         let mut groups = Vec::new();
         for key in keys {
@@ -178,13 +183,74 @@ fn count_codes(keys: &[GroupKey], mut counter: GroupCounter, documents: &[u32]) 
     counter.finish()
 }
 
-/// The groups that occur, and how often.
-fn counted_groups(counts: &[u32]) -> (Vec<u64>, Vec<i64>) {
-    (0..)
-        .zip(counts)
-        .filter(|(_, count)| **count > 0)
-        .map(|(group, count)| (group, i64::from(*count)))
-        .unzip()
+/// How often groups occur.
+enum GroupCounts {
+    /// Of each possible group.
+    Array(Arc<Vec<u32>>),
+    /// Of those that occur, ascending.
+    List(Vec<(u64, i64)>),
+}
+
+impl GroupCounts {
+    /// The groups that occur, ascending, and how often.
+    fn occurring(self) -> (Vec<u64>, Vec<i64>) {
+        match self {
+            Self::Array(counts) => occurring(&counts).unzip(),
+            Self::List(counts) => counts.into_iter().unzip(),
+        }
+    }
+
+    /// The same, if a group is the code of a time. Those whose times follow each other and are in the same interval become
+    /// one, the first of them.
+    fn merged(self, times: &[Option<i64>], ascend: bool, interval: Interval) -> (Vec<u64>, Vec<i64>) {
+        match self {
+            Self::Array(counts) if ascend => merged_ascending(&counts, times, interval),
+            Self::Array(counts) => merged(occurring(&counts), times, interval),
+            Self::List(counts) => merged(counts.into_iter(), times, interval),
+        }
+    }
+}
+
+fn occurring(counts: &[u32]) -> impl Iterator<Item = (u64, i64)> {
+    let counted = (0..).zip(counts).filter(|(_, count)| **count > 0);
+    counted.map(|(group, count)| (group, i64::from(*count)))
+}
+
+fn merged(counts: impl Iterator<Item = (u64, i64)>, times: &[Option<i64>], interval: Interval) -> (Vec<u64>, Vec<i64>) {
+    let (mut groups, mut sums) = (Vec::new(), Vec::new());
+    // The interval of the last group, and its documents.
+    let (mut span, mut sum) = (0..0, 0);
+    for (code, documents) in counts {
+        let time = times.get(code as usize).copied().flatten();
+        if time.is_some_and(|time| span.contains(&time)) {
+            sum += documents;
+            continue;
+        }
+        sums.extend((!groups.is_empty()).then_some(sum));
+        groups.push(code);
+        sum = documents;
+        span = time.and_then(|time| interval.span(time)).unwrap_or(0..0);
+    }
+    sums.extend((!groups.is_empty()).then_some(sum));
+    (groups, sums)
+}
+
+/// The same of groups whose times ascend: it looks for the ends of intervals, and not at each time.
+fn merged_ascending(counts: &[u32], times: &[Option<i64>], interval: Interval) -> (Vec<u64>, Vec<i64>) {
+    let (mut groups, mut sums) = (Vec::new(), Vec::new());
+    let mut code = 0;
+    while code < counts.len() {
+        let rest = times.get(code..).unwrap_or_default();
+        let span = rest.first().copied().flatten().and_then(|time| interval.span(time));
+        let same = span.map_or(1, |span| rest.partition_point(|time| *time < Some(span.end)));
+        let documents: i64 = counts[code..code + same].iter().map(|count| i64::from(*count)).sum();
+        if documents > 0 {
+            groups.push(code as u64);
+            sums.push(documents);
+        }
+        code += same;
+    }
+    (groups, sums)
 }
 
 /// Counts how often each group occurs.
@@ -211,15 +277,14 @@ impl GroupCounter {
         }
     }
 
-    /// The distinct groups, ascending, and how often each occurs.
-    fn finish(self) -> (Vec<u64>, Vec<i64>) {
+    /// How often each group occurs.
+    fn finish(self) -> GroupCounts {
         match self {
-            Self::Array(counts) => counted_groups(&counts),
+            Self::Array(counts) => GroupCounts::Array(Arc::new(counts)),
             Self::Sort(mut all) => {
                 all.sort_unstable();
-                all.chunk_by(|one, other| one == other)
-                    .map(|same| (same[0], same.len() as i64))
-                    .unzip()
+                let same = all.chunk_by(|one, other| one == other);
+                GroupCounts::List(same.map(|same| (same[0], same.len() as i64)).collect())
             }
         }
     }
@@ -238,7 +303,7 @@ mod tests {
             let count = |slots| {
                 let mut counter = GroupCounter::new(slots, repeated.len());
                 repeated.chunks(7).for_each(|block| counter.add(block.to_vec()));
-                counter.finish()
+                counter.finish().occurring()
             };
             let (dense, sorted) = (count(50), count(u64::MAX));
             prop_assert_eq!(&dense, &sorted);

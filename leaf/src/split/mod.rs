@@ -28,7 +28,8 @@
 //! 4. `lookup.rs` answers typed conditions and `search.rs` search clauses. Both consult the path tree first, then the
 //!    columns and dictionaries (`columns.rs`), the postings (`text.rs`) and the headers (`header.rs`).
 //! 5. `values.rs` returns a column as an Arrow array, or nothing where the index does not hold it exactly. `groups.rs`
-//!    counts documents by their values of columns that have few. `bounds.rs` says between which values a column lies.
+//!    counts documents by their values of columns that have few, `totals.rs` counts and sums columns that the index knows.
+//!    `bounds.rs` says between which values a column lies.
 //! 6. `mod.rs` joins the results of the parts.
 
 mod bounds;
@@ -41,6 +42,7 @@ mod columns;
 mod decoded;
 mod dictionaries;
 mod distinct_texts;
+mod document_numbers;
 mod footer;
 mod groups;
 mod header;
@@ -58,6 +60,7 @@ mod statistics;
 mod stored_column;
 mod text;
 mod token;
+mod totals;
 mod values;
 
 use std::{
@@ -84,11 +87,13 @@ use tantivy::{HasLen as _, TantivyError};
 pub(crate) use self::{
     bounds::ColumnBounds,
     checksummed_file::ChecksumMismatch,
+    document_numbers::DocumentNumbers,
     footer::{SplitFacts, SplitOrigin},
     groups::Groups,
     lookup::DecidedValues,
     prune::PartStatistics,
     statistics::TimeBounds,
+    totals::Totals,
 };
 #[cfg(test)]
 pub(crate) use self::{bundle::of_newer_version, groups::GroupColumn};
@@ -243,6 +248,14 @@ pub(crate) struct PathSummary {
     pub postings: bool,
     /// A value as JSON text, cut to 200 characters.
     pub sample: Option<String>,
+}
+
+/// These numbers of documents of a part.
+fn numbers(range: Range<u32>) -> Cow<'static, [u32]> {
+    match NUMBERS.get(range.start as usize..range.end as usize) {
+        Some(numbers) => Cow::Borrowed(numbers),
+        None => range.collect(),
+    }
 }
 
 impl Segment {
@@ -494,12 +507,52 @@ impl Segment {
         &self,
         columns: &[&Column],
         interval: Option<Interval>,
-        documents: &[u32],
+        documents: &DocumentNumbers,
     ) -> Result<Option<Vec<Groups>>, Error> {
-        let groups = self
-            .parts_with(documents)
-            .map(|(part, documents)| part.count_groups(columns, interval, &documents));
-        groups.collect()
+        let count = |(part, documents): (&Part, Cow<[u32]>)| part.count_groups(columns, interval, &documents);
+        match documents {
+            DocumentNumbers::Range(range) => {
+                let parts = self.parts_within(range);
+                parts.map(|(_, part, within)| count((part, numbers(within)))).collect()
+            }
+            DocumentNumbers::List(list) => self.parts_with(list.as_slice()).map(count).collect(),
+        }
+    }
+
+    /// Counts and sums the values of these columns of these documents, as far as the index knows them. None if it knows
+    /// nothing about a column.
+    pub(crate) fn totals(&self, columns: &[&Column], documents: &DocumentNumbers) -> Result<Option<Totals>, Error> {
+        let mut all = Totals::of_none(columns.len());
+        for (first, part, within) in self.parts_within(&documents.span()) {
+            let of_part = match documents {
+                DocumentNumbers::Range(_) => {
+                    let mut all = RoaringBitmap::new();
+                    all.insert_range(within);
+                    all
+                }
+                DocumentNumbers::List(list) => {
+                    let list = list.as_slice().iter();
+                    let of_part = list.filter_map(|document| document.checked_sub(first));
+                    of_part.filter(|document| within.contains(document)).collect()
+                }
+            };
+            match part.totals(columns, of_part)? {
+                Some(totals) => all.add(first, totals),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// The parts with documents in this range, each with the number of its first document, and the range as it numbers
+    /// documents.
+    fn parts_within(&self, range: &Range<u32>) -> impl Iterator<Item = (u32, &Part, Range<u32>)> {
+        let Range { start, end } = *range;
+        self.parts.iter().filter_map(move |(first, part)| {
+            let from = start.saturating_sub(*first);
+            let to = end.saturating_sub(*first).min(part.paths.documents);
+            (from < to).then_some((*first, part, from..to))
+        })
     }
 
     /// The parts that hold these documents (ascending), each with the documents as it numbers them. The first part, if
@@ -514,9 +567,15 @@ impl Segment {
                 _ if *first == 0 => Some((part, Cow::Borrowed(here))),
                 _ => {
                     let are_all = here.len() == part.paths.documents as usize;
-                    let numbers = NUMBERS.get(..here.len()).filter(|_| are_all);
                     let shifted = || here.iter().map(|document| document - first).collect();
-                    Some((part, numbers.map_or_else(shifted, Cow::Borrowed)))
+                    Some((
+                        part,
+                        if are_all {
+                            numbers(0..part.paths.documents)
+                        } else {
+                            shifted()
+                        },
+                    ))
                 }
             }
         })

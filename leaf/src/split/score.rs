@@ -20,6 +20,7 @@ use super::{
     decoded::RecentSlots,
     groups::{Codes, length_counts},
     part::{Part, index_error},
+    totals::ColumnTotal,
     values::{ColumnResult, RequestedDocuments, without_cast_failures},
 };
 use crate::{error::Error, matches::Matches};
@@ -37,12 +38,31 @@ pub(super) struct ScoreCache {
 }
 
 /// The number of tokens of the texts at a path, by document.
-struct Lengths {
+pub(super) struct Lengths {
     tokens: Arc<[u32]>,
     /// See [`length_counts`].
     counts: Option<Arc<Vec<u32>>>,
     /// The documents for which the number is not known.
-    unknown: RoaringBitmap,
+    pub unknown: RoaringBitmap,
+}
+
+impl Lengths {
+    /// How many of these documents have texts, and the tokens of all.
+    pub(super) fn total(&self, known: &RoaringBitmap) -> ColumnTotal {
+        let mut total = ColumnTotal::default();
+        let mut add = |tokens: u32| {
+            total.present += u64::from(tokens > 0);
+            total.sum += u64::from(tokens);
+        };
+        match known.min().zip(known.max()) {
+            Some((first, last)) if known.len() == u64::from(last - first) + 1 => {
+                let tokens = &self.tokens[first as usize..=last as usize];
+                tokens.iter().copied().for_each(add);
+            }
+            _ => known.iter().for_each(|document| add(self.tokens[document as usize])),
+        }
+        total
+    }
 }
 
 /// The scores of a search, ascending by document. Those of all other documents are 0.
@@ -122,7 +142,7 @@ impl Part {
     }
 
     /// None if the part does not know the texts at the path.
-    fn lengths(&self, path: Option<&Path>) -> Result<Arc<Option<Lengths>>, Error> {
+    pub(super) fn lengths(&self, path: Option<&Path>) -> Result<Arc<Option<Lengths>>, Error> {
         let slot = self.scores.lengths.slot(&path.cloned());
         slot.get_or_compute(|| self.compute_lengths(path))
     }

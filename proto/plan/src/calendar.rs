@@ -1,7 +1,7 @@
 //! Intervals of time on the calendar, such as hours or months in UTC: which one a time is in, and where they begin.
 //! Times are microseconds since 1970. Shared by: leaf (counts documents by interval), aggregator (shows the intervals).
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use chrono::{DateTime, Datelike as _, NaiveDate};
 
@@ -148,6 +148,12 @@ impl Interval {
                 Some(date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros())
             }
         }
+    }
+
+    /// From when to when the interval reaches that contains a time. None if a time cannot be that early or late.
+    pub fn span(self, time: i64) -> Option<Range<i64>> {
+        let number = self.number(time)?;
+        Some(self.start(number)?..self.start(number.checked_add(1)?)?)
     }
 
     fn origin(self) -> i64 {

@@ -30,15 +30,23 @@ use plan::{
     calendar::Interval,
     functions::{FunctionContext, WarningCounts, interval_number::NUMBER},
     scan::{PartialAggregate, SUMMED_INTEGER, ScanSource, ScanTrailer, Stage},
+    search::Match,
 };
 
 use super::{
-    super::weighted::{FunctionTrial, WeightedAggregate},
+    super::{
+        index_totals::IndexTotals,
+        weighted::{FunctionTrial, WeightedAggregate},
+    },
     document, lines,
-    random::SeededRng,
+    random::{SeededRng, clause},
     request, scan, table, tail, view,
 };
-use crate::{document::Document, split::Segment, view::ReadView};
+use crate::{
+    document::Document,
+    split::{DocumentNumbers, Segment},
+    view::ReadView,
+};
 
 #[test]
 fn partial_aggregates_equal_datafusions_over_the_rows() {
@@ -142,6 +150,69 @@ fn aggregates_of_texts_equal_datafusions_over_the_rows() {
 }
 
 #[test]
+fn matches_and_lengths_that_an_index_counts_equal_datafusions_over_the_rows() {
+    let mut rng = SeededRng::new("matches_and_lengths_that_an_index_counts_equal_datafusions_over_the_rows");
+    // The index does not know the tokens of all texts.
+    let (long_token, long_text) = ("x".repeat(60_001), "two ".repeat(100));
+    let text = |rng: &mut SeededRng| {
+        let words = match rng.below(100) {
+            0 => format!("\"one {long_token}\""),
+            1 => format!("\"{long_text}\""),
+            _ => (*rng.pick(&[
+                "\"one\"",
+                "\"one two two\"",
+                "[\"one\",[\"two three\"]]",
+                "\"\"",
+                "7",
+                "null",
+            ]))
+            .to_owned(),
+        };
+        format!(r#"{{"s":{words}}}"#)
+    };
+    let documents: Vec<_> = (0..2_000).map(|offset| document(offset, &text(&mut rng))).collect();
+    let deleted: Vec<u32> = (0..1_800).filter(|_| rng.below(10) == 0).collect();
+    let numbered = (0..).zip(&documents);
+    let live: Vec<_> = numbered
+        .filter(|(number, _)| !deleted.contains(number))
+        .map(|(_, document)| document.clone())
+        .collect();
+    let word = |word: &str| clause(Some("s"), Match::Words(word.to_owned()));
+    let names = [word("one"), word("two"), Column::tokens(Path::parse("s").ok()).name()];
+    let batch = table(&live, &names);
+    let schema = batch.schema();
+    let at = |name: &str| expressions::col(name, &schema).expect("a column");
+    let decimal = expressions::cast(at(&names[2]), &schema, SUMMED_INTEGER).expect("a decimal");
+    let count = |argument| aggregate(function("count"), vec![argument], "n", &schema);
+    let all = || count(expressions::lit(1i64));
+    let calls = vec![
+        (all(), None),
+        (all(), Some(at(&names[0]))),
+        (all(), Some(at(&names[1]))),
+        (count(at(&names[2])), None),
+        (aggregate(sum_udaf(), vec![decimal], "sum", &schema), None),
+    ];
+    let (aggregates, filters): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+    let partial = partial_of(&batch, vec![], aggregates, filters);
+    assert!(IndexTotals::of(&partial).is_some(), "an index may count all of it");
+    let view = view(&documents, &[1_500, 300], &deleted);
+    let names = names.each_ref().map(String::as_str);
+    let [auto, raw] = [ScanSource::Auto, ScanSource::Raw].map(|read| {
+        let (_, trailer) = check_states(&view, read, &names, &partial, &batch);
+        assert_eq!(
+            (trailer.matched, trailer.documents),
+            (live.len() as u64, live.len() as u64)
+        );
+        trailer.counts.raw
+    });
+    assert_eq!(raw, live.len() as u64);
+    assert!(
+        (201..raw / 2).contains(&auto),
+        "{auto} documents are read: the tail, and those with unknown texts"
+    );
+}
+
+#[test]
 fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
     let mut rng = SeededRng::new("sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows");
     let text = |rng: &mut SeededRng| {
@@ -180,44 +251,55 @@ fn sums_of_integers_and_of_lengths_equal_datafusions_over_the_rows() {
 fn histograms_equal_datafusions_over_the_rows() {
     let mut rng = SeededRng::new("histograms_equal_datafusions_over_the_rows");
     // Only texts are grouped by their times, so that the first segment of two has no numbers.
-    let time = |rng: &mut SeededRng, offset: i64| {
+    let time = |rng: &mut SeededRng, offset: i64, are_alike: bool| {
         let (day, hour, minute) = (1 + rng.below(3), rng.below(24), rng.below(60));
         match rng.below(10) {
+            0 if are_alike => "null".to_owned(),
+            _ if are_alike => format!("\"2015-01-0{day}T{hour:02}:{minute:02}:00Z\""),
             0 if offset > 1_600 => "7".to_owned(),
             0 => (*rng.pick(&["null", "\"x\"", "\"2015-01-01\""])).to_owned(),
             1 => format!("\"2015-01-0{day} {hour:02}:{minute:02}\""),
             _ => format!("\"2015-01-0{day}T{hour:02}:{minute:02}:00Z\""),
         }
     };
-    let documents: Vec<_> = (0..2_000)
-        .map(|offset| document(offset, &format!(r#"{{"t":{}}}"#, time(&mut rng, offset))))
-        .collect();
+    for are_alike in [false, true] {
+        let text = |offset| format!(r#"{{"t":{}}}"#, time(&mut rng, offset, are_alike));
+        let documents: Vec<_> = (0..2_000).map(text).collect();
+        let documents: Vec<_> = (0..)
+            .zip(&documents)
+            .map(|(offset, text)| document(offset, text))
+            .collect();
+        for interval in ["1h", "1d", "7m", "1M"] {
+            check_histograms(&documents, interval);
+        }
+    }
+}
+
+fn check_histograms(documents: &[Arc<Document>], interval: &str) {
     let context = FunctionContext::new(WarningCounts::default(), || None);
-    for interval in ["1h", "1d", "7m", "1M"] {
-        assert_merges_times(&documents[..1_500], Interval::parse(interval).expect("an interval"));
-        let names = ["t:time"];
-        let batch = table(&documents, &names.map(ToString::to_string));
-        let schema = batch.schema();
-        let at = expressions::col(names[0], &schema).expect("a column");
-        let number = call(NUMBER, vec![at.clone(), expressions::lit(interval)], &schema, &context);
-        let key = (number, "key".to_owned());
-        let all = aggregate(function("count"), vec![expressions::lit(1i64)], "n", &schema);
-        let with_time = aggregate(function("count"), vec![at.clone()], "with_time", &schema);
-        let earliest = aggregate(min_udaf(), vec![at], "min", &schema);
-        for (calls, is_histogram) in [
-            (vec![all.clone()], true),
-            (vec![all.clone(), with_time], false),
-            (vec![all, earliest], false),
-        ] {
-            let filters = vec![None; calls.len()];
-            let partial = partial_of(&batch, vec![key.clone()], calls, filters);
-            let weighted = WeightedAggregate::of(&partial).expect("a plan").expect("counts");
-            assert_eq!(weighted.interval.is_some(), is_histogram, "{interval}");
-            for segments in [&[1_800][..], &[1_500, 300]] {
-                let view = view(&documents, segments, &[]);
-                for read in [ScanSource::Auto, ScanSource::Raw] {
-                    check_states(&view, read, &names, &partial, &batch);
-                }
+    assert_merges_times(&documents[..1_500], Interval::parse(interval).expect("an interval"));
+    let names = ["t:time"];
+    let batch = table(documents, &names.map(ToString::to_string));
+    let schema = batch.schema();
+    let at = expressions::col(names[0], &schema).expect("a column");
+    let number = call(NUMBER, vec![at.clone(), expressions::lit(interval)], &schema, &context);
+    let key = (number, "key".to_owned());
+    let all = aggregate(function("count"), vec![expressions::lit(1i64)], "n", &schema);
+    let with_time = aggregate(function("count"), vec![at.clone()], "with_time", &schema);
+    let earliest = aggregate(min_udaf(), vec![at], "min", &schema);
+    for (calls, is_histogram) in [
+        (vec![all.clone()], true),
+        (vec![all.clone(), with_time], false),
+        (vec![all, earliest], false),
+    ] {
+        let filters = vec![None; calls.len()];
+        let partial = partial_of(&batch, vec![key.clone()], calls, filters);
+        let weighted = WeightedAggregate::of(&partial).expect("a plan").expect("counts");
+        assert_eq!(weighted.interval.is_some(), is_histogram, "{interval}");
+        for segments in [&[1_800][..], &[1_500, 300]] {
+            let view = view(documents, segments, &[]);
+            for read in [ScanSource::Auto, ScanSource::Raw] {
+                check_states(&view, read, &names, &partial, &batch);
             }
         }
     }
@@ -227,7 +309,7 @@ fn histograms_equal_datafusions_over_the_rows() {
 fn assert_merges_times(documents: &[Arc<Document>], interval: Interval) {
     let segment = Segment::in_memory(documents).expect("a segment");
     let column = Column::parse("t:time").expect("a column");
-    let all: Vec<u32> = (0..documents.len() as u32).collect();
+    let all = DocumentNumbers::Range(0..documents.len() as u32);
     let groups = segment.count_groups(&[&column], Some(interval), &all);
     let groups = groups.expect("an answer").expect("groups");
     let texts: HashSet<&str> = documents.iter().map(|document| document.text()).collect();

@@ -6,11 +6,7 @@ use datafusion::arrow::{
     array::{Array as _, ArrayRef, BooleanArray, Int64Array},
     buffer::BooleanBuffer,
 };
-use plan::{
-    PathType, Type,
-    calendar::Interval,
-    functions::{convert::cast_as_json, interval_number::IntervalNumbers},
-};
+use plan::{PathType, Type, functions::convert::cast_as_json};
 use roaring::RoaringBitmap;
 
 use super::{
@@ -231,32 +227,12 @@ impl Codes {
         Ok(Some(self.times.get_or_init(|| known)))
     }
 
-    /// Merges codes, each with a number of documents, whose times follow each other and are in the same interval. The
-    /// first one stays.
-    pub(in crate::split) fn merged(
-        &self,
-        interval: Interval,
-        codes: Vec<u64>,
-        documents: Vec<i64>,
-    ) -> Result<(Vec<u64>, Vec<i64>), Error> {
-        let Some(times) = self.known_times()? else {
-            return Ok((codes, documents));
+    /// The time of each code, and whether all are times and follow each other, if [they are times](Self::are_times).
+    pub(in crate::split) fn ordered_times(&self) -> Result<Option<(&[Option<i64>], bool)>, Error> {
+        let (StoredCodes::Texts(column), Some(times)) = (&self.stored, self.known_times()?) else {
+            return Ok(None);
         };
-        let (mut numbers, mut last) = (IntervalNumbers::new(interval), None);
-        let (mut merged, mut sums) = (Vec::new(), Vec::new());
-        for (code, documents) in codes.into_iter().zip(documents) {
-            let time = times.get(code as usize).copied().flatten();
-            let number = time.and_then(|time| numbers.number(time));
-            match sums.last_mut().filter(|_| number.is_some() && number == last) {
-                Some(sum) => *sum += documents,
-                None => {
-                    merged.push(code);
-                    sums.push(documents);
-                }
-            }
-            last = number;
-        }
-        Ok((merged, sums))
+        Ok(Some((times.as_slice(), column.times_ascend().map_err(index_error)?)))
     }
 
     /// The values of these codes. One that cannot be converted is NULL.

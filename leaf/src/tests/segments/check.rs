@@ -7,7 +7,7 @@ use crate::{
     document::Document,
     matches::Matches,
     raw::{self, CastResult, Scalar},
-    split::{ColumnBounds, GroupColumn, Literal, Lookup, Segment},
+    split::{ColumnBounds, DocumentNumbers, GroupColumn, Literal, Lookup, Segment},
 };
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -109,7 +109,7 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
                     source: ColumnSource::Path(path.clone()),
                     read_as: PathType { to, cast },
                 };
-                // Documents without gaps are read in another way.
+                // DocumentNumbers without gaps are read in another way.
                 let from = dice.below(documents.len() + 1);
                 let run = &all[from..from + dice.below(documents.len() - from + 1)];
                 for requested in [&all[..], &some, run] {
@@ -150,7 +150,12 @@ pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice:
 /// Checks the groups of some documents; returns whether the segment counts them.
 fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Column], requested: &[u32]) -> bool {
     let columns: Vec<&Column> = keys.iter().collect();
-    let Some(groups) = segment.count_groups(&columns, None, requested).expect("groups") else {
+    let list = DocumentNumbers::from(requested.to_vec());
+    let asked = match list.span() {
+        span if span.len() == requested.len() => DocumentNumbers::Range(span),
+        _ => list,
+    };
+    let Some(groups) = segment.count_groups(&columns, None, &asked).expect("groups") else {
         return false;
     };
     let mut expected: BTreeMap<Vec<Option<String>>, i64> = BTreeMap::new();

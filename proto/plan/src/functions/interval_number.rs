@@ -39,7 +39,7 @@ fn numbers(call: &Call) -> Result<ArrayRef> {
 
 /// The numbers of the intervals that contain times. Times often come in order: while they are in the interval of the last
 /// one, it is not computed again.
-pub struct IntervalNumbers {
+struct IntervalNumbers {
     interval: Interval,
     /// The interval of the last time, from its begin to that of the next one, and its number.
     last: Option<(Range<i64>, i64)>,
@@ -47,21 +47,19 @@ pub struct IntervalNumbers {
 
 impl IntervalNumbers {
     /// The numbers of these intervals.
-    pub fn new(interval: Interval) -> Self {
+    fn new(interval: Interval) -> Self {
         Self { interval, last: None }
     }
 
     /// [`Interval::number`] of a time.
-    pub fn number(&mut self, time: i64) -> Option<i64> {
+    fn number(&mut self, time: i64) -> Option<i64> {
         if let Some((span, number)) = &self.last
             && span.contains(&time)
         {
             return Some(*number);
         }
         let number = self.interval.number(time)?;
-        let start = |number: Option<i64>| number.and_then(|number| self.interval.start(number));
-        let (from, to) = (start(Some(number)), start(number.checked_add(1)));
-        self.last = from.zip(to).map(|(from, to)| (from..to, number));
+        self.last = self.interval.span(time).map(|span| (span, number));
         Some(number)
     }
 }
