@@ -77,14 +77,17 @@ impl PlanTemplate {
 
 /// The scan of a plan, if it has only one.
 pub(super) fn only_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&ShardScan> {
+    only_scan_node(plan)?.downcast_ref()
+}
+
+/// The same, as an operator.
+pub(super) fn only_scan_node(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
     let mut node = plan;
-    loop {
-        if let Some(scan) = node.downcast_ref() {
-            return Some(scan);
-        }
+    while !node.is::<ShardScan>() {
         let [input] = node.children()[..] else { return None };
         node = input;
     }
+    Some(node)
 }
 
 /// Whether a copy of an operator shares nothing with it that a run changes, and knows of no query.

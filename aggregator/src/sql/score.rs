@@ -10,7 +10,8 @@
 //! document is. They are separate because leaves cache the first one for each split.
 //!
 //! A search that is sorted by score asks for these statistics first, `search_lengths(documents, 'the search')` and
-//! `search_frequencies(…)`. Then they are constants, `search_score(documents, 'the search', 'statistics')`, and leaves
+//! `search_frequencies(…)` in one statement: leaves know most of both from their indexes. The same statement returns
+//! `search_resolved(…)`: the search as leaves evaluate it, which then need not be resolved again. Then they are constants, `search_score(documents, 'the search', 'statistics')`, and leaves
 //! compute the scores of stored documents: [`Column::score`].
 
 use datafusion::sql::sqlparser::ast::{
@@ -39,6 +40,8 @@ use super::{
 pub(crate) const LENGTHS: &str = "search_lengths";
 /// `search_frequencies(input, search)`: the list of [`ScoreStatistics::frequencies`].
 pub(crate) const FREQUENCIES: &str = "search_frequencies";
+/// `search_resolved(input, search)`: the [`ScoredSearch`] as JSON, or NULL if leaves cannot compute its scores.
+pub(crate) const RESOLVED: &str = "search_resolved";
 
 /// Words of a search whose occurrences are counted in each match.
 const WORDS_MAX: usize = 100;
@@ -157,7 +160,7 @@ impl<'c> Resolver<'c> {
         Ok((search.expr, self.searched_input(Some(&alias.value))?, statistics))
     }
 
-    /// `search_lengths` or `search_frequencies`.
+    /// `search_lengths`, `search_frequencies` or `search_resolved`.
     pub(super) fn statistics_call(&mut self, name: &str, function: &Function) -> Result<Expr, Problem> {
         let given = self.warning_count();
         let (search, input, _) = self.scored_input(function)?;
@@ -165,13 +168,19 @@ impl<'c> Resolver<'c> {
             by_leaves: self.are_scored_by_leaves(&search, &input)?.is_some(),
             ..Scored::default()
         };
-        self.scored_search(&search, 1.0, &input, &mut scored)?;
-        let numbers = match name {
-            LENGTHS => self.lengths(&scored, &input)?,
-            _ => self.frequencies(&scored, &input)?,
+        let search = self.scored_search(&search, 1.0, &input, &mut scored)?;
+        let result = match name {
+            LENGTHS => call("make_array", self.lengths(&scored, &input)?),
+            FREQUENCIES => call("make_array", self.frequencies(&scored, &input)?),
+            _ if scored.by_leaves => {
+                let search = serde_json::to_string(&search).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+                self.charge_text(1, &search)?;
+                text(&search)
+            }
+            _ => literal(Literal::Null),
         };
         self.forget_warnings(given);
-        Ok(call("make_array", numbers))
+        Ok(result)
     }
 
     /// `search_score` with known statistics.

@@ -7,19 +7,24 @@ use datafusion::arrow::{
     datatypes::{DataType, Int64Type},
 };
 use plan::{
+    Column, ColumnSource,
     functions::score::SCORE,
-    matcher::{ScoreStatistics, scored_tokens},
+    matcher::{DocumentScore, ScoreStatistics, ScoredSearch, scored_tokens},
     search::{self, SearchExpr},
 };
 use proto::{Code, Problem};
 
 use super::{
     SearchContext, Searched,
-    statement::{INPUT, KEPT_STATEMENT_BYTES_MAX, collect_rows, kept_plan, quoted},
+    statement::{INPUT, KEPT_STATEMENT_BYTES_MAX, collect_rows, kept_plan, parse_query, quoted},
 };
 use crate::{
+    failure,
     query::{cursor, read_views::QueryViews},
-    sql::score::{FREQUENCIES, LENGTHS},
+    sql::{
+        self, Table,
+        score::{FREQUENCIES, LENGTHS, RESOLVED},
+    },
 };
 
 /// The name of the sort key in cursors, if hits are sorted by their score. Other keys are SQL that begins with the input.
@@ -29,6 +34,36 @@ pub(super) const SORTED_BY_SCORE: &str = "_score";
 pub(super) struct ScoreKey {
     pub statistics: ScoreStatistics,
     pub sql: String,
+    /// The name of what is searched.
+    searched: String,
+    /// The search as leaves evaluate it, if that is known.
+    resolved: Option<ScoredSearch>,
+}
+
+impl ScoreKey {
+    /// The column of the score, if leaves compute it.
+    pub(super) fn column(&self, read_views: &QueryViews) -> Result<Option<Column>, Problem> {
+        if let Some(search) = &self.resolved {
+            let statistics = self.statistics.clone();
+            let score = serde_json::to_string(&DocumentScore {
+                search: search.clone(),
+                statistics,
+            });
+            return Ok(Some(Column::score(score.map_err(not_json)?.into())));
+        }
+        let statement = format!("SELECT {} FROM {} AS {INPUT}", self.sql, quoted(&self.searched));
+        let resolved = sql::resolve(&parse_query(&statement)?, read_views, &[], &[])?;
+        let columns = resolved.tables.iter().flat_map(|of| match &of.table {
+            Table::Collection { columns, .. } => columns.as_slice(),
+            Table::System { .. } => &[],
+        });
+        let mut scores = columns.filter(|column| matches!(column.source, ColumnSource::Score(_)));
+        Ok(scores.next().cloned())
+    }
+}
+
+fn not_json(error: serde_json::Error) -> Problem {
+    Problem::new(Code::Internal, error.to_string())
 }
 
 /// What the hits of a search are sorted by.
@@ -44,21 +79,17 @@ pub(super) async fn key(
         .transpose()?
         .flatten();
     let parsed = search::parse(&search.request.query, search.context.now)?;
-    let statistics = match known {
-        Some(known) => known,
-        None => {
-            let mut names = Vec::new();
-            names_of_words(&parsed.expr, &mut names);
-            match names.as_slice() {
-                [] => ScoreStatistics::default(),
-                names => read(search, searched, read_views, names).await?,
-            }
-        }
+    let (statistics, resolved) = match known {
+        Some(known) => (known, None),
+        None if has_words(&parsed.expr) => read(search, searched, read_views).await?,
+        None => (ScoreStatistics::default(), None),
     };
-    let json = serde_json::to_string(&statistics).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+    let json = serde_json::to_string(&statistics).map_err(not_json)?;
     Ok(ScoreKey {
         statistics,
         sql: format!("{SCORE}({INPUT}, {query}, '{json}')"),
+        searched: searched.name().to_owned(),
+        resolved,
     })
 }
 
@@ -66,29 +97,36 @@ async fn read(
     search: &SearchContext<'_>,
     searched: &Searched,
     read_views: &QueryViews,
-    names: &[Option<&str>],
-) -> Result<ScoreStatistics, Problem> {
+) -> Result<(ScoreStatistics, Option<ScoredSearch>), Problem> {
     let (query, name) = (literal(&search.request.query), quoted(searched.name()));
-    let counted = async |counter: &str, key: Option<String>| {
-        let sql = format!("SELECT {counter}({INPUT}, {query}) FROM {name} AS {INPUT}");
-        let key = key.unwrap_or_else(|| sql.clone());
-        let key = Some(key).filter(|key| key.len() <= KEPT_STATEMENT_BYTES_MAX);
-        let plan = kept_plan(search, read_views, &sql, key).await?;
-        let rows = collect_rows(search, plan).await?;
+    let sql = format!(
+        "SELECT {LENGTHS}({INPUT}, {query}), {FREQUENCIES}({INPUT}, {query}), {RESOLVED}({INPUT}, {query}) \
+         FROM {name} AS {INPUT}"
+    );
+    let key = Some(sql.clone()).filter(|key| key.len() <= KEPT_STATEMENT_BYTES_MAX);
+    let plan = kept_plan(search, read_views, &sql, key).await?;
+    let rows = collect_rows(search, plan).await?;
+    let counted = |column| {
         let missing = || Problem::new(Code::Internal, "the statistics of a search were not counted");
-        numbers(&rows).ok_or_else(missing)
+        numbers(&rows, column).ok_or_else(missing)
     };
-    // Searches at the same places ask for the same lengths: their plan is kept, and leaves cache what a split answers.
-    let of_names = format!("{LENGTHS} of {names:?} in {name}");
-    let (lengths, frequencies) = tokio::try_join!(counted(LENGTHS, Some(of_names)), counted(FREQUENCIES, None))?;
-    Ok(ScoreStatistics { lengths, frequencies })
+    let statistics = ScoreStatistics {
+        lengths: counted(0)?,
+        frequencies: counted(1)?,
+    };
+    let resolved = rows.columns().get(2).map(|column| cast(column, &DataType::Utf8));
+    let resolved = resolved.transpose().map_err(|e| failure::problem(e.into()))?;
+    let json = resolved.as_ref().and_then(|column| column.as_string_opt::<i32>());
+    let json = json.and_then(|column| column.iter().next().flatten());
+    let resolved = json.map(serde_json::from_str).transpose().map_err(not_json)?;
+    Ok((statistics, resolved))
 }
 
-/// The integers of a list, which is the only value of the only row.
-fn numbers(rows: &RecordBatch) -> Option<Vec<i64>> {
+/// The integers of a list, which is the value of a column in the only row.
+fn numbers(rows: &RecordBatch, column: usize) -> Option<Vec<i64>> {
     let lists = rows
         .columns()
-        .first()?
+        .get(column)?
         .as_list_opt::<i32>()
         .filter(|lists| lists.len() == 1)?;
     // A sum is a decimal.
@@ -100,16 +138,12 @@ fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// The names of the clauses whose words are counted, in order.
-fn names_of_words<'s>(search: &'s SearchExpr, names: &mut Vec<Option<&'s str>>) {
+/// Whether the score depends on how often words occur.
+fn has_words(search: &SearchExpr) -> bool {
     match search {
-        SearchExpr::All => {}
-        SearchExpr::And(parts) | SearchExpr::Or(parts) => parts.iter().for_each(|part| names_of_words(part, names)),
-        SearchExpr::Not(part) | SearchExpr::Weighted(part, _) => names_of_words(part, names),
-        SearchExpr::Clause { name, matches } => {
-            if scored_tokens(matches).is_some() && !names.contains(&name.as_deref()) {
-                names.push(name.as_deref());
-            }
-        }
+        SearchExpr::All => false,
+        SearchExpr::And(parts) | SearchExpr::Or(parts) => parts.iter().any(has_words),
+        SearchExpr::Not(part) | SearchExpr::Weighted(part, _) => has_words(part),
+        SearchExpr::Clause { matches, .. } => scored_tokens(matches).is_some(),
     }
 }

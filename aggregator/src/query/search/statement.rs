@@ -108,7 +108,7 @@ pub(super) async fn search_collection(
         let key = score::key(search, searched, &read_views).await?;
         let selected = selected(&columns, &key.sql);
         let (sql, sorted_by) = (format!("{selected} {template}"), SortKeyOf::score(&key));
-        let found = top_page::read_by_score(search, &read_views, &sql, &template, sorted_by).await?;
+        let found = top_page::read_by_score(search, &read_views, &sql, &template, &key).await?;
         let found = match found {
             Some(found) => found,
             None => {

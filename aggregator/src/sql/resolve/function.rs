@@ -20,7 +20,7 @@ use super::{
     value::{call, literal, number, quoted, text, text_literal},
 };
 use crate::{
-    sql::score::{FREQUENCIES, LENGTHS},
+    sql::score::{FREQUENCIES, LENGTHS, RESOLVED},
     typing,
 };
 
@@ -48,7 +48,9 @@ impl Resolver<'_> {
         match (name.as_str(), arguments) {
             (SCORE, 0) => return self.score_call(&function).map(Rewritten::Done),
             (SCORE, 3) => return self.score_by_statistics(&function).map(Rewritten::Done),
-            (LENGTHS | FREQUENCIES, 2) => return self.statistics_call(&name, &function).map(Rewritten::Done),
+            (LENGTHS | FREQUENCIES | RESOLVED, 2) => {
+                return self.statistics_call(&name, &function).map(Rewritten::Done);
+            }
             _ => {}
         }
         if let Some(expression) = self.defined_function(&name, &function)? {

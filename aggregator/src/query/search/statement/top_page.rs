@@ -12,29 +12,26 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use plan::{
-    Column, ColumnSource,
+    Column,
     scan::{PageStart, SortKey, Stage},
 };
 use proto::{CollectionName, Problem};
 
 use super::{
-    HitKind, HitPage, KEPT_STATEMENT_BYTES_MAX, SortKeyOf, SortedBy, collect_rows, hit_page, parse_query,
+    HitKind, HitPage, KEPT_STATEMENT_BYTES_MAX, ScoreKey, SortKeyOf, SortedBy, collect_rows, hit_page,
     row_order::RowOrder, typed_rows,
 };
-use crate::{
-    query::{
-        cursor::{self, RowsPageStart},
-        plan_cache::ReusablePlan,
-        plan_template::{PlanTemplate, only_scan},
-        planner::CopiedPlan,
-        query_plan::ExecutablePlan,
-        read_views::QueryViews,
-        search::{HITS_MAX, SearchContext, TimeRange},
-        shard_scan::{ScanValues, SearchPage},
-        statement::reuse,
-        topk_pushdown::ADDRESS_COLUMNS,
-    },
-    sql::{self, ResolvedQuery, Table},
+use crate::query::{
+    cursor::{self, RowsPageStart},
+    plan_cache::ReusablePlan,
+    plan_template::{PlanTemplate, only_scan, only_scan_node},
+    planner::CopiedPlan,
+    query_plan::ExecutablePlan,
+    read_views::QueryViews,
+    search::{HITS_MAX, SearchContext, TimeRange},
+    shard_scan::{ScanValues, SearchPage},
+    statement::reuse,
+    topk_pushdown::ADDRESS_COLUMNS,
 };
 
 /// The key of a search's plan ends with this, which no parameters of a statement are.
@@ -88,11 +85,11 @@ pub(super) async fn read_by_score(
     read_views: &QueryViews,
     sql: &str,
     template: &str,
-    key: SortKeyOf<'_>,
+    key: &ScoreKey,
 ) -> Result<Option<HitPage>, Problem> {
     let (engine, context) = (search.engine, search.context);
     let direction = search.sort.direction();
-    let score = score_of(&sql::resolve(&parse_query(sql)?, read_views, &[], &[])?);
+    let (score, key) = (key.column(read_views)?, SortKeyOf::score(key));
     let plan_key = score
         .is_some()
         .then(|| (format!("{template} by score {direction}"), SEARCH.to_owned()));
@@ -110,16 +107,6 @@ pub(super) async fn read_by_score(
     let is_short = |score: &Column| score.name().len() <= KEPT_STATEMENT_BYTES_MAX;
     let plan_key = plan_key.filter(|_| score.as_ref().is_some_and(is_short));
     plan_and_read(search, read_views, sql, key, plan_key, score).await
-}
-
-/// The column of the score that leaves compute, if they do.
-fn score_of(resolved: &ResolvedQuery) -> Option<Column> {
-    let columns = resolved.tables.iter().flat_map(|of| match &of.table {
-        Table::Collection { columns, .. } => columns.as_slice(),
-        Table::System { .. } => &[],
-    });
-    let mut scores = columns.filter(|column| matches!(column.source, ColumnSource::Score(_)));
-    scores.next().cloned()
 }
 
 async fn plan_and_read(
@@ -187,9 +174,20 @@ impl TopPage {
     /// Runs the plan, which has got the values.
     async fn read(self, search: &SearchContext<'_>, plan: ExecutablePlan) -> Result<HitPage, Problem> {
         let scan = only_scan(&plan.physical).map(|scan| scan.number);
+        let total = || scan.map_or(0, |scan| search.context.report.matched(scan));
+        // The scan counts the matches. Without hits, nothing else is to be done.
+        if let (0, Some(scan)) = (search.limit, only_scan_node(&plan.physical)) {
+            let physical = Arc::clone(scan);
+            collect_rows(search, ExecutablePlan { physical, ..plan }).await?;
+            return Ok(HitPage {
+                hits: Vec::new(),
+                total: total(),
+                after: None,
+            });
+        }
         let rows = collect_rows(search, plan).await?;
         let rows = rows.slice(0, rows.num_rows().min(search.limit));
-        let total = scan.map_or(0, |scan| search.context.report.matched(scan));
+        let total = total();
         hit_page(search, &self.order, &rows, self.after.as_ref(), total)
     }
 }
