@@ -9,9 +9,9 @@
 //! Both subqueries read all rows of the searched collection, view or subquery, so a score does not depend on where a
 //! document is. They are separate because leaves cache the first one for each split.
 //!
-//! A search that is sorted by score asks for these statistics first, `search_lengths(documents, 'the search')` and
-//! `search_frequencies(…)` in one statement: leaves know most of both from their indexes. The same statement returns
-//! `search_resolved(…)`: the search as leaves evaluate it, which then need not be resolved again. Then they are constants, `search_score(documents, 'the search', 'statistics')`, and leaves
+//! A search that is sorted by score asks for these statistics first, `SELECT search_statistics(documents, 'the search')`:
+//! a column for each number, because leaves know most of them from their indexes, and one for the search as leaves
+//! evaluate it, which then need not be resolved again. Then they are constants, `search_score(documents, 'the search', 'statistics')`, and leaves
 //! compute the scores of stored documents: [`Column::score`].
 
 use datafusion::sql::sqlparser::ast::{
@@ -36,12 +36,11 @@ use super::{
     search::{parameter_index, search_arguments, unnamed_arguments},
 };
 
-/// `search_lengths(input, search)`: the list of [`ScoreStatistics::lengths`].
-pub(crate) const LENGTHS: &str = "search_lengths";
-/// `search_frequencies(input, search)`: the list of [`ScoreStatistics::frequencies`].
-pub(crate) const FREQUENCIES: &str = "search_frequencies";
-/// `search_resolved(input, search)`: the [`ScoredSearch`] as JSON, or NULL if leaves cannot compute its scores.
-pub(crate) const RESOLVED: &str = "search_resolved";
+/// `search_statistics(input, search)`, an item of a select list: first the [`ScoredSearch`] as JSON, or NULL if leaves
+/// cannot compute its scores, then the numbers of [`ScoreStatistics::lengths`] and of [`ScoreStatistics::frequencies`].
+pub(crate) const STATISTICS: &str = "search_statistics";
+/// The columns of the lengths begin with this.
+pub(crate) const LENGTHS: &str = "lengths";
 
 /// Words of a search whose occurrences are counted in each match.
 const WORDS_MAX: usize = 100;
@@ -160,8 +159,8 @@ impl<'c> Resolver<'c> {
         Ok((search.expr, self.searched_input(Some(&alias.value))?, statistics))
     }
 
-    /// `search_lengths`, `search_frequencies` or `search_resolved`.
-    pub(super) fn statistics_call(&mut self, name: &str, function: &Function) -> Result<Expr, Problem> {
+    /// The columns of [`STATISTICS`], with their names. A sum without rows is NULL.
+    pub(super) fn statistics_columns(&mut self, function: &Function) -> Result<Vec<(&'static str, Expr)>, Problem> {
         let given = self.warning_count();
         let (search, input, _) = self.scored_input(function)?;
         let mut scored = Scored {
@@ -169,18 +168,22 @@ impl<'c> Resolver<'c> {
             ..Scored::default()
         };
         let search = self.scored_search(&search, 1.0, &input, &mut scored)?;
-        let result = match name {
-            LENGTHS => call("make_array", self.lengths(&scored, &input)?),
-            FREQUENCIES => call("make_array", self.frequencies(&scored, &input)?),
-            _ if scored.by_leaves => {
+        let resolved = match scored.by_leaves {
+            true => {
                 let search = serde_json::to_string(&search).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
                 self.charge_text(1, &search)?;
                 text(&search)
             }
-            _ => literal(Literal::Null),
+            false => literal(Literal::Null),
         };
+        let mut columns = vec![("search", resolved)];
+        for (documents, tokens) in self.lengths(&scored, &input)? {
+            columns.extend([(LENGTHS, documents), (LENGTHS, tokens)]);
+        }
+        let frequencies = self.frequencies(&scored, &input)?.into_iter();
+        columns.extend(frequencies.map(|count| ("frequency", count)));
         self.forget_warnings(given);
-        Ok(result)
+        Ok(columns)
     }
 
     /// `search_score` with known statistics.
@@ -281,7 +284,11 @@ impl<'c> Resolver<'c> {
         let (lengths, frequencies) = match scored.tokens.is_empty() {
             true => (none(), none()),
             false => (
-                self.statistics(input, |resolver, input| resolver.lengths(&scored, input))?,
+                self.statistics(input, |resolver, input| {
+                    let lengths = resolver.lengths(&scored, input)?.into_iter();
+                    let numbers = |(documents, tokens)| [documents, call("coalesce", vec![tokens, number("0")])];
+                    Ok(lengths.flat_map(numbers).collect())
+                })?,
                 self.statistics(input, |resolver, input| resolver.frequencies(&scored, input))?,
             ),
         };
@@ -485,8 +492,8 @@ impl<'c> Resolver<'c> {
     }
 
     /// For each path, the number of rows with texts there, and the number of tokens in them.
-    fn lengths(&mut self, scored: &Scored, input: &Input<'c>) -> Result<Vec<Expr>, Problem> {
-        let mut numbers = Vec::with_capacity(2 * scored.paths.len());
+    fn lengths(&mut self, scored: &Scored, input: &Input<'c>) -> Result<Vec<(Expr, Expr)>, Problem> {
+        let mut numbers = Vec::with_capacity(scored.paths.len());
         for (name, _) in &scored.paths {
             let tokens = match self.stored_texts(name.as_deref(), input)? {
                 Some(StoredTexts { alias, table, path }) => self.table_column(&alias, table, Column::tokens(path)),
@@ -497,7 +504,7 @@ impl<'c> Resolver<'c> {
                 }
             };
             let sum = call("sum", vec![tokens.clone()]);
-            numbers.extend([call("count", vec![tokens]), call("coalesce", vec![sum, number("0")])]);
+            numbers.push((call("count", vec![tokens]), sum));
         }
         Ok(numbers)
     }

@@ -49,19 +49,19 @@ pub(super) struct Lengths {
 impl Lengths {
     /// How many of these documents have texts, and the tokens of all.
     pub(super) fn total(&self, known: &RoaringBitmap) -> ColumnTotal {
-        let mut total = ColumnTotal::default();
-        let mut add = |tokens: u32| {
-            total.present += u64::from(tokens > 0);
-            total.sum += u64::from(tokens);
+        let total = |tokens: &[u32]| ColumnTotal {
+            present: tokens.iter().filter(|tokens| **tokens > 0).count() as u64,
+            sum: tokens.iter().map(|tokens| u64::from(*tokens)).sum(),
         };
         match known.min().zip(known.max()) {
             Some((first, last)) if known.len() == u64::from(last - first) + 1 => {
-                let tokens = &self.tokens[first as usize..=last as usize];
-                tokens.iter().copied().for_each(add);
+                total(&self.tokens[first as usize..=last as usize])
             }
-            _ => known.iter().for_each(|document| add(self.tokens[document as usize])),
+            _ => {
+                let tokens = known.iter().map(|document| self.tokens[document as usize]);
+                total(&tokens.collect::<Vec<_>>())
+            }
         }
-        total
     }
 }
 
@@ -129,15 +129,21 @@ impl Part {
         if requested.count_in(&scores.unknown) > 0 {
             return Ok(None);
         }
-        let score = |document: &u32| match scores.documents.binary_search(document) {
-            Ok(at) => scores.scores[at],
-            Err(_) => 0.0,
+        // Both ascend, and mostly the requested documents are those that have a score.
+        let (mut rest, first) = (scores.documents.as_slice(), requested.documents.first());
+        rest = &rest[rest.partition_point(|document| first.is_some_and(|first| document < first))..];
+        let score = |document: &u32| {
+            let found = match rest.first() {
+                Some(next) if next == document => 0,
+                _ => rest.partition_point(|known| known < document),
+            };
+            rest = &rest[found..];
+            match rest.first() {
+                Some(next) if next == document => scores.scores[scores.scores.len() - rest.len()],
+                _ => 0.0,
+            }
         };
-        let values: Float64Array = requested
-            .documents
-            .iter()
-            .map(|document| Some(score(document)))
-            .collect();
+        let values = Float64Array::from_iter_values(requested.documents.iter().map(score));
         Ok(Some(without_cast_failures(Arc::new(values))))
     }
 

@@ -2,7 +2,7 @@
 //! from the cursor of the page before.
 
 use datafusion::arrow::{
-    array::{Array as _, AsArray as _, RecordBatch},
+    array::AsArray as _,
     compute::cast,
     datatypes::{DataType, Int64Type},
 };
@@ -23,7 +23,7 @@ use crate::{
     query::{cursor, read_views::QueryViews},
     sql::{
         self, Table,
-        score::{FREQUENCIES, LENGTHS, RESOLVED},
+        score::{LENGTHS, STATISTICS},
     },
 };
 
@@ -99,39 +99,33 @@ async fn read(
     read_views: &QueryViews,
 ) -> Result<(ScoreStatistics, Option<ScoredSearch>), Problem> {
     let (query, name) = (literal(&search.request.query), quoted(searched.name()));
-    let sql = format!(
-        "SELECT {LENGTHS}({INPUT}, {query}), {FREQUENCIES}({INPUT}, {query}), {RESOLVED}({INPUT}, {query}) \
-         FROM {name} AS {INPUT}"
-    );
+    let sql = format!("SELECT {STATISTICS}({INPUT}, {query}) FROM {name} AS {INPUT}");
     let key = Some(sql.clone()).filter(|key| key.len() <= KEPT_STATEMENT_BYTES_MAX);
     let plan = kept_plan(search, read_views, &sql, key).await?;
     let rows = collect_rows(search, plan).await?;
-    let counted = |column| {
-        let missing = || Problem::new(Code::Internal, "the statistics of a search were not counted");
-        numbers(&rows, column).ok_or_else(missing)
+    let malformed = || Problem::new(Code::Internal, "the statistics of a search were not counted");
+    let [resolved, numbers @ ..] = rows.columns() else {
+        return Err(malformed());
     };
-    let statistics = ScoreStatistics {
-        lengths: counted(0)?,
-        frequencies: counted(1)?,
-    };
-    let resolved = rows.columns().get(2).map(|column| cast(column, &DataType::Utf8));
-    let resolved = resolved.transpose().map_err(|e| failure::problem(e.into()))?;
-    let json = resolved.as_ref().and_then(|column| column.as_string_opt::<i32>());
-    let json = json.and_then(|column| column.iter().next().flatten());
-    let resolved = json.map(serde_json::from_str).transpose().map_err(not_json)?;
-    Ok((statistics, resolved))
-}
-
-/// The integers of a list, which is the value of a column in the only row.
-fn numbers(rows: &RecordBatch, column: usize) -> Option<Vec<i64>> {
-    let lists = rows
-        .columns()
-        .get(column)?
-        .as_list_opt::<i32>()
-        .filter(|lists| lists.len() == 1)?;
-    // A sum is a decimal.
-    let integers = cast(&lists.value(0), &DataType::Int64).ok()?;
-    Some(integers.as_primitive_opt::<Int64Type>()?.values().to_vec())
+    if rows.num_rows() != 1 {
+        return Err(malformed());
+    }
+    let mut statistics = ScoreStatistics::default();
+    for (field, numbers) in rows.schema().fields().iter().skip(1).zip(numbers) {
+        // A sum is a decimal, and NULL without rows.
+        let numbers = cast(numbers, &DataType::Int64).map_err(|e| failure::problem(e.into()))?;
+        let number = numbers.as_primitive::<Int64Type>().iter().next().flatten().unwrap_or(0);
+        match field.name().starts_with(LENGTHS) {
+            true => statistics.lengths.push(number),
+            false => statistics.frequencies.push(number),
+        }
+    }
+    let resolved = cast(resolved, &DataType::Utf8).map_err(|e| failure::problem(e.into()))?;
+    let json = resolved.as_string::<i32>().iter().next().flatten();
+    Ok((
+        statistics,
+        json.map(serde_json::from_str).transpose().map_err(not_json)?,
+    ))
 }
 
 fn literal(text: &str) -> String {

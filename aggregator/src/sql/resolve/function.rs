@@ -19,10 +19,7 @@ use super::{
     resolver::Resolver,
     value::{call, literal, number, quoted, text, text_literal},
 };
-use crate::{
-    sql::score::{FREQUENCIES, LENGTHS, RESOLVED},
-    typing,
-};
+use crate::typing;
 
 /// Different PARTITION BY and ORDER BY of window functions. The rows are sorted for each, and each copies the columns of
 /// those before.
@@ -48,9 +45,6 @@ impl Resolver<'_> {
         match (name.as_str(), arguments) {
             (SCORE, 0) => return self.score_call(&function).map(Rewritten::Done),
             (SCORE, 3) => return self.score_by_statistics(&function).map(Rewritten::Done),
-            (LENGTHS | FREQUENCIES | RESOLVED, 2) => {
-                return self.statistics_call(&name, &function).map(Rewritten::Done);
-            }
             _ => {}
         }
         if let Some(expression) = self.defined_function(&name, &function)? {

@@ -1,7 +1,7 @@
 //! Expands the select list: its items, their names, and `*`.
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, ExcludeSelectItem, Expr, ObjectName, ObjectNamePart, Query, SelectItem,
+    AccessExpr, ExcludeSelectItem, Expr, Function, ObjectName, ObjectNamePart, Query, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, Value as Literal, ValueWithSpan, WildcardAdditionalOptions,
 };
 use plan::{Path, nearest::nearest, path::Step};
@@ -13,7 +13,10 @@ use super::{
     scope::{Input, InputKind, OutputColumn, SpelledName},
     value::{StoredPath, Value, text_literal},
 };
-use crate::sql::names::{CollectionNames, MatchQuality};
+use crate::sql::{
+    names::{CollectionNames, MatchQuality},
+    score::STATISTICS,
+};
 
 /// An item of the select list, after `*` is expanded.
 pub(crate) struct SelectedItem {
@@ -31,12 +34,23 @@ pub(crate) enum ItemSource {
     Star(Box<Value>),
 }
 
+fn is_call_of(call: &Function, name: &str) -> bool {
+    matches!(call.name.0.as_slice(), [ObjectNamePart::Identifier(only)] if only.value == name)
+}
+
 impl Resolver<'_> {
     /// The items of a select list, with `*` expanded.
     pub(crate) fn items(&mut self, projection: &[SelectItem]) -> Result<Vec<SelectedItem>, Problem> {
         let mut items = Vec::new();
         for item in projection {
             match item {
+                SelectItem::UnnamedExpr(Expr::Function(call)) if is_call_of(call, STATISTICS) => {
+                    let statistics = self.statistics_columns(call)?.into_iter();
+                    items.extend(statistics.map(|(name, expr)| SelectedItem {
+                        source: ItemSource::Star(Box::new(Value::Expr(expr))),
+                        name: name.to_owned(),
+                    }));
+                }
                 SelectItem::UnnamedExpr(expr) => items.push(SelectedItem {
                     name: default_name(expr),
                     source: ItemSource::Written(expr.clone()),
