@@ -151,6 +151,11 @@ impl Blocks {
         Ok(Some(totals))
     }
 
+    /// Whether no document is left to be read.
+    pub(super) fn are_finished(&mut self) -> Result<bool, Problem> {
+        Ok(self.remainders.is_empty() && self.next_candidates()?.is_none())
+    }
+
     /// The next documents, if they are in a segment whose index has decided all conditions on them.
     fn next_decided<'a>(
         &'a mut self,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::{
-        array::{ArrayRef, AsArray as _, Decimal128Array, Int64Array, RecordBatch},
-        datatypes::{DataType, Decimal128Type, Int64Type, Schema},
+        array::{ArrayRef, AsArray as _, Decimal128Array, Int64Array, RecordBatch, new_null_array},
+        datatypes::{DataType, Decimal128Type, Int64Type, Schema, SchemaRef},
     },
     physical_expr::{
         PhysicalExpr,
@@ -69,6 +69,17 @@ impl IndexTotals {
                 Known::True(column) | Known::Sum(column) => totals.columns[*column].sum,
             };
         }
+    }
+
+    /// The columns of a row of states, of nothing else than these results.
+    pub(super) fn states(&self, output: &SchemaRef) -> Result<Vec<ArrayRef>, Error> {
+        let of_nothing = self.results.iter().zip(output.fields());
+        let of_nothing = of_nothing.map(|((known, _), field)| match known {
+            Known::Sum(_) => new_null_array(field.data_type(), 1),
+            _ => Arc::new(Int64Array::from(vec![0])) as ArrayRef,
+        });
+        let of_nothing = RecordBatch::try_new(output.clone(), of_nothing.collect())?;
+        self.add_to(&of_nothing)
     }
 
     /// The columns of the operator's only row of states, with these results added.

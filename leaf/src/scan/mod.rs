@@ -193,11 +193,10 @@ impl Start {
                 let partial = |blocks| {
                     let has_rest = splits.is_none() || !scan.is_empty();
                     let rest = has_rest.then(|| Partial::new(aggregate, blocks, self.memory.clone()));
-                    let rest = rest.transpose()?;
                     let shares = Shares::new(std::mem::take(&mut cached), splits.clone(), rest);
-                    Ok(worker(WorkerStage::Aggregate(shares)))
+                    worker(WorkerStage::Aggregate(shares))
                 };
-                all_blocks.map(partial).collect::<Result<_, Error>>()?
+                all_blocks.map(partial).collect()
             }
         };
         Ok((scan, workers))

@@ -132,7 +132,7 @@ impl SplitShare {
         let Stage::Partial(aggregate) = &scan.prepared.request.stage else {
             return Err(Problem::new(Code::Internal, "only the splits of an aggregate are scanned one by one").into());
         };
-        let partial = Partial::new(aggregate, Blocks::new(scan.clone(), 0, 1), splits.memory.clone())?;
+        let partial = Partial::new(aggregate, Blocks::new(scan.clone(), 0, 1), splits.memory.clone());
         Ok(Self {
             split,
             scan,
@@ -167,6 +167,82 @@ impl SplitShare {
 
 /// An aggregate over the blocks of one scan.
 pub(super) struct Partial {
+    aggregate: Arc<PartialAggregate>,
+    /// The results as far as the index knows them, if it may know all of them.
+    totals: Option<Arc<Mutex<IndexTotals>>>,
+    memory: Arc<RuntimeEnv>,
+    progress: Progress,
+}
+
+enum Progress {
+    /// The index is asked first.
+    Index(Blocks),
+    /// The operator gets the documents of which it does not know enough.
+    Rows(Box<Operator>),
+    End,
+}
+
+impl Partial {
+    /// Over a worker's blocks.
+    pub(super) fn new(aggregate: &Arc<PartialAggregate>, blocks: Blocks, memory: Arc<RuntimeEnv>) -> Self {
+        // A scan of raw documents is the oracle, so it computes what it was asked for.
+        let totals = match blocks.scan.prepared.request.read {
+            ScanSource::Auto => IndexTotals::of(aggregate),
+            ScanSource::Raw => None,
+        };
+        Self {
+            aggregate: aggregate.clone(),
+            totals: totals.map(|totals| Arc::new(Mutex::new(totals))),
+            memory,
+            progress: Progress::Index(blocks),
+        }
+    }
+
+    /// Computes the next batch of aggregate states.
+    pub(super) fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+        let mut operator = match std::mem::replace(&mut self.progress, Progress::End) {
+            Progress::End => return Ok(StepOutcome::Done(None)),
+            Progress::Rows(operator) => operator,
+            Progress::Index(mut blocks) => {
+                let slice_end = Instant::now() + TIME_SLICE;
+                if let Some(totals) = &self.totals {
+                    if let Poll::Pending = add_totals(totals, &mut blocks, slice_end)? {
+                        self.progress = Progress::Index(blocks);
+                        return Ok(StepOutcome::Again);
+                    }
+                    if blocks.are_finished()? {
+                        let output = &self.aggregate.output;
+                        let states = with_schema(totals.lock().states(output)?, 1, output)?;
+                        return Ok(StepOutcome::Done(Some(states)));
+                    }
+                }
+                Box::new(Operator::new(
+                    &self.aggregate,
+                    blocks,
+                    self.totals.clone(),
+                    self.memory.clone(),
+                )?)
+            }
+        };
+        let outcome = operator.step();
+        self.progress = Progress::Rows(operator);
+        outcome
+    }
+}
+
+/// Adds what the index knows of the next documents. Pending at the end of the time slice.
+fn add_totals(known: &Mutex<IndexTotals>, blocks: &mut Blocks, slice_end: Instant) -> Result<Poll<()>, Problem> {
+    while let Some(totals) = blocks.next_totals()? {
+        known.lock().add(&totals);
+        if Instant::now() >= slice_end {
+            return Ok(Poll::Pending);
+        }
+    }
+    Ok(Poll::Ready(()))
+}
+
+/// DataFusion's operator over blocks.
+struct Operator {
     states: SendableRecordBatchStream,
     /// Which columns of the states are counts that are computed as sums.
     counts: Vec<usize>,
@@ -175,9 +251,13 @@ pub(super) struct Partial {
     output: SchemaRef,
 }
 
-impl Partial {
-    /// Over a worker's blocks.
-    pub(super) fn new(aggregate: &PartialAggregate, blocks: Blocks, runtime: Arc<RuntimeEnv>) -> Result<Self, Error> {
+impl Operator {
+    fn new(
+        aggregate: &PartialAggregate,
+        blocks: Blocks,
+        totals: Option<Arc<Mutex<IndexTotals>>>,
+        memory: Arc<RuntimeEnv>,
+    ) -> Result<Self, Error> {
         // Functions count with the scan, and end with it.
         let in_context;
         let aggregate = match expressions(aggregate).any(calls_function) {
@@ -187,12 +267,11 @@ impl Partial {
             }
             false => aggregate,
         };
-        // A scan of raw documents is the oracle, so it computes what it was asked for.
-        let (weighted, totals) = match blocks.scan.prepared.request.read {
-            ScanSource::Auto => (WeightedAggregate::of(aggregate)?, IndexTotals::of(aggregate)),
-            ScanSource::Raw => (None, None),
+        // See `Partial::new`.
+        let weighted = match blocks.scan.prepared.request.read {
+            ScanSource::Auto => WeightedAggregate::of(aggregate)?,
+            ScanSource::Raw => None,
         };
-        let totals = totals.map(|totals| Arc::new(Mutex::new(totals)));
         let running = weighted.as_ref().map_or(aggregate, |weighted| &weighted.aggregate);
         let trial = match &weighted {
             Some(weighted) => {
@@ -219,7 +298,7 @@ impl Partial {
         let input = StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, None)?;
         let context = TaskContext::default()
             .with_session_config(SessionConfig::new())
-            .with_runtime(runtime);
+            .with_runtime(memory);
         Ok(Self {
             states: running.over(Arc::new(input))?.execute(0, Arc::new(context))?,
             counts: weighted.map_or(Vec::new(), |weighted| weighted.counts),
@@ -228,8 +307,7 @@ impl Partial {
         })
     }
 
-    /// Computes the next batch of aggregate states.
-    pub(super) fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
+    fn step(&mut self) -> Result<StepOutcome<Option<RecordBatch>>, Error> {
         // The input never waits: pending means that the time slice is used up.
         match self.states.poll_next_unpin(&mut Context::from_waker(noop_waker_ref())) {
             Poll::Pending => Ok(StepOutcome::Again),
@@ -305,11 +383,8 @@ impl RowStream {
     /// The next rows; pending at the end of the time slice.
     fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
         if let Some(known) = &self.totals {
-            while let Some(totals) = self.blocks.next_totals()? {
-                known.lock().add(&totals);
-                if Instant::now() >= slice_end {
-                    return Ok(Poll::Pending);
-                }
+            if let Poll::Pending = add_totals(known, &mut self.blocks, slice_end)? {
+                return Ok(Poll::Pending);
             }
         }
         if let Some(batch) = self.next_groups(slice_end)? {

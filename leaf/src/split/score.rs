@@ -30,6 +30,9 @@ const LENGTHS_MAX: usize = 64;
 /// Searches whose scores have a place in the cache, for each part: many scans may run at once.
 const SEARCHES_MAX: usize = 64;
 
+/// Documents whose lengths are summed up together.
+const BLOCK_DOCUMENTS: usize = 4_096;
+
 /// What was computed for the last scores: of paths, and of the texts of searches.
 #[derive(Default)]
 pub(super) struct ScoreCache {
@@ -42,6 +45,8 @@ pub(super) struct Lengths {
     tokens: Arc<[u32]>,
     /// See [`length_counts`].
     counts: Option<Arc<Vec<u32>>>,
+    /// See [`totals_of_blocks`].
+    blocks: Vec<ColumnTotal>,
     /// The documents for which the number is not known.
     pub unknown: RoaringBitmap,
 }
@@ -49,26 +54,58 @@ pub(super) struct Lengths {
 impl Lengths {
     /// How many of these documents have texts, and the tokens of all.
     pub(super) fn total(&self, known: &RoaringBitmap) -> ColumnTotal {
-        let total = |tokens: &[u32]| ColumnTotal {
-            present: tokens.iter().filter(|tokens| **tokens > 0).count() as u64,
-            sum: tokens.iter().map(|tokens| u64::from(*tokens)).sum(),
-        };
         match known.min().zip(known.max()) {
+            // Mostly the documents are all of a range.
             Some((first, last)) if known.len() == u64::from(last - first) + 1 => {
-                total(&self.tokens[first as usize..=last as usize])
+                let (before, all) = (self.total_before(first as usize), self.total_before(last as usize + 1));
+                ColumnTotal {
+                    present: all.present - before.present,
+                    sum: all.sum - before.sum,
+                }
             }
             _ => {
                 let tokens = known.iter().map(|document| self.tokens[document as usize]);
-                total(&tokens.collect::<Vec<_>>())
+                total_of(&tokens.collect::<Vec<_>>())
             }
         }
     }
+
+    /// The total of the documents below this number.
+    fn total_before(&self, document: usize) -> ColumnTotal {
+        let block = document / BLOCK_DOCUMENTS;
+        let within = total_of(&self.tokens[block * BLOCK_DOCUMENTS..document]);
+        let before = self.blocks.get(block).copied().unwrap_or_default();
+        ColumnTotal {
+            present: before.present + within.present,
+            sum: before.sum + within.sum,
+        }
+    }
+}
+
+fn total_of(tokens: &[u32]) -> ColumnTotal {
+    ColumnTotal {
+        present: tokens.iter().filter(|tokens| **tokens > 0).count() as u64,
+        sum: tokens.iter().map(|tokens| u64::from(*tokens)).sum(),
+    }
+}
+
+/// The total of the documents before each block, and of all.
+fn totals_of_blocks(tokens: &[u32]) -> Vec<ColumnTotal> {
+    let mut totals = vec![ColumnTotal::default()];
+    for block in tokens.chunks(BLOCK_DOCUMENTS) {
+        let (before, block) = (totals.last().copied().unwrap_or_default(), total_of(block));
+        totals.push(ColumnTotal {
+            present: before.present + block.present,
+            sum: before.sum + block.sum,
+        });
+    }
+    totals
 }
 
 /// The scores of a search, ascending by document. Those of all other documents are 0.
 struct PartScores {
     documents: Vec<u32>,
-    scores: Vec<f64>,
+    scores: Float64Array,
     /// The documents for which the score is not known.
     unknown: RoaringBitmap,
 }
@@ -129,21 +166,22 @@ impl Part {
         if requested.count_in(&scores.unknown) > 0 {
             return Ok(None);
         }
-        // Both ascend, and mostly the requested documents are those that have a score.
-        let (mut rest, first) = (scores.documents.as_slice(), requested.documents.first());
-        rest = &rest[rest.partition_point(|document| first.is_some_and(|first| document < first))..];
-        let score = |document: &u32| {
-            let found = match rest.first() {
-                Some(next) if next == document => 0,
-                _ => rest.partition_point(|known| known < document),
-            };
-            rest = &rest[found..];
-            match rest.first() {
-                Some(next) if next == document => scores.scores[scores.scores.len() - rest.len()],
-                _ => 0.0,
+        let from = requested
+            .documents
+            .first()
+            .map_or(0, |first| scores.documents.partition_point(|document| document < first));
+        let to = from + requested.documents.len();
+        // Mostly, all documents that have a score are requested.
+        let values = match scores.documents.get(from..to) {
+            Some(same) if same == requested.documents => scores.scores.slice(from, to - from),
+            _ => {
+                let score = |document: &u32| match scores.documents.binary_search(document) {
+                    Ok(at) => scores.scores.value(at),
+                    Err(_) => 0.0,
+                };
+                Float64Array::from_iter_values(requested.documents.iter().map(score))
             }
         };
-        let values = Float64Array::from_iter_values(requested.documents.iter().map(score));
         Ok(Some(without_cast_failures(Arc::new(values))))
     }
 
@@ -168,11 +206,12 @@ impl Part {
         let counts = length_counts(&tokens).map(Arc::new);
         let numbers = tokens.len() + counts.as_ref().map_or(0, |counts| counts.len());
         let lengths = Lengths {
+            blocks: totals_of_blocks(&tokens),
             tokens: tokens.into(),
             counts,
             unknown,
         };
-        let bytes = numbers * size_of::<u32>() + lengths.unknown.serialized_size();
+        let bytes = numbers * size_of::<u32>() + size_of_val(&lengths.blocks[..]) + lengths.unknown.serialized_size();
         Ok(Some((lengths, bytes)))
     }
 
@@ -268,7 +307,7 @@ impl Part {
             .iter()
             .map(|document| scorer.score_by(&|clause| clauses[clause].of(*document)));
         let scores = PartScores {
-            scores: scores.collect(),
+            scores: Float64Array::from_iter_values(scores),
             documents,
             unknown,
         };
@@ -324,5 +363,35 @@ impl ClauseCounts {
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn totals_of_lengths_are_sums_over_the_documents(
+            seed in prop::collection::vec(0u32..5, 1..50),
+            documents in 1usize..20_000,
+            bounds in (0u32..20_000, 0u32..20_000),
+            left_out in prop::option::of(0u32..20_000),
+        ) {
+            let tokens: Vec<u32> = seed.iter().copied().cycle().take(documents).collect();
+            let mut known = RoaringBitmap::new();
+            known.insert_range(bounds.0.min(bounds.1)..bounds.0.max(bounds.1).min(documents as u32));
+            left_out.map(|document| known.remove(document));
+            let of_known: Vec<u32> = known.iter().map(|document| tokens[document as usize]).collect();
+            let lengths = Lengths {
+                blocks: totals_of_blocks(&tokens),
+                tokens: tokens.into(),
+                counts: None,
+                unknown: RoaringBitmap::new(),
+            };
+            prop_assert_eq!(lengths.total(&known), total_of(&of_known));
+        }
     }
 }
