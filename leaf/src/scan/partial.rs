@@ -206,7 +206,7 @@ impl Partial {
             Progress::Index(mut blocks) => {
                 let slice_end = Instant::now() + TIME_SLICE;
                 if let Some(totals) = &self.totals {
-                    if let Poll::Pending = add_totals(totals, &mut blocks, slice_end)? {
+                    if add_totals(totals, &mut blocks, slice_end)?.is_pending() {
                         self.progress = Progress::Index(blocks);
                         return Ok(StepOutcome::Again);
                     }
@@ -382,10 +382,10 @@ struct RowStream {
 impl RowStream {
     /// The next rows; pending at the end of the time slice.
     fn next_rows(&mut self, slice_end: Instant) -> Result<Poll<Option<RecordBatch>>, Error> {
-        if let Some(known) = &self.totals {
-            if let Poll::Pending = add_totals(known, &mut self.blocks, slice_end)? {
-                return Ok(Poll::Pending);
-            }
+        if let Some(known) = &self.totals
+            && add_totals(known, &mut self.blocks, slice_end)?.is_pending()
+        {
+            return Ok(Poll::Pending);
         }
         if let Some(batch) = self.next_groups(slice_end)? {
             return Ok(Poll::Ready(Some(batch)));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array as _, ArrayRef};
 use plan::{Column, ColumnSource, arrays, calendar::Interval};
 
+use self::codes::OrderedTimes;
 pub(super) use self::codes::{Codes, length_counts};
 use super::{part::Part, path_tree::PathNode, values::RequestedDocuments};
 use crate::error::Error;
@@ -88,7 +89,7 @@ impl Part {
             None => count_codes(&keys, GroupCounter::new(slots, documents.len()), documents),
         };
         let (mut groups, counts) = match times {
-            Some(((times, ascend), interval)) => counts.merged(times, ascend, interval),
+            Some((times, interval)) => counts.merged(&times, interval),
             None => counts.occurring(),
         };
         // The last key is the least significant digit of a group.
@@ -202,11 +203,11 @@ impl GroupCounts {
 
     /// The same, if a group is the code of a time. Those whose times follow each other and are in the same interval become
     /// one, the first of them.
-    fn merged(self, times: &[Option<i64>], ascend: bool, interval: Interval) -> (Vec<u64>, Vec<i64>) {
+    fn merged(self, times: &OrderedTimes, interval: Interval) -> (Vec<u64>, Vec<i64>) {
         match self {
-            Self::Array(counts) if ascend => merged_ascending(&counts, times, interval),
-            Self::Array(counts) => merged(occurring(&counts), times, interval),
-            Self::List(counts) => merged(counts.into_iter(), times, interval),
+            Self::Array(counts) if times.ascend => merged_ascending(&counts, times.of_codes, interval),
+            Self::Array(counts) => merged(occurring(&counts), times.of_codes, interval),
+            Self::List(counts) => merged(counts.into_iter(), times.of_codes, interval),
         }
     }
 }

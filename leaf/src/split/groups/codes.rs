@@ -43,6 +43,14 @@ pub(in crate::split) struct Codes {
     times: OnceLock<Arc<Vec<Option<i64>>>>,
 }
 
+/// The times of codes.
+pub(in crate::split) struct OrderedTimes<'a> {
+    /// None if the text of a code is no time.
+    pub of_codes: &'a [Option<i64>],
+    /// Whether all are times, and ascend like the codes.
+    pub ascend: bool,
+}
+
 enum StoredCodes {
     /// Ordinals of the dictionary.
     Texts(Arc<TextColumn>),
@@ -227,12 +235,15 @@ impl Codes {
         Ok(Some(self.times.get_or_init(|| known)))
     }
 
-    /// The time of each code, and whether all are times and follow each other, if [they are times](Self::are_times).
-    pub(in crate::split) fn ordered_times(&self) -> Result<Option<(&[Option<i64>], bool)>, Error> {
+    /// The time of each code, if [they are times](Self::are_times).
+    pub(in crate::split) fn ordered_times(&self) -> Result<Option<OrderedTimes<'_>>, Error> {
         let (StoredCodes::Texts(column), Some(times)) = (&self.stored, self.known_times()?) else {
             return Ok(None);
         };
-        Ok(Some((times.as_slice(), column.times_ascend().map_err(index_error)?)))
+        Ok(Some(OrderedTimes {
+            of_codes: times,
+            ascend: column.times_ascend().map_err(index_error)?,
+        }))
     }
 
     /// The values of these codes. One that cannot be converted is NULL.
