@@ -22,7 +22,10 @@ use datafusion::{
         expressions::{CastExpr, Column as PhysicalColumn},
     },
 };
-use plan::scan::{PartialAggregate, SUMMED_INTEGER};
+use plan::{
+    Column, ColumnSource,
+    scan::{PartialAggregate, SUMMED_INTEGER},
+};
 
 use super::weighted::counted_arguments;
 use crate::{error::Error, split::Totals};
@@ -46,9 +49,10 @@ enum Known {
 }
 
 impl IndexTotals {
-    /// For an aggregate, if an index may know all its results.
-    pub(super) fn of(aggregate: &PartialAggregate) -> Option<Self> {
-        if !aggregate.group_by.is_true_no_grouping() {
+    /// For an aggregate over these columns, if an index may know all its results.
+    pub(super) fn of(aggregate: &PartialAggregate, columns: &[Column]) -> Option<Self> {
+        let may_be_known = |column: &Column| matches!(column.source, ColumnSource::Search(_) | ColumnSource::Tokens(_));
+        if !aggregate.group_by.is_true_no_grouping() || !columns.iter().all(may_be_known) {
             return None;
         }
         let calls = aggregate.aggregates.iter().zip(&aggregate.filters);

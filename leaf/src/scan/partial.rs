@@ -185,9 +185,10 @@ enum Progress {
 impl Partial {
     /// Over a worker's blocks.
     pub(super) fn new(aggregate: &Arc<PartialAggregate>, blocks: Blocks, memory: Arc<RuntimeEnv>) -> Self {
+        let prepared = &blocks.scan.prepared;
         // A scan of raw documents is the oracle, so it computes what it was asked for.
-        let totals = match blocks.scan.prepared.request.read {
-            ScanSource::Auto => IndexTotals::of(aggregate),
+        let totals = match prepared.request.read {
+            ScanSource::Auto => IndexTotals::of(aggregate, &prepared.request.columns),
             ScanSource::Raw => None,
         };
         Self {
