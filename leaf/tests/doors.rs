@@ -20,7 +20,7 @@ use plan::{
     views::{OpenRequest, ReadViews, WantedShards},
 };
 use proto::{
-    Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
+    Catalog, Code, CollectionUid, Position, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
     client::ingest::RemoteIngest,
     cluster::{Members, Role},
@@ -298,6 +298,14 @@ async fn every_batch_outcome_is_the_same() {
     }
 }
 
+fn pushed_at(offset: i64) -> Position {
+    Position {
+        source: SourceName::push(),
+        partition: 0,
+        offset,
+    }
+}
+
 fn request_key(key: &str, body: u128) -> RequestKey {
     RequestKey {
         key: key.to_owned(),
@@ -350,7 +358,7 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
         );
         let result = served
             .ingest
-            .pushed(shard, 0, 1, &request_key("a", 1), soon())
+            .pushed(shard, &pushed_at(1), &request_key("a", 1), soon())
             .await
             .expect("its outcome");
         assert_eq!(
@@ -366,7 +374,7 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
         assert_eq!(
             served
                 .ingest
-                .pushed(shard, 0, 2, &request_key("a", 2), soon())
+                .pushed(shard, &pushed_at(2), &request_key("a", 2), soon())
                 .await
                 .map_err(|p| p.code),
             Err(Code::Conflict)
@@ -375,8 +383,7 @@ async fn a_logged_push_is_applied_once_and_its_outcome_is_returned() {
             .ingest
             .pushed(
                 shard,
-                0,
-                9,
+                &pushed_at(9),
                 &request_key("c", 1),
                 Instant::now() + Duration::from_millis(50),
             )

@@ -78,6 +78,25 @@ impl SourceName {
     pub fn is_push(&self) -> bool {
         &*self.0 == Self::PUSH
     }
+
+    /// The source of the changes of documents: deletes. A collection has it from its first change on. Its partitions are
+    /// as many as the collection's shards.
+    pub const CHANGES: &'static str = "_changes";
+
+    /// The collection's own source of changes.
+    pub fn changes() -> Self {
+        Self(Self::CHANGES.into())
+    }
+
+    /// Whether this is the collection's own source of changes.
+    pub fn is_changes(&self) -> bool {
+        &*self.0 == Self::CHANGES
+    }
+
+    /// Whether the source belongs to the collection and reads no topic of a user.
+    pub fn is_own(&self) -> bool {
+        self.is_push() || self.is_changes()
+    }
 }
 
 name_conversions!(SourceName);

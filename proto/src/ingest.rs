@@ -35,6 +35,17 @@ impl fmt::Display for ShardId {
 /// The version of the rules by which a leaf accepts or refuses events. Every batch and push names the version it was
 /// made for, so that replicas of different releases decide alike.
 pub const INGEST_RULES_LEVEL: u16 = 1;
+/// The version of the rules for the source of changes. A leaf of a release without changes refuses them, rather than to
+/// take them for documents.
+pub const CHANGE_RULES_LEVEL: u16 = 2;
+
+/// The version of the rules for the records of a source.
+pub fn rules_level(source: &SourceName) -> u16 {
+    match source.is_changes() {
+        true => CHANGE_RULES_LEVEL,
+        false => INGEST_RULES_LEVEL,
+    }
+}
 
 /// Consecutive records of one source partition. Offsets have holes (compaction, transactions), so the batch states its
 /// range explicitly.
@@ -52,7 +63,7 @@ pub struct Batch {
     pub after: i64,
     /// The position after this batch, inclusive.
     pub through: i64,
-    /// The version of the rules to apply, see [`INGEST_RULES_LEVEL`].
+    /// The version of the rules to apply, see [`rules_level`].
     pub level: u16,
     /// How records become documents.
     pub rules: Rules,
@@ -107,13 +118,15 @@ pub struct StoredPosition {
     pub stopped_by_dead_letters: bool,
 }
 
-/// One HTTP push: a record of the collection's push source. Without a push log in front of the leaf, the leaf assigns
-/// the offset, and syncs before it answers.
+/// One HTTP push: a record of the collection's push source. Or changes of documents: a record of its source of changes.
+/// Without a log in front of the leaf, the leaf assigns the offset, and syncs before it answers.
 #[derive(Debug, Clone)]
 pub struct Push {
     /// The shard that the push is for.
     pub shard: ShardId,
-    /// The partition of the push source.
+    /// One of the collection's own sources.
+    pub source: SourceName,
+    /// The partition of the source.
     pub partition: i32,
     /// How items become documents.
     pub rules: Rules,
@@ -121,10 +134,11 @@ pub struct Push {
     pub request: Option<RequestKey>,
     /// When the push arrived, milliseconds since 1970.
     pub time_ms: i64,
-    /// The version of the rules to apply, see [`INGEST_RULES_LEVEL`].
+    /// The version of the rules to apply, see [`rules_level`].
     pub level: u16,
     /// The items, one event each, byte for byte. An item that cannot become a document becomes a dead letter. Empty if
-    /// this partition only stores the request on behalf of other partitions.
+    /// this partition only stores the request on behalf of other partitions. For the source of changes, each is a
+    /// [`DocumentChange`](crate::document_change::DocumentChange).
     pub items: Vec<Bytes>,
 }
 
@@ -278,13 +292,12 @@ pub trait Ingest: Send + Sync {
     /// What is stored of a partition. Opens the shard if necessary.
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem>;
 
-    /// The result of the push at this offset of the push log. Waits until the leaf has ingested it, at most until the
-    /// deadline (`Code::Timeout`). `Conflict` if the key was used for another body.
+    /// The result of the push at this position of the log of pushes or of changes. Waits until the leaf has ingested it,
+    /// at most until the deadline (`Code::Timeout`). `Conflict` if the key was used for another body.
     async fn pushed(
         &self,
         shard: ShardId,
-        partition: i32,
-        offset: i64,
+        position: &Position,
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem>;

@@ -2,7 +2,7 @@
 
 use proto::{
     Catalog, Code, CollectionName, Problem, SourceName,
-    catalog::{LATEST, Source, VersionRef, is_plain_name},
+    catalog::{LATEST, Source, VersionRef, is_plain_name, reserved_source},
 };
 
 pub(super) use crate::query::{find_collection, no_collection};
@@ -12,16 +12,12 @@ pub(super) fn collection_name(text: &str) -> Result<CollectionName, Problem> {
     Ok(text.parse()?)
 }
 
-/// Parses the name of a source. `push` is reserved.
+/// Parses the name of a source of a user.
 pub(super) fn source_name(text: &str) -> Result<SourceName, Problem> {
     let name: SourceName = text.parse()?;
-    match name.is_push() {
+    match name.is_own() {
         false => Ok(name),
-        true => Err(Problem::new(
-            Code::BadRequest,
-            "the source name push is reserved: every collection has a push source",
-        )
-        .hint("POST /v1/collections/{c}/documents feeds it; choose another name for a topic")),
+        true => Err(reserved_source(&name)),
     }
 }
 

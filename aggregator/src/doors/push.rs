@@ -23,11 +23,11 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use self::{
-    delivery::{Delivery, OUTCOME_WAIT_MAX, partly_stored, reachable_partition, without_key},
+    delivery::{Delivery, partly_stored, reachable_partition, without_key},
     partition::partition_items,
 };
 use super::byte_budget::ByteBudget;
-use crate::query::Engine;
+use crate::query::{AppendUntil, Engine, OUTCOME_WAIT_MAX};
 
 /// Bytes of an idempotency key.
 const REQUEST_KEY_BYTES_MAX: usize = 255;
@@ -137,8 +137,10 @@ async fn push(engine: &Engine, name: &CollectionName, request: PushRequest) -> R
         shards,
         key: request.key,
         time_ms: chrono::Utc::now().timestamp_millis(),
-        deadline: request.deadline,
-        outcome_by: Instant::now() + OUTCOME_WAIT_MAX,
+        until: AppendUntil {
+            retried: request.deadline,
+            outcome: Instant::now() + OUTCOME_WAIT_MAX,
+        },
     };
     // Nothing is written before every partition is ready. A partition that is unavailable then fails the whole push,
     // and no client has to find out which part of it is stored.

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -44,8 +44,8 @@ pub(super) struct QueryContext {
     pub memory: ReservedMemory,
     scans: AtomicUsize,
     ended: Arc<OnceLock<Problem>>,
-    /// Whether a change of the catalog was proposed, and its outcome is not known yet.
-    is_changing: AtomicBool,
+    /// What to do if the query ends now: it has asked for a change, and the outcome is not known yet.
+    changing: Mutex<Option<&'static str>>,
 }
 
 /// Bytes that the operators of a query have reserved on this node.
@@ -99,7 +99,7 @@ impl QueryContext {
             memory: ReservedMemory::default(),
             scans,
             ended: Arc::default(),
-            is_changing: AtomicBool::new(false),
+            changing: Mutex::default(),
         })
     }
 
@@ -118,23 +118,23 @@ impl QueryContext {
         interrupted(&self.ended, &self.cancel, &self.time)
     }
 
-    /// Waits for the outcome of a proposed change. A query that ends before says that the outcome is unknown.
-    pub(super) async fn outcome_of<T>(&self, proposal: impl Future<Output = T>) -> T {
-        self.is_changing.store(true, Ordering::Relaxed);
-        let outcome = proposal.await;
-        self.is_changing.store(false, Ordering::Relaxed);
+    /// Waits for the outcome of a change. A query that ends before says that the outcome is unknown, with this hint.
+    pub(super) async fn outcome_of<T>(&self, hint: &'static str, change: impl Future<Output = T>) -> T {
+        *self.changing.lock() = Some(hint);
+        let outcome = change.await;
+        *self.changing.lock() = None;
         outcome
     }
 
     /// The problem of a query that ended for a reason: if it waited for the outcome of a change, that is what matters.
     pub(super) fn ended_by(&self, why: Problem) -> Problem {
-        match self.is_changing.load(Ordering::Relaxed) {
-            true => Problem::new(
+        match *self.changing.lock() {
+            Some(hint) => Problem::new(
                 Code::UnknownOutcome,
                 format!("the change may or may not have been made: {}", why.detail),
             )
-            .hint("look at the definition before you repeat the change"),
-            false => why,
+            .hint(hint),
+            None => why,
         }
     }
 

@@ -16,11 +16,14 @@
 
 mod admission;
 mod aggregate_pushdown;
+mod append;
 mod bound_functions;
 mod common_filter;
+mod condition;
 mod context;
 mod cursor;
 mod definitions;
+mod delete;
 mod distinct_groups;
 mod engine;
 mod explain;
@@ -64,6 +67,8 @@ use std::{sync::Arc, time::Instant};
 
 use proto::Problem;
 
+pub(crate) use self::append::{AppendUntil, OUTCOME_WAIT_MAX};
+pub(crate) use self::delete::{DeleteRequest, Deleted};
 pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
@@ -117,6 +122,22 @@ impl Engine {
             drop(slot);
             // The send fails if the client is gone, which needs no handling.
             let _ = sender.send(result);
+        });
+        answer.await
+    }
+
+    /// Deletes the documents that meet a condition.
+    pub(crate) async fn delete(self: &Arc<Self>, request: DeleteRequest) -> Result<Deleted, Problem> {
+        let text = format!("delete from {}: {}", request.wanted.collection, request.wanted.text);
+        let (context, slot) = self.admit(&request.options, &text, Instant::now()).await?;
+        let (sender, answer) = run::single_answer_channel(&context);
+        let engine = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let work = delete::run(&engine, &context, &request);
+            let result = run::guarded(&context, work).await;
+            drop(slot);
+            // The send fails if the client is gone, which needs no handling.
+            let _ = sender.send(result.map(|(deleted, _)| deleted));
         });
         answer.await
     }

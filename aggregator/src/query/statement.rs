@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Engine,
     context::QueryContext,
-    definitions, explain,
+    definitions, delete, explain,
     plan_cache::{self, CachedPlan, ReusablePlan},
     planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
@@ -37,7 +37,7 @@ const SHOW_FUNCTIONS: &str = "SELECT name, signature, summary, kind FROM rachis.
 
 /// Starts a statement of any kind.
 pub(super) async fn run(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     context: &Arc<QueryContext>,
     request: &SqlQuery,
 ) -> Result<QueryOutput, Problem> {
@@ -75,6 +75,7 @@ pub(super) async fn run(
         Statement::Summarize(summarized) => summarize::run(engine, context, request, &summarized).await,
         Statement::Explain { query, options } => explain(engine, context, request, &query, options).await,
         Statement::ChangeDefinition(change) => definitions::change(engine, context, &change, author).await,
+        Statement::Delete(wanted) => delete::statement(engine, context, request, &wanted).await,
         Statement::Call { id, version, arguments } => {
             let bound = definitions::called(&catalog, &id, &version, arguments, &request.parameters)?;
             let request = SqlQuery {

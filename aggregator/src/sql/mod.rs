@@ -33,8 +33,8 @@ use self::signature::{SavedQuery, Unknown};
 pub(crate) use self::{
     defined_columns::{DefinedColumn, defined_columns},
     parsed_statement::{
-        Arguments, DefinitionChange, DefinitionDiff, ExplainOptions, NewDefinition, Statement, StatementText,
-        Summarized, TagTarget, place_within,
+        Arguments, DefinitionChange, DefinitionDiff, DocumentDelete, ExplainOptions, NewDefinition, Statement,
+        StatementText, Summarized, TagTarget, place_within,
     },
     resolved_query::{ResolvedDefinition, ResolvedQuery, Table, TableUse},
     schema_context::SchemaContext,
@@ -45,6 +45,11 @@ use crate::deep_stack::on_deep_stack;
 /// Parses one statement. Length, tokens, nesting and operator chains are limited before anything recursive runs.
 pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
+}
+
+/// Parses a condition over documents, as after WHERE.
+pub(crate) fn parse_condition(text: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
+    on_deep_stack(|| statement::parse_expression(text, bytes_max))
 }
 
 /// The statements of a file, which `;` separates. Each ends at a `;` outside of texts, quoted names and comments.

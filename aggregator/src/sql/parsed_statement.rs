@@ -52,6 +52,8 @@ pub(crate) enum Statement {
         /// The values of its parameters.
         arguments: Arguments,
     },
+    /// DELETE of the documents that meet a condition.
+    Delete(Box<DocumentDelete>),
     /// DIFF of two versions of a definition.
     Diff(Box<DefinitionDiff>),
     /// TRY of a CREATE: what a definition would find in some documents.
@@ -93,6 +95,19 @@ pub(crate) enum Statement {
         /// A collection, a view or a system table.
         name: String,
     },
+}
+
+/// What a DELETE statement deletes.
+#[derive(Debug, Clone)]
+pub(crate) struct DocumentDelete {
+    /// The collection.
+    pub collection: CollectionName,
+    /// The name that the condition has for the collection, if it is another one.
+    pub alias: Option<String>,
+    /// WHERE: which documents.
+    pub condition: ast::Expr,
+    /// The condition, as it was written.
+    pub text: String,
 }
 
 /// What a DIFF statement compares.

@@ -2,6 +2,7 @@
 //! rejected by name.
 
 mod definition;
+mod delete;
 mod diff;
 
 use datafusion::sql::sqlparser::{
@@ -22,7 +23,7 @@ const PARSER_LEVELS_MAX: usize = 500;
 const EXPLAIN_SYNTAX: &str = "write EXPLAIN [ANALYZE] [VERBOSE] SELECT …";
 /// The hint for unsupported statements.
 const SUPPORTED: &str = "supported are SELECT, WITH, VALUES, EXPLAIN [ANALYZE] [VERBOSE], SUMMARIZE, CREATE [OR REPLACE], ALTER, REVERT and \
-                         DROP of a FIELD, PARSER, FUNCTION, QUERY or VIEW, DIFF, TRY, CALL, SHOW and DESCRIBE";
+                         DROP of a FIELD, PARSER, FUNCTION, QUERY or VIEW, DELETE, DIFF, TRY, CALL, SHOW and DESCRIBE";
 
 pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, Problem> {
     let tokens = tokenize(sql, statement_bytes_max)?;
@@ -40,6 +41,7 @@ pub(super) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
         "REVERT" => definition::revert(&tokens),
         "DROP" => definition::drop(&tokens),
         "CALL" => definition::call(&tokens),
+        "DELETE" => delete::delete(&tokens, sql),
         "DIFF" => diff::diff(&tokens),
         "TRY" => try_definition(tokens, sql),
         "SHOW" => show(&tokens),
@@ -73,9 +75,9 @@ fn instead_of(word: &str) -> Option<&'static str> {
             "push a document with the same _id, which replaces it; or compute another value for all documents: CREATE \
                  FIELD collection.name AS …",
         ),
-        "DELETE" | "TRUNCATE" => Some(
-            "a Kafka record with the key of a document and no value deletes it; DELETE /v1/collections/{collection} \
-             drops all",
+        "TRUNCATE" => Some(
+            "DELETE FROM collection WHERE true deletes all documents; DELETE /v1/collections/{collection} drops the \
+             collection",
         ),
         _ => None,
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use proto::{
-    address::SourceName,
+    address::{Position, SourceName},
     catalog::CollectionUid,
     ingest::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition,
@@ -31,12 +31,11 @@ impl Ingest for DuplicateSender {
     async fn pushed(
         &self,
         shard: ShardId,
-        partition: i32,
-        offset: i64,
+        position: &Position,
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem> {
-        self.0.pushed(shard, partition, offset, request, deadline).await
+        self.0.pushed(shard, position, request, deadline).await
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {

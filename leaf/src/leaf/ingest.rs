@@ -85,31 +85,20 @@ impl Ingest for Leaf {
     async fn pushed(
         &self,
         shard: ShardId,
-        partition: i32,
-        offset: i64,
+        position: &Position,
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem> {
         let shard = self.shard_until(shard, deadline).await?;
-        let position = Position {
-            source: SourceName::push(),
-            partition,
-            offset,
-        };
         shard
-            .wait_for_positions(&[position].into_iter().collect(), deadline)
+            .wait_for_positions(&[position.clone()].into_iter().collect(), deadline)
             .await?;
         let (store, key) = (shard.store().clone(), request.key.clone());
-        let found = blocking(move || {
-            store.request(
-                &Partition {
-                    source: SourceName::push(),
-                    number: partition,
-                },
-                &key,
-            )
-        })
-        .await?;
+        let partition = Partition {
+            source: position.source.clone(),
+            number: position.partition,
+        };
+        let found = blocking(move || store.request(&partition, &key)).await?;
         match found {
             Some(row) if row.body == request.body => Ok(row.answer),
             Some(_) => Err(key_reused(&request.key)),
@@ -191,7 +180,7 @@ impl Pushes for Leaf {
     async fn push(&self, push: Push, deadline: Instant) -> Result<PushResult, Problem> {
         check_limits(&push)?;
         let shard = self.shard_until(push.shard, deadline).await?;
-        if let Some(reason) = self.misrouted(push.shard, &SourceName::push(), push.partition) {
+        if let Some(reason) = self.misrouted(push.shard, &push.source, push.partition) {
             return Err(Problem::new(Code::BadRequest, reason));
         }
         shard.submit_push(push).await

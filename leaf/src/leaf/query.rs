@@ -1,6 +1,6 @@
 //! Query side of the leaf: opens views, and lists documents, fields, status and dead letters.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use plan::{
@@ -9,10 +9,13 @@ use plan::{
 };
 use proto::{Address, Problem, ingest::ShardId};
 
-use super::{Leaf, ShardInfo};
+use super::{Leaf, OPEN_WAIT, ShardInfo};
 use crate::{
     error::Error,
-    shard::summary::{self, fields, split_status},
+    shard::{
+        gone::GoneRanges,
+        summary::{self, fields, split_status},
+    },
     split::Segment,
     store::{Partition, Store},
     threads::blocking,
@@ -33,9 +36,13 @@ impl Scan for Leaf {
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
-        let store = self.shard(shard).await?.store().clone();
+        let required = self.changed_through(shard);
+        let deadline = Instant::now() + OPEN_WAIT;
+        let shard = self.shard(shard).await?;
+        shard.wait_for_positions(&required, deadline).await?;
+        let (store, gone) = (shard.store().clone(), shard.with_state(|state| state.gone.clone()));
         let id = id.to_owned();
-        let found = blocking(move || find(&store, &id)).await?;
+        let found = blocking(move || find(&store, &gone, &id)).await?;
         Ok(found.map(|document| Document {
             id: document.id(),
             json: document.header.json,
@@ -115,9 +122,9 @@ impl Scan for Leaf {
 }
 
 /// The newest document with this key, or, if the id is an address, the document there unless it has a key.
-fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Error> {
+fn find(store: &Store, gone: &GoneRanges, id: &str) -> Result<Option<crate::document::Document>, Error> {
     if let Ok(address) = id.parse::<Address>() {
-        if store.is_deleted(&address)? {
+        if gone.contains(&address) || store.is_deleted(&address)? {
             return Ok(None);
         }
         return Ok(store
@@ -125,7 +132,11 @@ fn find(store: &Store, id: &str) -> Result<Option<crate::document::Document>, Er
             .filter(|document| document.header.id.is_none()));
     }
     let mut newest: Option<crate::document::Document> = None;
-    for address in store.key_index(id.as_bytes())?.iter() {
+    for address in store
+        .key_index(id.as_bytes())?
+        .iter()
+        .filter(|address| !gone.contains(address))
+    {
         let document = store.document(address)?;
         let is_newer = |document: &crate::document::Document| {
             newest

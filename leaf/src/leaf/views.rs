@@ -12,7 +12,7 @@ use plan::{
     scan::{ScanRequest, ScanStream},
     views::{OpenOutcomes, ReadViews, ShardView, WantedShards},
 };
-use proto::{Code, PositionVector, Problem, ingest::ShardId};
+use proto::{Code, Position, PositionVector, Problem, ingest::ShardId, routing::shard_of};
 
 use super::{Leaf, OPEN_WAIT};
 use crate::{
@@ -46,6 +46,18 @@ impl Leaf {
         (views, outcomes)
     }
 
+    /// The positions of a shard that every answer covers: what was deleted through them must not show, not even while a
+    /// shard is filled again.
+    pub(super) fn changed_through(&self, shard: ShardId) -> PositionVector {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, collection)) = catalog.collection(shard.collection) else {
+            return PositionVector::default();
+        };
+        let shards = collection.settings.shards;
+        let of_shard = |p: &Position| shard_of(&p.source, p.partition, shards) == shard.number;
+        collection.changed_through.iter().filter(of_shard).collect()
+    }
+
     async fn open_shard(
         &self,
         shard: ShardId,
@@ -55,10 +67,12 @@ impl Leaf {
         // A client with a longer deadline tries again.
         let late =
             || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("raise timeout_ms");
+        let mut at_least = at_least.clone();
+        at_least.merge(&self.changed_through(shard));
         let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT)).await;
         opened
             .unwrap_or_else(|_| Err(late()))?
-            .fresh_view(at_least, deadline)
+            .fresh_view(&at_least, deadline)
             .await
     }
 }

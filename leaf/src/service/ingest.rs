@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proto::{
-    Catalog, CollectionUid, SourceName,
+    Catalog, CollectionUid, Position, SourceName,
     ingest::{Ingest, ShardId},
     record::RequestKey,
     wire::leaf::{self as wire, Json, ingest_server},
@@ -28,6 +28,19 @@ impl IngestService {
     async fn value<T: DeserializeOwned>(&self, request: Request<Json>) -> Result<T, Status> {
         Ok(caught_up(request, &self.catalog).await?.decode()?)
     }
+
+    /// The result of a record of one of the collection's own sources.
+    async fn pushed_to(&self, source: SourceName, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (shard, partition, offset, key, wait_ms): (ShardId, i32, i64, RequestKey, u64) =
+            self.value(request).await?;
+        let position = Position {
+            source,
+            partition,
+            offset,
+        };
+        let pushed = self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?;
+        Json::response(&pushed)
+    }
 }
 
 #[tonic::async_trait]
@@ -43,13 +56,11 @@ impl ingest_server::Ingest for IngestService {
     }
 
     async fn pushed(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
-        let (shard, partition, offset, key, wait_ms): (ShardId, i32, i64, RequestKey, u64) =
-            self.value(request).await?;
-        let pushed = self
-            .leaf
-            .pushed(shard, partition, offset, &key, deadline(wait_ms))
-            .await?;
-        Json::response(&pushed)
+        self.pushed_to(SourceName::push(), request).await
+    }
+
+    async fn changed(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        self.pushed_to(SourceName::changes(), request).await
     }
 
     async fn partitions(&self, request: Request<Json>) -> Result<Response<Json>, Status> {

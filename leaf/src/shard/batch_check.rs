@@ -3,7 +3,10 @@
 //! Pure. The positions decide which records are new; the hash of the last record decides whether it is still the same
 //! topic.
 
-use proto::ingest::{Batch, INGEST_RULES_LEVEL};
+use proto::{
+    SourceName,
+    ingest::{Batch, rules_level},
+};
 
 use crate::store::PartitionRow;
 
@@ -35,17 +38,18 @@ pub(crate) fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
 }
 
 /// Rejects an unknown protocol level, which stands for the rules that the sender knows.
-pub(crate) fn check_level(level: u16) -> Result<(), String> {
-    match level {
-        INGEST_RULES_LEVEL => Ok(()),
-        other => Err(format!(
-            "level {other} is not supported; this node supports level {INGEST_RULES_LEVEL}: upgrade this node first"
-        )),
+pub(crate) fn check_level(level: u16, source: &SourceName) -> Result<(), String> {
+    let supported = rules_level(source);
+    if level == supported {
+        return Ok(());
     }
+    Err(format!(
+        "level {level} is not supported; this node supports level {supported} for source {source}: upgrade this node first"
+    ))
 }
 
 fn check_range(batch: &Batch) -> Result<(), String> {
-    check_level(batch.level)?;
+    check_level(batch.level, &batch.source)?;
     if batch.partition < 0 || batch.after < -1 || batch.through < batch.after {
         return Err(format!(
             "partition {}: the range must end after it begins (after {}, through {})",
@@ -75,7 +79,7 @@ fn check_source(batch: &Batch, row: &PartitionRow) -> Result<(), String> {
         ));
     }
     // A shard that is filled again must read the records that it has by the rules by which it read them.
-    if !batch.source.is_push() && row.rules_hash != 0 && row.rules_hash != batch.rules.hash() {
+    if !batch.source.is_own() && row.rules_hash != 0 && row.rules_hash != batch.rules.hash() {
         return Err(format!(
             "{name} was ingested with another format or key; create a source with another name for the new ones"
         ));

@@ -3,6 +3,7 @@
 //! A group reads what it replaces but writes nothing itself. A group that fails leaves no trace, except for path kinds
 //! that are stored later.
 
+mod changes;
 mod events;
 mod finish;
 mod quarantine;
@@ -12,8 +13,9 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use proto::{
-    Address, Position, SourceName,
+    Address, Position,
     ingest::{Batch, BatchOutcome, ItemError, PUSH_ERRORS_MAX, Push, PushResult},
     record::{Record, RecordValue, RequestKey, TimeKind},
 };
@@ -22,8 +24,9 @@ pub(crate) use quarantine::QuarantinedItems;
 use super::{
     batch_check::{self, BatchCheck},
     event::KeyRule,
+    gone::GoneRanges,
     job::DeadLetterRemoval,
-    state::StateChange,
+    state::{ShardState, StateChange},
     trie::Trie,
 };
 use crate::{
@@ -108,7 +111,9 @@ type Requests = HashMap<(Partition, String), RequestRow>;
 pub(crate) struct Group<'a> {
     store: &'a Store,
     kinds_cache: &'a mut KindsCache,
-    stored_row: &'a dyn Fn(&Partition) -> PartitionRow,
+    state: &'a Mutex<ShardState>,
+    /// What was deleted before this group.
+    gone: Arc<GoneRanges>,
     options: &'a LeafOptions,
     quarantine: &'a QuarantinedItems,
     batch: WriteBatch,
@@ -121,19 +126,19 @@ pub(crate) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// An empty group. `stored_row` returns the stored row of a partition; `quarantine` applies to a group of one
-    /// record.
+    /// An empty group over the state of the shard; `quarantine` applies to a group of one record.
     pub(crate) fn new(
         store: &'a Store,
         kinds_cache: &'a mut KindsCache,
-        stored_row: &'a dyn Fn(&Partition) -> PartitionRow,
+        state: &'a Mutex<ShardState>,
         options: &'a LeafOptions,
         quarantine: &'a QuarantinedItems,
     ) -> Self {
         Self {
             store,
             kinds_cache,
-            stored_row,
+            gone: state.lock().gone.clone(),
+            state,
             options,
             quarantine,
             batch: WriteBatch::default(),
@@ -152,10 +157,10 @@ impl<'a> Group<'a> {
     }
 
     fn row(&mut self, partition: &Partition) -> &mut PartitionRow {
-        let stored_row = self.stored_row;
+        let state = self.state;
         self.rows
             .entry(partition.clone())
-            .or_insert_with(|| stored_row(partition))
+            .or_insert_with(|| state.lock().row(partition))
     }
 
     /// Checks a batch and applies its new records.
@@ -168,7 +173,7 @@ impl<'a> Group<'a> {
             .rows
             .get(&partition)
             .cloned()
-            .unwrap_or_else(|| (self.stored_row)(&partition));
+            .unwrap_or_else(|| self.state.lock().row(&partition));
         let stored = row.offset;
         let key_rule = match KeyRule::of(&batch.rules, batch.source.is_push()) {
             Ok(key_rule) => key_rule,
@@ -214,7 +219,7 @@ impl<'a> Group<'a> {
     fn exceeds_dead_letter_limits(&mut self, partition: &Partition) -> bool {
         let bytes_max = self.options.dead_letter_bytes_max;
         let row = self.row(partition);
-        !partition.source.is_push() && (row.trial_dead > TRIAL_DEAD_MAX || row.dead_bytes > bytes_max)
+        !partition.source.is_own() && (row.trial_dead > TRIAL_DEAD_MAX || row.dead_bytes > bytes_max)
     }
 
     fn request_retention_ms(&self) -> i64 {
@@ -255,10 +260,10 @@ impl<'a> Group<'a> {
     /// Applies a push at the next offset of its partition, unless its request was already applied.
     pub(crate) fn add_push(&mut self, push: &Push, now_ms: i64) -> Result<PushOutcome, Error> {
         let partition = Partition {
-            source: SourceName::push(),
+            source: push.source.clone(),
             number: push.partition,
         };
-        let key_rule = batch_check::check_level(push.level).and_then(|()| KeyRule::of(&push.rules, true));
+        let key_rule = batch_check::check_level(push.level, &push.source).and_then(|()| KeyRule::of(&push.rules, true));
         let key_rule = match key_rule {
             Ok(key_rule) => key_rule,
             Err(reason) => return Ok(PushOutcome::Refused(reason)),
@@ -295,7 +300,7 @@ impl<'a> Group<'a> {
         };
         let result = self.apply_push_record(&context, &record)?;
         let row = self.row(&context.partition);
-        row.topic.get_or_insert_with(|| SourceName::PUSH.to_owned());
+        row.topic.get_or_insert_with(|| push.source.to_string());
         row.offset = offset;
         row.last_ingested_ms = Some(now_ms);
         Ok(PushOutcome::Applied(result))
@@ -338,7 +343,7 @@ impl<'a> Group<'a> {
         Ok(result)
     }
 
-    /// Counts a push that is in the log again although its request was already applied.
+    /// Counts a record of an own source that is in the log again although its request was already applied.
     fn count_repeated(&mut self, context: &IngestContext, record: &Record, request: &RequestKey) -> Result<(), Error> {
         let outcomes = &mut self.row(&context.partition).outcomes;
         outcomes.events += record.value.events();
@@ -368,6 +373,9 @@ impl<'a> Group<'a> {
         record: &Record,
         on_dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
+        if context.partition.source.is_changes() {
+            return self.apply_changes(context, record, on_dead);
+        }
         match &record.value {
             RecordValue::Null => self.apply_event(context, record, None, None, on_dead)?,
             RecordValue::One(bytes) => self.apply_event(context, record, None, Some(bytes), on_dead)?,

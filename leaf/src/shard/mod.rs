@@ -19,6 +19,7 @@ pub(crate) mod budget;
 pub(crate) mod build_splits;
 pub(crate) mod dead_letters;
 pub(crate) mod event;
+pub(crate) mod gone;
 pub(crate) mod group;
 pub(crate) mod index_tail;
 mod job;

@@ -157,7 +157,7 @@ impl Shard {
     /// Makes a stored change visible.
     pub(super) fn make_visible(self: &Arc<Self>, change: StateChange) {
         let mut state = self.state.lock();
-        let removes = !change.deleted.is_empty();
+        let removes = !change.deleted.is_empty() || !change.gone.is_empty();
         state.apply(change, Utc::now().timestamp_millis());
         let index_at = self.index_tail_at(&state);
         let merge = removes

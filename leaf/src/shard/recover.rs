@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
+    gone::GoneRanges,
     state::{LiveSegment, ShardState, merge_kinds},
     sweep::{SWEPT_ROWS_MAX, remove_rows},
 };
@@ -37,6 +38,7 @@ pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, E
     let manifest = store.manifest()?;
     remove_unnamed(splits, &manifest).map_err(file_error)?;
     let rows = store.partitions()?;
+    let gone = GoneRanges::load(store)?;
     let mut state = ShardState::new(store.clone(), rows.clone(), load_paths(store, &rows)?);
     state.next_id = manifest.keys().max().map_or(1, |id| id + 1);
     let mut cleanup = WriteBatch::default();
@@ -47,14 +49,18 @@ pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, E
             let covered = state.covered.entry(partition.clone()).or_insert(*through);
             *covered = (*covered).max(*through);
         }
-        match open_split(store, splits, id, &mut row)? {
-            Some(segment) => state
-                .segments
-                .push(mark_deleted(store, live_segment(id, row, segment), &mut cleanup)?),
+        match open_split(store, splits, id, &mut row, &gone)? {
+            Some(segment) => {
+                let mut entry = mark_deleted(store, live_segment(id, row, segment), &mut cleanup)?;
+                gone.iter()
+                    .for_each(|(partition, ranges)| entry.mark_gone(partition, ranges));
+                state.segments.push(entry);
+            }
             None if crate::fault::on("manifest-before-files") => (),
             None => store.delete(&mut cleanup, Family::Meta, &manifest_key(id)),
         }
     }
+    state.gone = Arc::new(gone);
     load_tail(store, &mut state, &rows)?;
     commit(store, cleanup)?;
     let incarnation = uuid::Uuid::from_u128(store.incarnation());
@@ -116,7 +122,13 @@ fn manifest_key(id: u64) -> Vec<u8> {
 }
 
 /// Opens a split, or rebuilds it and names the new file in its row; none if it has no live document left.
-fn open_split(store: &Store, splits: &Path, id: u64, row: &mut ManifestRow) -> Result<Option<Segment>, Error> {
+fn open_split(
+    store: &Store,
+    splits: &Path,
+    id: u64,
+    row: &mut ManifestRow,
+    gone: &GoneRanges,
+) -> Result<Option<Segment>, Error> {
     let path = splits.join(file_name(id));
     if crate::fault::on("manifest-before-files") && !path.exists() {
         return Ok(None);
@@ -158,7 +170,7 @@ fn open_split(store: &Store, splits: &Path, id: u64, row: &mut ManifestRow) -> R
         .flat_map(|(partition, (after, through))| store.documents(partition, *after, *through));
     let is_live = |row: &Result<_, Error>| {
         row.as_ref().map_or(true, |document: &crate::document::Document| {
-            !deleted.contains(&document.address)
+            !deleted.contains(&document.address) && !gone.contains(&document.address)
         })
     };
     let mut live = rows.filter(is_live).map(|row| row.map(Arc::new)).peekable();
@@ -209,7 +221,7 @@ fn load_tail(store: &Store, state: &mut ShardState, rows: &BTreeMap<Partition, P
         let deleted: HashSet<Address> = store.deleted(partition, after, row.offset).collect::<Result<_, _>>()?;
         for document in store.documents(partition, after, row.offset) {
             let document = document?;
-            if !deleted.contains(&document.address) {
+            if !deleted.contains(&document.address) && !state.gone.contains(&document.address) {
                 state.tail.push(Arc::new(document));
             }
         }

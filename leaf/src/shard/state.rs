@@ -4,11 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use plan::{Kinds, Path, PathKinds};
-use proto::{Address, Position, PositionVector, ingest::ShardId, limits::PATHS_MAX};
+use proto::{Address, Position, PositionVector, ingest::ShardId, limits::PATHS_MAX, place_ranges::PlaceRanges};
 use roaring::RoaringBitmap;
 
 use super::{
     budget::{MemoryBudget, Reservation},
+    gone::GoneRanges,
     tail::{Tail, TailSnapshot},
 };
 use crate::{
@@ -58,6 +59,22 @@ impl LiveSegment {
         let found = self.segment.find(address);
         found.is_some_and(|number| Arc::make_mut(&mut self.deleted).insert(number))
     }
+
+    /// The live documents in these ranges of a partition.
+    fn live_in(&self, partition: &Partition, ranges: &PlaceRanges) -> RoaringBitmap {
+        match self.ranges.contains_key(partition) {
+            true => self.segment.find_ranges(&partition.source, partition.number, ranges) - &*self.deleted,
+            false => RoaringBitmap::new(),
+        }
+    }
+
+    /// Marks the documents in these ranges of a partition as deleted.
+    pub(crate) fn mark_gone(&mut self, partition: &Partition, ranges: &PlaceRanges) {
+        let found = self.live_in(partition, ranges);
+        if !found.is_empty() {
+            *Arc::make_mut(&mut self.deleted) |= found;
+        }
+    }
 }
 
 /// A read view with its freshness.
@@ -78,6 +95,8 @@ pub(crate) struct StateChange {
     pub documents: Vec<Arc<Document>>,
     /// Deleted documents, which may include new ones.
     pub deleted: Vec<Address>,
+    /// What changes deleted. A group has either them or new documents.
+    pub gone: GoneRanges,
     /// New kinds by path.
     pub kinds: Vec<(Path, Kinds)>,
     /// Whether the path limit was exceeded.
@@ -97,6 +116,8 @@ pub(crate) struct ShardState {
     pub tail: Tail,
     /// The last offset of each partition that segments cover.
     pub covered: BTreeMap<Partition, i64>,
+    /// What changes deleted, and may be read again.
+    pub gone: Arc<GoneRanges>,
     /// The next segment id.
     pub next_id: u64,
     /// The number of changes so far.
@@ -135,6 +156,7 @@ impl ShardState {
             segments: Vec::new(),
             tail: Tail::default(),
             covered: BTreeMap::new(),
+            gone: Arc::default(),
             next_id: 1,
             sequence: 0,
             changed_at: Instant::now(),
@@ -172,6 +194,11 @@ impl ShardState {
         }
     }
 
+    /// The stored row of a partition; an empty one if there is none.
+    pub(crate) fn row(&self, partition: &Partition) -> PartitionRow {
+        self.rows.get(partition).cloned().unwrap_or_default()
+    }
+
     /// Every record through these positions is ingested.
     pub(crate) fn positions(&self) -> PositionVector {
         positions(&self.rows)
@@ -202,6 +229,13 @@ impl ShardState {
             .into_iter()
             .for_each(|document| self.tail.push(document));
         change.deleted.iter().for_each(|address| self.mark_deleted(address));
+        for (partition, ranges) in change.gone.iter() {
+            self.tail.remove_in(partition, ranges);
+            self.segments
+                .iter_mut()
+                .for_each(|entry| entry.mark_gone(partition, ranges));
+            Arc::make_mut(&mut self.gone).add(partition, ranges);
+        }
         if !change.kinds.is_empty() || change.overflow {
             merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);
         }
@@ -215,6 +249,12 @@ impl ShardState {
         if let Some(entry) = self.segments.iter_mut().rev().find(|entry| entry.covers(address)) {
             entry.mark_deleted(address);
         }
+    }
+
+    /// The number of live documents in these ranges of a partition.
+    pub(crate) fn live_in(&self, partition: &Partition, ranges: &PlaceRanges) -> u64 {
+        let in_segments = self.segments.iter().map(|entry| entry.live_in(partition, ranges).len());
+        in_segments.sum::<u64>() + self.tail.count_in(partition, ranges)
     }
 
     /// The current read view, including the whole tail.

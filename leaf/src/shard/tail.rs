@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proto::Address;
+use proto::{
+    Address,
+    place_ranges::{Place, PlaceRanges},
+};
 
 use crate::{document::Document, store::Partition};
 
@@ -13,6 +16,15 @@ struct Slot {
     offset: i64,
     item: Option<u32>,
     document: Option<Arc<Document>>,
+}
+
+impl Slot {
+    fn place(&self) -> Place {
+        Place {
+            offset: self.offset,
+            item: self.item.unwrap_or_default(),
+        }
+    }
 }
 
 /// The documents that are in no segment yet.
@@ -65,6 +77,24 @@ impl Tail {
         self.documents -= 1;
         self.bytes -= document.memory_bytes();
         true
+    }
+
+    /// The number of documents in these ranges of a partition.
+    pub(crate) fn count_in(&self, partition: &Partition, ranges: &PlaceRanges) -> u64 {
+        let slots = self.slots.get(partition).map(Vec::as_slice).unwrap_or_default();
+        let lives_there = |slot: &&Slot| slot.document.is_some() && ranges.contains(slot.place());
+        slots.iter().filter(lives_there).count() as u64
+    }
+
+    /// Removes the documents in these ranges of a partition.
+    pub(crate) fn remove_in(&mut self, partition: &Partition, ranges: &PlaceRanges) {
+        let slots = self.slots.get_mut(partition).map(Vec::as_mut_slice).unwrap_or_default();
+        for slot in slots.iter_mut().filter(|slot| ranges.contains(slot.place())) {
+            if let Some(document) = slot.document.take() {
+                self.documents -= 1;
+                self.bytes -= document.memory_bytes();
+            }
+        }
     }
 
     /// The number of documents.

@@ -28,11 +28,7 @@ use super::{
     job::{DeadLetterRemoval, Job, busy},
     open_shard::Shard,
 };
-use crate::{
-    error::Error,
-    fault,
-    store::{Partition, WriteError},
-};
+use crate::{error::Error, fault, store::WriteError};
 
 /// The maximum number of jobs in a group.
 const GROUP_JOBS_MAX: usize = 128;
@@ -49,6 +45,15 @@ impl Job {
             Self::Write(batch, _) => JobInput::Batch(batch),
             Self::Push(push, _) => JobInput::Push(push),
             Self::Remove(removal, _) => JobInput::Removal(removal),
+        }
+    }
+
+    /// Whether it changes documents that were ingested before.
+    fn has_changes(&self) -> bool {
+        match self {
+            Self::Write(batch, _) => batch.source.is_changes(),
+            Self::Push(push, _) => push.source.is_changes(),
+            Self::Remove(..) => false,
         }
     }
 }
@@ -95,6 +100,8 @@ struct BuiltGroup {
 
 pub(crate) struct ShardWriter {
     queue: mpsc::Receiver<Job>,
+    /// A job that was taken from the queue and did not fit into the last group.
+    next: Option<Job>,
     kinds_cache: KindsCache,
     synced_at: Instant,
     unsynced_bytes: usize,
@@ -105,6 +112,7 @@ impl ShardWriter {
     pub(crate) fn new(queue: mpsc::Receiver<Job>) -> Self {
         Self {
             queue,
+            next: None,
             kinds_cache: KindsCache::default(),
             synced_at: Instant::now(),
             unsynced_bytes: 0,
@@ -113,12 +121,12 @@ impl ShardWriter {
 
     /// Whether jobs wait.
     pub(crate) fn has_jobs(&self) -> bool {
-        !self.queue.is_empty()
+        self.next.is_some() || !self.queue.is_empty()
     }
 
     /// Writes waiting jobs, up to the limits of a group. After an error the store must be closed and reopened.
     pub(crate) fn write_group(&mut self, shard: &Arc<Shard>) -> Result<(), Error> {
-        let Ok(first) = self.queue.try_recv() else {
+        let Some(first) = self.next_job() else {
             return Ok(());
         };
         let jobs = self.gather(first);
@@ -134,7 +142,12 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Takes waiting jobs, up to the limits of a group.
+    fn next_job(&mut self) -> Option<Job> {
+        self.next.take().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// Takes waiting jobs, up to the limits of a group. Changes of documents are a group by themselves: which documents
+    /// they delete is counted in what earlier groups have written.
     fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut bytes = 0;
@@ -151,12 +164,15 @@ impl ShardWriter {
                 Job::Remove(removal, _) => bytes += removal.keys.iter().map(Vec::len).sum::<usize>(),
                 Job::Push(push, _) => bytes += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
             }
+            let alone = job.has_changes();
             jobs.push(job);
-            next = if jobs.len() < GROUP_JOBS_MAX && bytes < GROUP_BYTES_MAX {
-                self.queue.try_recv().ok()
-            } else {
-                None
-            };
+            if alone || jobs.len() >= GROUP_JOBS_MAX || bytes >= GROUP_BYTES_MAX {
+                break;
+            }
+            next = self.next_job();
+            if next.as_ref().is_some_and(Job::has_changes) {
+                self.next = next.take();
+            }
         }
         jobs
     }
@@ -359,8 +375,7 @@ fn build(
     inputs: &[JobInput],
     quarantine: &QuarantinedItems,
 ) -> Result<BuiltGroup, Error> {
-    let stored_row = |partition: &Partition| shard.state.lock().rows.get(partition).cloned().unwrap_or_default();
-    let mut group = Group::new(&shard.store, kinds_cache, &stored_row, &shard.options, quarantine);
+    let mut group = Group::new(&shard.store, kinds_cache, &shard.state, &shard.options, quarantine);
     let mut outcomes = Vec::with_capacity(inputs.len());
     for input in inputs {
         let busy_reason = shard.busy_reason(group.load());

@@ -8,7 +8,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use proto::{Address, SourceName, record::TimeKind};
+use proto::{
+    Address, SourceName,
+    place_ranges::{Place, PlaceRanges},
+    record::TimeKind,
+};
+use roaring::RoaringBitmap;
 use tantivy::columnar::{Column, ColumnarReader, DynamicColumn, DynamicColumnHandle};
 
 use super::{
@@ -224,6 +229,62 @@ impl Headers {
             .iter()
             .filter(same_partition)
             .find_map(|run| self.find_in(run, (address.offset, address.item)))
+    }
+
+    /// Adds the documents in these ranges of a partition to `found`. The first document of the part has the number
+    /// `first`.
+    pub(super) fn find_ranges(
+        &self,
+        source: &SourceName,
+        partition: i32,
+        ranges: &PlaceRanges,
+        first: u32,
+        found: &mut RoaringBitmap,
+    ) {
+        let same_partition = |run: &&PartitionRun| run.partition == partition && run.source == *source;
+        for run in self
+            .runs
+            .iter()
+            .filter(same_partition)
+            .filter(|run| run.first < run.end)
+        {
+            let (begin, end) = (self.place(run.first).offset, self.place(run.end - 1).offset);
+            let mut next = run.first;
+            for (from, to) in ranges.within(begin.saturating_sub(1), end) {
+                let low = self.first_at(next, run.end, *from);
+                next = self.first_at(low, run.end, *to);
+                found.insert_range(first + low..first + next);
+            }
+        }
+    }
+
+    fn place(&self, document: u32) -> Place {
+        let (offset, item) = self.offset_and_item(document);
+        Place {
+            offset,
+            item: item.unwrap_or_default(),
+        }
+    }
+
+    /// The first document from `low` on that is not before a place; `end` if there is none. It is probably near `low`.
+    fn first_at(&self, mut low: u32, end: u32, wanted: Place) -> u32 {
+        let (mut high, mut step) = (end, 1);
+        while let Some(probe) = low.checked_add(step - 1).filter(|probe| *probe < end) {
+            if self.place(probe) >= wanted {
+                high = probe;
+                break;
+            }
+            low = probe + 1;
+            step *= 2;
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.place(middle) < wanted {
+                true => low = middle + 1,
+                false => high = middle,
+            }
+        }
+        low
     }
 
     fn find_in(&self, run: &PartitionRun, wanted: (i64, Option<u32>)) -> Option<u32> {

@@ -80,7 +80,7 @@ use datafusion::arrow::{
     compute,
 };
 use plan::{Column, Path, Type, calendar::Interval, search::Clause};
-use proto::Address;
+use proto::{Address, SourceName, place_ranges::PlaceRanges};
 use roaring::RoaringBitmap;
 use tantivy::{HasLen as _, TantivyError};
 
@@ -482,6 +482,15 @@ impl Segment {
         self.parts
             .iter()
             .find_map(|(first, part)| part.headers.find(address).map(|document| first + document))
+    }
+
+    /// The documents in these ranges of a partition.
+    pub(crate) fn find_ranges(&self, source: &SourceName, partition: i32, ranges: &PlaceRanges) -> RoaringBitmap {
+        let mut found = RoaringBitmap::new();
+        for (first, part) in &self.parts {
+            part.headers.find_ranges(source, partition, ranges, *first, &mut found);
+        }
+        found
     }
 
     /// The values of a column for these documents (ascending), or None if they must be read from the raw documents.

@@ -90,8 +90,7 @@ pub(crate) enum RowKind {
     /// Reserved for the position in the change log through which changes of documents were applied.
     #[expect(dead_code, reason = "no other kind may take its byte")]
     ChangePosition = 25,
-    /// Reserved for ranges of documents that a delete by query removed.
-    #[expect(dead_code, reason = "no other kind may take its byte")]
+    /// Ranges of documents that a change deleted.
     GoneRange = 26,
     /// Reserved for materialised columns of definitions.
     #[expect(dead_code, reason = "no other kind may take its byte")]

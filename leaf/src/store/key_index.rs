@@ -35,6 +35,11 @@ impl KeyIndexRow {
         Some(self.0.remove(at))
     }
 
+    /// Removes the addresses that `keep` is false for.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Address) -> bool) {
+        self.0.retain(keep);
+    }
+
     /// All addresses.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Address> {
         self.0.iter()

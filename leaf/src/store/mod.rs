@@ -14,7 +14,8 @@
 //! | `meta` | 22 partition, path | kinds of values seen | `kinds.rs` |
 //! | `meta` | 23 partition, block | hash over the input of the block | `digest.rs` |
 //! | `meta` | 24 partition, first offset | lost records: last offset, reason | `loss.rs` |
-//! | `meta` | 25 to 28 | reserved, see [`RowKind`] | `key.rs` |
+//! | `meta` | 26 partition, offset of the change | ranges of documents that a change deleted | `gone_range.rs` |
+//! | `meta` | 25, 27, 28 | reserved, see [`RowKind`] | `key.rs` |
 //!
 //! An address is source, 0, partition, offset and optional item. Numbers are big-endian with the sign flipped, so rows
 //! sort as addresses do. Every value begins with a version byte; `codec.rs` says how values grow. A batch over several
@@ -25,6 +26,7 @@ pub(crate) mod delete_marker;
 pub(crate) mod digest;
 pub(crate) mod document;
 pub(crate) mod format;
+pub(crate) mod gone_range;
 pub(crate) mod key;
 pub(crate) mod key_index;
 pub(crate) mod kinds;
@@ -37,6 +39,7 @@ mod rows;
 mod shared;
 mod wal;
 
+pub(crate) use gone_range::GoneRangeRow;
 pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
 pub(crate) use key_index::KeyIndexRow;
 pub(crate) use manifest::ManifestRow;

@@ -7,8 +7,8 @@ use proto::{Address, ingest::Loss};
 use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 
 use super::{
-    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, WriteBatch,
-    dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
+    Family, GoneRangeRow, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store,
+    WriteBatch, dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -212,6 +212,18 @@ impl Store {
     pub(crate) fn dead_letter_offset(&self, key: &[u8]) -> Result<i64, Error> {
         let address = KeyReader::new(key, RowKind::DeadLetter).and_then(KeyReader::address);
         Ok(self.check("dead letter", address)?.offset)
+    }
+
+    /// The ranges that changes deleted, with their partitions.
+    pub(crate) fn gone_ranges(&self) -> impl Iterator<Item = Result<(Partition, GoneRangeRow), Error>> + use<'_> {
+        let all = RowKey::new(RowKind::GoneRange);
+        let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
+        rows.map(|row| {
+            let (key, value) = row?;
+            let partition = KeyReader::new(&key, RowKind::GoneRange).and_then(|mut key| key.partition());
+            let decoded = partition.and_then(|partition| Ok((partition, GoneRangeRow::decode(&value)?)));
+            self.check("gone range", decoded)
+        })
     }
 
     /// All recorded losses.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod dead_letters;
+mod deletions;
 pub(crate) mod made_up;
 mod many;
 mod push;

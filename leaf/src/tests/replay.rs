@@ -289,7 +289,7 @@ pub(super) fn model(records: &[Record]) -> (BTreeMap<String, String>, Outcomes) 
     (documents, outcomes)
 }
 
-fn streams() -> impl Strategy<Value = Vec<Record>> {
+pub(super) fn streams() -> impl Strategy<Value = Vec<Record>> {
     let event = (
         1i64..4,
         proptest::option::of("[a-e]"),

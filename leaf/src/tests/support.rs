@@ -185,6 +185,7 @@ impl Fixture {
     pub(crate) fn push_request(&self, items: &[&str]) -> Push {
         Push {
             shard: self.shard,
+            source: SourceName::push(),
             partition: 0,
             rules: Rules::default(),
             request: None,

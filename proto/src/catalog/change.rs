@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, DefinitionUse, RetiredSource,
-    Skips, Source, SourceSettings,
+    Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, DefinitionUse, Deletion,
+    RetiredSource, Skips, Source, SourceSettings,
 };
 use crate::{
     address::SourceName,
@@ -18,13 +18,15 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 3;
+pub const CATALOG_RULES_LEVEL: u16 = 4;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
 /// From this level on, several definitions change together, a new version may name its number, a renamed definition may get
 /// its name back, and all that definitions take is limited, not only their texts. There are parsers.
 const BATCHES_LEVEL: u16 = 3;
+/// From this level on, documents can be deleted, and the name of the source of changes is reserved.
+const DELETES_LEVEL: u16 = 4;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -57,6 +59,13 @@ pub enum Change {
     },
     /// States that the topic for the collection's pushes exists.
     OpenPushes { collection: CollectionUid },
+    /// States that the topic for the changes of the collection's documents exists.
+    OpenChanges { collection: CollectionUid },
+    /// States that every shard of the collection has applied a delete.
+    AddDeletion {
+        collection: CollectionUid,
+        deletion: Deletion,
+    },
     /// Changes the settings of a collection, except the number of shards.
     AlterCollection {
         name: CollectionName,
@@ -139,7 +148,9 @@ impl Catalog {
     /// The version of the entry that a change refers to; 0 if there is none.
     fn version_of(&self, record: &ChangeRecord) -> u64 {
         match &record.change {
-            Change::OpenPushes { collection } => self.collection(*collection).map_or(0, |(_, c)| c.version),
+            Change::OpenPushes { collection }
+            | Change::OpenChanges { collection }
+            | Change::AddDeletion { collection, .. } => self.collection(*collection).map_or(0, |(_, c)| c.version),
             Change::CreateCollection { name, .. }
             | Change::AlterCollection { name, .. }
             | Change::DropCollection { name }
@@ -166,10 +177,18 @@ impl Catalog {
                 settings,
                 placement,
             } => self.create_collection(record.uid, name, settings, placement),
-            Change::OpenPushes { collection } => self.open_pushes(*collection),
+            Change::OpenPushes { collection } => self
+                .collection_mut(*collection)
+                .map(|collection| collection.push_topic = true),
+            Change::OpenChanges { collection } => self
+                .collection_mut(*collection)
+                .map(|collection| collection.change_topic = true),
+            Change::AddDeletion { collection, deletion } => self
+                .collection_mut(*collection)
+                .map(|collection| collection.add_deletion(deletion)),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
             Change::DropCollection { name } => self.drop_collection(record, name),
-            Change::PutSource { name, settings } => self.put_source(name, settings),
+            Change::PutSource { name, settings } => self.put_source(record.level, name, settings),
             Change::DropSource { name } => self.drop_source(name),
             Change::SuspendSource { name, suspended } => {
                 self.update_source(name, |source| source.suspended = *suspended)
@@ -231,11 +250,9 @@ impl Catalog {
         Ok(())
     }
 
-    fn open_pushes(&mut self, uid: CollectionUid) -> Result<(), Problem> {
+    fn collection_mut(&mut self, uid: CollectionUid) -> Result<&mut Collection, Problem> {
         let found = self.collections.values_mut().find(|collection| collection.uid == uid);
-        found
-            .map(|collection| collection.push_topic = true)
-            .ok_or_else(|| Problem::new(Code::NotFound, format!("the collection with uid {uid} does not exist")))
+        found.ok_or_else(|| Problem::new(Code::NotFound, format!("the collection with uid {uid} does not exist")))
     }
 
     fn alter_collection(&mut self, name: &CollectionName, settings: &CollectionSettings) -> Result<(), Problem> {
@@ -293,13 +310,9 @@ impl Catalog {
         Ok(())
     }
 
-    fn put_source(&mut self, name: &SourceName, settings: &SourceSettings) -> Result<(), Problem> {
-        if name.is_push() {
-            return Err(Problem::new(
-                Code::BadRequest,
-                "the source name push is reserved: every collection has a push source",
-            )
-            .hint("choose another name"));
+    fn put_source(&mut self, level: u16, name: &SourceName, settings: &SourceSettings) -> Result<(), Problem> {
+        if name.is_push() || (name.is_changes() && level >= DELETES_LEVEL) {
+            return Err(reserved_source(name));
         }
         if !self.collections.contains_key(&settings.collection) {
             return Err(no_collection(&settings.collection));
@@ -386,6 +399,15 @@ impl Catalog {
 fn requested_ms(request: Uuid) -> Option<i64> {
     let (seconds, nanos) = request.get_timestamp()?.to_unix();
     i64::try_from(seconds * 1_000 + u64::from(nanos) / 1_000_000).ok()
+}
+
+/// The problem of a source of a user with the name of a collection's own source.
+pub fn reserved_source(name: &SourceName) -> Problem {
+    Problem::new(
+        Code::BadRequest,
+        format!("the source name {name} is reserved: every collection has such a source of its own"),
+    )
+    .hint("choose another name for the topic; documents are pushed with POST /v1/collections/{c}/documents")
 }
 
 fn no_collection(name: &CollectionName) -> Problem {

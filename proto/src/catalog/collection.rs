@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::source::{RetiredSource, Skips};
+use super::{
+    deletion::Deletion,
+    source::{RetiredSource, Skips},
+};
 use crate::{
-    address::{Malformed, SourceName, is_name, malformed, name_conversions},
+    address::{Malformed, PositionVector, SourceName, is_name, malformed, name_conversions},
     cluster::NodeName,
     ingest::ShardId,
+    limits::DELETIONS_MAX,
 };
 
 /// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, except the reserved names.
@@ -54,6 +58,11 @@ pub fn push_topic_of(collection: CollectionUid) -> String {
     format!("rachis-push-{collection}")
 }
 
+/// The name of the topic for the changes of a collection's documents.
+pub fn change_topic_of(collection: CollectionUid) -> String {
+    format!("rachis-changes-{collection}")
+}
+
 /// A collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Collection {
@@ -72,6 +81,16 @@ pub struct Collection {
     /// The ranges of its pushes that are skipped on request.
     #[serde(default)]
     pub push_skips: Skips,
+    /// Whether the topic for the changes of its documents exists.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub change_topic: bool,
+    /// The positions of the source of changes that every answer covers: so no shard that is filled again shows what was
+    /// deleted.
+    #[serde(default, skip_serializing_if = "PositionVector::is_empty")]
+    pub changed_through: PositionVector,
+    /// The last deletes, oldest first, at most [`DELETIONS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deletions: Vec<Deletion>,
     /// Dropped sources of which the collection may have documents.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retired_sources: BTreeMap<SourceName, RetiredSource>,
@@ -87,6 +106,9 @@ impl Collection {
             placement: Vec::new(),
             push_topic: false,
             push_skips: Skips::default(),
+            change_topic: false,
+            changed_through: PositionVector::default(),
+            deletions: Vec::new(),
             retired_sources: BTreeMap::new(),
         }
     }
@@ -102,9 +124,29 @@ impl Collection {
         self.placement.get(shard as usize).and_then(|replicas| replicas.first())
     }
 
-    /// The name of the topic for its pushes.
-    pub fn push_topic_name(&self) -> String {
-        push_topic_of(self.uid)
+    /// The name of the topic of one of its own sources.
+    pub fn own_topic_name(&self, source: &SourceName) -> String {
+        match source.is_changes() {
+            true => change_topic_of(self.uid),
+            false => push_topic_of(self.uid),
+        }
+    }
+
+    /// Whether the topic of one of its own sources exists.
+    pub fn has_own_topic(&self, source: &SourceName) -> bool {
+        match source.is_changes() {
+            true => self.change_topic,
+            false => self.push_topic,
+        }
+    }
+
+    /// Adds a delete that every shard has applied.
+    pub(super) fn add_deletion(&mut self, deletion: &Deletion) {
+        self.changed_through.merge(&deletion.position);
+        if self.deletions.len() >= DELETIONS_MAX {
+            self.deletions.remove(0);
+        }
+        self.deletions.push(deletion.clone());
     }
 }
 
@@ -123,6 +165,10 @@ pub struct CollectionSettings {
 
 fn one() -> u32 {
     1
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Default for CollectionSettings {

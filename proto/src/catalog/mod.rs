@@ -7,17 +7,19 @@
 mod change;
 mod collection;
 mod definition;
+mod deletion;
 mod source;
 mod state;
 
 use std::collections::BTreeMap;
 
-pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord};
-pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, push_topic_of};
+pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord, reserved_source};
+pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, change_topic_of, push_topic_of};
 pub use definition::{
     Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent, LATEST, Origin, Pinned, Tag,
     VersionRef, as_list, is_plain_name, no_definition, parse_tag,
 };
+pub use deletion::Deletion;
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
 pub use state::{

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{ASK_WAIT, Peer};
 use crate::{
-    address::SourceName,
+    address::{Position, SourceName},
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
     ingest::{
@@ -129,17 +129,25 @@ impl Ingest for RemoteIngest {
     async fn pushed(
         &self,
         shard: ShardId,
-        partition: i32,
-        offset: i64,
+        position: &Position,
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem> {
         let peer = self.holder(shard)?;
         let wait = deadline.saturating_duration_since(Instant::now());
-        let value = (shard, partition, offset, request, wait.as_millis() as u64);
+        let value = (
+            shard,
+            position.partition,
+            position.offset,
+            request,
+            wait.as_millis() as u64,
+        );
         // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
         let request = peer.json(&value, wait + Duration::from_secs(1))?;
-        peer.value(control(peer).pushed(request).await)
+        peer.value(match position.source.is_changes() {
+            true => control(peer).changed(request).await,
+            false => control(peer).pushed(request).await,
+        })
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {

@@ -115,7 +115,7 @@ impl ClusterKafka {
         }
     }
 
-    /// Deletes push topics. A topic that does not exist is not an error.
+    /// Deletes topics of collections. A topic that does not exist is not an error.
     pub async fn delete_topics(&self, names: &[String]) -> Result<(), Problem> {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let deleted = self
@@ -125,7 +125,7 @@ impl ClusterKafka {
             .map_err(|error| Error::cluster(&error))?;
         for outcome in deleted {
             match outcome {
-                Ok(topic) => info!(topic, "deleted the push topic of a dropped collection"),
+                Ok(topic) => info!(topic, "deleted a topic of a dropped collection"),
                 Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
                 Err((topic, code)) => {
                     return Err(Problem::new(

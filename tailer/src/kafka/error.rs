@@ -69,6 +69,18 @@ pub enum Error {
         through: i64,
         command: String,
     },
+    /// Changes of documents were deleted at the broker before the leaf read them.
+    #[error(
+        "the changes {partition}@{from} through {partition}@{through} no longer exist at the broker, and the shard has \
+         not read them: it would show documents that were deleted, so it answers nothing (restore the topic {topic} \
+         from a copy; its retention is without end unless someone changed it)"
+    )]
+    ChangesLost {
+        partition: String,
+        from: i64,
+        through: i64,
+        topic: String,
+    },
     /// The broker has fewer records than the leaf.
     #[error(
         "the broker has offsets only up to {newest}, but {partition}@{stored} is stored: the topic was truncated or \
@@ -155,6 +167,7 @@ impl Error {
             self,
             Self::OtherTopic { .. }
                 | Self::Lost { .. }
+                | Self::ChangesLost { .. }
                 | Self::Shorter { .. }
                 | Self::SkipAhead { .. }
                 | Self::TooManyDead { .. }

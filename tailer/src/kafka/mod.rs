@@ -40,7 +40,7 @@ pub(crate) use self::error::{ClientError, Error};
 pub use self::options::TailerOptions;
 use self::{closing::ConsumerCloser, status::SourceStatus, task::SourceTask, windows::WindowBudget};
 
-/// A source of one collection. The name alone is not unique: every collection has a source called `push`.
+/// A source of one collection. The name alone is not unique: every collection has sources of its own, such as `push`.
 type SourceTaskName = (CollectionUid, SourceName);
 
 /// Reads every Kafka source of the catalog into the leaves.
@@ -108,11 +108,11 @@ impl Tailer {
                 None => vec![row(name, source, SourceState::Starting)],
             }
         };
-        let pushes = running
+        let own = running
             .values()
-            .filter(|running| running.task.source.is_push())
+            .filter(|running| running.task.source.is_own())
             .flat_map(|running| running.status.rows());
-        catalog.sources.iter().flat_map(rows).chain(pushes).collect()
+        catalog.sources.iter().flat_map(rows).chain(own).collect()
     }
 
     /// Stops reading, and waits until batches in flight are answered and the consumers are closed.
@@ -195,18 +195,18 @@ impl Reconciler {
         }
     }
 
-    /// The sources and pushes that the catalog requires to be read.
+    /// The sources that the catalog requires to be read, and the collections' own ones.
     fn wanted(&self, catalog: &Catalog) -> BTreeMap<SourceTaskName, SourceTask> {
         let sources = catalog
             .sources
             .iter()
             .filter_map(|(name, source)| SourceTask::from_source(catalog, name, source, &self.options, &self.leaf));
-        let pushes = catalog
-            .collections
-            .iter()
-            .filter_map(|(name, collection)| SourceTask::from_pushes(name, collection, &self.options, &self.leaf));
+        let own = catalog.collections.iter().flat_map(|(name, collection)| {
+            let of = |source| SourceTask::from_own(name, collection, source, &self.options, &self.leaf);
+            [SourceName::push(), SourceName::changes()].into_iter().filter_map(of)
+        });
         sources
-            .chain(pushes)
+            .chain(own)
             .map(|task| ((task.uid, task.source.clone()), task))
             .collect()
     }

@@ -215,7 +215,7 @@ impl Reader {
 
     fn receive(&mut self, partition: i32, record: Record) {
         self.received += 1;
-        let record = match self.task.source.is_push() {
+        let record = match self.task.source.is_own() {
             true => decode_push(record),
             false => record,
         };

@@ -8,7 +8,7 @@ use std::{
 
 use proto::{
     Code, Problem,
-    ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Loss, ShardId, StoredPosition},
+    ingest::{Batch, BatchOutcome, Loss, ShardId, StoredPosition, rules_level},
     record::Record,
 };
 use rdkafka::{
@@ -167,7 +167,7 @@ impl Sender {
             partition: self.slot.number,
             after,
             through,
-            level: INGEST_RULES_LEVEL,
+            level: rules_level(&self.task.source),
             rules: self.task.settings.rules.clone(),
             records,
         }
@@ -263,6 +263,14 @@ impl Sender {
     }
 
     fn lost(&self, from: i64, through: i64) -> Error {
+        if self.task.source.is_changes() {
+            return Error::ChangesLost {
+                partition: self.label(),
+                from,
+                through,
+                topic: self.task.settings.topic.clone(),
+            };
+        }
         let command = match self.task.source.is_push() {
             true => format!("rachis collection skip {}", self.task.collection),
             false => format!("rachis source skip {}", self.task.source),

@@ -143,8 +143,8 @@ impl SourceStatus {
     fn partition_row(&self, slot: &PartitionSlot, source_error: Option<&Error>) -> TailStatus {
         let partition = slot.partition.lock();
         let (state, (end, lag)) = (partition.state(), partition.end_and_lag());
-        // Pushes have several senders, so the leaf may have ingested everything that the log contains.
-        let others_send = self.source.is_push() && matches!(state, SourceState::Reading | SourceState::Waiting);
+        // The own sources have several senders, so the leaf may have ingested everything that the log contains.
+        let others_send = self.source.is_own() && matches!(state, SourceState::Reading | SourceState::Waiting);
         let sent = partition
             .sent_through()
             .max(end.filter(|_| others_send).map_or(-1, |end| end - 1));

@@ -66,29 +66,33 @@ impl SourceTask {
         })
     }
 
-    /// The task of the pushes of a collection, if pushes are logged and the collection has a push topic.
-    pub(super) fn from_pushes(
+    /// The task of one of a collection's own sources, if these are logged and the source has its topic.
+    pub(super) fn from_own(
         name: &CollectionName,
         collection: &Collection,
+        source: SourceName,
         options: &TailerOptions,
         leaf: &Arc<dyn Ingest>,
     ) -> Option<Self> {
-        let kafka = options.pushes.as_ref().filter(|_| collection.push_topic)?;
+        let kafka = options.pushes.as_ref().filter(|_| collection.has_own_topic(&source))?;
         Some(Self {
             collection: name.clone(),
             uid: collection.uid,
             shards: collection.settings.shards,
-            source: SourceName::push(),
             version: 0,
             settings: SourceSettings {
                 collection: name.clone(),
-                topic: collection.push_topic_name(),
+                topic: collection.own_topic_name(&source),
                 config: kafka.source_config(),
                 rules: Rules::default(),
                 start: Start::Earliest,
                 partitions: None,
             },
-            skips: collection.push_skips.clone(),
+            skips: match source.is_push() {
+                true => collection.push_skips.clone(),
+                false => Skips::default(),
+            },
+            source,
             options: options.clone(),
             leaf: leaf.clone(),
             cluster: OnceLock::new(),

@@ -1,10 +1,11 @@
-//! The service `rachis.tailer.v1.Pushes`: appends pushes to the topic of their collection. The first push creates it.
+//! The service `rachis.tailer.v1.Pushes`: appends pushes and changes of documents to the topics of their collection. The
+//! first one creates the topic.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proto::{
-    Catalog, Code, CollectionUid, Problem,
-    catalog::{Change, Collection, push_topic_of},
+    Catalog, Code, CollectionUid, Problem, SourceName,
+    catalog::{Change, Collection, change_topic_of, push_topic_of},
     service::wait_for_catalog,
     tailer::Changes,
     wire::{
@@ -22,13 +23,27 @@ use crate::{
     kafka::cluster::{Appender, ClusterKafka},
 };
 
-/// The settings of a push topic. A leaf that is down for longer than the retention loses records, and reports the loss.
-const TOPIC_SETTINGS: [(&str, &str); 4] = [
-    ("cleanup.policy", "delete"),
-    ("retention.ms", "604800000"),
-    ("message.timestamp.type", "LogAppendTime"),
-    ("max.message.bytes", "94371840"),
-];
+/// How long the topic for pushes keeps them, in milliseconds. A leaf that is down for longer loses records, and reports
+/// the loss.
+const PUSHES_RETENTION_MS: &str = "604800000";
+/// The topic for changes keeps them for ever: a shard that is filled again from its sources must not show what was
+/// deleted.
+const CHANGES_RETENTION_MS: &str = "-1";
+
+/// The settings of the topic of an own source.
+fn topic_settings(source: &SourceName) -> [(&'static str, &'static str); 5] {
+    let retention_ms = match source.is_changes() {
+        true => CHANGES_RETENTION_MS,
+        false => PUSHES_RETENTION_MS,
+    };
+    [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", retention_ms),
+        ("retention.bytes", "-1"),
+        ("message.timestamp.type", "LogAppendTime"),
+        ("max.message.bytes", "94371840"),
+    ]
+}
 
 /// How often to look for topics of dropped collections.
 const DELETE_EVERY: Duration = Duration::from_secs(5);
@@ -73,7 +88,10 @@ impl PushLog {
             };
             let due: Vec<CollectionUid> = catalog.dropped.iter().filter(is_due).map(|(uid, _)| *uid).collect();
             if !due.is_empty() && self.changes.health().fault.is_none() {
-                let topics: Vec<String> = due.iter().map(|uid| push_topic_of(*uid)).collect();
+                let topics: Vec<String> = due
+                    .iter()
+                    .flat_map(|uid| [push_topic_of(*uid), change_topic_of(*uid)])
+                    .collect();
                 match self.kafka.delete_topics(&topics).await {
                     Ok(()) => deleted.extend(due),
                     Err(problem) => {
@@ -95,41 +113,45 @@ impl PushLog {
         })
     }
 
-    /// The collection. Creates its push topic if it has none.
-    async fn with_topic(&self, uid: CollectionUid) -> Result<Collection, Problem> {
+    /// The collection. Creates the topic of its own source if it has none.
+    async fn with_topic(&self, uid: CollectionUid, source: &SourceName) -> Result<Collection, Problem> {
         let collection = self.collection(uid)?;
-        if collection.push_topic {
+        if collection.has_own_topic(source) {
             return Ok(collection);
         }
         let _creating = self.creating.lock().await;
         let collection = self.collection(uid)?;
-        if collection.push_topic {
+        if collection.has_own_topic(source) {
             return Ok(collection);
         }
         let partitions = i32::try_from(collection.settings.shards).unwrap_or(i32::MAX);
         self.kafka
-            .create_topic(&collection.push_topic_name(), partitions, &TOPIC_SETTINGS)
+            .create_topic(&collection.own_topic_name(source), partitions, &topic_settings(source))
             .await?;
-        self.changes
-            .propose(Change::OpenPushes { collection: uid }, None)
-            .await?;
+        let opened = match source.is_changes() {
+            true => Change::OpenChanges { collection: uid },
+            false => Change::OpenPushes { collection: uid },
+        };
+        self.changes.propose(opened, None).await?;
         self.collection(uid)
     }
-}
 
-#[tonic::async_trait]
-impl pushes_server::Pushes for PushLog {
-    async fn append(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::Appended>, Status> {
+    /// Appends a record to the topic of an own source.
+    async fn append_to(
+        &self,
+        source: &SourceName,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::Appended>, Status> {
         wait_for_catalog(&request, &self.catalog).await?;
         let push = request.into_inner();
         // Nothing is stored if one of the next steps fails. `Unavailable` tells the client so.
         self.appender.check().await?;
-        let collection = self.with_topic(CollectionUid(uid(&push.collection)?)).await?;
+        let collection = self.with_topic(CollectionUid(uid(&push.collection)?), source).await?;
         if !u32::try_from(push.partition).is_ok_and(|partition| partition < collection.settings.shards) {
             return Err(Problem::new(
                 Code::BadRequest,
                 format!(
-                    "the push topic has {} partitions, but no partition {}",
+                    "the topic of source {source} has {} partitions, but no partition {}",
                     collection.settings.shards, push.partition
                 ),
             )
@@ -138,9 +160,20 @@ impl pushes_server::Pushes for PushLog {
         let payload = encode(require(push.request, "the request")?, push.items);
         let offset = self
             .appender
-            .append(&collection.push_topic_name(), push.partition, &payload)
+            .append(&collection.own_topic_name(source), push.partition, &payload)
             .await?;
         metrics::counter!("rachis_append_bytes_total").increment(payload.len() as u64);
         Ok(Response::new(wire::Appended { offset }))
+    }
+}
+
+#[tonic::async_trait]
+impl pushes_server::Pushes for PushLog {
+    async fn append(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::Appended>, Status> {
+        self.append_to(&SourceName::push(), request).await
+    }
+
+    async fn append_changes(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::Appended>, Status> {
+        self.append_to(&SourceName::changes(), request).await
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
-    Code, CollectionUid, Problem, SourceName,
+    Code, CollectionUid, Position, Problem, SourceName,
     ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition},
     record::{Record, RequestKey},
 };
@@ -221,8 +221,7 @@ impl Ingest for LeafModel {
     async fn pushed(
         &self,
         _: ShardId,
-        _: i32,
-        _: i64,
+        _: &Position,
         _: &RequestKey,
         _: std::time::Instant,
     ) -> Result<PushResult, Problem> {

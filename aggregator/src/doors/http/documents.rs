@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use plan::scan::Document;
-use proto::{Code, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
+use proto::{Code, CollectionName, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
 use tokio::time::Instant;
 
 use super::{
@@ -126,14 +126,15 @@ pub(super) async fn get(
     let Path((collection, id)) = path.map_err(|e| bad_path(&e))?;
     let name = collection_name(&collection)?;
     let found = app.engine.document(&name, &id).await?;
-    let document = found.ok_or_else(|| {
-        Problem::new(
-            Code::NotFound,
-            format!("document {id:?} does not exist in collection {name}"),
-        )
-        .hint("an id is the document's key or, without one, its address, for example clicks/0@1234, percent-encoded")
-    })?;
-    Ok(raw(document))
+    Ok(raw(found.ok_or_else(|| no_document(&id, &name))?))
+}
+
+pub(super) fn no_document(id: &str, collection: &CollectionName) -> Problem {
+    Problem::new(
+        Code::NotFound,
+        format!("document {id:?} does not exist in collection {collection}"),
+    )
+    .hint("an id is the document's key or, without one, its address, for example clicks/0@1234, percent-encoded")
 }
 
 fn raw(document: Document) -> Response {

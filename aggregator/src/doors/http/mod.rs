@@ -8,6 +8,7 @@ mod answer;
 mod body;
 mod collections;
 mod definitions;
+mod deletes;
 mod documents;
 pub(super) mod error;
 mod items;
@@ -72,7 +73,8 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(skips::skip_pushes))
         .routes(routes!(collections::clear_dead_letters))
         .routes(routes!(collections::fields))
-        .routes(routes!(documents::get))
+        .routes(routes!(documents::get, deletes::by_id))
+        .routes(routes!(deletes::by_condition))
         .routes(routes!(search::by_query, search::by_body))
         .routes(routes!(sql::run))
         .routes(routes!(definitions::list))

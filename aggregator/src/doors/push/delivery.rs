@@ -9,20 +9,14 @@ use proto::{
     record::{RequestKey, Rules},
     routing::shard_of,
 };
-use tokio::time::Instant;
 
 use super::{PARTITIONS_AT_ONCE_MAX, partition::PartitionBatch};
-use crate::query::Engine;
+use crate::query::{AppendUntil, Engine};
 
 /// Partitions that are tried to find a reachable one.
 const PARTITIONS_TRIED_MAX: usize = 8;
 /// How long a push waits for an unavailable leaf before it fails with nothing written.
 const READY_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long a push may take before its outcome is unknown. Many clients and proxies wait for a minute.
-pub(super) const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(55);
-/// The pause before the first retry of a busy leaf. Doubles up to [`RETRY_PAUSE_MAX`].
-const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(5);
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// What the parts of one push have in common.
 pub(super) struct Delivery<'a> {
@@ -32,10 +26,7 @@ pub(super) struct Delivery<'a> {
     pub shards: u32,
     pub key: Option<RequestKey>,
     pub time_ms: i64,
-    /// Until when busy shards are retried.
-    pub deadline: Instant,
-    /// Until when the outcome is awaited.
-    pub outcome_by: Instant,
+    pub until: AppendUntil,
 }
 
 impl Delivery<'_> {
@@ -65,6 +56,7 @@ impl Delivery<'_> {
         let shard = self.shard(partition);
         let push = Push {
             shard,
+            source: SourceName::push(),
             partition,
             rules: Rules::default(),
             request: self.key.clone(),
@@ -72,55 +64,8 @@ impl Delivery<'_> {
             level: INGEST_RULES_LEVEL,
             items: batch.items,
         };
-        let result = self.send_unless_dropped(push).await?;
-        self.engine.on_push_acknowledged(shard, result.position.clone());
+        let result = self.engine.append(self.name, push, self.until).await?;
         Ok((result, batch.indexes))
-    }
-
-    /// Stops waiting when the collection is dropped.
-    async fn send_unless_dropped(&self, push: Push) -> Result<PushResult, Problem> {
-        let uid = self.collection;
-        let mut catalog = self.engine.roles.changes.catalog();
-        tokio::select! {
-            biased;
-            sent = self.send_with_retries(push) => match sent {
-                Err(problem) if problem.code == Code::NotFound => Err(self.dropped()),
-                sent => sent,
-            },
-            Ok(_) = catalog.wait_for(|catalog| catalog.collection(uid).is_none()) => Err(self.dropped()),
-        }
-    }
-
-    /// Retries while the leaf is busy, until the deadline.
-    async fn send_with_retries(&self, push: Push) -> Result<PushResult, Problem> {
-        let mut pause = RETRY_PAUSE_FIRST;
-        loop {
-            let pushes = &self.engine.roles.pushes;
-            let sent = pushes.push(push.clone(), self.outcome_by.into_std());
-            match tokio::time::timeout_at(self.outcome_by, sent).await {
-                Ok(Err(problem)) if problem.code == Code::Busy && Instant::now() + pause < self.deadline => {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
-                }
-                Ok(result) => return result,
-                Err(_) => {
-                    let detail = format!(
-                        "the shard did not respond within {} seconds",
-                        OUTCOME_WAIT_MAX.as_secs()
-                    );
-                    return Err(Problem::new(Code::UnknownOutcome, detail)
-                        .hint("retry the push with the same Idempotency-Key: it is applied only once"));
-                }
-            }
-        }
-    }
-
-    fn dropped(&self) -> Problem {
-        Problem::new(
-            Code::Conflict,
-            format!("collection {} was dropped during the push", self.name),
-        )
-        .hint("the pushed documents were dropped with it; push again to recreate the collection")
     }
 }
 

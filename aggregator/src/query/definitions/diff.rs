@@ -21,8 +21,8 @@ use proto::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{Engine, context::QueryContext, run::QueryOutput, system},
-    documents::{CONDITION, Documents, failure_of, shown, spelled, text_rows},
+    super::{Engine, condition::CONDITION, context::QueryContext, run::QueryOutput, system},
+    documents::{Documents, failure_of, shown, spelled, text_rows},
     users::{unrecorded_users, users_of},
 };
 use crate::{answer::SqlQuery, failure, sql::DefinitionDiff};

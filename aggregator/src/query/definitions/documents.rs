@@ -1,6 +1,6 @@
 //! Queries over the documents of a definition, written by this module, over the same read views.
 
-use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use datafusion::{
     arrow::{
@@ -9,9 +9,8 @@ use datafusion::{
         datatypes::DataType,
     },
     physical_plan::execute_stream,
-    sql::sqlparser::ast::{self, Expr},
+    sql::sqlparser::ast::Expr,
 };
-use front::NodeMut;
 use futures::TryStreamExt as _;
 use plan::Path;
 use proto::{
@@ -21,17 +20,10 @@ use proto::{
 use serde_json::Value;
 
 use super::super::{
-    Engine, context::QueryContext, planner, query_plan::ExecutablePlan, read_views::QueryViews,
+    Engine, condition::query_where, context::QueryContext, planner, query_plan::ExecutablePlan, read_views::QueryViews,
     statement_shape::StatementValues,
 };
-use crate::{
-    answer::SqlQuery,
-    failure,
-    sql::{self, Statement},
-};
-
-/// Stands for the condition of a statement in the text of a query.
-pub(super) const CONDITION: &str = "rachis_condition";
+use crate::{answer::SqlQuery, failure, sql};
 
 /// The documents of a field or a parser.
 pub(super) struct Documents<'a> {
@@ -77,7 +69,7 @@ impl<'a> Documents<'a> {
         self.read_views
     }
 
-    /// Runs a query with a condition in the place of [`CONDITION`].
+    /// Runs a query with a condition in the place of `CONDITION`.
     pub(super) async fn query(&self, text: &str, condition: Option<&Expr>) -> Result<Vec<RecordBatch>, Problem> {
         let plan = self.plan(text, condition).await?;
         let rows = execute_stream(plan.physical, plan.task).map_err(failure::problem)?;
@@ -92,21 +84,7 @@ impl<'a> Documents<'a> {
     }
 
     async fn plan(&self, text: &str, condition: Option<&Expr>) -> Result<ExecutablePlan, Problem> {
-        let Statement::Query(mut query) = sql::parse(text, text.len())? else {
-            return Err(Problem::new(Code::Internal, "an internal statement is not a query"));
-        };
-        let condition = condition.cloned().map_or_else(
-            || Expr::value(ast::Value::Boolean(true)),
-            |condition| Expr::Nested(Box::new(condition)),
-        );
-        let _ = front::revise_query(&mut query, &mut |node| {
-            if let NodeMut::Expr(expr) = node
-                && matches!(&*expr, Expr::Identifier(ident) if ident.value == CONDITION)
-            {
-                *expr = condition.clone();
-            }
-            ControlFlow::Continue(())
-        });
+        let query = query_where(text, condition)?;
         let resolved = sql::resolve(&query, &self.read_views, self.parameters, &[])?;
         let values = StatementValues::of_parameters(self.parameters)?;
         let planned = planner::plan(self.engine, self.context, &self.read_views, resolved, values, None).await?;

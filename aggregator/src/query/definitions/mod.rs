@@ -134,7 +134,8 @@ async fn change_all<T>(
                 changes: draft.changes.clone(),
             },
         };
-        let proposed = context.outcome_of(engine.roles.changes.propose(change, Some(catalog.definitions_version)));
+        let proposal = engine.roles.changes.propose(change, Some(catalog.definitions_version));
+        let proposed = context.outcome_of("look at the definition before you repeat the change", proposal);
         match proposed.await {
             // Another change came first. This node may still have to read it.
             Err(problem) if problem.code == Code::Conflict => {

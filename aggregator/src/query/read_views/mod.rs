@@ -168,8 +168,8 @@ impl QueryViews {
         }
     }
 
-    /// Writes coverage, freshness and position into an answer's statistics. Every collection has a source named `push`,
-    /// so an answer from several collections leaves out the positions of pushes.
+    /// Writes coverage, freshness and position into an answer's statistics. Every collection has sources of its own with
+    /// the same names, so an answer from several collections leaves out their positions.
     pub(super) fn fill(&self, stats: &mut Stats) {
         let single = self.collections.len() == 1;
         for collection in &self.collections {
@@ -178,7 +178,7 @@ impl QueryViews {
             stats.partial |= !collection.missing.is_empty();
             for (_, view) in &collection.shards {
                 stats.freshness_ms = stats.freshness_ms.max(view.freshness_ms);
-                let positions = view.positions.iter().filter(|p| single || !p.source.is_push());
+                let positions = view.positions.iter().filter(|p| single || !p.source.is_own());
                 positions.for_each(|p| stats.position.advance(&p.source, p.partition, p.offset));
             }
         }

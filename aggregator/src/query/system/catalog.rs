@@ -6,7 +6,10 @@ use plan::{
     column::SYSTEM_COLUMNS,
     functions::registry::{self, FunctionKind},
 };
-use proto::catalog::DefinitionKind;
+use proto::{
+    CollectionName,
+    catalog::{Collection, DefinitionKind, Deletion},
+};
 use serde_json::{Value, json};
 
 use super::{super::Engine, fields::all_fields, sql_name, tables::TABLES};
@@ -42,6 +45,26 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
         }
     }
     rows
+}
+
+/// `rachis.deletes`: the last deletes of each collection that every shard has applied.
+pub(super) fn deletes(engine: &Engine) -> Vec<Value> {
+    let catalog = engine.catalog();
+    let of_collection = |(name, collection): (&CollectionName, &Collection)| -> Vec<Value> {
+        let row = |deletion: &Deletion| {
+            json!({
+                "id": deletion.id.to_string(),
+                "collection": name,
+                "requested": deletion.requested_ms,
+                "condition": deletion.condition,
+                "documents": deletion.documents,
+                "author": deletion.author,
+                "position": deletion.position.to_string(),
+            })
+        };
+        collection.deletions.iter().map(row).collect()
+    };
+    catalog.collections.iter().flat_map(of_collection).collect()
 }
 
 /// `rachis.functions`: what statements may call, under its own name.

@@ -165,10 +165,8 @@ fn state(
     match tail {
         Some(tail) if leaf_answered || is_halted(tail.state) => Some(tail.state.as_str()),
         _ if !leaf_answered => Some(UNKNOWN),
-        // No tailer can lag behind pushes: a push is acknowledged once it is stored.
-        None if row.stored.is_some() && source.is_push() && !tailers_unavailable => {
-            Some(SourceState::CaughtUp.as_str())
-        }
+        // No tailer can lag behind the own sources: their records are acknowledged once they are stored.
+        None if row.stored.is_some() && source.is_own() && !tailers_unavailable => Some(SourceState::CaughtUp.as_str()),
         _ => None,
     }
 }

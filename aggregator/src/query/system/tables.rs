@@ -138,6 +138,19 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "deletes",
+        &[
+            ("id", Text),
+            ("collection", Text),
+            ("requested", Time),
+            ("condition", Text),
+            ("documents", Int),
+            ("author", Text),
+            ("position", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "losses",
         &[
             ("collection", Text),

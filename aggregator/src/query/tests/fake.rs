@@ -20,7 +20,7 @@ use plan::{
     views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
 };
 use proto::{
-    Address, Catalog, Code, CollectionUid, PositionVector, Problem, SourceName,
+    Address, Catalog, Code, CollectionUid, Position, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
     ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredPosition},
     record::{Record, RequestKey},
@@ -261,7 +261,7 @@ impl Ingest for FakeLeaf {
     async fn write(&self, _: Batch) -> Result<BatchOutcome, Problem> {
         unsupported()
     }
-    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
+    async fn pushed(&self, _: ShardId, _: &Position, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
         unsupported()
     }
     async fn stored(&self, _: ShardId, _: &SourceName, _: i32) -> Result<StoredPosition, Problem> {

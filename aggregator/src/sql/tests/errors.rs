@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proto::Code;
 
 use super::{
-    super::{DefinitionChange, Statement, parse},
+    super::{DefinitionChange, DocumentDelete, Statement, parse},
     test_schema::TestSchema,
 };
 
@@ -431,6 +431,15 @@ fn statements_of_rachis_are_parsed() {
         Statement::ChangeDefinition(DefinitionChange::Rename { id, to }) => format!("rename {id} to {to}"),
         Statement::ChangeDefinition(DefinitionChange::Drop { id, if_exists }) => format!("drop {id} {if_exists}"),
         Statement::Call { id, version, arguments } => format!("call {id}{version} {:?}", arguments.0),
+        Statement::Delete(delete) => {
+            let DocumentDelete {
+                collection,
+                alias,
+                condition,
+                text,
+            } = *delete;
+            format!("delete {collection} {alias:?} where {condition} [{text}]")
+        }
         Statement::ShowVersions(id) => format!("versions of {id}"),
         Statement::ShowDependents(id) => format!("dependents of {id}"),
         Statement::ShowCreate { id, version } => format!("create {id}{version}"),
@@ -518,6 +527,14 @@ fn statements_of_rachis_are_parsed() {
              Argument { name: Some(\"since\"), value: Parameter(1) }, Argument { name: None, value: Literal(Null) }]",
         ),
         ("call top", "call query top@latest []"),
+        (
+            "delete from Events where a = 1 ;",
+            "delete events None where a = 1 [a = 1]",
+        ),
+        (
+            "DELETE FROM \"my-events\" AS e WHERE e.a IN (SELECT b FROM c)",
+            "delete my-events Some(\"e\") where e.a IN (SELECT b FROM c) [e.a IN (SELECT b FROM c)]",
+        ),
         ("show versions of field events.price", "versions of field events.price"),
         ("show dependents of view slow", "dependents of view slow"),
         ("show create field events.price@2", "create field events.price@2"),

@@ -1,7 +1,7 @@
 //! Tests of `batch_check`.
 
 use proto::{
-    ingest::ShardId,
+    ingest::{INGEST_RULES_LEVEL, ShardId},
     record::{Record, RecordValue, Rules},
 };
 

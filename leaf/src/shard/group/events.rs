@@ -24,8 +24,6 @@ impl Group<'_> {
         bytes: Option<&Bytes>,
         on_dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
-        let address = context.partition.address(record.offset, item);
-        let ingested_ms = context.ingested_ms(record);
         let classify = || {
             event::classify(
                 bytes.map(|b| &b[..]),
@@ -39,6 +37,22 @@ impl Group<'_> {
         row.outcomes.events += 1;
         let on_trial = row.trial_records < TRIAL_EVENTS;
         row.trial_records += u64::from(on_trial);
+        row.trial_dead += u64::from(on_trial && matches!(event, Event::DeadLetter { .. }));
+        self.put_event(context, record, item, bytes, event, on_dead)
+    }
+
+    /// Writes the outcome of an event that is counted.
+    pub(super) fn put_event(
+        &mut self,
+        context: &IngestContext,
+        record: &Record,
+        item: Option<u32>,
+        bytes: Option<&Bytes>,
+        event: Event<'_>,
+        on_dead: &mut dyn FnMut(u64, &str, &str),
+    ) -> Result<(), Error> {
+        let address = context.partition.address(record.offset, item);
+        let ingested_ms = context.ingested_ms(record);
         match event {
             Event::Document { id, value } => {
                 if let Some(value) = &value {
@@ -58,14 +72,14 @@ impl Group<'_> {
                 self.put_document(context, Document { address, header, bytes })
             }
             Event::Tombstone { id } => {
-                row.outcomes.tombstones += 1;
+                self.row(&context.partition).outcomes.tombstones += 1;
                 let key = record.key.as_deref().unwrap_or_default();
                 self.digest(&address, DigestTag::Tombstone, key)?;
                 id.map_or(Ok(()), |id| self.delete_document(&context.partition, &id))
             }
             Event::DeadLetter { code, detail } => {
                 let bytes = bytes.map(|b| &b[..]).unwrap_or_default();
-                row.trial_dead += u64::from(on_trial);
+                let row = self.row(&context.partition);
                 row.dead_bytes += bytes.len() as u64;
                 row.dead_letters += 1;
                 on_dead(u64::from(item.unwrap_or_default()), code, &detail);
@@ -80,27 +94,37 @@ impl Group<'_> {
         }
     }
 
+    /// Stores a document, unless it was deleted before it is read: a shard that is filled again reads it again.
     fn put_document(&mut self, context: &IngestContext, document: Document) -> Result<(), Error> {
-        let key = RowKey::new(RowKind::Document).address(&document.address).bytes();
-        self.store
-            .put(&mut self.batch, Family::Docs, &key, &document::encode(&document));
+        let is_gone = self.gone.contains(&document.address);
         let outcomes = &mut self.row(&context.partition).outcomes;
         outcomes.accepted += 1;
-        outcomes.documents += 1;
+        outcomes.deleted += u64::from(is_gone);
+        outcomes.documents += u64::from(!is_gone);
         outcomes.bytes += document.bytes.len() as u64;
         if let Some(id) = &document.header.id {
-            let others = self.key_index(id)?.clone();
-            let replaced = self.key_index(id)?.put(document.address.clone());
-            match replaced {
+            let others = self.live_key_index(id)?;
+            let replaced = match is_gone {
+                true => self.key_index(id)?.take(&context.partition),
+                false => self.key_index(id)?.put(document.address.clone()),
+            };
+            match self.unless_gone(replaced) {
                 Some(old) => {
                     let outcomes = &mut self.row(&context.partition).outcomes;
                     outcomes.superseded += 1;
                     outcomes.documents -= 1;
                     self.put_delete_marker(old, DeleteMarker::Superseded);
                 }
+                None if is_gone => {}
                 None => self.count_keys_elsewhere(&context.partition, &others, true),
             }
         }
+        if is_gone {
+            return Ok(());
+        }
+        let key = RowKey::new(RowKind::Document).address(&document.address).bytes();
+        self.store
+            .put(&mut self.batch, Family::Docs, &key, &document::encode(&document));
         fault::panic_on("panic-in-writer", &document.bytes);
         self.add_document(document);
         Ok(())
@@ -108,16 +132,22 @@ impl Group<'_> {
 
     /// Deletes the document with a key, if there is one.
     fn delete_document(&mut self, partition: &Partition, id: &str) -> Result<(), Error> {
-        let Some(old) = self.key_index(id)?.take(partition) else {
+        let taken = self.key_index(id)?.take(partition);
+        let Some(old) = self.unless_gone(taken) else {
             return Ok(());
         };
-        let others = self.key_index(id)?.clone();
+        let others = self.live_key_index(id)?;
         let outcomes = &mut self.row(partition).outcomes;
         outcomes.deleted += 1;
         outcomes.documents -= 1;
         self.put_delete_marker(old, DeleteMarker::Deleted);
         self.count_keys_elsewhere(partition, &others, false);
         Ok(())
+    }
+
+    /// The address, unless its document was deleted by a change: its key is forgotten later.
+    fn unless_gone(&self, address: Option<Address>) -> Option<Address> {
+        address.filter(|address| !self.gone.contains(address))
     }
 
     fn put_delete_marker(&mut self, address: Address, reason: DeleteMarker) {
@@ -145,6 +175,13 @@ impl Group<'_> {
         if let (1, Some(other)) = (others.len(), others.iter().next()) {
             count(&Partition::of(other));
         }
+    }
+
+    /// The documents with a key, without those that changes deleted.
+    fn live_key_index(&mut self, id: &str) -> Result<KeyIndexRow, Error> {
+        let mut row = self.key_index(id)?.clone();
+        row.retain(|address| !self.gone.contains(address));
+        Ok(row)
     }
 
     fn key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {

@@ -15,6 +15,7 @@ const EXPIRED_REQUESTS_MAX: usize = 100;
 impl Group<'_> {
     /// Returns everything to be written, and what becomes visible once it is. None if nothing changes.
     pub(crate) fn finish(mut self) -> Result<Option<FinishedGroup>, Error> {
+        self.count_gone();
         if self.rows.is_empty() {
             return Ok(None);
         }

@@ -1,4 +1,5 @@
-//! Pushes through the push log: a tailer appends them, and the answer follows when the leaf has ingested them.
+//! Pushes and changes of documents through their logs: a tailer appends them, and the answer follows when the leaf has
+//! ingested them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use super::Tailers;
 use crate::{
-    address::SourceName,
+    address::{Position, SourceName},
     catalog::{Catalog, CollectionName},
     ingest::{Ingest, Push, PushResult, Pushes, ShardId},
     limits::WRITE_MESSAGE_BYTES_MAX,
@@ -51,8 +52,8 @@ pub struct LoggedPushes {
     refreshing: tokio::sync::Mutex<()>,
 }
 
-/// The partitions of pushes that no tailer reads, and why.
-type StoppedPartitions = BTreeMap<(CollectionName, i32), String>;
+/// The partitions of pushes and of changes that no tailer reads, and why.
+type StoppedPartitions = BTreeMap<(CollectionName, SourceName, i32), String>;
 
 impl LoggedPushes {
     /// Pushes through these tailers to these leaves.
@@ -67,7 +68,7 @@ impl LoggedPushes {
         }
     }
 
-    /// The stopped partitions of pushes, by a recent report of the tailers.
+    /// The stopped partitions, by a recent report of the tailers.
     async fn stopped(&self) -> Arc<StoppedPartitions> {
         let last = self.stopped.lock().clone();
         if let Some((_, stopped)) = last.as_ref().filter(|(asked, _)| asked.elapsed() < REACHABLE_FOR) {
@@ -79,14 +80,14 @@ impl LoggedPushes {
         };
         let stopped = match self.tailers.status_within(REACHABLE_WITHIN).await {
             Ok(rows) => {
-                let of_pushes = rows
+                let stopped = rows
                     .into_iter()
-                    .filter(|row| row.source.is_push() && row.state == SourceState::Stopped);
-                Arc::new(
-                    of_pushes
-                        .filter_map(|row| Some(((row.collection, row.partition?), row.error.unwrap_or_default())))
-                        .collect(),
-                )
+                    .filter(|row| row.source.is_own() && row.state == SourceState::Stopped);
+                let with_reason = stopped.filter_map(|row| {
+                    let partition = (row.collection, row.source, row.partition?);
+                    Some((partition, row.error.unwrap_or_default()))
+                });
+                Arc::new(with_reason.collect())
             }
             Err(_) => last,
         };
@@ -94,13 +95,17 @@ impl LoggedPushes {
         stopped
     }
 
-    /// Why pushes to this partition do not become visible, if it is stopped: "the pushes of …".
-    async fn why_stopped(&self, shard: ShardId, partition: i32) -> Option<String> {
+    /// Why what is written to this partition does not become visible, if it is stopped: "the pushes of …".
+    async fn why_stopped(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
         let stopped = self.stopped().await;
         let name = self.catalog.borrow().collection(shard.collection)?.0.clone();
+        let what = match source.is_changes() {
+            true => "changes",
+            false => "pushes",
+        };
         stopped
-            .get(&(name.clone(), partition))
-            .map(|why| format!("the pushes of {name}, partition {partition}, are stopped: {why}"))
+            .get(&(name.clone(), source.clone(), partition))
+            .map(|why| format!("the {what} of {name}, partition {partition}, are stopped: {why}"))
     }
 
     /// Waits until the leaf has ingested the record of a push, and returns its result.
@@ -111,21 +116,26 @@ impl LoggedPushes {
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem> {
+        let what = match push.source.is_changes() {
+            true => "change",
+            false => "push",
+        };
         let not_visible = |why: &str| {
             Problem::new(
                 Code::UnknownOutcome,
-                format!("the push is in the log but not visible yet: {why}"),
+                format!("the {what} is in the log but not visible yet: {why}"),
             )
             .hint("it will become visible; retry with the same Idempotency-Key to get its result")
+        };
+        let position = Position {
+            source: push.source.clone(),
+            partition: push.partition,
+            offset,
         };
         let mut unavailable_since = None;
         loop {
             let soon = deadline.min(Instant::now() + STOPPED_CHECK_EVERY);
-            match self
-                .leaf
-                .pushed(push.shard, push.partition, offset, request, soon)
-                .await
-            {
+            match self.leaf.pushed(push.shard, &position, request, soon).await {
                 // A leaf answers busy while it opens the shard. The push is already in the log, so the caller must not
                 // see this as a refusal.
                 Err(problem) if matches!(problem.code, Code::Unavailable | Code::Timeout | Code::Busy) => {
@@ -136,7 +146,7 @@ impl LoggedPushes {
                     if given_up || Instant::now() + RETRY_PAUSE >= deadline {
                         return Err(not_visible(&problem.detail));
                     }
-                    if let Some(why) = self.why_stopped(push.shard, push.partition).await {
+                    if let Some(why) = self.why_stopped(push.shard, &push.source, push.partition).await {
                         return Err(not_visible(&why));
                     }
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -170,7 +180,12 @@ impl LoggedPushes {
                 let wait = APPEND_WAIT.min(deadline.saturating_duration_since(Instant::now()));
                 let mut client =
                     PushesClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX);
-                match client.append(peer.request(message.clone(), wait)).await {
+                let request = peer.request(message.clone(), wait);
+                let appended = match push.source.is_changes() {
+                    true => client.append_changes(request).await,
+                    false => client.append(request).await,
+                };
+                match appended {
                     Ok(appended) => return Ok((appended.into_inner().offset, !maybe_appended)),
                     Err(status) => {
                         let (answered, unconnected) = (!status.details().is_empty(), never_connected(&status));
@@ -237,9 +252,11 @@ fn not_appended(problem: Problem) -> Problem {
     }
 }
 
-fn partition_stopped(why: String) -> Problem {
-    Problem::new(Code::Unavailable, why)
-        .hint("other partitions still work: a push without a key and without ids goes to one of them")
+fn partition_stopped(source: &SourceName, why: String) -> Problem {
+    Problem::new(Code::Unavailable, why).hint(match source.is_changes() {
+        true => "nothing of this request was stored: mend the cause, see rachis.sources",
+        false => "other partitions still work: a push without a key and without ids goes to one of them",
+    })
 }
 
 fn unknown_outcome(problem: &Problem) -> Problem {
@@ -258,8 +275,8 @@ impl Pushes for LoggedPushes {
             key: uuid::Uuid::now_v7().simple().to_string(),
             body: 0,
         });
-        if let Some(why) = self.why_stopped(push.shard, push.partition).await {
-            return Err(partition_stopped(why));
+        if let Some(why) = self.why_stopped(push.shard, &push.source, push.partition).await {
+            return Err(partition_stopped(&push.source, why));
         }
         let (offset, appended_once) = self.append(&push, &request, deadline).await?;
         let pushed = self.outcome(&push, offset, &request, deadline).await?;
@@ -274,8 +291,8 @@ impl Pushes for LoggedPushes {
     }
 
     async fn ready(&self, shard: ShardId, partition: i32, deadline: Instant) -> Result<(), Problem> {
-        if let Some(why) = self.why_stopped(shard, partition).await {
-            return Err(partition_stopped(why));
+        if let Some(why) = self.why_stopped(shard, &SourceName::push(), partition).await {
+            return Err(partition_stopped(&SourceName::push(), why));
         }
         if self.recently_reachable(shard) == Some(true) {
             return Ok(());
@@ -310,7 +327,7 @@ impl Pushes for LoggedPushes {
     }
 
     async fn reachable(&self, shard: ShardId, partition: i32) -> bool {
-        if self.why_stopped(shard, partition).await.is_some() {
+        if self.why_stopped(shard, &SourceName::push(), partition).await.is_some() {
             return false;
         }
         if let Some(reachable) = self.recently_reachable(shard) {

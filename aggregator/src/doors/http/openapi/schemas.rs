@@ -27,6 +27,20 @@ pub(in crate::doors::http) struct Problem {
     column: Option<u64>,
 }
 
+/// What was deleted.
+#[derive(ToSchema)]
+pub(in crate::doors::http) struct DeleteAnswer {
+    /// The number of deleted documents; with `dry_run`, `documents` instead.
+    deleted: Option<u64>,
+    /// With `dry_run`: the number of documents that would be deleted.
+    documents: Option<u64>,
+    dry_run: Option<bool>,
+    /// The id of the delete in `rachis.deletes`; null if it deleted nothing.
+    id: Option<String>,
+    /// Where the delete is in the collection's source of changes. Every later answer covers it.
+    position: Option<String>,
+}
+
 /// The rows of a statement.
 #[derive(ToSchema)]
 pub(in crate::doors::http) struct StatementAnswer {

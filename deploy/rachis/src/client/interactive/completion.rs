@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Words of statements.
-const KEYWORDS: [&str; 44] = [
+const KEYWORDS: [&str; 45] = [
     "ALTER",
     "AND",
     "AS",
@@ -27,6 +27,7 @@ const KEYWORDS: [&str; 44] = [
     "BY",
     "CASE",
     "CREATE",
+    "DELETE FROM",
     "DESC",
     "DESCRIBE",
     "DISTINCT",

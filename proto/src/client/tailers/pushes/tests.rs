@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::{
-    address::Position,
     catalog::CollectionUid,
     cluster::Members,
     ingest::{Batch, BatchOutcome, Loss, PartitionStatus, StoredPosition},
@@ -16,7 +15,7 @@ struct ScriptedLeaf(Mutex<VecDeque<Result<PushResult, Problem>>>);
 
 #[async_trait]
 impl Ingest for ScriptedLeaf {
-    async fn pushed(&self, _: ShardId, _: i32, _: i64, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
+    async fn pushed(&self, _: ShardId, _: &Position, _: &RequestKey, _: Instant) -> Result<PushResult, Problem> {
         self.0.lock().pop_front().expect("an answer is left")
     }
 
@@ -70,6 +69,7 @@ async fn outcome(answers: Vec<Result<PushResult, Problem>>) -> Result<PushResult
             collection: CollectionUid(uuid::Uuid::nil()),
             number: 0,
         },
+        source: SourceName::push(),
         partition: 0,
         rules: Rules::default(),
         request: None,

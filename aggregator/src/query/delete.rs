@@ -1,0 +1,419 @@
+//! DELETE: finds the documents that meet a condition, once and in one read view, and has every shard hide them.
+//!
+//! ```text
+//! condition ─ query ─ addresses ─ ranges of each shard ══changes══> its leaf: hidden, acknowledged
+//!                                                      └─ catalog: every answer covers the changes from now on
+//! ```
+//!
+//! A change says where the documents are, and not which condition they meet: so it means the same on every replica and at
+//! every time. A document that arrives, or that replaces another one, while the delete runs is not deleted.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use datafusion::{
+    arrow::{
+        array::{AsArray as _, RecordBatch},
+        datatypes::Int64Type,
+    },
+    physical_plan::execute_stream,
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use plan::Type;
+use proto::{
+    Address, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
+    catalog::{Change, Deletion},
+    document_change::{DeletedRanges, DocumentChange},
+    ingest::{CHANGE_RULES_LEVEL, Push, ShardId},
+    limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETED_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
+    place_ranges::{PlaceRanges, PlaceRangesBuilder, range_of},
+    record::Rules,
+    routing::shard_of,
+};
+use serde_json::{Value, json};
+use tokio::{sync::oneshot, time::Instant};
+use uuid::Uuid;
+
+use super::{
+    AppendUntil, Engine, OUTCOME_WAIT_MAX,
+    condition::{CONDITION, query_where},
+    context::QueryContext,
+    find_collection::find_collection,
+    planner,
+    read_views::QueryViews,
+    run::QueryOutput,
+    statement_shape::StatementValues,
+    system,
+};
+use crate::{
+    answer::{QueryOptions, SqlQuery},
+    failure,
+    sql::{self, DocumentDelete},
+};
+
+/// Shards that apply a delete at once.
+const SHARDS_AT_ONCE_MAX: usize = 16;
+/// What to do if it is not known what was deleted.
+const REPEAT: &str = "repeat the delete: what it has deleted already stays deleted";
+
+/// A delete to run.
+#[derive(Debug, Clone)]
+pub(crate) struct DeleteRequest {
+    /// Which documents.
+    pub wanted: DocumentDelete,
+    /// The values of `$1`, `$2`, … in the condition.
+    pub parameters: Vec<Value>,
+    /// Who deletes, as the client says.
+    pub author: Option<String>,
+    /// Whether the documents are only counted.
+    pub dry_run: bool,
+    /// Options that a query has, too.
+    pub options: QueryOptions,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Deleted {
+    /// The id of the delete in `rachis.deletes`; none if it deleted nothing.
+    pub id: Option<Uuid>,
+    /// The number of documents.
+    pub documents: u64,
+    /// Its position in the source of changes: an answer at it shows none of the documents.
+    pub position: PositionVector,
+}
+
+/// Runs a DELETE statement. The answer says how many documents were deleted.
+pub(super) async fn statement(
+    engine: &Arc<Engine>,
+    context: &Arc<QueryContext>,
+    request: &SqlQuery,
+    wanted: &DocumentDelete,
+) -> Result<QueryOutput, Problem> {
+    let request = DeleteRequest {
+        wanted: wanted.clone(),
+        parameters: request.parameters.clone(),
+        author: request.author.clone(),
+        dry_run: false,
+        options: request.options.clone(),
+    };
+    let (deleted, read_views) = run(engine, context, &request).await?;
+    let columns = [("deleted", Type::Int), ("position", Type::Text)];
+    let row = json!({ "deleted": deleted.documents, "position": deleted.position.to_string() });
+    Ok(QueryOutput {
+        read_views: Some(read_views),
+        ..QueryOutput::of_batch(system::batch(&columns, &[row])?)
+    })
+}
+
+/// Deletes documents. When it returns, every shard has hidden them. Also returns the read views in which they were found.
+pub(super) async fn run(
+    engine: &Arc<Engine>,
+    context: &Arc<QueryContext>,
+    request: &DeleteRequest,
+) -> Result<(Deleted, QueryViews), Problem> {
+    let DocumentDelete { collection, text, .. } = &request.wanted;
+    let (read_views, found) = find(engine, context, request).await?;
+    let documents = found.documents;
+    let deleted = Deleted {
+        documents,
+        ..Deleted::default()
+    };
+    if request.dry_run || documents == 0 {
+        return Ok((deleted, read_views));
+    }
+    let catalog = Arc::clone(read_views.catalog());
+    let of = find_collection(&catalog, collection)?;
+    let deletion = Deletion {
+        id: Uuid::now_v7(),
+        requested_ms: chrono::Utc::now().timestamp_millis(),
+        condition: cut(text, DELETION_CONDITION_BYTES_MAX),
+        documents,
+        author: request.author.as_deref().map(|author| cut(author, AUTHOR_BYTES_MAX)),
+        position: PositionVector::default(),
+    };
+    let application = Application {
+        engine: Arc::clone(engine),
+        name: collection.clone(),
+        collection: of.uid,
+        shards: of.settings.shards,
+        deletion,
+    };
+    // A client that goes away does not stop it half way.
+    let (sender, applied) = oneshot::channel();
+    let ranges = found.ranges();
+    engine.runtime.spawn(async move {
+        let _the_client_may_be_gone = sender.send(application.apply(ranges).await);
+    });
+    let stopping = || Problem::new(Code::UnknownOutcome, "the node is shutting down during the delete").hint(REPEAT);
+    let applied = context
+        .outcome_of(REPEAT, async { applied.await.unwrap_or_else(|_| Err(stopping())) })
+        .await?;
+    let deleted = Deleted {
+        id: Some(applied.id),
+        position: applied.position,
+        ..deleted
+    };
+    Ok((deleted, read_views))
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
+}
+
+/// Finds the documents that meet the condition, in read views of all shards.
+async fn find(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    request: &DeleteRequest,
+) -> Result<(QueryViews, FoundDocuments), Problem> {
+    let DocumentDelete {
+        collection,
+        alias,
+        condition,
+        ..
+    } = &request.wanted;
+    let catalog = engine.catalog();
+    if catalog.view(collection.as_str()).is_some() {
+        let detail = format!("{collection} is a view: nothing can be deleted from it");
+        return Err(Problem::new(Code::NotSupported, detail).hint("delete from the collection that it reads"));
+    }
+    find_collection(&catalog, collection)?;
+    let alias = alias.as_deref().unwrap_or(collection.as_str()).replace('"', "\"\"");
+    let text = format!(
+        "SELECT _source, _partition, _offset, _item, _id FROM \"{collection}\" AS \"{alias}\" WHERE {CONDITION}"
+    );
+    let query = query_where(&text, Some(condition))?;
+    let names = sql::collections(&query, &catalog)?;
+    let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
+    // A part of the documents would be a wrong answer that cannot be told from a right one.
+    read_views.require_complete(false)?;
+    let resolved = sql::resolve(&query, &read_views, &request.parameters, &[])?;
+    let values = StatementValues::of_parameters(&request.parameters)?;
+    let planned = planner::plan(engine, context, &read_views, resolved, values, None).await?;
+    let mut rows = execute_stream(planned.executable.physical, planned.executable.task).map_err(failure::problem)?;
+    let mut found = FoundDocuments::default();
+    while let Some(batch) = rows.try_next().await.map_err(failure::problem)? {
+        found.add(&batch)?;
+    }
+    drop(rows);
+    Ok((read_views, found))
+}
+
+/// The documents that were found, as ranges of places.
+#[derive(Default)]
+struct FoundDocuments {
+    documents: u64,
+    partitions: BTreeMap<(SourceName, i32), PlaceRangesBuilder>,
+}
+
+impl FoundDocuments {
+    /// Adds rows of source, partition, offset, item and id.
+    fn add(&mut self, rows: &RecordBatch) -> Result<(), Problem> {
+        let internal = |detail: String| Problem::new(Code::Internal, detail);
+        let (sources, ids) = (rows.column(0).as_string_view(), rows.column(4).as_string_view());
+        let int = |column: usize| rows.column(column).as_primitive::<Int64Type>();
+        let (partitions, offsets, items) = (int(1), int(2), int(3));
+        let mut row = 0;
+        while row < rows.num_rows() {
+            let source: SourceName = sources
+                .value(row)
+                .parse()
+                .map_err(|e: proto::address::Malformed| internal(e.to_string()))?;
+            let number = i32::try_from(partitions.value(row)).map_err(|e| internal(e.to_string()))?;
+            let of_push = source.is_push();
+            let builder = self.partitions.entry((source, number)).or_default();
+            let first = row;
+            let is_same = |row: usize| {
+                sources.value(row) == sources.value(first) && partitions.value(row) == partitions.value(first)
+            };
+            while row < rows.num_rows() && is_same(row) {
+                let item = u32::try_from(items.value(row)).map_err(|e| internal(e.to_string()))?;
+                let item = (of_push && !is_alone(item, ids.value(row))).then_some(item);
+                builder.add(range_of(offsets.value(row), item));
+                row += 1;
+            }
+        }
+        self.documents += rows.num_rows() as u64;
+        let ranges: usize = self.partitions.values().map(PlaceRangesBuilder::len_max).sum();
+        // The builders count ranges that will be joined.
+        if ranges <= 2 * DELETED_RANGES_MAX {
+            return Ok(());
+        }
+        let detail = format!("the documents to delete lie in more than {DELETED_RANGES_MAX} ranges");
+        Err(Problem::new(Code::LimitReached, detail)
+            .hint("delete them in parts: add a condition on _time or _ingested, and repeat it for the next part"))
+    }
+
+    fn ranges(self) -> DeletedRanges {
+        let partitions = self.partitions.into_iter();
+        partitions
+            .map(|(partition, ranges)| (partition, ranges.finish()))
+            .collect()
+    }
+}
+
+/// Whether a pushed document is the only one of its record, so far as its id tells: without a key, the id is the address.
+fn is_alone(item: u32, id: &str) -> bool {
+    item == 0 && id.parse::<Address>().is_ok_and(|address| address.item.is_none())
+}
+
+/// Applies a delete to all shards.
+struct Application {
+    engine: Arc<Engine>,
+    name: CollectionName,
+    collection: CollectionUid,
+    shards: u32,
+    deletion: Deletion,
+}
+
+impl Application {
+    async fn apply(mut self, ranges: DeletedRanges) -> Result<Deletion, Problem> {
+        let until = Instant::now() + OUTCOME_WAIT_MAX;
+        let until = AppendUntil {
+            retried: until,
+            outcome: until,
+        };
+        let by_shard = records_of_shards(ranges, self.shards, CHANGE_RANGES_MAX).into_iter();
+        let sends: Vec<_> = by_shard
+            .map(|(shard, records)| self.send(shard, records, until))
+            .collect();
+        let sent: Vec<Result<PositionVector, Failed>> =
+            stream::iter(sends).buffer_unordered(SHARDS_AT_ONCE_MAX).collect().await;
+        let any_sent = sent
+            .iter()
+            .any(|sent| sent.as_ref().map_or_else(|failed| failed.any_sent, |_| true));
+        for sent in sent {
+            let positions = sent.map_err(|failed| problem_of(failed.problem, any_sent))?;
+            self.deletion.position.merge(&positions);
+        }
+        let change = Change::AddDeletion {
+            collection: self.collection,
+            deletion: self.deletion.clone(),
+        };
+        self.engine.change_catalog(change).await.map_err(|problem| {
+            let detail = format!(
+                "the documents are deleted, but the catalog could not record it: {}",
+                problem.detail
+            );
+            Problem::new(Code::UnknownOutcome, detail)
+                .hint("they may show for a moment while a shard is filled again; mend the change log, see GET /healthz")
+        })?;
+        Ok(self.deletion)
+    }
+
+    /// Appends the records of a shard, one after another.
+    async fn send(
+        &self,
+        number: u32,
+        records: Vec<DeletedRanges>,
+        until: AppendUntil,
+    ) -> Result<PositionVector, Failed> {
+        let source = SourceName::changes();
+        // There are as many partitions as shards, so each shard has one.
+        let partition = (0..self.shards.cast_signed())
+            .find(|partition| shard_of(&source, *partition, self.shards) == number)
+            .unwrap_or_default();
+        let mut positions = PositionVector::default();
+        for record in records {
+            let push = Push {
+                shard: ShardId {
+                    collection: self.collection,
+                    number,
+                },
+                source: source.clone(),
+                partition,
+                rules: Rules::default(),
+                request: None,
+                time_ms: self.deletion.requested_ms,
+                level: CHANGE_RULES_LEVEL,
+                items: vec![DocumentChange::Delete(record).encode()],
+            };
+            match self.engine.append(&self.name, push, until).await {
+                Ok(appended) => positions.merge(&PositionVector::from_iter([appended.position])),
+                Err(problem) => {
+                    return Err(Failed {
+                        any_sent: !positions.is_empty(),
+                        problem,
+                    });
+                }
+            }
+        }
+        Ok(positions)
+    }
+}
+
+/// What each shard has to delete, in records of at most `ranges_max` ranges.
+fn records_of_shards(ranges: DeletedRanges, shards: u32, ranges_max: usize) -> BTreeMap<u32, Vec<DeletedRanges>> {
+    let mut by_shard: BTreeMap<u32, Vec<DeletedRanges>> = BTreeMap::new();
+    for ((source, partition), mut ranges) in ranges {
+        let records = by_shard.entry(shard_of(&source, partition, shards)).or_default();
+        while !ranges.is_empty() {
+            let taken = |record: &DeletedRanges| record.values().map(PlaceRanges::len).sum::<usize>();
+            let room = records.last().map_or(0, |record| ranges_max - taken(record));
+            match records.last_mut().filter(|_| room > 0) {
+                Some(record) => drop(record.insert((source.clone(), partition), ranges.split_first(room))),
+                None => records.push(DeletedRanges::new()),
+            }
+        }
+    }
+    by_shard
+}
+
+/// Why the records of a shard could not all be appended.
+struct Failed {
+    problem: Problem,
+    /// Whether some of them were.
+    any_sent: bool,
+}
+
+/// The problem of a delete that failed, perhaps after a part of it.
+fn problem_of(problem: Problem, any_sent: bool) -> Problem {
+    if any_sent {
+        let detail = format!("only some of the documents are deleted: {}", problem.detail);
+        return Problem::new(Code::UnknownOutcome, detail).hint(REPEAT);
+    }
+    match problem.code {
+        Code::UnknownOutcome => Problem::new(
+            Code::UnknownOutcome,
+            format!("the documents may or may not be deleted: {}", problem.detail),
+        )
+        .hint(REPEAT),
+        _ => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pushed_document_is_alone_in_its_record_only_if_its_id_says_so() {
+        assert!(is_alone(0, "push/0@7"));
+        for (item, id) in [(0, "push/0@7.0"), (1, "push/0@7.1"), (0, "bob"), (0, "")] {
+            assert!(!is_alone(item, id), "{item} {id}");
+        }
+    }
+
+    #[test]
+    fn a_large_delete_is_several_records_which_have_every_range_once() {
+        let alone = |count: i64| -> PlaceRanges { (0..count).map(|number| range_of(2 * number, None)).collect() };
+        let partitions = (0..8).map(|number| (("clicks".parse().expect("a name"), number), alone(205)));
+        let ranges: DeletedRanges = partitions.collect();
+        let records = records_of_shards(ranges.clone(), 4, 100);
+        assert_eq!(records.len(), 4);
+        let mut again = DeletedRanges::new();
+        for (shard, records) in records {
+            assert_eq!(records.len(), 5, "shard {shard}");
+            for record in records {
+                assert!(record.values().map(PlaceRanges::len).sum::<usize>() <= 100);
+                for (partition, ranges) in record {
+                    assert_eq!(shard_of(&partition.0, partition.1, 4), shard);
+                    let known = again.entry(partition).or_default();
+                    let before = known.len();
+                    known.add(&ranges);
+                    assert_eq!(known.len(), before + ranges.len());
+                }
+            }
+        }
+        assert_eq!(again, ranges);
+    }
+}

@@ -1,0 +1,336 @@
+//! Deletes by address: what is deleted is gone with the acknowledgement, after any restart, and when its records are read
+//! again, in whatever order documents and changes arrive. What is not deleted stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plan::scan::Scan as _;
+use proptest::{prelude::*, test_runner::Config};
+use proto::{
+    CollectionUid, SourceName,
+    catalog::{Change, ChangeRecord, Deletion},
+    document_change::{DeletedRanges, DocumentChange},
+    ingest::{Batch, BatchOutcome, CHANGE_RULES_LEVEL, Ingest as _, Push},
+    place_ranges::range_of,
+    record::{Record, RecordValue, RequestKey, Rules},
+};
+
+use super::{
+    replay::{model, streams},
+    support::{Fixture, clicks, record, small, tail_only},
+};
+
+/// A change that deletes the records at these offsets of `clicks/0`.
+fn delete(offsets: &BTreeSet<i64>) -> DocumentChange {
+    let ranges = offsets.iter().map(|offset| range_of(*offset, None)).collect();
+    DocumentChange::Delete(DeletedRanges::from([((clicks(), 0), ranges)]))
+}
+
+/// Changes as records of the source of changes, as a tailer reads them.
+fn change_records(changes: &[BTreeSet<i64>]) -> Vec<Record> {
+    let change = |(offset, deleted): (i64, &BTreeSet<i64>)| Record {
+        value: RecordValue::One(delete(deleted).encode()),
+        request: Some(RequestKey {
+            key: format!("delete {offset}"),
+            body: 0,
+        }),
+        ..record(offset, None, None)
+    };
+    (0..).zip(changes).map(change).collect()
+}
+
+fn change_batch(fixture: &Fixture, after: i64, records: Vec<Record>) -> Batch {
+    let through = records.last().map_or(after, |record| record.offset);
+    Batch {
+        source: SourceName::changes(),
+        level: CHANGE_RULES_LEVEL,
+        rules: Rules::default(),
+        ..fixture.batch(0, after, through, records)
+    }
+}
+
+/// Deletes as an aggregator asks for it where the leaf assigns the offsets.
+async fn push_delete(fixture: &Fixture, change: &DocumentChange) -> String {
+    let push = Push {
+        source: SourceName::changes(),
+        level: CHANGE_RULES_LEVEL,
+        items: vec![change.encode()],
+        ..fixture.push_request(&[])
+    };
+    let result = fixture.try_push(push).await.expect("a delete");
+    assert_eq!((result.accepted, result.rejected), (1, 0));
+    result.position.to_string()
+}
+
+fn addresses(offsets: impl IntoIterator<Item = i64>) -> BTreeSet<String> {
+    offsets.into_iter().map(|offset| format!("clicks/0@{offset}")).collect()
+}
+
+async fn visible(fixture: &Fixture) -> BTreeSet<String> {
+    fixture.documents().await.into_keys().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_hides_documents_in_tail_and_splits_at_once_and_after_restarts() {
+    for adjust in [small, tail_only] {
+        let fixture = Fixture::start(adjust);
+        let records = |from: i64, to: i64| -> Vec<Record> {
+            let keyed = |offset: i64| record(offset, Some(&format!("k{offset}")), Some("{\"a\":1}"));
+            (from..=to).map(keyed).collect()
+        };
+        fixture.write(fixture.batch(0, -1, 299, records(0, 299))).await;
+        assert_eq!(fixture.documents().await.len(), 300);
+        fixture.write(fixture.batch(0, 299, 303, records(300, 303))).await;
+        let deleted = BTreeSet::from_iter((10..200).chain([250, 301]));
+        let before = fixture.view().await;
+        assert_eq!(push_delete(&fixture, &delete(&deleted)).await, "_changes/0@0");
+        let left = addresses((0..304).filter(|offset| !deleted.contains(offset)));
+        assert_eq!(visible(&fixture).await, left);
+        assert_eq!(before.documents(), 304, "a view that was open stays as it is");
+        drop(before);
+        let outcomes = fixture.outcomes(&clicks(), 0).await;
+        assert_eq!((outcomes.deleted, outcomes.documents), (192, 112));
+        for (id, found) in [("k9", true), ("k10", false), ("k301", false), ("k302", true)] {
+            let document = fixture.leaf.document(fixture.shard, id).await.expect("an answer");
+            assert_eq!(document.is_some(), found, "{id}");
+        }
+        // A second delete of the same documents deletes none, and its records take no room of theirs.
+        assert_eq!(push_delete(&fixture, &delete(&deleted)).await, "_changes/0@1");
+        assert_eq!(fixture.outcomes(&clicks(), 0).await.deleted, 192);
+        assert_eq!(visible(&fixture.crashed()).await, left);
+        let fixture = fixture.restart().await;
+        assert_eq!(visible(&fixture).await, left);
+        // The key of a deleted document is free for another one.
+        fixture
+            .write(fixture.batch(0, 303, 304, vec![record(304, Some("k10"), Some("{\"a\":2}"))]))
+            .await;
+        let outcomes = fixture.outcomes(&clicks(), 0).await;
+        assert_eq!(
+            (outcomes.superseded, outcomes.deleted, outcomes.documents),
+            (0, 192, 113)
+        );
+        let document = fixture.leaf.document(fixture.shard, "k10").await.expect("an answer");
+        assert_eq!(
+            document.map(|found| found.address.to_string()).as_deref(),
+            Some("clicks/0@304")
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_split_that_is_rebuilt_has_no_deleted_document() {
+    let fixture = Fixture::start(small);
+    let records = (0..300).map(|offset| record(offset, None, Some("{}"))).collect();
+    fixture.write(fixture.batch(0, -1, 299, records)).await;
+    let has_split = async |fixture: &Fixture| {
+        let files = std::fs::read_dir(fixture.splits_folder()).expect("splits");
+        files.count() > 0
+    };
+    fixture.eventually("a split is on disk", has_split).await;
+    let deleted = BTreeSet::from_iter(3..60);
+    push_delete(&fixture, &delete(&deleted)).await;
+    let fixture = fixture
+        .restart_with_files(|folder| {
+            let splits = walk(folder).into_iter().filter(|path| path.ends_with("splits"));
+            for folder in splits {
+                std::fs::remove_dir_all(folder).expect("removed");
+            }
+        })
+        .await;
+    let left = addresses((0..300).filter(|offset| !deleted.contains(offset)));
+    assert_eq!(visible(&fixture).await, left);
+    assert_eq!(fixture.outcomes(&clicks(), 0).await.documents, 243);
+}
+
+/// All folders below a folder.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path());
+    let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let below = folders.iter().flat_map(|folder| walk(folder)).collect::<Vec<_>>();
+    folders.into_iter().chain(below).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_of_a_push_is_deleted_without_its_neighbours() {
+    let fixture = Fixture::start(tail_only);
+    fixture.push(&["0", "1", "2"]).await;
+    fixture.push(&["3"]).await;
+    let ranges = [range_of(0, Some(1)), range_of(1, None)].into_iter().collect();
+    let change = DocumentChange::Delete(DeletedRanges::from([((SourceName::push(), 0), ranges)]));
+    push_delete(&fixture, &change).await;
+    let left = ["push/0@0.0", "push/0@0.2"].map(str::to_owned);
+    assert_eq!(visible(&fixture).await, left.into());
+    assert_eq!(fixture.outcomes(&SourceName::push(), 0).await.deleted, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_no_change_is_a_dead_letter_and_the_next_change_is_applied() {
+    let fixture = Fixture::start(tail_only);
+    fixture
+        .write(fixture.batch(0, -1, 0, vec![record(0, None, Some("{}"))]))
+        .await;
+    let mut records = vec![record(0, None, Some("{\"delete\": \"all\"}"))];
+    let change = change_records(&[BTreeSet::from([0])]).remove(0);
+    records.push(Record { offset: 1, ..change });
+    let outcome = fixture.write(change_batch(&fixture, -1, records)).await;
+    assert_eq!(outcome, BatchOutcome::Applied { stored: 1 });
+    assert!(fixture.documents().await.is_empty());
+    let letters = fixture.leaf.dead_letters(fixture.shard, 9).await.expect("dead letters");
+    let codes: Vec<&str> = letters.iter().map(|letter| letter.code.as_str()).collect();
+    assert_eq!(codes, ["not_a_change"]);
+    let outcomes = fixture.outcomes(&SourceName::changes(), 0).await;
+    assert_eq!((outcomes.events, outcomes.dead_letters, outcomes.documents), (1, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_level_of_documents_are_refused() {
+    let fixture = Fixture::start(tail_only);
+    let batch = fixture.batch(0, -1, 0, change_records(&[BTreeSet::from([0])]));
+    let outcome = fixture
+        .write(Batch {
+            source: SourceName::changes(),
+            ..batch
+        })
+        .await;
+    assert!(
+        matches!(&outcome, BatchOutcome::Refused { reason } if reason.contains("level 1")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_answers_only_once_it_has_read_the_changes_that_the_catalog_knows() {
+    let fixture = Fixture::start(tail_only);
+    fixture
+        .write(fixture.batch(
+            0,
+            -1,
+            1,
+            vec![record(0, Some("a"), Some("1")), record(1, None, Some("2"))],
+        ))
+        .await;
+    add_deletion(&fixture, "_changes/0@0");
+    let (leaf, shard) = (fixture.leaf.clone(), fixture.shard);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_millis(50);
+    let early = fixture.open_at(shard, Default::default(), deadline).await.err();
+    let detail = early.map(|problem| problem.detail).unwrap_or_default();
+    assert!(detail.contains("has not ingested _changes/0@0"), "{detail}");
+    let waiting = tokio::spawn(async move { leaf.document(shard, "a").await });
+    let records = change_records(&[BTreeSet::from([0])]);
+    fixture.write(change_batch(&fixture, -1, records)).await;
+    assert_eq!(waiting.await.expect("an answer"), Ok(None), "it waited for the change");
+    assert_eq!(visible(&fixture).await, addresses([1]));
+}
+
+/// Has the catalog say that a delete was applied.
+fn add_deletion(fixture: &Fixture, position: &str) {
+    let CollectionUid(id) = fixture.shard.collection;
+    let change = Change::AddDeletion {
+        collection: fixture.shard.collection,
+        deletion: Deletion {
+            id,
+            requested_ms: 0,
+            condition: "true".into(),
+            documents: 1,
+            author: None,
+            position: position.parse().expect("a position"),
+        },
+    };
+    fixture.catalog.send_modify(|catalog| {
+        let record = ChangeRecord {
+            uid: uuid::Uuid::now_v7(),
+            level: proto::catalog::CATALOG_RULES_LEVEL,
+            expected: None,
+            change,
+        };
+        let (next, result) = catalog.apply(&record);
+        result.expect("accepted");
+        *catalog = std::sync::Arc::new(next);
+    });
+}
+
+/// One step of a replica: this many records of the documents, or one of the changes, and perhaps a restart.
+#[derive(Debug, Clone)]
+enum Step {
+    Documents(usize),
+    Change,
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..12usize).prop_map(Step::Documents),
+        4 => Just(Step::Change),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..20)
+}
+
+proptest! {
+    #![proptest_config(Config::with_cases(24))]
+
+    #[test]
+    fn the_order_in_which_documents_and_changes_arrive_changes_nothing(
+        records in streams(),
+        changes in proptest::collection::vec(proptest::collection::btree_set(0i64..80, 0..30), 0..5),
+        orders in proptest::collection::vec((steps(), any::<bool>()), 2),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let deleted: BTreeSet<i64> = changes.iter().flatten().copied().collect();
+            let (mut wanted, counted) = model(&records);
+            let is_deleted = |address: &String| addresses(deleted.iter().copied()).contains(address);
+            wanted.retain(|address, _| !is_deleted(address));
+            for (steps, indexed) in orders {
+                let fixture = replica(&records, &change_records(&changes), steps, indexed).await;
+                check(&fixture, &wanted, counted.accepted).await;
+                check(&fixture.crashed(), &wanted, counted.accepted).await;
+                check(&fixture.restart().await, &wanted, counted.accepted).await;
+            }
+        });
+    }
+}
+
+/// A replica that reads both sources to their ends, in this order.
+async fn replica(records: &[Record], changes: &[Record], steps: Vec<Step>, indexed: bool) -> Fixture {
+    let mut fixture = Fixture::start(if indexed { small } else { tail_only });
+    let (mut documents, mut changes) = (records, changes);
+    let (mut after, mut changed) = (-1, -1);
+    let rest = [Step::Documents(usize::MAX)]
+        .into_iter()
+        .chain([const { Step::Change }; 5]);
+    for step in steps.into_iter().chain(rest) {
+        match step {
+            Step::Documents(count) => {
+                let (now, later) = documents.split_at(count.min(documents.len()));
+                let Some(last) = now.last() else { continue };
+                let batch = fixture.batch(0, after, last.offset, now.to_vec());
+                fixture.write(batch).await;
+                (documents, after) = (later, last.offset);
+            }
+            Step::Change => {
+                let Some((first, later)) = changes.split_first() else {
+                    continue;
+                };
+                let batch = change_batch(&fixture, changed, vec![first.clone()]);
+                fixture.write(batch).await;
+                (changes, changed) = (later, first.offset);
+            }
+            Step::Restart => fixture = fixture.restart().await,
+        }
+    }
+    fixture
+}
+
+async fn check(fixture: &Fixture, wanted: &BTreeMap<String, String>, accepted: u64) {
+    assert_eq!(fixture.documents().await, *wanted);
+    let outcomes = fixture.outcomes(&clicks(), 0).await;
+    assert_eq!((outcomes.documents, outcomes.accepted), (wanted.len() as u64, accepted));
+    let again = fixture
+        .leaf
+        .partitions(fixture.shard.collection)
+        .await
+        .expect("partitions");
+    assert!(again.iter().all(|partition| partition.outcomes.balance()));
+}

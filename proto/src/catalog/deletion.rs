@@ -1,0 +1,24 @@
+//! Deletion: a delete of documents that every shard of a collection has applied.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::address::PositionVector;
+
+/// A delete that every shard has applied. Which documents it deleted is in the records of the source of changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// Its id.
+    pub id: Uuid,
+    /// When it was requested, in milliseconds since 1970.
+    pub requested_ms: i64,
+    /// The condition, as text for users, cut to [`DELETION_CONDITION_BYTES_MAX`](crate::limits::DELETION_CONDITION_BYTES_MAX).
+    pub condition: String,
+    /// The number of documents that met the condition.
+    pub documents: u64,
+    /// Who requested it, if the client said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Its last record in each partition of the source of changes.
+    pub position: PositionVector,
+}

@@ -1,0 +1,94 @@
+//! Changes of documents that were ingested before, and their encoding as items of records of the source of changes.
+//!
+//! What a shard holds is a function of its partitions' records, and changes are records like any others: a replica that
+//! is filled again reads them again, and hides again what was deleted.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::{
+    address::SourceName,
+    place_ranges::PlaceRanges,
+    wire::tailer::{self as wire, document_change::Change},
+};
+
+const VERSION: u8 = 1;
+
+/// A change of documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DocumentChange {
+    /// The documents in these ranges are deleted, whether the shard holds them already or reads them later.
+    Delete(DeletedRanges),
+}
+
+/// Ranges of places by source and partition.
+pub type DeletedRanges = BTreeMap<(SourceName, i32), PlaceRanges>;
+
+impl DocumentChange {
+    /// The change as bytes.
+    pub fn encode(&self) -> Bytes {
+        let Self::Delete(ranges) = self;
+        let partition = |((source, partition), ranges): (&(SourceName, i32), &PlaceRanges)| wire::PartitionRanges {
+            source: source.as_str().to_owned(),
+            partition: *partition,
+            ranges: ranges.to_numbers(),
+        };
+        let deleted = wire::DeletedDocuments {
+            partitions: ranges.iter().map(partition).collect(),
+        };
+        let message = wire::DocumentChange {
+            change: Some(Change::Delete(deleted)),
+        };
+        let mut bytes = Vec::with_capacity(1 + message.encoded_len());
+        bytes.push(VERSION);
+        message.encode_raw(&mut bytes);
+        bytes.into()
+    }
+
+    /// The change of these bytes; none if they are no change.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&VERSION, message) = bytes.split_first()? else {
+            return None;
+        };
+        let Change::Delete(deleted) = wire::DocumentChange::decode(message).ok()?.change?;
+        let mut ranges = DeletedRanges::new();
+        for partition in deleted.partitions {
+            let of = (partition.source.parse().ok()?, partition.partition);
+            ranges
+                .entry(of)
+                .or_default()
+                .add(&PlaceRanges::of_numbers(&partition.ranges)?);
+        }
+        Some(Self::Delete(ranges))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place_ranges::range_of;
+
+    #[test]
+    fn a_change_round_trips_and_other_bytes_are_no_change() {
+        let ranges = |offsets: &[i64]| offsets.iter().map(|offset| range_of(*offset, None)).collect();
+        let of = |source: &str, partition| (source.parse().expect("a name"), partition);
+        let delete = DocumentChange::Delete(DeletedRanges::from([
+            (of("clicks", 0), ranges(&[1, 2, 3, 900])),
+            (of("push", 7), ranges(&[0, 1 << 40])),
+        ]));
+        let bytes = delete.encode();
+        assert_eq!(DocumentChange::decode(&bytes), Some(delete));
+        for other in [
+            &b""[..],
+            b"{}",
+            b"\x01",
+            b"\x01\x01",
+            b"\x02",
+            &bytes[..bytes.len() - 1],
+        ] {
+            assert_eq!(DocumentChange::decode(other), None, "{other:?}");
+        }
+    }
+}
