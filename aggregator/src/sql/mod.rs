@@ -47,9 +47,13 @@ pub(crate) fn parse(sql: &str, statement_bytes_max: usize) -> Result<Statement, 
     on_deep_stack(|| statement::parse(sql, statement_bytes_max))
 }
 
-/// Parses a condition over documents, as after WHERE.
-pub(crate) fn parse_condition(text: &str, bytes_max: usize) -> Result<ast::Expr, Problem> {
-    on_deep_stack(|| statement::parse_expression(text, bytes_max))
+/// A delete of the documents of a collection that meet a condition, as after WHERE.
+pub(crate) fn delete_where(
+    collection: CollectionName,
+    condition: &str,
+    bytes_max: usize,
+) -> Result<DocumentDelete, Problem> {
+    on_deep_stack(|| statement::delete_where(collection, condition, bytes_max))
 }
 
 /// The statements of a file, which `;` separates. Each ends at a `;` outside of texts, quoted names and comments.

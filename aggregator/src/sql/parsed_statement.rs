@@ -106,7 +106,7 @@ pub(crate) struct DocumentDelete {
     pub alias: Option<String>,
     /// WHERE: which documents.
     pub condition: ast::Expr,
-    /// The condition, as it was written.
+    /// The condition as it was written, with `?` for its values: they may be what must be forgotten.
     pub text: String,
 }
 

@@ -10,10 +10,10 @@ use datafusion::sql::sqlparser::{
     parser::{Parser, ParserError},
     tokenizer::Token,
 };
-use proto::{Code, Problem, catalog::DefinitionKind};
+use proto::{Code, CollectionName, Problem, catalog::DefinitionKind};
 
 use super::{
-    DefinitionChange, ExplainOptions, Statement, Summarized, compat,
+    DefinitionChange, DocumentDelete, ExplainOptions, Statement, Summarized, compat,
     dialect::RachisDialect,
     token::{Tokens, tokenize},
 };
@@ -89,6 +89,21 @@ pub(super) fn parse_query(sql: &str, bytes_max: usize) -> Result<Box<ast::Query>
         Statement::Query(query) => Ok(query),
         _ => Err(Problem::new(Code::BadSql, "a view must be a query").hint("write CREATE VIEW name AS SELECT …")),
     }
+}
+
+/// A delete of the documents of a collection that meet a condition.
+pub(super) fn delete_where(
+    collection: CollectionName,
+    condition: &str,
+    bytes_max: usize,
+) -> Result<DocumentDelete, Problem> {
+    let tokens = tokenize(condition, bytes_max)?;
+    Ok(DocumentDelete {
+        collection,
+        alias: None,
+        text: tokens.text_without_values(condition, 0),
+        condition: expression(tokens)?,
+    })
 }
 
 /// Parses the text of a field.

@@ -47,6 +47,24 @@ impl Tokens {
         words.iter().enumerate().all(|(i, word)| self.word(index + i) == *word)
     }
 
+    /// The statement's text from a token on, with `?` for every value, and without comments.
+    pub(super) fn text_without_values(&self, sql: &str, from: usize) -> String {
+        let (mut offsets, mut text, mut end) = (Offsets::new(sql), String::new(), None);
+        for TokenWithSpan { token, span } in self.all.get(from..).unwrap_or_default() {
+            let start = offsets.of(span.start);
+            if end.is_some_and(|end| end < start) {
+                text.push(' ');
+            }
+            let token_end = offsets.of(span.end);
+            match is_value(token) {
+                true => text.push('?'),
+                false => text.push_str(&sql[start..token_end]),
+            }
+            end = Some(token_end);
+        }
+        text
+    }
+
     /// The statement's text from a token to before another one.
     pub(super) fn text_between<'a>(&self, sql: &'a str, from: usize, until: usize) -> &'a str {
         let tokens = self.all.get(from..until).unwrap_or_default();
@@ -59,6 +77,27 @@ impl Tokens {
             _ => "",
         }
     }
+}
+
+/// Whether a token is a number or a text.
+fn is_value(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::DoubleQuotedString(_)
+            | Token::TripleSingleQuotedString(_)
+            | Token::TripleDoubleQuotedString(_)
+            | Token::DollarQuotedString(_)
+            | Token::SingleQuotedByteStringLiteral(_)
+            | Token::DoubleQuotedByteStringLiteral(_)
+            | Token::SingleQuotedRawStringLiteral(_)
+            | Token::DoubleQuotedRawStringLiteral(_)
+            | Token::NationalStringLiteral(_)
+            | Token::EscapedStringLiteral(_)
+            | Token::UnicodeStringLiteral(_)
+            | Token::HexStringLiteral(_)
+    )
 }
 
 /// Splits a statement into tokens and checks all limits.

@@ -35,7 +35,7 @@ use super::{
 use crate::{document::Document, error::Error, fault, matches::Matches};
 
 /// Search clauses whose matches have a place in the cache, for each part.
-const CLAUSES_MAX: usize = 8;
+const CLAUSES_MAX: usize = 32;
 
 /// Documents that a failing build may exclude one by one.
 const EXCLUDED_DOCUMENTS_MAX: u64 = 16;

@@ -1,11 +1,13 @@
 //! Totals: how many documents have a value in a column, and the sum of these values, where the index knows both without
 //! reading them one by one.
 
+use std::sync::Arc;
+
 use plan::{Column, ColumnSource};
 use roaring::RoaringBitmap;
 
-use super::part::Part;
-use crate::error::Error;
+use super::{part::Part, score::Lengths};
+use crate::{error::Error, matches::Matches};
 
 /// What columns have in some documents.
 pub(crate) struct Totals {
@@ -54,6 +56,12 @@ pub(super) struct PartTotals {
     unknown: RoaringBitmap,
 }
 
+/// What the index knows of a column of a part.
+enum IndexedColumn {
+    Search(Arc<Option<Matches>>),
+    Tokens(Arc<Option<Lengths>>),
+}
+
 impl Part {
     /// The totals of these columns in these documents. None if the part knows nothing about one of them.
     pub(super) fn totals(
@@ -61,56 +69,54 @@ impl Part {
         columns: &[&Column],
         mut documents: RoaringBitmap,
     ) -> Result<Option<PartTotals>, Error> {
+        // Each column is asked for once: there may be more of them than the part remembers.
+        let indexed = columns.iter().map(|column| self.indexed_column(column));
+        let Some(indexed) = indexed.collect::<Result<Option<Vec<_>>, _>>()? else {
+            return Ok(None);
+        };
         let mut unknown = RoaringBitmap::new();
-        for column in columns {
-            match self.unknown_totals(column)? {
+        for column in &indexed {
+            match column.unknown() {
                 Some(of_column) => unknown |= of_column,
                 None => return Ok(None),
             }
         }
         unknown &= &documents;
         documents -= &unknown;
-        let known = columns.iter().map(|column| self.column_total(column, &documents));
-        let Some(columns) = known.collect::<Result<Option<Vec<_>>, _>>()? else {
-            return Ok(None);
-        };
         Ok(Some(PartTotals {
             documents: documents.len(),
-            columns,
+            columns: indexed.iter().map(|column| column.total(&documents)).collect(),
             unknown,
         }))
     }
 
-    /// The documents whose value of a column is not known. None if that is so of all.
-    fn unknown_totals(&self, column: &Column) -> Result<Option<RoaringBitmap>, Error> {
+    fn indexed_column(&self, column: &Column) -> Result<Option<IndexedColumn>, Error> {
         Ok(match &column.source {
-            ColumnSource::Search(clause) => {
-                let matches = self.search(clause)?;
-                matches.as_ref().as_ref().map(|matches| matches.candidates.clone())
-            }
-            ColumnSource::Tokens(path) => {
-                let lengths = self.lengths(path.as_ref())?;
-                lengths.as_ref().as_ref().map(|lengths| lengths.unknown.clone())
-            }
+            ColumnSource::Search(clause) => Some(IndexedColumn::Search(self.search(clause)?)),
+            ColumnSource::Tokens(path) => Some(IndexedColumn::Tokens(self.lengths(path.as_ref())?)),
             _ => None,
         })
     }
+}
 
-    /// The total of a column in documents whose values are known.
-    fn column_total(&self, column: &Column, known: &RoaringBitmap) -> Result<Option<ColumnTotal>, Error> {
-        Ok(match &column.source {
-            ColumnSource::Search(clause) => {
-                let matches = self.search(clause)?;
-                matches.as_ref().as_ref().map(|matches| ColumnTotal {
-                    present: known.len(),
-                    sum: matches.certain.intersection_len(known),
-                })
-            }
-            ColumnSource::Tokens(path) => {
-                let lengths = self.lengths(path.as_ref())?;
-                lengths.as_ref().as_ref().map(|lengths| lengths.total(known))
-            }
-            _ => None,
-        })
+impl IndexedColumn {
+    /// The documents whose value is not known. None if that is so of all.
+    fn unknown(&self) -> Option<&RoaringBitmap> {
+        match self {
+            Self::Search(matches) => (**matches).as_ref().map(|matches| &matches.candidates),
+            Self::Tokens(lengths) => (**lengths).as_ref().map(|lengths| &lengths.unknown),
+        }
+    }
+
+    /// The total in documents whose values are known.
+    fn total(&self, known: &RoaringBitmap) -> ColumnTotal {
+        let total = match self {
+            Self::Search(matches) => (**matches).as_ref().map(|matches| ColumnTotal {
+                present: known.len(),
+                sum: matches.certain.intersection_len(known),
+            }),
+            Self::Tokens(lengths) => (**lengths).as_ref().map(|lengths| lengths.total(known)),
+        };
+        total.unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use proto::{CollectionName, PositionVector, Problem};
+use proto::PositionVector;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -23,7 +23,7 @@ use crate::{
     answer::QueryOptions,
     doors::names::collection_name,
     query::{DeleteRequest, Deleted},
-    sql::{self, DocumentDelete},
+    sql,
 };
 
 const HINT: &str = "{\"where\": \"user = 'bob'\"} deletes the documents of bob; if needed with parameters, dry_run, at_least, \
@@ -80,7 +80,7 @@ pub(super) async fn by_condition(
     };
     let dry_run = body.dry_run;
     let request = DeleteRequest {
-        wanted: documents_where(&app, name, body.r#where)?,
+        wanted: sql::delete_where(name, &body.r#where, app.engine.options.statement_bytes_max)?,
         parameters: body.parameters,
         author,
         dry_run,
@@ -106,10 +106,8 @@ pub(super) async fn by_id(
 ) -> Result<Response, HttpError> {
     let Path((collection, id)) = path.map_err(|e| bad_path(&e))?;
     let name = collection_name(&collection)?;
-    let mut wanted = documents_where(&app, name.clone(), "_id = $1".to_owned())?;
-    wanted.text = format!("_id = '{}'", id.replace('\'', "''"));
     let request = DeleteRequest {
-        wanted,
+        wanted: sql::delete_where(name.clone(), "_id = $1", app.engine.options.statement_bytes_max)?,
         parameters: vec![Value::String(id.clone())],
         author: author(&headers)?,
         dry_run: false,
@@ -120,15 +118,6 @@ pub(super) async fn by_id(
         0 => Err(no_document(&id, &name).into()),
         _ => Ok(Json(answer(&deleted, false)).into_response()),
     }
-}
-
-fn documents_where(app: &AppState, collection: CollectionName, text: String) -> Result<DocumentDelete, Problem> {
-    Ok(DocumentDelete {
-        collection,
-        alias: None,
-        condition: sql::parse_condition(&text, app.engine.options.statement_bytes_max)?,
-        text,
-    })
 }
 
 fn answer(deleted: &Deleted, dry_run: bool) -> Value {

@@ -312,9 +312,17 @@ async fn statistics_of_a_forged_cursor_are_refused() {
 #[tokio::test]
 async fn no_definition_hides_what_counts_the_words_of_scores() {
     let bench = bench(messages()).await;
-    for name in ["search_lengths", "search_frequencies"] {
-        let problem = refused(&bench, &format!("CREATE FUNCTION {name}(a text, b text) AS 1")).await;
-        assert_eq!(problem.code, Code::Conflict, "{problem:?}");
+    let problem = refused(&bench, "CREATE FUNCTION search_statistics(a text, b text) AS 1").await;
+    assert_eq!(problem.code, Code::Conflict, "{problem:?}");
+    for sql in [
+        "SELECT search_statistics(d, 'disk') FILTER (WHERE n = 1) FROM events d",
+        "SELECT search_statistics(d, 'disk') OVER () FROM events d",
+        "SELECT level FROM events d WHERE search_statistics(d, 'disk') > 1",
+        "SELECT search_statistics(d, 'disk') AS s FROM events d",
+    ] {
+        let problem = refused(&bench, sql).await;
+        assert_eq!(problem.code, Code::NotSupported, "{sql}: {problem:?}");
+        assert!(problem.hint.is_some(), "{sql}: {problem:?}");
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     resolver::Resolver,
     value::{call, literal, number, quoted, text, text_literal},
 };
-use crate::typing;
+use crate::{sql::score::STATISTICS, typing};
 
 /// Different PARTITION BY and ORDER BY of window functions. The rows are sorted for each, and each copies the columns of
 /// those before.
@@ -49,6 +49,10 @@ impl Resolver<'_> {
         }
         if let Some(expression) = self.defined_function(&name, &function)? {
             return Ok(Rewritten::Done(expression));
+        }
+        if name == STATISTICS {
+            let detail = format!("the function {name} outside of the select list of a search");
+            return Err(not_offered(detail).hint("write SELECT score() … WHERE search('disk full')"));
         }
         let known = registry::function(&name);
         if known.is_some_and(|known| known.has(Property::IsGenerated)) {

@@ -34,8 +34,10 @@ pub(crate) enum ItemSource {
     Star(Box<Value>),
 }
 
-fn is_call_of(call: &Function, name: &str) -> bool {
-    matches!(call.name.0.as_slice(), [ObjectNamePart::Identifier(only)] if only.value == name)
+/// Whether this is a call of a function, and nothing besides.
+fn is_plain_call_of(call: &Function, name: &str) -> bool {
+    let is_plain = call.filter.is_none() && call.over.is_none() && call.within_group.is_empty();
+    is_plain && matches!(call.name.0.as_slice(), [ObjectNamePart::Identifier(only)] if only.value == name)
 }
 
 impl Resolver<'_> {
@@ -44,7 +46,7 @@ impl Resolver<'_> {
         let mut items = Vec::new();
         for item in projection {
             match item {
-                SelectItem::UnnamedExpr(Expr::Function(call)) if is_call_of(call, STATISTICS) => {
+                SelectItem::UnnamedExpr(Expr::Function(call)) if is_plain_call_of(call, STATISTICS) => {
                     let statistics = self.statistics_columns(call)?.into_iter();
                     items.extend(statistics.map(|(name, expr)| SelectedItem {
                         source: ItemSource::Star(Box::new(Value::Expr(expr))),

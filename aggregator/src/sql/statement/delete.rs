@@ -28,7 +28,7 @@ pub(super) fn delete(tokens: &Tokens, sql: &str) -> Result<Statement, Problem> {
     Ok(Statement::Delete(Box::new(DocumentDelete {
         collection,
         alias,
-        text: tokens.text_between(sql, next + 1, tokens.all.len()).to_owned(),
+        text: tokens.text_without_values(sql, next + 1),
         condition: expression(Tokens { all })?,
     })))
 }

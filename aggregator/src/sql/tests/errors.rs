@@ -529,11 +529,12 @@ fn statements_of_rachis_are_parsed() {
         ("call top", "call query top@latest []"),
         (
             "delete from Events where a = 1 ;",
-            "delete events None where a = 1 [a = 1]",
+            "delete events None where a = 1 [a = ?]",
         ),
         (
-            "DELETE FROM \"my-events\" AS e WHERE e.a IN (SELECT b FROM c)",
-            "delete my-events Some(\"e\") where e.a IN (SELECT b FROM c) [e.a IN (SELECT b FROM c)]",
+            "DELETE FROM \"my-events\" AS e WHERE e.a IN (SELECT b FROM c) -- bob\n AND  _doc->>'a'='x' AND n > $1",
+            "delete my-events Some(\"e\") where e.a IN (SELECT b FROM c) AND _doc ->> 'a' = 'x' AND n > $1 \
+             [e.a IN (SELECT b FROM c) AND _doc->>?=? AND n > $1]",
         ),
         ("show versions of field events.price", "versions of field events.price"),
         ("show dependents of view slow", "dependents of view slow"),

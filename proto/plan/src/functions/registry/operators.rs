@@ -17,9 +17,8 @@ pub(super) const FUNCTIONS: &[SqlFunction] = &[
     operator("items(value)", "The items of a list, or of a list in JSON.").with(&[IsGenerated]),
     operator("inside(value, path[, kinds])", "The value at a path.").with(&[IsGenerated]),
     operator("at_time_zone(time, zone)", "time AT TIME ZONE zone.").with(&[IsGenerated]),
-    operator("search_lengths(input, search)", "How many rows have texts, and how many words, for each path of a search.")
+    operator("search_statistics(input, search)", "How many rows have texts and each word of a search, and how many words.")
         .with(&[IsGenerated]),
-    operator("search_frequencies(input, search)", "How many rows have each word of a search.").with(&[IsGenerated]),
     operator("asof_value(value, order)", "A value as ASOF JOIN orders it: as own, time or number.").with(&[IsGenerated]),
     operator("asof_kind(value, order)", "The kind of a value: ASOF JOIN orders those of each kind apart.")
         .with(&[IsGenerated]),
