@@ -250,7 +250,7 @@ async fn a_wrong_delete_says_what_is_wrong_and_deletes_nothing() {
         json!(2)
     );
     assert_eq!(server.sql("select * from rachis.deletes").await.rows.len(), 0);
-    let reserved = json!({ "collection": "events", "topic": "t", "config": { "bootstrap.servers": "localhost:1" } });
+    let reserved = json!({ "collection": "events", "topic": "t", "config": { "bootstrap.servers": "broker.invalid" } });
     let refused = server
         .json(Method::PUT, "/v1/sources/_changes", reserved)
         .await

@@ -276,7 +276,7 @@ impl Application {
         let sends: Vec<_> = by_shard
             .map(|(shard, records)| self.send(shard, records, until))
             .collect();
-        let sent: Vec<Result<PositionVector, Failed>> =
+        let sent: Vec<Result<PositionVector, FailedAppend>> =
             stream::iter(sends).buffer_unordered(SHARDS_AT_ONCE_MAX).collect().await;
         let any_sent = sent
             .iter()
@@ -306,7 +306,7 @@ impl Application {
         number: u32,
         records: Vec<DeletedRanges>,
         until: AppendUntil,
-    ) -> Result<PositionVector, Failed> {
+    ) -> Result<PositionVector, FailedAppend> {
         let source = SourceName::changes();
         // There are as many partitions as shards, so each shard has one.
         let partition = (0..self.shards.cast_signed())
@@ -330,7 +330,7 @@ impl Application {
             match self.engine.append(&self.name, push, until).await {
                 Ok(appended) => positions.merge(&PositionVector::from_iter([appended.position])),
                 Err(problem) => {
-                    return Err(Failed {
+                    return Err(FailedAppend {
                         any_sent: !positions.is_empty(),
                         problem,
                     });
@@ -359,7 +359,7 @@ fn records_of_shards(ranges: DeletedRanges, shards: u32, ranges_max: usize) -> B
 }
 
 /// Why the records of a shard could not all be appended.
-struct Failed {
+struct FailedAppend {
     problem: Problem,
     /// Whether some of them were.
     any_sent: bool,

@@ -252,17 +252,17 @@ fn add_deletion(fixture: &Fixture, position: &str) {
 
 /// One step of a replica: this many records of the documents, or one of the changes, and perhaps a restart.
 #[derive(Debug, Clone)]
-enum Step {
+enum ReplicaStep {
     Documents(usize),
     Change,
     Restart,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ReplicaStep>> {
     let step = prop_oneof![
-        6 => (1..12usize).prop_map(Step::Documents),
-        4 => Just(Step::Change),
-        1 => Just(Step::Restart),
+        6 => (1..12usize).prop_map(ReplicaStep::Documents),
+        4 => Just(ReplicaStep::Change),
+        1 => Just(ReplicaStep::Restart),
     ];
     proptest::collection::vec(step, 0..20)
 }
@@ -293,23 +293,23 @@ proptest! {
 }
 
 /// A replica that reads both sources to their ends, in this order.
-async fn replica(records: &[Record], changes: &[Record], steps: Vec<Step>, indexed: bool) -> Fixture {
+async fn replica(records: &[Record], changes: &[Record], steps: Vec<ReplicaStep>, indexed: bool) -> Fixture {
     let mut fixture = Fixture::start(if indexed { small } else { tail_only });
     let (mut documents, mut changes) = (records, changes);
     let (mut after, mut changed) = (-1, -1);
-    let rest = [Step::Documents(usize::MAX)]
+    let rest = [ReplicaStep::Documents(usize::MAX)]
         .into_iter()
-        .chain([const { Step::Change }; 5]);
+        .chain([const { ReplicaStep::Change }; 5]);
     for step in steps.into_iter().chain(rest) {
         match step {
-            Step::Documents(count) => {
+            ReplicaStep::Documents(count) => {
                 let (now, later) = documents.split_at(count.min(documents.len()));
                 let Some(last) = now.last() else { continue };
                 let batch = fixture.batch(0, after, last.offset, now.to_vec());
                 fixture.write(batch).await;
                 (documents, after) = (later, last.offset);
             }
-            Step::Change => {
+            ReplicaStep::Change => {
                 let Some((first, later)) = changes.split_first() else {
                     continue;
                 };
@@ -317,7 +317,7 @@ async fn replica(records: &[Record], changes: &[Record], steps: Vec<Step>, index
                 fixture.write(batch).await;
                 (changes, changed) = (later, first.offset);
             }
-            Step::Restart => fixture = fixture.restart().await,
+            ReplicaStep::Restart => fixture = fixture.restart().await,
         }
     }
     fixture

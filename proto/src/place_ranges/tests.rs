@@ -1,3 +1,5 @@
+//! Tests of `place_ranges`.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

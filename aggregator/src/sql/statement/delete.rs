@@ -93,3 +93,32 @@ fn without_where(tokens: &Tokens, index: usize, collection: &CollectionName) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse;
+
+    #[test]
+    fn a_delete_has_a_collection_and_a_condition_whose_text_shows_no_value() {
+        for (sql, expected) in [
+            ("delete from Events where a = 1 ;", "events as None: a = 1 [a = ?]"),
+            (
+                "DELETE FROM \"my-events\" AS e WHERE e.a IN (SELECT b FROM c) -- bob\n AND  _doc->>'a'='x' AND n > $1",
+                "my-events as Some(\"e\"): e.a IN (SELECT b FROM c) AND _doc ->> 'a' = 'x' AND n > $1 \
+                 [e.a IN (SELECT b FROM c) AND _doc->>?=? AND n > $1]",
+            ),
+        ] {
+            let Ok(Statement::Delete(delete)) = parse(sql, 1 << 20) else {
+                panic!("{sql} is no delete");
+            };
+            let DocumentDelete {
+                collection,
+                alias,
+                condition,
+                text,
+            } = *delete;
+            assert_eq!(format!("{collection} as {alias:?}: {condition} [{text}]"), expected);
+        }
+    }
+}
