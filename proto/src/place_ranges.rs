@@ -121,8 +121,7 @@ impl PlaceRanges {
 
     /// Takes away the first ranges, at most `max`.
     pub fn split_first(&mut self, max: usize) -> Self {
-        let rest = self.0.split_off(max.min(self.0.len()));
-        Self(std::mem::replace(&mut self.0, rest))
+        Self(self.0.drain(..max.min(self.0.len())).collect())
     }
 
     /// The ranges as numbers. Each range is four: how many offsets after the end of the last range it begins, its first

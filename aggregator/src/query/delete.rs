@@ -21,7 +21,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use plan::Type;
 use proto::{
     Address, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
-    catalog::{Change, Deletion},
+    catalog::{Change, Collection, Deletion},
     document_change::{DeletedRanges, DocumentChange},
     ingest::{CHANGE_RULES_LEVEL, Push, ShardId},
     limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETED_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
@@ -40,7 +40,7 @@ use super::{
     find_collection::find_collection,
     planner,
     read_views::QueryViews,
-    run::QueryOutput,
+    run::{self, QueryOutput},
     statement_shape::StatementValues,
     system,
 };
@@ -79,6 +79,8 @@ pub(crate) struct Deleted {
     pub documents: u64,
     /// Its position in the source of changes: an answer at it shows none of the documents.
     pub position: PositionVector,
+    /// Warnings about the condition.
+    pub warnings: Vec<String>,
 }
 
 /// Runs a DELETE statement. The answer says how many documents were deleted.
@@ -95,7 +97,7 @@ pub(super) async fn statement(
         dry_run: false,
         options: request.options.clone(),
     };
-    let (deleted, read_views) = run(engine, context, &request).await?;
+    let (deleted, read_views) = delete(engine, context, &request).await?;
     let columns = [("deleted", Type::Int), ("position", Type::Text)];
     let row = json!({ "deleted": deleted.documents, "position": deleted.position.to_string() });
     Ok(QueryOutput {
@@ -105,7 +107,7 @@ pub(super) async fn statement(
 }
 
 /// Deletes documents. When it returns, every shard has hidden them. Also returns the read views in which they were found.
-pub(super) async fn run(
+pub(super) async fn delete(
     engine: &Arc<Engine>,
     context: &Arc<QueryContext>,
     request: &DeleteRequest,
@@ -115,18 +117,25 @@ pub(super) async fn run(
     let documents = found.documents;
     let deleted = Deleted {
         documents,
+        warnings: run::statistics(context, None, std::time::Instant::now()).warnings,
         ..Deleted::default()
     };
-    if request.dry_run || documents == 0 {
-        return Ok((deleted, read_views));
-    }
     let catalog = Arc::clone(read_views.catalog());
     let of = find_collection(&catalog, collection)?;
+    if request.dry_run {
+        return Ok((deleted, read_views));
+    }
+    if documents == 0 {
+        cover_changes(engine, collection, of, &read_views).await?;
+        return Ok((deleted, read_views));
+    }
+    let ranges = found.ranges()?;
     let deletion = Deletion {
         id: Uuid::now_v7(),
         requested_ms: chrono::Utc::now().timestamp_millis(),
         condition: cut(text, DELETION_CONDITION_BYTES_MAX),
         documents,
+        complete: true,
         author: request.author.as_deref().map(|author| cut(author, AUTHOR_BYTES_MAX)),
         position: PositionVector::default(),
     };
@@ -139,7 +148,6 @@ pub(super) async fn run(
     };
     // A client that goes away does not stop it half way.
     let (sender, applied) = oneshot::channel();
-    let ranges = found.ranges();
     engine.runtime.spawn(async move {
         let _the_client_may_be_gone = sender.send(application.apply(ranges).await);
     });
@@ -176,7 +184,8 @@ async fn find(
         let detail = format!("{collection} is a view: nothing can be deleted from it");
         return Err(Problem::new(Code::NotSupported, detail).hint("delete from the collection that it reads"));
     }
-    find_collection(&catalog, collection)?;
+    let shards = find_collection(&catalog, collection)?.shards();
+    let required: Vec<(ShardId, PositionVector)> = shards.map(|shard| (shard, engine.watermark_of(shard))).collect();
     let alias = alias.as_deref().unwrap_or(collection.as_str()).replace('"', "\"\"");
     let text = format!(
         "SELECT _source, _partition, _offset, _item, _id FROM \"{collection}\" AS \"{alias}\" WHERE {CONDITION}"
@@ -186,6 +195,7 @@ async fn find(
     let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
     // A part of the documents would be a wrong answer that cannot be told from a right one.
     read_views.require_complete(false)?;
+    require_covered(&read_views, collection, &required)?;
     let resolved = sql::resolve(&query, &read_views, &request.parameters, &[])?;
     let values = StatementValues::of_parameters(&request.parameters)?;
     let planned = planner::plan(engine, context, &read_views, resolved, values, None).await?;
@@ -196,6 +206,50 @@ async fn find(
     }
     drop(rows);
     Ok((read_views, found))
+}
+
+/// Fails if a shard lacks what earlier answers had: only a part of the documents would be deleted.
+fn require_covered(
+    read_views: &QueryViews,
+    collection: &CollectionName,
+    required: &[(ShardId, PositionVector)],
+) -> Result<(), Problem> {
+    let views = read_views.collection(collection).into_iter();
+    for (shard, view) in views.flat_map(|collection| &collection.shards) {
+        let required = required.iter().find(|(of, _)| of == shard);
+        if let Some((_, required)) = required.filter(|(_, required)| !view.positions.covers(required)) {
+            let detail = format!(
+                "shard {} of {collection} is behind earlier answers and lacks {}: nothing is deleted",
+                shard.number,
+                view.positions.describe_missing(required)
+            );
+            return Err(Problem::new(Code::Incomplete, detail).hint("retry once it has caught up: see rachis.sources"));
+        }
+    }
+    Ok(())
+}
+
+/// Has every answer cover the changes that these read views contain. An earlier delete may have failed before it did so,
+/// and its repetition finds nothing that is left to delete.
+async fn cover_changes(
+    engine: &Engine,
+    name: &CollectionName,
+    collection: &Collection,
+    read_views: &QueryViews,
+) -> Result<(), Problem> {
+    let views = read_views.collection(name).into_iter();
+    let positions = views
+        .flat_map(|collection| &collection.shards)
+        .flat_map(|(_, view)| view.positions.iter());
+    let position: PositionVector = positions.filter(|position| position.source.is_changes()).collect();
+    if collection.changed_through.covers(&position) {
+        return Ok(());
+    }
+    let change = Change::CoverChanges {
+        collection: collection.uid,
+        position,
+    };
+    engine.change_catalog(change).await.map(drop)
 }
 
 /// The documents that were found, as ranges of places.
@@ -235,20 +289,26 @@ impl FoundDocuments {
         self.documents += rows.num_rows() as u64;
         let ranges: usize = self.partitions.values().map(PlaceRangesBuilder::len_max).sum();
         // The builders count ranges that will be joined.
-        if ranges <= 2 * DELETED_RANGES_MAX {
-            return Ok(());
-        }
-        let detail = format!("the documents to delete lie in more than {DELETED_RANGES_MAX} ranges");
-        Err(Problem::new(Code::LimitReached, detail)
-            .hint("delete them in parts: add a condition on _time or _ingested, and repeat it for the next part"))
+        check_count(ranges / 2)
     }
 
-    fn ranges(self) -> DeletedRanges {
+    fn ranges(self) -> Result<DeletedRanges, Problem> {
         let partitions = self.partitions.into_iter();
-        partitions
+        let ranges: DeletedRanges = partitions
             .map(|(partition, ranges)| (partition, ranges.finish()))
-            .collect()
+            .collect();
+        check_count(ranges.values().map(PlaceRanges::len).sum())?;
+        Ok(ranges)
     }
+}
+
+fn check_count(ranges: usize) -> Result<(), Problem> {
+    if ranges <= DELETED_RANGES_MAX {
+        return Ok(());
+    }
+    let detail = format!("the documents to delete lie in more than {DELETED_RANGES_MAX} ranges");
+    Err(Problem::new(Code::LimitReached, detail)
+        .hint("delete them in parts: add a condition on _time or _ingested, and repeat it for the next part"))
 }
 
 /// Whether a pushed document is the only one of its record, so far as its id tells: without a key, the id is the address.
@@ -278,13 +338,30 @@ impl Application {
             .collect();
         let sent: Vec<Result<PositionVector, FailedAppend>> =
             stream::iter(sends).buffer_unordered(SHARDS_AT_ONCE_MAX).collect().await;
-        let any_sent = sent
-            .iter()
-            .any(|sent| sent.as_ref().map_or_else(|failed| failed.any_sent, |_| true));
+        let mut failed: Option<Problem> = None;
         for sent in sent {
-            let positions = sent.map_err(|failed| problem_of(failed.problem, any_sent))?;
-            self.deletion.position.merge(&positions);
+            match sent {
+                Ok(positions) => self.deletion.position.merge(&positions),
+                Err(failure) => {
+                    self.deletion.position.merge(&failure.sent);
+                    // Of several, one that says that something may be deleted.
+                    failed = Some(match failed {
+                        Some(first) if failure.problem.code != Code::UnknownOutcome => first,
+                        _ => failure.problem,
+                    });
+                }
+            }
         }
+        self.deletion.complete = failed.is_none();
+        let any_sent = !self.deletion.position.is_empty();
+        if any_sent {
+            self.record().await?;
+        }
+        failed.map_or(Ok(self.deletion), |problem| Err(problem_of(problem, any_sent)))
+    }
+
+    /// Has every answer cover what shards have applied, from now on.
+    async fn record(&self) -> Result<(), Problem> {
         let change = Change::AddDeletion {
             collection: self.collection,
             deletion: self.deletion.clone(),
@@ -295,9 +372,9 @@ impl Application {
                 problem.detail
             );
             Problem::new(Code::UnknownOutcome, detail)
-                .hint("they may show for a moment while a shard is filled again; mend the change log, see GET /healthz")
+                .hint("repeat the delete once the change log is healthy, see GET /healthz")
         })?;
-        Ok(self.deletion)
+        Ok(())
     }
 
     /// Appends the records of a shard, one after another.
@@ -331,7 +408,7 @@ impl Application {
                 Ok(appended) => positions.merge(&PositionVector::from_iter([appended.position])),
                 Err(problem) => {
                     return Err(FailedAppend {
-                        any_sent: !positions.is_empty(),
+                        sent: positions,
                         problem,
                     });
                 }
@@ -361,8 +438,8 @@ fn records_of_shards(ranges: DeletedRanges, shards: u32, ranges_max: usize) -> B
 /// Why the records of a shard could not all be appended.
 struct FailedAppend {
     problem: Problem,
-    /// Whether some of them were.
-    any_sent: bool,
+    /// The positions of those that were.
+    sent: PositionVector,
 }
 
 /// The problem of a delete that failed, perhaps after a part of it.

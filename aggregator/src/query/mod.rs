@@ -133,7 +133,7 @@ impl Engine {
         let (sender, answer) = run::single_answer_channel(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
-            let work = delete::run(&engine, &context, &request);
+            let work = delete::delete(&engine, &context, &request);
             let result = run::guarded(&context, work).await;
             drop(slot);
             // The send fails if the client is gone, which needs no handling.

@@ -36,10 +36,8 @@ impl Scan for Leaf {
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
-        let required = self.changed_through(shard);
-        let deadline = Instant::now() + OPEN_WAIT;
         let shard = self.shard(shard).await?;
-        shard.wait_for_positions(&required, deadline).await?;
+        self.wait_for_changes(&shard, Instant::now() + OPEN_WAIT).await?;
         let (store, gone) = (shard.store().clone(), shard.with_state(|state| state.gone.clone()));
         let id = id.to_owned();
         let found = blocking(move || find(&store, &gone, &id)).await?;

@@ -17,7 +17,7 @@ use proto::{Code, Position, PositionVector, Problem, ingest::ShardId, routing::s
 use super::{Leaf, OPEN_WAIT};
 use crate::{
     scan::{self, SharedRequest},
-    shard::state::FreshView,
+    shard::{Shard, state::FreshView},
     view::ReadView,
 };
 
@@ -48,14 +48,32 @@ impl Leaf {
 
     /// The positions of a shard that every answer covers: what was deleted through them must not show, not even while a
     /// shard is filled again.
-    pub(super) fn changed_through(&self, shard: ShardId) -> PositionVector {
+    fn changed_through(&self, shard: ShardId) -> PositionVector {
         let catalog = self.catalog.borrow().clone();
-        let Some((_, collection)) = catalog.collection(shard.collection) else {
+        // Without a log, there is nowhere to read a change again.
+        let found = catalog.collection(shard.collection);
+        let Some((_, collection)) = found.filter(|(_, collection)| collection.change_topic) else {
             return PositionVector::default();
         };
         let shards = collection.settings.shards;
         let of_shard = |p: &Position| shard_of(&p.source, p.partition, shards) == shard.number;
         collection.changed_through.iter().filter(of_shard).collect()
+    }
+
+    /// Waits until a shard has read the changes that every answer covers. A shard that is filled again may take longer
+    /// than a query: then it is unavailable, as if it were away.
+    pub(super) async fn wait_for_changes(&self, shard: &Shard, deadline: Instant) -> Result<(), Problem> {
+        let required = self.changed_through(shard.id);
+        let until = deadline.min(Instant::now() + OPEN_WAIT);
+        let waited = shard.wait_for_positions(&required, until).await;
+        waited.map_err(|problem| match problem.code {
+            Code::Timeout => {
+                let detail = format!("{}: it does not know yet what was deleted", problem.detail);
+                Problem::new(Code::Unavailable, detail)
+                    .hint("it answers once it has read its deletes: see source _changes in rachis.sources")
+            }
+            _ => problem,
+        })
     }
 
     async fn open_shard(
@@ -67,13 +85,10 @@ impl Leaf {
         // A client with a longer deadline tries again.
         let late =
             || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("raise timeout_ms");
-        let mut at_least = at_least.clone();
-        at_least.merge(&self.changed_through(shard));
         let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT)).await;
-        opened
-            .unwrap_or_else(|_| Err(late()))?
-            .fresh_view(&at_least, deadline)
-            .await
+        let opened = opened.unwrap_or_else(|_| Err(late()))?;
+        self.wait_for_changes(&opened, deadline).await?;
+        opened.fresh_view(at_least, deadline).await
     }
 }
 

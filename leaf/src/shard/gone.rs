@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     Address,
-    place_ranges::{Place, PlaceRanges},
+    place_ranges::{Place, PlaceRange, PlaceRanges},
 };
 
 use crate::{
@@ -20,12 +20,16 @@ pub(crate) struct GoneRanges(BTreeMap<Partition, PlaceRanges>);
 impl GoneRanges {
     /// The ranges of all changes that the store has.
     pub(crate) fn load(store: &Store) -> Result<Self, Error> {
-        let mut gone = Self::default();
+        let mut ranges: BTreeMap<Partition, Vec<PlaceRange>> = BTreeMap::new();
         for row in store.gone_ranges() {
             let (partition, row) = row?;
-            gone.add(&partition, &row.ranges);
+            ranges.entry(partition).or_default().extend(row.ranges.iter());
         }
-        Ok(gone)
+        // Sorted once, however many changes there are.
+        let joined = ranges
+            .into_iter()
+            .map(|(partition, ranges)| (partition, ranges.into_iter().collect()));
+        Ok(Self(joined.collect()))
     }
 
     /// Adds ranges of a partition.

@@ -233,21 +233,27 @@ fn add_deletion(fixture: &Fixture, position: &str) {
             requested_ms: 0,
             condition: "true".into(),
             documents: 1,
+            complete: true,
             author: None,
             position: position.parse().expect("a position"),
         },
     };
-    fixture.catalog.send_modify(|catalog| {
-        let record = ChangeRecord {
-            uid: uuid::Uuid::now_v7(),
-            level: proto::catalog::CATALOG_RULES_LEVEL,
-            expected: None,
-            change,
-        };
-        let (next, result) = catalog.apply(&record);
-        result.expect("accepted");
-        *catalog = std::sync::Arc::new(next);
-    });
+    let opened = Change::OpenChanges {
+        collection: fixture.shard.collection,
+    };
+    for change in [opened, change] {
+        fixture.catalog.send_modify(|catalog| {
+            let record = ChangeRecord {
+                uid: uuid::Uuid::now_v7(),
+                level: proto::catalog::CATALOG_RULES_LEVEL,
+                expected: None,
+                change,
+            };
+            let (next, result) = catalog.apply(&record);
+            result.expect("accepted");
+            *catalog = std::sync::Arc::new(next);
+        });
+    }
 }
 
 /// One step of a replica: this many records of the documents, or one of the changes, and perhaps a restart.

@@ -10,7 +10,7 @@ use super::{
     RetiredSource, Skips, Source, SourceSettings,
 };
 use crate::{
-    address::SourceName,
+    address::{PositionVector, SourceName},
     cluster::NodeName,
     limits::{SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
@@ -61,10 +61,15 @@ pub enum Change {
     OpenPushes { collection: CollectionUid },
     /// States that the topic for the changes of the collection's documents exists.
     OpenChanges { collection: CollectionUid },
-    /// States that every shard of the collection has applied a delete.
+    /// States that shards of the collection have applied a delete.
     AddDeletion {
         collection: CollectionUid,
         deletion: Deletion,
+    },
+    /// States that every answer must cover these changes of the collection's documents.
+    CoverChanges {
+        collection: CollectionUid,
+        position: PositionVector,
     },
     /// Changes the settings of a collection, except the number of shards.
     AlterCollection {
@@ -150,7 +155,8 @@ impl Catalog {
         match &record.change {
             Change::OpenPushes { collection }
             | Change::OpenChanges { collection }
-            | Change::AddDeletion { collection, .. } => self.collection(*collection).map_or(0, |(_, c)| c.version),
+            | Change::AddDeletion { collection, .. }
+            | Change::CoverChanges { collection, .. } => self.collection(*collection).map_or(0, |(_, c)| c.version),
             Change::CreateCollection { name, .. }
             | Change::AlterCollection { name, .. }
             | Change::DropCollection { name }
@@ -186,6 +192,9 @@ impl Catalog {
             Change::AddDeletion { collection, deletion } => self
                 .collection_mut(*collection)
                 .map(|collection| collection.add_deletion(deletion)),
+            Change::CoverChanges { collection, position } => self
+                .collection_mut(*collection)
+                .map(|collection| collection.changed_through.merge(position)),
             Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
             Change::DropCollection { name } => self.drop_collection(record, name),
             Change::PutSource { name, settings } => self.put_source(record.level, name, settings),

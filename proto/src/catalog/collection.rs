@@ -140,7 +140,7 @@ impl Collection {
         }
     }
 
-    /// Adds a delete that every shard has applied.
+    /// Adds a delete that shards have applied.
     pub(super) fn add_deletion(&mut self, deletion: &Deletion) {
         self.changed_through.merge(&deletion.position);
         if self.deletions.len() >= DELETIONS_MAX {

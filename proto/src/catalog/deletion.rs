@@ -1,11 +1,11 @@
-//! Deletion: a delete of documents that every shard of a collection has applied.
+//! Deletion: a delete of documents that shards of a collection have applied.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::address::PositionVector;
 
-/// A delete that every shard has applied. Which documents it deleted is in the records of the source of changes.
+/// A delete that shards have applied. Which documents it deleted is in the records of the source of changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deletion {
     /// Its id.
@@ -16,6 +16,8 @@ pub struct Deletion {
     pub condition: String,
     /// The number of documents that met the condition.
     pub documents: u64,
+    /// Whether every shard is known to have applied it.
+    pub complete: bool,
     /// Who requested it, if the client said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,

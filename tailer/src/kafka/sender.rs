@@ -239,6 +239,11 @@ impl Sender {
         self.note_losses(stored, acknowledged, low, high).await?;
         let skips = self.task.skips.of(self.slot.number);
         let start = self.task.settings.start_of(self.slot.number);
+        // A shard that has read no change must not miss the first ones, whoever has acknowledged them.
+        let acknowledged = match self.task.source.is_changes() {
+            true => acknowledged.max(0),
+            false => acknowledged,
+        };
         match decide_start(stored, acknowledged, low, high, skips, start) {
             StartDecision::From(from) => {
                 info!(partition = %self.label(), stored, from, end = high, "reading");

@@ -121,12 +121,16 @@ pub(super) async fn by_id(
 }
 
 fn answer(deleted: &Deleted, dry_run: bool) -> Value {
-    match dry_run {
+    let mut answer = match dry_run {
         true => json!({ "documents": deleted.documents, "dry_run": true }),
         false => json!({
             "deleted": deleted.documents,
             "id": deleted.id.map(|id| id.to_string()),
             "position": deleted.position.to_string(),
         }),
+    };
+    if !deleted.warnings.is_empty() {
+        answer["warnings"] = json!(deleted.warnings);
     }
+    answer
 }

@@ -47,7 +47,7 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
     rows
 }
 
-/// `rachis.deletes`: the last deletes of each collection that every shard has applied.
+/// `rachis.deletes`: the last deletes of each collection.
 pub(super) fn deletes(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
     let of_collection = |(name, collection): (&CollectionName, &Collection)| -> Vec<Value> {
@@ -58,6 +58,7 @@ pub(super) fn deletes(engine: &Engine) -> Vec<Value> {
                 "requested": deletion.requested_ms,
                 "condition": deletion.condition,
                 "documents": deletion.documents,
+                "complete": deletion.complete,
                 "author": deletion.author,
                 "position": deletion.position.to_string(),
             })

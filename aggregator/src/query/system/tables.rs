@@ -145,6 +145,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("requested", Time),
             ("condition", Text),
             ("documents", Int),
+            ("complete", Bool),
             ("author", Text),
             ("position", Text),
         ],

@@ -51,6 +51,10 @@ pub(super) struct FakeLeaf {
     pub boot: AtomicU64,
     /// Shards that do not answer.
     pub unavailable: Mutex<BTreeSet<u32>>,
+    /// The changes that shards have applied.
+    pub changes: Mutex<Vec<Push>>,
+    /// Shards whose changes fail, and how. If the outcome is unknown, they have applied them.
+    pub failing_changes: Mutex<BTreeMap<u32, Code>>,
     /// What scans do instead of answering.
     pub fault: Mutex<Option<Fault>>,
     /// The number of scans that wait forever and have not been dropped.
@@ -146,6 +150,10 @@ impl FakeLeaf {
         documents
             .iter()
             .for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
+        let changes = self.changes.lock();
+        for (change, offset) in changes.iter().zip(0..).filter(|(change, _)| change.shard == shard) {
+            positions.advance(&change.source, change.partition, offset);
+        }
         Ok(ShardView {
             positions,
             boot: self.boot.load(Ordering::SeqCst),
@@ -280,8 +288,35 @@ impl Ingest for FakeLeaf {
 
 #[async_trait]
 impl Pushes for FakeLeaf {
-    async fn push(&self, _: Push, _: Instant) -> Result<PushResult, Problem> {
-        unsupported()
+    async fn push(&self, push: Push, _: Instant) -> Result<PushResult, Problem> {
+        let failure = self.failing_changes.lock().get(&push.shard.number).copied();
+        let failure = failure.map(|code| Problem::new(code, "the fake fails"));
+        if !push.source.is_changes() {
+            return unsupported();
+        }
+        let position = Position {
+            source: push.source.clone(),
+            partition: push.partition,
+            offset: self.changes.lock().len() as i64,
+        };
+        if failure
+            .as_ref()
+            .is_none_or(|problem| problem.code == Code::UnknownOutcome)
+        {
+            self.changes.lock().push(push);
+        }
+        failure.map_or_else(
+            || {
+                Ok(PushResult {
+                    accepted: 1,
+                    rejected: 0,
+                    errors: Vec::new(),
+                    position,
+                    repeated: false,
+                })
+            },
+            Err,
+        )
     }
 }
 

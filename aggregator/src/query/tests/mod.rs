@@ -2,6 +2,7 @@
 
 mod definition_changes;
 mod definitions;
+mod deletes;
 mod distinct;
 mod exploring;
 mod fake;

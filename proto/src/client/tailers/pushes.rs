@@ -189,17 +189,21 @@ impl LoggedPushes {
                     Ok(appended) => return Ok((appended.into_inner().offset, !maybe_appended)),
                     Err(status) => {
                         let (answered, unconnected) = (!status.details().is_empty(), never_connected(&status));
+                        // A tailer of a release without changes.
+                        let unknown_call = push.source.is_changes() && status.code() == tonic::Code::Unimplemented;
                         let problem = peer.problem(status);
-                        if !matches!(
-                            problem.code,
-                            Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy
-                        ) {
+                        let is_retried = unknown_call
+                            || matches!(
+                                problem.code,
+                                Code::Unavailable | Code::UnknownOutcome | Code::Timeout | Code::Busy
+                            );
+                        if !is_retried {
                             return Err(problem);
                         }
                         // A tailer that reports the failure itself has appended nothing, and neither has one that was
                         // never reached. After any other failure the push may be in the log.
-                        maybe_appended |=
-                            !(unconnected || answered && matches!(problem.code, Code::Busy | Code::Unavailable));
+                        let refused = answered && matches!(problem.code, Code::Busy | Code::Unavailable);
+                        maybe_appended |= !(unconnected || unknown_call || refused);
                         last = Some(problem);
                     }
                 }

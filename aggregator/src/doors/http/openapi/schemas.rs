@@ -39,6 +39,8 @@ pub(in crate::doors::http) struct DeleteAnswer {
     id: Option<String>,
     /// Where the delete is in the collection's source of changes. Every later answer covers it.
     position: Option<String>,
+    /// What the condition could not compare.
+    warnings: Option<Vec<String>>,
 }
 
 /// The rows of a statement.
