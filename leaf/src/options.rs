@@ -77,6 +77,9 @@ pub struct LeafOptions {
     /// A partition that has stopped stays stopped when this is raised, until some of its dead letters expire or are
     /// cleared.
     pub dead_letter_bytes_max: u64,
+    /// How long the bytes of deleted documents stay on disk, at least. After it, the files around them are written again,
+    /// for all documents that were deleted meanwhile.
+    pub deleted_kept: Duration,
     /// How long the shards of a dropped collection stay on disk.
     pub dropped_kept: Duration,
 }
@@ -118,6 +121,7 @@ impl LeafOptions {
             request_rows_kept: Duration::from_secs(24 * 3600),
             dead_letters_kept: Duration::from_secs(30 * 24 * 3600),
             dead_letter_bytes_max: 1 << 30,
+            deleted_kept: Duration::from_secs(3600),
             dropped_kept: Duration::from_secs(24 * 3600),
         }
     }

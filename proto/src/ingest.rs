@@ -272,6 +272,9 @@ pub struct PartitionStatus {
     pub last_ingested_ms: Option<i64>,
     /// Keys of this partition that also occur in another partition of the shard.
     pub keys_elsewhere: u64,
+    /// Of the source of changes: the last one up to which no byte of what was deleted is left on the leaf's disk.
+    #[serde(default)]
+    pub erased_through: Option<i64>,
 }
 
 /// The partitions of a collection, as far as its leaves answered.

@@ -70,6 +70,11 @@ impl PlaceRanges {
         self.0.iter().copied()
     }
 
+    /// From the begin of the first range to the end of the last one.
+    pub fn span(&self) -> Option<PlaceRange> {
+        Some((self.0.first()?.0, self.0.last()?.1))
+    }
+
     /// The number of ranges.
     pub fn len(&self) -> usize {
         self.0.len()

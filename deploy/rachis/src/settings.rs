@@ -189,6 +189,7 @@ section! {
         request_rows_kept_ms: u64 => request_rows_kept as Duration::from_millis,
         dead_letters_kept_ms: u64 => dead_letters_kept as Duration::from_millis,
         dead_letter_bytes_max: u64 => dead_letter_bytes_max,
+        deleted_kept_ms: u64 => deleted_kept as Duration::from_millis,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
     }
 }
@@ -223,7 +224,7 @@ section! {
 
 const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
 /// Keys for which zero (none, or at once) is a sensible value.
-const MAY_BE_ZERO: [&str; 10] = [
+const MAY_BE_ZERO: [&str; 11] = [
     "index_tail_documents",
     "scan_tail_documents_max",
     "scan_tail_bytes_max",
@@ -233,6 +234,7 @@ const MAY_BE_ZERO: [&str; 10] = [
     "idle_shards_max",
     "shard_idle_ms",
     "queue_max",
+    "deleted_kept_ms",
     "dropped_kept_ms",
 ];
 

@@ -113,11 +113,13 @@ impl Ingest for Leaf {
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         let mut partitions = Vec::new();
         for id in self.placed_shards(collection) {
-            let rows = match self.info(id).await? {
-                ShardInfo::Closed(summary) => summary.rows,
-                ShardInfo::Open(shard) => shard.with_state(|state| state.rows.clone()),
+            let (rows, unerased) = match self.info(id).await? {
+                ShardInfo::Closed(summary) => (summary.rows, summary.unerased),
+                ShardInfo::Open(shard) => shard.with_state(|state| (state.rows.clone(), state.gone.unerased())),
             };
             partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
+                erased_through:
+                    (partition.source.is_changes()).then(|| unerased.map_or(row.offset, |(first, _)| first - 1)),
                 shard: id,
                 position: Position {
                     source: partition.source,

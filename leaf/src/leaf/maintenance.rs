@@ -1,4 +1,5 @@
-//! Background maintenance on one low-rate thread: it expires old dead letters, scrubs split files, and rebuilds damaged
+//! Background maintenance on one low-rate thread: it expires old dead letters, opens shards that have documents to erase,
+//! scrubs split files, and rebuilds damaged
 //! splits.
 
 use std::{
@@ -13,7 +14,7 @@ use tracing::{info, warn};
 use super::{CloseSignal, Leaf, scrub::Scrubber};
 use crate::{
     error::Error,
-    shard::{Shard, dead_letters::dead_letter_cutoff_ms, summary::Summary},
+    shard::{Shard, dead_letters::dead_letter_cutoff_ms, erase::erase_before_ms, summary::Summary},
 };
 
 /// Pause between two rounds.
@@ -50,7 +51,8 @@ pub(super) fn run(leaf: &Weak<Leaf>, closed: &CloseSignal) {
             rebuilds_at = Instant::now() + REBUILD_EVERY;
         }
         if expiring.is_empty() && Instant::now() >= expires_at {
-            let pause = (leaf.options.dead_letters_kept / 100).clamp(ROUND_EVERY, EXPIRE_EVERY_MAX);
+            let pause = (leaf.options.dead_letters_kept / 100).min(leaf.options.deleted_kept);
+            let pause = pause.clamp(ROUND_EVERY, EXPIRE_EVERY_MAX);
             (expires_at, expiring) = (Instant::now() + pause, leaf.stored_shards().into());
         }
         leaf.expire_dead_letters(&mut expiring);
@@ -102,16 +104,16 @@ impl Leaf {
             .collect()
     }
 
-    /// The shard, if it may have expired dead letters. A closed shard is opened only if the disk has room and its
-    /// summary does not rule out expired dead letters.
+    /// The shard, if it may have expired dead letters, or deleted documents to erase, which begins when it opens. A closed
+    /// shard is opened only if the disk has room and its summary does not rule out both.
     fn open_if_expired(&self, id: ShardId) -> Result<Option<Arc<Shard>>, Error> {
         if let Some(shard) = self.shards.peek(id) {
             return Ok((!shard.store().is_read_only()).then_some(shard));
         }
         let has_expired = |summary: Summary| {
-            summary
-                .oldest_dead_letter_ms
-                .is_some_and(|oldest| oldest < dead_letter_cutoff_ms(&self.options))
+            let dead_letter_ms = summary.oldest_dead_letter_ms;
+            dead_letter_ms.is_some_and(|oldest| oldest < dead_letter_cutoff_ms(&self.options))
+                || (summary.unerased).is_some_and(|(_, oldest)| oldest <= erase_before_ms(&self.options))
         };
         match self.services.disk.has_room() && self.shards.summary(id).is_none_or(has_expired) {
             true => self.shards.open_unused(id).map(Some),

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
+    erase::{Erasure, erase},
     obsolete::ObsoleteSegments,
     open_shard::Shard,
     scheduler::Task,
@@ -70,11 +71,26 @@ pub(crate) fn split(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     Ok(None)
 }
 
-/// Merges adjacent splits, or rebuilds a split that is damaged or mostly deleted. Returns when to run again.
+/// Merges adjacent splits, rebuilds a split that is damaged or mostly deleted, and erases what was deleted. Returns when
+/// to run again.
 pub(crate) fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     if shard.store.is_read_only() {
         return Ok(None);
     }
+    let erase_at = match erase(shard)? {
+        Erasure::Nothing => None,
+        Erasure::At(at) => Some(at),
+        Erasure::Rebuild(split) => {
+            build_split(shard, std::slice::from_ref(&*split), split.generation)?;
+            return Ok(Some(Instant::now()));
+        }
+    };
+    let merge_at = merge_splits(shard)?;
+    Ok(erase_at.into_iter().chain(merge_at).min())
+}
+
+/// Merges adjacent splits, or rebuilds a split that is damaged or mostly deleted. Returns when to run again.
+fn merge_splits(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     let options = &shard.options;
     let (disk, idle_from) = shard.with_state(|state| {
         let disk: Vec<LiveSegment> = state.segments.iter().filter(|entry| entry.on_disk).cloned().collect();

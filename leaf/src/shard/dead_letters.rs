@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Instant};
 
 use chrono::Utc;
 use proto::ingest::ClearedDeadLetters;
-use tokio::sync::oneshot;
 
 use super::{
     job::{DeadLetterRemoval, Job},
@@ -104,12 +103,7 @@ impl Shard {
             }
             resumes = false;
             let letters = removal.keys.len() as u64;
-            let (to, done) = oneshot::channel();
-            self.queue
-                .blocking_send(Job::Remove(removal, to))
-                .map_err(|_| self.closed())?;
-            self.services.writers.enqueue(self);
-            done.blocking_recv().map_err(|_| self.closed())??;
+            self.run_job(|done| Job::Remove(removal, done))?;
             cleared.letters += letters;
             metrics::counter!("rachis_leaf_dead_letters_removed_total").increment(letters);
             if next.is_none() || Instant::now() >= until {

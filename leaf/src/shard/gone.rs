@@ -1,5 +1,5 @@
 //! Gone ranges: the places of each partition whose documents were deleted by a change. What is read there later, because
-//! a shard is filled again, is deleted at once.
+//! a shard is filled again, is deleted at once. They are forgotten when the documents are erased.
 
 use std::collections::BTreeMap;
 
@@ -10,49 +10,71 @@ use proto::{
 
 use crate::{
     error::Error,
-    store::{Partition, Store},
+    store::{GoneRangeRow, Partition, Store},
 };
 
 /// The gone ranges of a shard, by partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct GoneRanges(BTreeMap<Partition, PlaceRanges>);
+pub(crate) struct GoneRanges {
+    ranges: BTreeMap<Partition, PlaceRanges>,
+    /// When each change that they come from was requested, by its offset.
+    changes: BTreeMap<i64, i64>,
+}
 
 impl GoneRanges {
     /// The ranges of all changes that the store has.
     pub(crate) fn load(store: &Store) -> Result<Self, Error> {
         let mut ranges: BTreeMap<Partition, Vec<PlaceRange>> = BTreeMap::new();
+        let mut changes = BTreeMap::new();
         for row in store.gone_ranges() {
-            let (partition, row) = row?;
+            let (partition, change, row) = row?;
             ranges.entry(partition).or_default().extend(row.ranges.iter());
+            changes.insert(change, row.time_ms);
         }
         // Sorted once, however many changes there are.
         let joined = ranges
             .into_iter()
             .map(|(partition, ranges)| (partition, ranges.into_iter().collect()));
-        Ok(Self(joined.collect()))
+        Ok(Self {
+            ranges: joined.collect(),
+            changes,
+        })
     }
 
-    /// Adds ranges of a partition.
-    pub(crate) fn add(&mut self, partition: &Partition, ranges: &PlaceRanges) {
-        if !ranges.is_empty() {
-            self.0.entry(partition.clone()).or_default().add(ranges);
+    /// Adds the ranges that the change at this offset deletes of a partition.
+    pub(crate) fn add(&mut self, change: i64, partition: &Partition, row: &GoneRangeRow) {
+        self.ranges.entry(partition.clone()).or_default().add(&row.ranges);
+        self.changes.insert(change, row.time_ms);
+    }
+
+    /// Adds all ranges of others.
+    pub(crate) fn add_all(&mut self, others: &Self) {
+        for (partition, ranges) in &others.ranges {
+            self.ranges.entry(partition.clone()).or_default().add(ranges);
         }
+        self.changes.extend(&others.changes);
     }
 
     /// Whether the document at an address is deleted.
     pub(crate) fn contains(&self, address: &Address) -> bool {
         // Most shards have none, and then no partition is built to look for.
-        let of = || self.0.get(&Partition::of(address));
-        !self.0.is_empty() && of().is_some_and(|ranges| ranges.contains(Place::of(address)))
+        let of = || self.ranges.get(&Partition::of(address));
+        !self.is_empty() && of().is_some_and(|ranges| ranges.contains(Place::of(address)))
     }
 
     /// The ranges, by partition.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Partition, &PlaceRanges)> {
-        self.0.iter()
+        self.ranges.iter()
     }
 
     /// Whether nothing is deleted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges.is_empty()
+    }
+
+    /// The offset of the first change whose documents are not erased, and when the first was requested, in milliseconds
+    /// since 1970.
+    pub(crate) fn unerased(&self) -> Option<(i64, i64)> {
+        Some((*self.changes.keys().next()?, *self.changes.values().min()?))
     }
 }

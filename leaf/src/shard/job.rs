@@ -6,6 +6,7 @@ use proto::{
 };
 use tokio::sync::oneshot;
 
+use super::erase::{ErasedDocuments, ForgottenRanges};
 use crate::store::Partition;
 
 /// The capacity of the queue of a writer.
@@ -19,6 +20,10 @@ pub(crate) enum Job {
     Push(Push, oneshot::Sender<Result<PushResult, Problem>>),
     /// Remove dead letters.
     Remove(DeadLetterRemoval, oneshot::Sender<Result<(), Problem>>),
+    /// Remove the rows and the keys of deleted documents.
+    Erase(ErasedDocuments, oneshot::Sender<Result<(), Problem>>),
+    /// Forget gone ranges, whose documents are erased.
+    Forget(ForgottenRanges, oneshot::Sender<Result<(), Problem>>),
 }
 
 /// Dead letters of one partition to be removed in one write.

@@ -18,6 +18,7 @@ pub(crate) mod batch_check;
 pub(crate) mod budget;
 pub(crate) mod build_splits;
 pub(crate) mod dead_letters;
+pub(crate) mod erase;
 pub(crate) mod event;
 pub(crate) mod gone;
 pub(crate) mod group;

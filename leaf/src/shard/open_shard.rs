@@ -158,6 +158,7 @@ impl Shard {
     pub(super) fn make_visible(self: &Arc<Self>, change: StateChange) {
         let mut state = self.state.lock();
         let removes = !change.deleted.is_empty() || !change.gone.is_empty();
+        let erase_at = (!change.gone.is_empty()).then(|| Instant::now() + self.options.deleted_kept);
         state.apply(change, Utc::now().timestamp_millis());
         let index_at = self.index_tail_at(&state);
         let merge = removes
@@ -172,6 +173,9 @@ impl Shard {
         }
         if merge {
             self.scheduler.schedule(Task::Merge, self, Instant::now());
+        }
+        if let Some(at) = erase_at {
+            self.scheduler.schedule(Task::Merge, self, at);
         }
     }
 

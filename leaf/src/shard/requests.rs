@@ -64,6 +64,17 @@ impl Shard {
         }
     }
 
+    /// Has the writer do a job, and blocks until it is done.
+    pub(super) fn run_job(
+        self: &Arc<Self>,
+        job: impl FnOnce(oneshot::Sender<Result<(), Problem>>) -> Job,
+    ) -> Result<(), Problem> {
+        let (to, done) = oneshot::channel();
+        self.queue.blocking_send(job(to)).map_err(|_| self.closed())?;
+        self.services.writers.enqueue(self);
+        done.blocking_recv().map_err(|_| self.closed())?
+    }
+
     /// Waits until everything through these positions is ingested. Every query that begins afterwards sees it.
     pub(crate) async fn wait_for_positions(&self, at_least: &PositionVector, deadline: Instant) -> Result<(), Problem> {
         let mut changed = self.changed.subscribe();

@@ -60,12 +60,22 @@ impl LiveSegment {
         found.is_some_and(|number| Arc::make_mut(&mut self.deleted).insert(number))
     }
 
-    /// The live documents in these ranges of a partition.
-    fn live_in(&self, partition: &Partition, ranges: &PlaceRanges) -> RoaringBitmap {
+    /// The documents in these ranges of a partition, deleted ones included.
+    fn documents_in(&self, partition: &Partition, ranges: &PlaceRanges) -> RoaringBitmap {
         match self.ranges.contains_key(partition) {
-            true => self.segment.find_ranges(&partition.source, partition.number, ranges) - &*self.deleted,
+            true => self.segment.find_ranges(&partition.source, partition.number, ranges),
             false => RoaringBitmap::new(),
         }
+    }
+
+    /// Whether it has a document in these ranges of a partition, deleted or not.
+    pub(crate) fn has_any(&self, partition: &Partition, ranges: &PlaceRanges) -> bool {
+        !self.documents_in(partition, ranges).is_empty()
+    }
+
+    /// The live documents in these ranges of a partition.
+    fn live_in(&self, partition: &Partition, ranges: &PlaceRanges) -> RoaringBitmap {
+        self.documents_in(partition, ranges) - &*self.deleted
     }
 
     /// Marks the documents in these ranges of a partition as deleted.
@@ -97,6 +107,8 @@ pub(crate) struct StateChange {
     pub deleted: Vec<Address>,
     /// What changes deleted. A group has either them or new documents.
     pub gone: GoneRanges,
+    /// What is left of everything that changes deleted, once the rest is erased.
+    pub gone_left: Option<GoneRanges>,
     /// New kinds by path.
     pub kinds: Vec<(Path, Kinds)>,
     /// Whether the path limit was exceeded.
@@ -234,7 +246,12 @@ impl ShardState {
             self.segments
                 .iter_mut()
                 .for_each(|entry| entry.mark_gone(partition, ranges));
-            Arc::make_mut(&mut self.gone).add(partition, ranges);
+        }
+        if !change.gone.is_empty() {
+            Arc::make_mut(&mut self.gone).add_all(&change.gone);
+        }
+        if let Some(left) = change.gone_left {
+            self.gone = Arc::new(left);
         }
         if !change.kinds.is_empty() || change.overflow {
             merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);

@@ -34,7 +34,7 @@ use crate::{
     store::{Partition, PartitionRow},
 };
 
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 const FILE_NAME: &str = "SUMMARY";
 /// The file that names RocksDB's manifest. Its content changes with each opening.
 const CURRENT: &str = "CURRENT";
@@ -56,6 +56,8 @@ pub(crate) struct Summary {
     pub fields: Vec<PathStatus>,
     /// A lower bound of the ingest time of its oldest dead letter; none if it has none.
     pub oldest_dead_letter_ms: Option<i64>,
+    /// The offset of the first change whose documents are not erased, and when the first was requested.
+    pub unerased: Option<(i64, i64)>,
 }
 
 impl Summary {
@@ -82,6 +84,7 @@ impl Summary {
         }
         Ok(Self {
             oldest_dead_letter_ms: shard.oldest_dead_letter_ms()?,
+            unerased: shard.with_state(|state| state.gone.unerased()),
             losses: shard.store().losses()?,
             rows,
             tail: unindexed as u64,

@@ -48,7 +48,7 @@ pub(crate) fn sweep(shard: &Shard) -> Result<(), Error> {
 }
 
 /// Whether two sets of ranges have a record in common.
-fn overlap(one: &Ranges, other: &Ranges) -> bool {
+pub(super) fn overlap(one: &Ranges, other: &Ranges) -> bool {
     let meets = |(partition, (after, through)): (_, &(i64, i64))| {
         other
             .get(partition)

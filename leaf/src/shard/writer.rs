@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
+    erase::{ErasedDocuments, ForgottenRanges},
     group::{FinishedGroup, Group, KindsCache, PushOutcome, QuarantinedItems},
     job::{DeadLetterRemoval, Job, busy},
     open_shard::Shard,
@@ -32,6 +33,8 @@ use crate::{error::Error, fault, store::WriteError};
 
 /// The maximum number of jobs in a group.
 const GROUP_JOBS_MAX: usize = 128;
+/// What the erasure of one document counts as.
+const ERASED_DOCUMENT_BYTES: usize = 256;
 /// A group of this size takes no more jobs.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// While writes continue, unsynced writes are synced after this time at the latest …
@@ -45,6 +48,8 @@ impl Job {
             Self::Write(batch, _) => JobInput::Batch(batch),
             Self::Push(push, _) => JobInput::Push(push),
             Self::Remove(removal, _) => JobInput::Removal(removal),
+            Self::Erase(erased, _) => JobInput::Erasure(erased),
+            Self::Forget(forgotten, _) => JobInput::Forgotten(forgotten),
         }
     }
 
@@ -53,7 +58,8 @@ impl Job {
         match self {
             Self::Write(batch, _) => batch.source.is_changes(),
             Self::Push(push, _) => push.source.is_changes(),
-            Self::Remove(..) => false,
+            Self::Remove(..) | Self::Erase(..) => false,
+            Self::Forget(..) => true,
         }
     }
 }
@@ -63,6 +69,8 @@ enum JobInput<'a> {
     Batch(&'a Batch),
     Push(&'a Push),
     Removal(&'a DeadLetterRemoval),
+    Erasure(&'a ErasedDocuments),
+    Forgotten(&'a ForgottenRanges),
 }
 
 /// The outcome of a job once its group is written.
@@ -163,6 +171,9 @@ impl ShardWriter {
                 }
                 Job::Remove(removal, _) => bytes += removal.keys.iter().map(Vec::len).sum::<usize>(),
                 Job::Push(push, _) => bytes += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
+                // Each is about as large as its rows' keys.
+                Job::Erase(erased, _) => bytes += erased.documents.len() * ERASED_DOCUMENT_BYTES,
+                Job::Forget(..) => {}
             }
             let alone = job.has_changes();
             jobs.push(job);
@@ -191,7 +202,9 @@ impl ShardWriter {
             match (job, outcome) {
                 (Job::Write(_, to), JobOutcome::Batch(outcome)) => drop(to.send(outcome)),
                 (Job::Push(_, to), JobOutcome::Push(result)) => drop(to.send(result)),
-                (Job::Remove(_, to), JobOutcome::Removal(done)) => drop(to.send(done)),
+                (Job::Remove(_, to) | Job::Erase(_, to) | Job::Forget(_, to), JobOutcome::Removal(done)) => {
+                    drop(to.send(done))
+                }
                 _ => {}
             }
         }
@@ -222,8 +235,8 @@ impl ShardWriter {
         let mut outcomes = Vec::with_capacity(inputs.len());
         for input in inputs {
             let (outcome, written) = match input {
-                JobInput::Push(_) | JobInput::Removal(_) => self.alone(shard, *input),
                 JobInput::Batch(batch) => self.record_by_record(shard, batch),
+                _ => self.alone(shard, *input),
             };
             outcomes.extend(outcome);
             if written.is_err() {
@@ -381,12 +394,22 @@ fn build(
         let busy_reason = shard.busy_reason(group.load());
         let now_ms = Utc::now().timestamp_millis();
         outcomes.push(match (input, busy_reason) {
-            (JobInput::Removal(_), Some(reason)) if shard.store.is_read_only() => {
+            (JobInput::Removal(_) | JobInput::Erasure(_) | JobInput::Forgotten(_), Some(reason))
+                if shard.store.is_read_only() =>
+            {
                 JobOutcome::Removal(Err(busy(reason)))
             }
             // A removal frees space, so the limits do not apply.
             (JobInput::Removal(removal), _) => {
                 group.remove_dead_letters(removal)?;
+                JobOutcome::Removal(Ok(()))
+            }
+            (JobInput::Erasure(erased), _) => {
+                group.erase(erased)?;
+                JobOutcome::Removal(Ok(()))
+            }
+            (JobInput::Forgotten(forgotten), _) => {
+                group.forget(forgotten)?;
                 JobOutcome::Removal(Ok(()))
             }
             (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),

@@ -4,7 +4,7 @@
 
 use proto::place_ranges::PlaceRanges;
 
-use super::key::{Partition, RowKey, RowKind};
+use super::key::{KeyReader, Partition, RowKey, RowKind};
 use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
@@ -25,6 +25,12 @@ pub(crate) fn key(partition: &Partition, change: i64) -> Vec<u8> {
         .bytes()
 }
 
+/// The partition, the offset of the change, and the ranges of a row.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> DecodeResult<(Partition, i64, GoneRangeRow)> {
+    let mut key = KeyReader::new(key, RowKind::GoneRange)?;
+    Ok((key.partition()?, key.signed()?, GoneRangeRow::decode(value)?))
+}
+
 impl GoneRangeRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let numbers = self.ranges.to_numbers();
@@ -34,7 +40,7 @@ impl GoneRangeRow {
         numbers.into_iter().fold(value, ValueWriter::number).finish()
     }
 
-    pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
+    fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "gone range", VERSION)?;
         let time_ms = reader.signed()?;
         let count = reader.number()?;
@@ -54,10 +60,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_gone_range_round_trips(time_ms: i64, places in prop::collection::vec((0i64.., any::<Option<u32>>()), 0..20)) {
+        fn a_gone_range_round_trips(
+            time_ms: i64,
+            number: i32,
+            change: i64,
+            places in prop::collection::vec((0i64.., any::<Option<u32>>()), 0..20),
+        ) {
             let ranges = places.into_iter().map(|(offset, item)| range_of(offset, item)).collect();
             let row = GoneRangeRow { time_ms, ranges };
-            prop_assert_eq!(GoneRangeRow::decode(&row.encode())?, row);
+            let partition = Partition { source: proto::SourceName::push(), number };
+            let decoded = decode(&key(&partition, change), &row.encode())?;
+            prop_assert_eq!(decoded, (partition, change, row));
         }
     }
 }

@@ -47,14 +47,17 @@ pub(crate) use partition::PartitionRow;
 use proto::{
     Code, Problem,
     ingest::{Loss, ShardId},
+    place_ranges::{PlaceRange, PlaceRanges},
 };
 pub(crate) use request::RequestRow;
 pub(crate) use rocksdb::WriteBatch;
-use rocksdb::{ColumnFamily, DB, ErrorKind, WriteOptions};
+use rocksdb::{BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, ErrorKind, WriteOptions};
 pub(crate) use shared::SharedStore;
 
 use crate::error::Error;
 
+/// More ranges than these are rewritten as one, with all between them.
+const REWRITTEN_RANGES_MAX: usize = 64;
 /// Levels of a column family's LSM tree.
 const LEVELS: usize = 7;
 
@@ -163,6 +166,30 @@ impl Store {
             .map_err(|source| self.failed(source))
     }
 
+    /// Writes the files with documents in these ranges again, without removed rows. Blocks until it is done.
+    pub(crate) fn rewrite(&self, partition: &Partition, ranges: &PlaceRanges) -> Result<(), Error> {
+        self.flush()?;
+        let rewritten: Vec<PlaceRange> = match ranges.len() > REWRITTEN_RANGES_MAX {
+            true => ranges.span().into_iter().collect(),
+            false => ranges.iter().collect(),
+        };
+        for (from, to) in rewritten {
+            let (from, to) = (rows::place_key(partition, from), rows::place_key(partition, to));
+            self.db
+                .compact_range_cf_opt(self.family(Family::Docs), Some(from), Some(to), &rewriting());
+        }
+        Ok(())
+    }
+
+    /// Writes the files with keys of documents again, without removed rows. Blocks until it is done.
+    pub(crate) fn rewrite_keys(&self) -> Result<(), Error> {
+        self.flush()?;
+        let all = None::<&[u8]>;
+        self.db
+            .compact_range_cf_opt(self.family(Family::Keys), all, all, &rewriting());
+        Ok(())
+    }
+
     /// Starts a flush of all memtables without waiting for it, unless one is already running.
     pub(crate) fn flush_soon(&self) -> Result<(), Error> {
         let immutable = |family| self.property(family, "rocksdb.num-immutable-mem-table");
@@ -264,6 +291,14 @@ impl Store {
             source,
         }
     }
+}
+
+/// A compaction that rewrites files even on the last level, and lets others run beside it.
+fn rewriting() -> CompactOptions {
+    let mut options = CompactOptions::default();
+    options.set_exclusive_manual_compaction(false);
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    options
 }
 
 #[cfg(test)]

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use plan::{Kinds, Path, scan::DeadLetter};
-use proto::{Address, ingest::Loss};
+use proto::{
+    Address,
+    ingest::Loss,
+    place_ranges::{Place, PlaceRange},
+};
 use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 
 use super::{
     Family, GoneRangeRow, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store,
-    WriteBatch, dead_letter, delete_marker::DeleteMarker, digest, document, key::KeyReader, kinds, loss,
+    WriteBatch, dead_letter, delete_marker::DeleteMarker, digest, document, gone_range, key::KeyReader, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -126,15 +130,7 @@ impl Store {
         through: i64,
     ) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
         let (from, to) = key_range(RowKind::Document, partition, after, through);
-        self.rows(Family::Docs, from, to).map(|row| {
-            let (key, value) = row?;
-            self.check(
-                "document",
-                KeyReader::new(&key, RowKind::Document)
-                    .and_then(KeyReader::address)
-                    .and_then(|address| document::decode(address, &value)),
-            )
-        })
+        self.rows(Family::Docs, from, to).map(|row| self.document_of(row?))
     }
 
     /// Addresses of deleted documents of a partition with `after` < offset <= `through`, in order.
@@ -214,15 +210,31 @@ impl Store {
         Ok(self.check("dead letter", address)?.offset)
     }
 
-    /// The ranges that changes deleted, with their partitions.
-    pub(crate) fn gone_ranges(&self) -> impl Iterator<Item = Result<(Partition, GoneRangeRow), Error>> + use<'_> {
+    /// Documents of a partition in a range of places, in address order, deleted ones included.
+    pub(crate) fn documents_in(
+        &self,
+        partition: &Partition,
+        (from, to): PlaceRange,
+    ) -> impl Iterator<Item = Result<Document, Error>> + use<'_> {
+        let rows = self.rows(Family::Docs, place_key(partition, from), place_key(partition, to));
+        rows.map(|row| self.document_of(row?))
+    }
+
+    fn document_of(&self, (key, value): Row) -> Result<Document, Error> {
+        let address = KeyReader::new(&key, RowKind::Document).and_then(KeyReader::address);
+        self.check(
+            "document",
+            address.and_then(|address| document::decode(address, &value)),
+        )
+    }
+
+    /// The ranges that changes deleted, each with its partition and the offset of its change.
+    pub(crate) fn gone_ranges(&self) -> impl Iterator<Item = Result<(Partition, i64, GoneRangeRow), Error>> + use<'_> {
         let all = RowKey::new(RowKind::GoneRange);
         let rows = self.rows(Family::Meta, all.clone().bytes(), all.after_prefix());
         rows.map(|row| {
             let (key, value) = row?;
-            let partition = KeyReader::new(&key, RowKind::GoneRange).and_then(|mut key| key.partition());
-            let decoded = partition.and_then(|partition| Ok((partition, GoneRangeRow::decode(&value)?)));
-            self.check("gone range", decoded)
+            self.check("gone range", gone_range::decode(&key, &value))
         })
     }
 
@@ -303,6 +315,15 @@ impl Store {
             },
             DecodeError::Malformed(reason) => self.corrupt(kind, reason),
         })
+    }
+}
+
+/// The key after those of the documents before a place, and not after that of the one there.
+pub(super) fn place_key(partition: &Partition, place: Place) -> Vec<u8> {
+    let key = RowKey::new(RowKind::Document).partition(partition).signed(place.offset);
+    match place.item {
+        0 => key.bytes(),
+        item => key.rest(&item.to_be_bytes()).bytes(),
     }
 }
 

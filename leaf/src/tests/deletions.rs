@@ -15,9 +15,11 @@ use proto::{
 };
 
 use super::{
+    made_up::{Dice, seed},
     replay::{model, streams},
     support::{Fixture, clicks, record, small, tail_only},
 };
+use crate::LeafOptions;
 
 /// A change that deletes the records at these offsets of `clicks/0`.
 fn delete(offsets: &BTreeSet<i64>) -> DocumentChange {
@@ -71,7 +73,7 @@ async fn visible(fixture: &Fixture) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_hides_documents_in_tail_and_splits_at_once_and_after_restarts() {
-    for adjust in [small, tail_only] {
+    for (adjust, indexed) in [(small as fn(&mut LeafOptions), true), (tail_only, false)] {
         let fixture = Fixture::start(adjust);
         let records = |from: i64, to: i64| -> Vec<Record> {
             let keyed = |offset: i64| record(offset, Some(&format!("k{offset}")), Some("{\"a\":1}"));
@@ -79,6 +81,9 @@ async fn a_delete_hides_documents_in_tail_and_splits_at_once_and_after_restarts(
         };
         fixture.write(fixture.batch(0, -1, 299, records(0, 299))).await;
         assert_eq!(fixture.documents().await.len(), 300);
+        if indexed {
+            fixture.eventually("a split is on disk", has_split).await;
+        }
         fixture.write(fixture.batch(0, 299, 303, records(300, 303))).await;
         let deleted = BTreeSet::from_iter((10..200).chain([250, 301]));
         let before = fixture.view().await;
@@ -121,10 +126,6 @@ async fn a_split_that_is_rebuilt_has_no_deleted_document() {
     let fixture = Fixture::start(small);
     let records = (0..300).map(|offset| record(offset, None, Some("{}"))).collect();
     fixture.write(fixture.batch(0, -1, 299, records)).await;
-    let has_split = async |fixture: &Fixture| {
-        let files = std::fs::read_dir(fixture.splits_folder()).expect("splits");
-        files.count() > 0
-    };
     fixture.eventually("a split is on disk", has_split).await;
     let deleted = BTreeSet::from_iter(3..60);
     push_delete(&fixture, &delete(&deleted)).await;
@@ -141,6 +142,11 @@ async fn a_split_that_is_rebuilt_has_no_deleted_document() {
     assert_eq!(fixture.outcomes(&clicks(), 0).await.documents, 243);
 }
 
+async fn has_split(fixture: &Fixture) -> bool {
+    let status = fixture.leaf.status(fixture.shard).await.expect("its status");
+    status.splits.iter().any(|split| split.on_disk)
+}
+
 /// All folders below a folder.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder)
@@ -149,6 +155,92 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let folders: Vec<_> = entries.filter(|path| path.is_dir()).collect();
     let below = folders.iter().flat_map(|folder| walk(folder)).collect::<Vec<_>>();
     folders.into_iter().chain(below).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_arrive_together_with_their_delete_are_counted_once() {
+    let fixture = Fixture::start(tail_only);
+    for round in 0..50 {
+        let documents = fixture.batch(0, round - 1, round, vec![record(round, None, Some("{}"))]);
+        let change = Record {
+            offset: round,
+            ..change_records(&[BTreeSet::from([round])]).remove(0)
+        };
+        let change = Record {
+            request: None,
+            ..change
+        };
+        let change = change_batch(&fixture, round - 1, vec![change]);
+        let (documents, change) = tokio::join!(fixture.write(documents), fixture.write(change));
+        let applied = BatchOutcome::Applied { stored: round };
+        assert_eq!((documents, change), (applied.clone(), applied));
+        let outcomes = fixture.outcomes(&clicks(), 0).await;
+        assert_eq!((outcomes.deleted, outcomes.documents), (round.cast_unsigned() + 1, 0));
+    }
+    assert!(fixture.documents().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_a_deleted_document_is_left_in_any_file() {
+    fn erased_at_once(options: &mut LeafOptions) {
+        small(options);
+        options.deleted_kept = std::time::Duration::ZERO;
+    }
+    let fixture = Fixture::start(small);
+    let mut dice = Dice::new(seed());
+    // So random that no compression hides them, with a key, in three places of an index.
+    let secrets: Vec<String> = (0..400).map(|n| format!("{n}x{}", dice.word())).collect();
+    let document = |secret: &String| format!("{{\"a\":\"{secret}\",\"b\":\"some {secret} text\"}}");
+    let records = (0..)
+        .zip(&secrets)
+        .map(|(offset, secret)| record(offset, Some(secret), Some(&document(secret))));
+    fixture.write(fixture.batch(0, -1, 399, records.collect())).await;
+    fixture.eventually("a split is on disk", has_split).await;
+    let deleted: BTreeSet<i64> = (0..400).filter(|offset| offset % 3 != 0).collect();
+    push_delete(&fixture, &delete(&deleted)).await;
+    let found = |fixture: &Fixture| found_in_files(fixture.folder.path(), &secrets);
+    let before = found(&fixture);
+    assert!(before.len() > 300, "the search finds {} of 400", before.len());
+    // The pushes of tests date from 2023, so these are due.
+    let fixture = fixture.restart_with_options(erased_at_once).await;
+    let left = addresses((0..400).filter(|offset| !deleted.contains(offset)));
+    let is_erased = async |fixture: &Fixture| {
+        assert_eq!(visible(fixture).await, left);
+        let partitions = fixture
+            .leaf
+            .partitions(fixture.shard.collection)
+            .await
+            .expect("partitions");
+        partitions.iter().any(|partition| partition.erased_through == Some(0))
+    };
+    fixture.eventually("the documents are erased", is_erased).await;
+    let fixture = fixture.restart().await;
+    assert_eq!(visible(&fixture).await, left);
+    let after = found(&fixture);
+    let wrong: Vec<_> = after.iter().filter(|(offset, _)| deleted.contains(offset)).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of them are left: {:?}",
+        wrong.len(),
+        wrong.first()
+    );
+    check(&fixture, &fixture.documents().await, 400).await;
+}
+
+/// The numbers of the texts that occur in a file, each with the first such file.
+fn found_in_files(folder: &std::path::Path, texts: &[String]) -> BTreeMap<i64, std::path::PathBuf> {
+    let folders = walk(folder).into_iter().chain([folder.to_owned()]);
+    let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+    let mut found = BTreeMap::new();
+    for path in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        for (number, text) in (0..).zip(texts) {
+            if !found.contains_key(&number) && memchr::memmem::find(&bytes, text.as_bytes()).is_some() {
+                found.insert(number, path.clone());
+            }
+        }
+    }
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,13 @@ impl Dice {
         (self.roll() % end.max(1) as u64) as usize
     }
 
+    /// A word of random letters and digits, longer than any prefix that is kept.
+    pub(super) fn word(&mut self) -> String {
+        (0..24)
+            .map(|_| char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[self.below(36)]))
+            .collect()
+    }
+
     pub(super) fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -6,10 +6,7 @@ use plan::{
     column::SYSTEM_COLUMNS,
     functions::registry::{self, FunctionKind},
 };
-use proto::{
-    CollectionName,
-    catalog::{Collection, DefinitionKind, Deletion},
-};
+use proto::catalog::DefinitionKind;
 use serde_json::{Value, json};
 
 use super::{super::Engine, fields::all_fields, sql_name, tables::TABLES};
@@ -45,27 +42,6 @@ pub(super) fn definitions(engine: &Engine) -> Vec<Value> {
         }
     }
     rows
-}
-
-/// `rachis.deletes`: the last deletes of each collection.
-pub(super) fn deletes(engine: &Engine) -> Vec<Value> {
-    let catalog = engine.catalog();
-    let of_collection = |(name, collection): (&CollectionName, &Collection)| -> Vec<Value> {
-        let row = |deletion: &Deletion| {
-            json!({
-                "id": deletion.id.to_string(),
-                "collection": name,
-                "requested": deletion.requested_ms,
-                "condition": deletion.condition,
-                "documents": deletion.documents,
-                "complete": deletion.complete,
-                "author": deletion.author,
-                "position": deletion.position.to_string(),
-            })
-        };
-        collection.deletions.iter().map(row).collect()
-    };
-    catalog.collections.iter().flat_map(of_collection).collect()
 }
 
 /// `rachis.functions`: what statements may call, under its own name.

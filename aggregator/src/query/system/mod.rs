@@ -36,7 +36,7 @@ pub(super) async fn rows(
         ("rachis", "shards") => shards::shards(engine).await?,
         ("rachis", "splits") => shards::splits(engine).await?,
         ("rachis", "dead_letters") => shards::dead_letters(engine, context.deadline()).await?,
-        ("rachis", "deletes") => catalog::deletes(engine),
+        ("rachis", "deletes") => sources::deletes(engine).await,
         ("rachis", "losses") => shards::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),
         ("rachis", "definition_errors") => definitions::all_errors(engine, context).await?,

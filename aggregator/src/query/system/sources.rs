@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 use proto::{
-    Catalog, CollectionName, Problem, SourceName,
+    Catalog, CollectionName, Position, PositionVector, Problem, SourceName,
     catalog::Collection,
     ingest::{PartitionStatus, Partitions},
     routing::shard_of,
@@ -103,6 +103,52 @@ async fn add_stored(engine: &Engine, catalog: &Catalog, rows: &mut BTreeMap<Sour
             };
         }
     }
+}
+
+/// `rachis.deletes`: the last deletes of each collection, and whether the bytes of their documents are gone from the disks
+/// of the leaves. That is NULL while a leaf does not answer.
+pub(super) async fn deletes(engine: &Engine) -> Vec<Value> {
+    let catalog = engine.catalog();
+    let with_deletes = catalog
+        .collections
+        .iter()
+        .filter(|(_, collection)| !collection.deletions.is_empty());
+    let requests: Vec<_> = with_deletes
+        .map(|(name, collection)| available_partitions(engine, name.clone(), collection.clone()))
+        .collect();
+    let answers: Vec<_> = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await;
+    let mut rows = Vec::new();
+    for (name, _, partitions) in answers {
+        let erased = |status: PartitionStatus| {
+            let offset = status.erased_through?;
+            Some(Position {
+                offset,
+                ..status.position
+            })
+        };
+        let erased: PositionVector = partitions.available.into_iter().filter_map(erased).collect();
+        let deletions = catalog.collections.get(&name).into_iter();
+        for deletion in deletions.flat_map(|collection| &collection.deletions) {
+            let is_known = |p: Position| erased.get(&p.source, p.partition).is_some();
+            let is_erased = deletion
+                .position
+                .iter()
+                .all(is_known)
+                .then(|| erased.covers(&deletion.position));
+            rows.push(json!({
+                "id": deletion.id.to_string(),
+                "collection": name,
+                "requested": deletion.requested_ms,
+                "condition": deletion.condition,
+                "documents": deletion.documents,
+                "complete": deletion.complete,
+                "erased": is_erased,
+                "author": deletion.author,
+                "position": deletion.position.to_string(),
+            }));
+        }
+    }
+    rows
 }
 
 async fn available_partitions(

@@ -146,6 +146,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("condition", Text),
             ("documents", Int),
             ("complete", Bool),
+            ("erased", Bool),
             ("author", Text),
             ("position", Text),
         ],

@@ -9,7 +9,12 @@ use proto::{
 use super::{Group, IngestContext};
 use crate::{
     error::Error,
-    shard::event::Event,
+    shard::{
+        erase::{ErasedDocuments, ForgottenRanges},
+        event::Event,
+        gone::GoneRanges,
+        sweep::remove_rows,
+    },
     store::{Family, GoneRangeRow, Partition, digest::DigestTag, gone_range},
 };
 
@@ -66,14 +71,46 @@ impl Group<'_> {
     fn put_gone_ranges(&mut self, record: &Record, deleted: DeletedRanges) {
         for ((source, number), ranges) in deleted {
             let partition = Partition { source, number };
-            self.change.gone.add(&partition, &ranges);
-            let key = gone_range::key(&partition, record.offset);
             let row = GoneRangeRow {
                 time_ms: record.time_ms,
                 ranges,
             };
+            self.change.gone.add(record.offset, &partition, &row);
+            let key = gone_range::key(&partition, record.offset);
             self.store.put(&mut self.batch, Family::Meta, &key, &row.encode());
         }
+    }
+
+    /// Removes the rows and the keys of deleted documents. A key may belong to a later document by now.
+    pub(crate) fn erase(&mut self, erased: &ErasedDocuments) -> Result<(), Error> {
+        for (address, id) in &erased.documents {
+            // A group without a partition writes nothing.
+            self.row(&Partition::of(address));
+            if let Some(id) = id {
+                self.key_index(id)?.retain(|known| known != address);
+            }
+            remove_rows(self.store, &mut self.batch, address);
+        }
+        Ok(())
+    }
+
+    /// Forgets ranges, whose documents are erased.
+    pub(crate) fn forget(&mut self, forgotten: &ForgottenRanges) -> Result<(), Error> {
+        let mut left = GoneRanges::default();
+        for row in self.store.gone_ranges() {
+            let (partition, change, row) = row?;
+            let of = (partition, change);
+            match forgotten.rows.contains(&of) {
+                true => {
+                    self.row(&of.0);
+                    let key = gone_range::key(&of.0, change);
+                    self.store.delete(&mut self.batch, Family::Meta, &key);
+                }
+                false => left.add(change, &of.0, &row),
+            }
+        }
+        self.change.gone_left = Some(left);
+        Ok(())
     }
 
     /// Counts the documents that the changes of this group delete.

@@ -184,7 +184,7 @@ impl Group<'_> {
         Ok(row)
     }
 
-    fn key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {
+    pub(super) fn key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {
         if !self.key_index.contains_key(id) {
             let stored = self.store.key_index(id.as_bytes())?;
             self.key_index.insert(id.into(), stored);

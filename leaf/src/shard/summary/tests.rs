@@ -53,6 +53,7 @@ fn summary() -> Summary {
             field("y", PathIndex::Raw, Some("")),
         ],
         oldest_dead_letter_ms: Some(1_700_000_000_000),
+        unerased: Some((3, 7)),
     }
 }
 

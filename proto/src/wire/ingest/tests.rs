@@ -113,6 +113,7 @@ fn values_of_control_messages_round_trip_as_json() {
         last_record_ms: None,
         last_ingested_ms: Some(1),
         keys_elsewhere: 2,
+        erased_through: Some(3),
     }]);
     let bad = wire::Json::of(&"clicks/0").expect("JSON").decode::<Position>();
     assert_eq!(bad.map_err(|problem| problem.code), Err(Code::BadRequest));
