@@ -1,7 +1,10 @@
 //! Deletes: what is deleted is gone with the acknowledgement, and never answers again, after kills and when a shard is
 //! filled again from its sources. What is not deleted stays.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -14,6 +17,9 @@ use tests::{
 tests::for_single_process_and_cluster! {
     deleted_documents_never_answer_again: tests::Settings::default().small_splits(),
     a_dry_run_counts_and_deletes_nothing: tests::Settings::default(),
+    no_file_has_a_byte_of_what_was_deleted: tests::Settings::default()
+        .small_splits()
+        .with("RACHIS_LEAF__DELETED_KEPT_MS", 500),
 }
 
 const DOCUMENTS: u64 = 3_000;
@@ -151,6 +157,71 @@ async fn a_dry_run_counts_and_deletes_nothing(service: Service) {
     let sql = "delete from events where n in (select number from banned)";
     assert_eq!(service.sql(sql).await.rows[0][0], json!(2));
     assert_eq!(service.sql(sql).await.rows[0][0], json!(0), "they are gone");
+}
+
+/// The texts are random, so that no compression hides all of them.
+async fn no_file_has_a_byte_of_what_was_deleted(mut service: Service) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let letters = |rng: &mut StdRng| -> String { (0..24).map(|_| rng.random_range('a'..='z')).collect() };
+    let secrets: Vec<String> = (0..600).map(|n| format!("{n}x{}", letters(&mut rng))).collect();
+    let document =
+        |secret: &String| format!("{{\"_id\":\"{secret}\",\"text\":\"some {secret} text\",\"who\":\"{secret}\"}}\n");
+    service
+        .push("events", secrets.iter().map(document).collect::<String>())
+        .await
+        .expect("a push");
+    service.wait_for_splits(600).await;
+    let found = found_in_files(&service, &secrets);
+    assert!(found.len() > 300, "the search finds {} of 600 documents", found.len());
+    let deleted: Vec<&String> = secrets.iter().skip(1).step_by(2).collect();
+    let list: Vec<String> = deleted[1..].iter().map(|secret| format!("'{secret}'")).collect();
+    let sql = format!("delete from events where who in ({})", list.join(", "));
+    assert_eq!(service.sql(&sql).await.rows[0][0], json!(299));
+    assert_eq!(
+        delete_by_id(&service, deleted[0]).await.expect("a delete")["deleted"],
+        1
+    );
+    let erased = "select count(*) filter (where erased) from rachis.deletes";
+    service.eventually(erased, json!(2)).await;
+    let no_text_is_left = |service: &Service| {
+        let left = found_in_files(service, &secrets);
+        let wrong: Vec<_> = left.iter().filter(|(number, _)| **number % 2 == 1).collect();
+        assert!(wrong.is_empty(), "{} texts are left: {:?}", wrong.len(), wrong.first());
+    };
+    no_text_is_left(&service);
+    service.kill_and_restart().await;
+    no_text_is_left(&service);
+    let rows = query_both(&service, "select count(*), count(distinct who) from events").await;
+    assert_eq!(rows, [[json!(300), json!(300)]]);
+}
+
+/// The numbers of the texts that occur in the files of leaves, aggregators and the catalog, each with the first such file.
+fn found_in_files(service: &Service, texts: &[String]) -> BTreeMap<usize, PathBuf> {
+    let mut folders = match service {
+        Service::SingleProcess(server) => vec![server.data_dir()],
+        Service::Cluster(cluster) => cluster.nodes().map(|node| cluster.data_dir(&node.name)).collect(),
+    };
+    let mut found = BTreeMap::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            // The ballast is empty, and large.
+            if entry.file_name() == "ballast" || bytes.is_empty() {
+                continue;
+            }
+            for (number, text) in texts.iter().enumerate() {
+                if !found.contains_key(&number) && memchr::memmem::find(&bytes, text.as_bytes()).is_some() {
+                    found.insert(number, path.clone());
+                }
+            }
+        }
+    }
+    found
 }
 
 #[tokio::test]

@@ -114,6 +114,7 @@ fn erase_due(shard: &Arc<Shard>) -> Result<Erasure, Error> {
         shard.store.rewrite(partition, ranges)?;
     }
     shard.store.rewrite_keys()?;
+    shard.store.renew_manifest()?;
     shard.run_job(|done| Job::Forget(ForgottenRanges { rows }, done))?;
     info!(shard = %shard.id, documents, "erased deleted documents");
     Ok(next.map_or(Erasure::Nothing, Erasure::At))

@@ -56,6 +56,10 @@ pub(crate) use shared::SharedStore;
 
 use crate::error::Error;
 
+/// The file that names RocksDB's manifest.
+const CURRENT: &str = "CURRENT";
+/// Bytes of the keys that are written in turn until RocksDB begins a new manifest.
+const MANIFEST_KEY_BYTES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
 /// More ranges than these are rewritten as one, with all between them.
 const REWRITTEN_RANGES_MAX: usize = 64;
 /// Levels of a column family's LSM tree.
@@ -187,6 +191,34 @@ impl Store {
         let all = None::<&[u8]>;
         self.db
             .compact_range_cf_opt(self.family(Family::Keys), all, all, &rewriting());
+        Ok(())
+    }
+
+    /// Has RocksDB write its manifest anew: the old one names the first and the last key of files that are gone, and with
+    /// them the ids of documents. RocksDB does so once it has grown by much, so it gets files with long keys.
+    pub(crate) fn renew_manifest(&self) -> Result<(), Error> {
+        let path = self.db.path().join(CURRENT);
+        let manifest = || {
+            std::fs::read(&path).map_err(|source| Error::File {
+                path: path.clone(),
+                source,
+            })
+        };
+        let (before, unused) = (manifest()?, self.db.cf_handle("default").expect("every store has it"));
+        let failed = |source| self.failed(source);
+        for key_bytes in MANIFEST_KEY_BYTES {
+            let long = vec![0; key_bytes];
+            self.db.put_cf(unused, &long, []).map_err(failed)?;
+            self.db.flush_cf(unused).map_err(failed)?;
+            self.db.delete_cf(unused, &long).map_err(failed)?;
+            self.db.flush_cf(unused).map_err(failed)?;
+            let all = None::<&[u8]>;
+            self.db.compact_range_cf_opt(unused, all, all, &rewriting());
+            if manifest()? != before {
+                return Ok(());
+            }
+        }
+        tracing::warn!(shard = %self.shard, "RocksDB keeps an old manifest, which may name ids of erased documents");
         Ok(())
     }
 

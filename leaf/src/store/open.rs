@@ -29,6 +29,9 @@ const BLOOM_BITS: f64 = 10.0;
 const OTHER_FILES: usize = 10;
 /// Disk space preallocated for a manifest while a store is open; most manifests are small.
 const MANIFEST_PREALLOCATED_BYTES: usize = 64 << 10;
+/// RocksDB begins a new manifest above this size, and above six times what the new one would have. Small, so that
+/// [`Store::renew_manifest`] writes little.
+const MANIFEST_BYTES_MAX: usize = 256 << 10;
 const TABLE_CACHE_SHARD_BITS: i32 = 2;
 /// Granularity of memtable allocations: a store with few writes needs little memory.
 const ARENA_BLOCK_BYTES: usize = 64 << 10;
@@ -201,6 +204,7 @@ fn database(tables_open_max: usize) -> Options {
     // A store has few tables and few concurrent lookups.
     options.set_table_cache_num_shard_bits(TABLE_CACHE_SHARD_BITS);
     options.set_manifest_preallocation_size(MANIFEST_PREALLOCATED_BYTES);
+    options.set_max_manifest_file_size(MANIFEST_BYTES_MAX);
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);
     options
