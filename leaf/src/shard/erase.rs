@@ -39,6 +39,8 @@ const ERASED_DOCUMENTS_MAX: usize = 5_000;
 const ERASED_BYTES_MAX: usize = 16 << 20;
 /// How soon to look again for records that the shard has not read yet.
 const UNREAD_WAIT: Duration = Duration::from_secs(10);
+/// How long to wait for a change, whatever the clock of its broker says.
+const WAIT_MS_MAX: u64 = 3_600_000;
 /// How soon to try again if the store cannot keep up.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 
@@ -72,8 +74,11 @@ pub(crate) fn erase_before_ms(options: &LeafOptions) -> i64 {
 
 /// Erases what is due, or says what comes first. Waits for the writer.
 pub(super) fn erase(shard: &Arc<Shard>) -> Result<Erasure, Error> {
-    if shard.with_state(|state| state.gone.is_empty()) {
+    let Some((_, oldest_ms)) = shard.with_state(|state| state.gone.unerased()) else {
         return Ok(Erasure::Nothing);
+    };
+    if let Some(wait) = wait_for(oldest_ms, erase_before_ms(&shard.options)) {
+        return Ok(Erasure::At(Instant::now() + wait));
     }
     // It needs space before it frees any.
     if shard.services.disk.full().is_some() {
@@ -126,14 +131,12 @@ fn due(shard: &Shard) -> Result<(GoneRanges, Vec<(Partition, i64)>, Option<Insta
     let (mut due, mut rows, mut next) = (GoneRanges::default(), Vec::new(), None::<Instant>);
     for row in shard.store.gone_ranges() {
         let (partition, change, row) = row?;
-        let wait = match u64::try_from(row.time_ms.saturating_sub(before_ms)) {
-            Ok(wait_ms) if wait_ms > 0 => Some(Duration::from_millis(wait_ms)),
-            // A document that is read later must be found in the range.
-            _ => (!has_read(shard, &partition, &row.ranges)).then_some(UNREAD_WAIT),
-        };
+        // A document that is read later must be found in the range.
+        let unread = || (!has_read(shard, &partition, &row.ranges)).then_some(UNREAD_WAIT);
+        let wait = wait_for(row.time_ms, before_ms).or_else(unread);
         match wait {
             Some(wait) => {
-                let at = Instant::now() + wait.min(UNREAD_WAIT);
+                let at = Instant::now() + wait;
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
             None => {
@@ -143,6 +146,12 @@ fn due(shard: &Shard) -> Result<(GoneRanges, Vec<(Partition, i64)>, Option<Insta
         }
     }
     Ok((due, rows, next))
+}
+
+/// How long until a change of this time is due; none if it is.
+fn wait_for(time_ms: i64, before_ms: i64) -> Option<Duration> {
+    let wait_ms = u64::try_from(time_ms.saturating_sub(before_ms)).unwrap_or_default();
+    (wait_ms > 0).then(|| Duration::from_millis(wait_ms.min(WAIT_MS_MAX)))
 }
 
 /// Whether the shard has read all records in these ranges.
