@@ -77,8 +77,8 @@ pub struct LeafOptions {
     /// A partition that has stopped stays stopped when this is raised, until some of its dead letters expire or are
     /// cleared.
     pub dead_letter_bytes_max: u64,
-    /// How long the bytes of deleted documents stay on disk, at least. After it, the files around them are written again,
-    /// for all documents that were deleted meanwhile.
+    /// How long after a delete the leaf begins to erase its documents, and all that were deleted until then: the files
+    /// around them are written again.
     pub deleted_kept: Duration,
     /// How long the shards of a dropped collection stay on disk.
     pub dropped_kept: Duration,

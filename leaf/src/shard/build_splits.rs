@@ -77,14 +77,15 @@ pub(crate) fn merge(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     if shard.store.is_read_only() {
         return Ok(None);
     }
-    let erase_at = match erase(shard)? {
+    let erase_at = match erase(shard) {
         Erasure::Nothing => None,
         Erasure::At(at) => Some(at),
         Erasure::Rebuild(split) => {
             build_split(shard, std::slice::from_ref(&*split), split.generation)?;
-            return Ok(Some(Instant::now()));
+            Some(Instant::now())
         }
     };
+    // After each step of an erasure, so that neither waits for all of the other.
     let merge_at = merge_splits(shard)?;
     Ok(erase_at.into_iter().chain(merge_at).min())
 }

@@ -1,31 +1,33 @@
 //! Erases what changes have deleted: some time after a delete, no file of the shard has its documents any more.
 //!
+//! When the oldest change is due, a pass begins for all changes until then:
 //! 1. Splits with such documents are built again without them, one after another; micro-splits are written to disk.
 //! 2. Once no read view holds the old ones, the writer removes the rows and the keys of the documents.
 //! 3. The store writes its files around these rows again.
 //! 4. The writer removes the gone ranges: nothing is left to hide.
 //!
-//! All of it runs in turn with the merges of the shard, so that no two builds replace the same split. After a crash it
-//! begins again, and finds what is left.
+//! All of it runs in turn with the merges of the shard, so that no two builds replace the same split. After a crash or a
+//! failure another pass begins, and finds what is left.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
 use proto::{
-    Address, Code,
+    Address, Code, Problem,
     place_ranges::{Place, PlaceRange, PlaceRanges, range_of},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     gone::GoneRanges,
     job::Job,
     open_shard::Shard,
     state::LiveSegment,
-    sweep::{SWEEP_EVERY, overlap, sweep},
+    sweep::{overlap, sweep},
 };
 use crate::{
     error::Error,
@@ -37,12 +39,12 @@ use crate::{
 const ERASED_DOCUMENTS_MAX: usize = 5_000;
 /// Their total size; about this much is read to find them.
 const ERASED_BYTES_MAX: usize = 16 << 20;
-/// How soon to look again for records that the shard has not read yet.
-const UNREAD_WAIT: Duration = Duration::from_secs(10);
+/// How soon to look again whether read views still hold replaced splits, or whether the store keeps up again.
+const HELD_WAIT: Duration = Duration::from_secs(1);
+/// How soon to try again after a failure, or if the shard has not read the records of a change yet.
+const RETRY_WAIT: Duration = Duration::from_secs(60);
 /// How long to wait for a change, whatever the clock of its broker says.
 const WAIT_MS_MAX: u64 = 3_600_000;
-/// How soon to try again if the store cannot keep up.
-const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// What there is to erase.
 pub(super) enum Erasure {
@@ -54,6 +56,13 @@ pub(super) enum Erasure {
     Rebuild(Box<LiveSegment>),
 }
 
+/// A pass: what it erases stays the same until it ends, whatever is deleted meanwhile.
+pub(crate) struct ErasePass {
+    gone: GoneRanges,
+    /// The partition and the change of each row.
+    rows: Arc<BTreeSet<(Partition, i64)>>,
+}
+
 /// Documents whose rows and keys are removed in one write; at least one.
 pub(crate) struct ErasedDocuments {
     /// Where they are, with the keys of those that have one.
@@ -63,7 +72,7 @@ pub(crate) struct ErasedDocuments {
 /// Ranges to be forgotten: their documents are erased.
 pub(crate) struct ForgottenRanges {
     /// The partition and the change of each row.
-    pub rows: Vec<(Partition, i64)>,
+    pub rows: Arc<BTreeSet<(Partition, i64)>>,
 }
 
 /// What changed before this time is to be erased, in milliseconds since 1970.
@@ -72,80 +81,107 @@ pub(crate) fn erase_before_ms(options: &LeafOptions) -> i64 {
     Utc::now().timestamp_millis().saturating_sub(kept_ms)
 }
 
-/// Erases what is due, or says what comes first. Waits for the writer.
-pub(super) fn erase(shard: &Arc<Shard>) -> Result<Erasure, Error> {
-    let Some((_, oldest_ms)) = shard.with_state(|state| state.gone.unerased()) else {
-        return Ok(Erasure::Nothing);
+/// Erases what is due, or says what comes first. Waits for the writer. A failure is reported, and ends the pass.
+pub(super) fn erase(shard: &Arc<Shard>) -> Erasure {
+    let step = match shard.disk_is_full() {
+        // It needs space before it frees any.
+        true => Ok(Erasure::At(Instant::now() + RETRY_WAIT)),
+        false => step(shard),
     };
-    if let Some(wait) = wait_for(oldest_ms, erase_before_ms(&shard.options)) {
-        return Ok(Erasure::At(Instant::now() + wait));
-    }
-    // It needs space before it frees any.
-    if shard.services.disk.full().is_some() {
-        return Ok(Erasure::At(Instant::now() + UNREAD_WAIT));
-    }
-    match erase_due(shard) {
-        Err(Error::Problem(problem)) if problem.code == Code::Busy => Ok(Erasure::At(Instant::now() + BUSY_WAIT)),
-        erased => erased,
-    }
+    step.unwrap_or_else(|error| match error {
+        Error::Problem(problem) if problem.code == Code::Busy => Erasure::At(Instant::now() + HELD_WAIT),
+        error => {
+            warn!(shard = %shard.id, %error, "could not erase deleted documents; this will be retried");
+            *shard.erase_pass.lock() = None;
+            Erasure::At(Instant::now() + RETRY_WAIT)
+        }
+    })
 }
 
-fn erase_due(shard: &Arc<Shard>) -> Result<Erasure, Error> {
-    let (due, rows, next) = due(shard)?;
-    if rows.is_empty() {
-        return Ok(next.map_or(Erasure::Nothing, Erasure::At));
-    }
-    let segments = shard.with_state(|state| state.segments.clone());
-    let mut concerned = segments
-        .into_iter()
-        .filter(|entry| due.iter().any(|(partition, ranges)| entry.has_any(partition, ranges)));
-    if let Some(entry) = concerned.next() {
-        if entry.on_disk {
-            return Ok(Erasure::Rebuild(Box::new(entry)));
+fn step(shard: &Arc<Shard>) -> Result<Erasure, Error> {
+    let running = shard.erase_pass.lock().clone();
+    let pass = match running {
+        Some(pass) => pass,
+        None => {
+            let Some((_, oldest_ms)) = shard.with_state(|state| state.gone.unerased()) else {
+                return Ok(Erasure::Nothing);
+            };
+            if let Some(wait) = wait_for(oldest_ms, erase_before_ms(&shard.options)) {
+                return Ok(Erasure::At(Instant::now() + wait));
+            }
+            let pass = Arc::new(ErasePass::new(shard)?);
+            if pass.rows.is_empty() {
+                return Ok(Erasure::At(Instant::now() + RETRY_WAIT));
+            }
+            *shard.erase_pass.lock() = Some(pass.clone());
+            pass
         }
-        shard.request_split();
-        return Ok(Erasure::At(Instant::now() + SWEEP_EVERY));
+    };
+    // A tail that is being indexed may have such documents, and a view of that moment may read them.
+    let (segments, is_indexing) = shard.with_state(|state| (state.segments.clone(), state.is_indexing));
+    let is_concerned = |entry: &LiveSegment| {
+        pass.gone
+            .iter()
+            .any(|(partition, ranges)| entry.has_any(partition, ranges))
+    };
+    match segments.into_iter().find(is_concerned) {
+        Some(entry) if entry.on_disk => return Ok(Erasure::Rebuild(Box::new(entry))),
+        Some(_) => {
+            shard.request_split();
+            return Ok(Erasure::At(Instant::now() + HELD_WAIT));
+        }
+        None if is_indexing => return Ok(Erasure::At(Instant::now() + HELD_WAIT)),
+        None => {}
     }
     sweep(shard)?;
-    let records: Ranges = due.iter().filter_map(records_of).collect();
+    let records: Ranges = pass.gone.iter().filter_map(records_of).collect();
     if shard.obsolete.lock().iter().any(|set| overlap(&set.ranges, &records)) {
-        return Ok(Erasure::At(Instant::now() + SWEEP_EVERY));
+        return Ok(Erasure::At(Instant::now() + HELD_WAIT));
     }
-    let mut documents = 0;
-    for (partition, ranges) in due.iter() {
-        for range in ranges.iter() {
-            documents += erase_documents(shard, partition, range)?;
-        }
-        shard.store.rewrite(partition, ranges)?;
+    let documents = remove_documents(shard, &pass.gone)?;
+    for (partition, ranges) in pass.gone.iter() {
+        check_open(shard)?;
+        shard.store.rewrite_documents(partition, ranges)?;
     }
+    check_open(shard)?;
     shard.store.rewrite_keys()?;
     shard.store.renew_manifest()?;
+    let rows = pass.rows.clone();
     shard.run_job(|done| Job::Forget(ForgottenRanges { rows }, done))?;
+    *shard.erase_pass.lock() = None;
     info!(shard = %shard.id, documents, "erased deleted documents");
-    Ok(next.map_or(Erasure::Nothing, Erasure::At))
+    Ok(Erasure::At(Instant::now()))
 }
 
-/// The gone ranges that are due, the partition and the change of each of their rows, and when the next ones are.
-fn due(shard: &Shard) -> Result<(GoneRanges, Vec<(Partition, i64)>, Option<Instant>), Error> {
-    let before_ms = erase_before_ms(&shard.options);
-    let (mut due, mut rows, mut next) = (GoneRanges::default(), Vec::new(), None::<Instant>);
-    for row in shard.store.gone_ranges() {
-        let (partition, change, row) = row?;
-        // A document that is read later must be found in the range.
-        let unread = || (!has_read(shard, &partition, &row.ranges)).then_some(UNREAD_WAIT);
-        let wait = wait_for(row.time_ms, before_ms).or_else(unread);
-        match wait {
-            Some(wait) => {
-                let at = Instant::now() + wait;
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-            None => {
-                due.add(change, &partition, &row);
-                rows.push((partition, change));
-            }
-        }
+impl ErasePass {
+    /// A pass over all changes whose records the shard has read: a document that is read later must be found in its range.
+    fn new(shard: &Shard) -> Result<Self, Error> {
+        let positions = shard.with_state(|state| state.rows.clone());
+        let has_read = |partition: &Partition, ranges: &PlaceRanges| {
+            let offset = positions.get(partition).map_or(-1, |row| row.offset);
+            let end = ranges.span().map_or(Place::default(), |(_, end)| end);
+            end <= Place::first(offset.saturating_add(1))
+        };
+        let mut rows = BTreeSet::new();
+        let read = shard.store.gone_ranges().filter(|row| {
+            row.as_ref().map_or(true, |(partition, change, row)| {
+                has_read(partition, &row.ranges) && rows.insert((partition.clone(), *change))
+            })
+        });
+        let gone = GoneRanges::of_rows(read)?;
+        Ok(Self {
+            gone,
+            rows: Arc::new(rows),
+        })
     }
-    Ok((due, rows, next))
+}
+
+/// Fails if the shard closes: another process, or this one, goes on later.
+fn check_open(shard: &Shard) -> Result<(), Error> {
+    match shard.scheduler.is_stopped() || shard.failure().is_some() {
+        true => Err(Problem::new(Code::Unavailable, "the shard is closing").into()),
+        false => Ok(()),
+    }
 }
 
 /// How long until a change of this time is due; none if it is.
@@ -154,25 +190,27 @@ fn wait_for(time_ms: i64, before_ms: i64) -> Option<Duration> {
     (wait_ms > 0).then(|| Duration::from_millis(wait_ms.min(WAIT_MS_MAX)))
 }
 
-/// Whether the shard has read all records in these ranges.
-fn has_read(shard: &Shard, partition: &Partition, ranges: &PlaceRanges) -> bool {
-    let offset = shard.with_state(|state| state.row(partition).offset);
-    ranges
-        .span()
-        .is_none_or(|(_, end)| end <= Place::first(offset.saturating_add(1)))
-}
-
 /// The records that ranges of a partition span.
 fn records_of((partition, ranges): (&Partition, &PlaceRanges)) -> Option<(Partition, (i64, i64))> {
     let (from, to) = ranges.span()?;
     Some((partition.clone(), (from.offset - 1, to.offset)))
 }
 
-/// Removes the rows and the keys of the documents in a range. Returns how many there were.
-fn erase_documents(shard: &Arc<Shard>, partition: &Partition, range: PlaceRange) -> Result<u64, Error> {
-    let (mut from, to) = range;
-    let mut erased = 0;
+/// Removes the rows and the keys of documents. Returns how many there were.
+fn remove_documents(shard: &Arc<Shard>, gone: &GoneRanges) -> Result<u64, Error> {
+    let mut removed = 0;
+    for (partition, ranges) in gone.iter() {
+        for range in ranges.iter() {
+            removed += remove_range(shard, partition, range)?;
+        }
+    }
+    Ok(removed)
+}
+
+fn remove_range(shard: &Arc<Shard>, partition: &Partition, (mut from, to): PlaceRange) -> Result<u64, Error> {
+    let mut removed = 0;
     loop {
+        check_open(shard)?;
         let (mut documents, mut bytes) = (Vec::new(), 0);
         for document in shard.store.documents_in(partition, (from, to)) {
             let document = document?;
@@ -184,9 +222,9 @@ fn erase_documents(shard: &Arc<Shard>, partition: &Partition, range: PlaceRange)
             }
         }
         if documents.is_empty() {
-            return Ok(erased);
+            return Ok(removed);
         }
-        erased += documents.len() as u64;
+        removed += documents.len() as u64;
         shard.run_job(|done| Job::Erase(ErasedDocuments { documents }, done))?;
     }
 }

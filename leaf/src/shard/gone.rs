@@ -24,9 +24,16 @@ pub(crate) struct GoneRanges {
 impl GoneRanges {
     /// The ranges of all changes that the store has.
     pub(crate) fn load(store: &Store) -> Result<Self, Error> {
+        Self::of_rows(store.gone_ranges())
+    }
+
+    /// The ranges of these rows: partition, offset of the change, ranges.
+    pub(crate) fn of_rows(
+        rows: impl Iterator<Item = Result<(Partition, i64, GoneRangeRow), Error>>,
+    ) -> Result<Self, Error> {
         let mut ranges: BTreeMap<Partition, Vec<PlaceRange>> = BTreeMap::new();
         let mut changes = BTreeMap::new();
-        for row in store.gone_ranges() {
+        for row in rows {
             let (partition, change, row) = row?;
             ranges.entry(partition).or_default().extend(row.ranges.iter());
             changes.insert(change, row.time_ms);

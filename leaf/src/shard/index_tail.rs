@@ -22,7 +22,8 @@ pub(crate) fn index_tail(shard: &Arc<Shard>) -> Result<Option<Instant>, Error> {
     let segment = if documents.is_empty() {
         None
     } else {
-        Some(Arc::new(Segment::in_memory(documents)?))
+        let built = Segment::in_memory(documents);
+        Some(Arc::new(built.inspect_err(|_| shard.state.lock().is_indexing = false)?))
     };
     let built = documents.len();
     let next = {

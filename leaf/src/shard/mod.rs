@@ -99,6 +99,7 @@ impl Shard {
             opened_at: Instant::now(),
             obsolete: Mutex::new(Vec::new()),
             dead_letter_removal: Mutex::new(()),
+            erase_pass: Mutex::new(None),
             split_requested: AtomicBool::new(false),
         });
         shard.schedule_all();

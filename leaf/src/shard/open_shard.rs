@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::{
     budget::MemoryBudget,
+    erase::ErasePass,
     job::{Job, busy},
     obsolete::ObsoleteSegments,
     scheduler::{BuildScheduler, Task},
@@ -55,6 +56,8 @@ pub(crate) struct Shard {
     pub(super) obsolete: Mutex<Vec<ObsoleteSegments>>,
     /// Serializes the removal of dead letters, so that no letter's bytes are subtracted twice.
     pub(super) dead_letter_removal: Mutex<()>,
+    /// The pass that erases deleted documents, while there is one. The thread that merges splits runs it.
+    pub(super) erase_pass: Mutex<Option<Arc<ErasePass>>>,
     /// Whether to write the micro-splits to disk even if there are few of them.
     pub(super) split_requested: AtomicBool,
 }
@@ -89,6 +92,10 @@ impl Shard {
         if let Err(failure) = self.store.sync() {
             warn!(shard = %self.id, error = %failure, "could not sync the write-ahead log while closing the shard");
         }
+    }
+
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.services.disk.full().is_some()
     }
 
     /// Why the shard must be reopened, if it must.

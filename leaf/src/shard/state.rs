@@ -140,6 +140,8 @@ pub(crate) struct ShardState {
     pub waiting_since: Option<Instant>,
     /// When the last build of the tail began.
     pub built_at: Option<Instant>,
+    /// Whether the tail is being indexed.
+    pub is_indexing: bool,
     /// Whether the last build of the tail failed; then read views contain the whole tail, however long.
     pub unindexable: bool,
     paths: Arc<PathKinds>,
@@ -174,6 +176,7 @@ impl ShardState {
             changed_at: Instant::now(),
             waiting_since: None,
             built_at: None,
+            is_indexing: false,
             unindexable: false,
             paths: Arc::new(paths),
             freshness_ms: 0,
@@ -317,6 +320,7 @@ impl ShardState {
         };
         let ranges = self.rows.iter().filter_map(range).collect();
         self.built_at = Some(Instant::now());
+        self.is_indexing = true;
         BuildInFlight {
             snapshot: self.tail.snapshot(),
             ranges,
@@ -361,6 +365,7 @@ impl ShardState {
         }
         self.waiting_since = (self.tail.documents() > 0).then(Instant::now);
         self.current = None;
+        self.is_indexing = false;
         self.unindexable = false;
         self.last_indexed = Some(Arc::new(before));
         self.update_reservation();

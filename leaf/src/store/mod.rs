@@ -39,6 +39,8 @@ mod rows;
 mod shared;
 mod wal;
 
+use std::collections::HashSet;
+
 pub(crate) use gone_range::GoneRangeRow;
 pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
 pub(crate) use key_index::KeyIndexRow;
@@ -51,15 +53,19 @@ use proto::{
 };
 pub(crate) use request::RequestRow;
 pub(crate) use rocksdb::WriteBatch;
-use rocksdb::{BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, ErrorKind, WriteOptions};
+use rocksdb::{BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, ErrorKind, LiveFile, WriteOptions};
 pub(crate) use shared::SharedStore;
 
 use crate::error::Error;
 
 /// The file that names RocksDB's manifest.
 const CURRENT: &str = "CURRENT";
-/// Bytes of the keys that are written in turn until RocksDB begins a new manifest.
-const MANIFEST_KEY_BYTES: [usize; 3] = [256 << 10, 1 << 20, 4 << 20];
+/// The family that every RocksDB has. Nothing is stored in it.
+const UNUSED: &str = "default";
+/// A key that makes the manifest grow: it names the first and the last key of each file.
+const LONG_KEY: [u8; 32 << 10] = [0; 32 << 10];
+/// Files that are written at most until RocksDB begins a new manifest.
+const MANIFEST_FILES_MAX: usize = 200;
 /// More ranges than these are rewritten as one, with all between them.
 const REWRITTEN_RANGES_MAX: usize = 64;
 /// Levels of a column family's LSM tree.
@@ -171,31 +177,59 @@ impl Store {
     }
 
     /// Writes the files with documents in these ranges again, without removed rows. Blocks until it is done.
-    pub(crate) fn rewrite(&self, partition: &Partition, ranges: &PlaceRanges) -> Result<(), Error> {
-        self.flush()?;
+    pub(crate) fn rewrite_documents(&self, partition: &Partition, ranges: &PlaceRanges) -> Result<(), Error> {
         let rewritten: Vec<PlaceRange> = match ranges.len() > REWRITTEN_RANGES_MAX {
             true => ranges.span().into_iter().collect(),
             false => ranges.iter().collect(),
         };
-        for (from, to) in rewritten {
-            let (from, to) = (rows::place_key(partition, from), rows::place_key(partition, to));
-            self.db
-                .compact_range_cf_opt(self.family(Family::Docs), Some(from), Some(to), &rewriting());
-        }
-        Ok(())
+        let key = |place| Some(rows::place_key(partition, place));
+        self.rewrite(
+            Family::Docs,
+            rewritten.into_iter().map(|(from, to)| (key(from), key(to))),
+        )
     }
 
     /// Writes the files with keys of documents again, without removed rows. Blocks until it is done.
     pub(crate) fn rewrite_keys(&self) -> Result<(), Error> {
+        self.rewrite(Family::Keys, std::iter::once((None, None)))
+    }
+
+    /// Writes the files again that have rows between these keys.
+    fn rewrite(
+        &self,
+        family: Family,
+        ranges: impl Iterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    ) -> Result<(), Error> {
         self.flush()?;
-        let all = None::<&[u8]>;
-        self.db
-            .compact_range_cf_opt(self.family(Family::Keys), all, all, &rewriting());
+        let old: HashSet<String> = self.live_files(family)?.map(|file| file.name).collect();
+        for (from, to) in ranges {
+            // An earlier range may have written them again.
+            let left = || -> Result<bool, Error> {
+                let mut files = self.live_files(family)?;
+                Ok(files.any(|file| old.contains(&file.name) && meets(&file, from.as_deref(), to.as_deref())))
+            };
+            if left()? {
+                self.db
+                    .compact_range_cf_opt(self.family(family), from.as_deref(), to.as_deref(), &rewriting());
+            }
+            // A compaction does not say that it has failed.
+            if left()? {
+                let detail = format!("shard {}: RocksDB has not written its files again", self.shard);
+                return Err(Problem::new(Code::Unavailable, detail).into());
+            }
+        }
         Ok(())
     }
 
+    fn live_files(&self, family: Family) -> Result<impl Iterator<Item = LiveFile> + use<>, Error> {
+        let files = self.db.live_files().map_err(|source| self.failed(source))?;
+        Ok(files
+            .into_iter()
+            .filter(move |file| file.column_family_name == family.name()))
+    }
+
     /// Has RocksDB write its manifest anew: the old one names the first and the last key of files that are gone, and with
-    /// them the ids of documents. RocksDB does so once it has grown by much, so it gets files with long keys.
+    /// them the ids of documents. RocksDB does so once it has grown by much, so it gets files with a long key.
     pub(crate) fn renew_manifest(&self) -> Result<(), Error> {
         let path = self.db.path().join(CURRENT);
         let manifest = || {
@@ -204,22 +238,26 @@ impl Store {
                 source,
             })
         };
-        let (before, unused) = (manifest()?, self.db.cf_handle("default").expect("every store has it"));
-        let failed = |source| self.failed(source);
-        for key_bytes in MANIFEST_KEY_BYTES {
-            let long = vec![0; key_bytes];
-            self.db.put_cf(unused, &long, []).map_err(failed)?;
-            self.db.flush_cf(unused).map_err(failed)?;
-            self.db.delete_cf(unused, &long).map_err(failed)?;
-            self.db.flush_cf(unused).map_err(failed)?;
+        let (before, unused) = (manifest()?, self.db.cf_handle(UNUSED).expect("every store has it"));
+        let write = |batch| self.write(batch, false).map_err(|error| self.unwritten(error));
+        let flush = || self.db.flush_cf(unused).map_err(|source| self.failed(source));
+        for _ in 0..MANIFEST_FILES_MAX {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(unused, LONG_KEY, []);
+            write(batch)?;
+            flush()?;
+            let mut batch = WriteBatch::default();
+            batch.delete_cf(unused, LONG_KEY);
+            write(batch)?;
+            flush()?;
             let all = None::<&[u8]>;
             self.db.compact_range_cf_opt(unused, all, all, &rewriting());
             if manifest()? != before {
                 return Ok(());
             }
         }
-        tracing::warn!(shard = %self.shard, "RocksDB keeps an old manifest, which may name ids of erased documents");
-        Ok(())
+        let detail = format!("shard {}: RocksDB has not begun a new manifest", self.shard);
+        Err(Problem::new(Code::Unavailable, detail).into())
     }
 
     /// Starts a flush of all memtables without waiting for it, unless one is already running.
@@ -329,8 +367,15 @@ impl Store {
 fn rewriting() -> CompactOptions {
     let mut options = CompactOptions::default();
     options.set_exclusive_manual_compaction(false);
-    options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+    options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
     options
+}
+
+/// Whether a file has rows between two keys.
+fn meets(file: &LiveFile, from: Option<&[u8]>, to: Option<&[u8]>) -> bool {
+    let begins = |end: &[u8]| file.start_key.as_deref().is_none_or(|start| start < end);
+    let ends = |begin: &[u8]| file.end_key.as_deref().is_none_or(|end| end >= begin);
+    to.is_none_or(begins) && from.is_none_or(ends)
 }
 
 #[cfg(test)]

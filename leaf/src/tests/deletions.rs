@@ -203,26 +203,36 @@ async fn no_byte_of_a_deleted_document_is_left_in_any_file() {
     assert!(before.len() > 300, "the search finds {} of 400", before.len());
     // The pushes of tests date from 2023, so these are due.
     let fixture = fixture.restart_with_options(erased_at_once).await;
-    let left = addresses((0..400).filter(|offset| !deleted.contains(offset)));
-    let is_erased = async |fixture: &Fixture| {
-        assert_eq!(visible(fixture).await, left);
-        let partitions = fixture
-            .leaf
-            .partitions(fixture.shard.collection)
-            .await
-            .expect("partitions");
-        partitions.iter().any(|partition| partition.erased_through == Some(0))
-    };
-    fixture.eventually("the documents are erased", is_erased).await;
+    let mut deleted = deleted;
+    for round in 0..5 {
+        if round > 0 {
+            let more: BTreeSet<i64> = (1..400).step_by(3).skip(round as usize).step_by(11).collect();
+            push_delete(&fixture, &delete(&more)).await;
+            deleted.extend(more);
+        }
+        let left = addresses((0..400).filter(|offset| !deleted.contains(offset)));
+        let is_erased = async |fixture: &Fixture| {
+            assert_eq!(visible(fixture).await, left);
+            let partitions = fixture.leaf.partitions(fixture.shard.collection).await;
+            let partitions = partitions.expect("partitions");
+            partitions
+                .iter()
+                .any(|partition| partition.erased_through == Some(round))
+        };
+        fixture.eventually("the documents are erased", is_erased).await;
+        let found = found(&fixture);
+        let wrong: Vec<_> = found.iter().filter(|(offset, _)| deleted.contains(offset)).collect();
+        assert!(
+            wrong.is_empty(),
+            "round {round}: {} are left: {:?}",
+            wrong.len(),
+            wrong.first()
+        );
+    }
     let fixture = fixture.restart().await;
-    assert_eq!(visible(&fixture).await, left);
-    let after = found(&fixture);
-    let wrong: Vec<_> = after.iter().filter(|(offset, _)| deleted.contains(offset)).collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of them are left: {:?}",
-        wrong.len(),
-        wrong.first()
+    assert_eq!(
+        visible(&fixture).await,
+        addresses((0..400).filter(|offset| !deleted.contains(offset)))
     );
     check(&fixture, &fixture.documents().await, 400).await;
 }

@@ -71,6 +71,9 @@ impl Group<'_> {
     fn put_gone_ranges(&mut self, record: &Record, deleted: DeletedRanges) {
         for ((source, number), ranges) in deleted {
             let partition = Partition { source, number };
+            if ranges.is_empty() {
+                continue;
+            }
             let row = GoneRangeRow {
                 time_ms: record.time_ms,
                 ranges,
@@ -96,18 +99,18 @@ impl Group<'_> {
 
     /// Forgets ranges, whose documents are erased.
     pub(crate) fn forget(&mut self, forgotten: &ForgottenRanges) -> Result<(), Error> {
-        let mut left = GoneRanges::default();
-        for row in self.store.gone_ranges() {
-            let (partition, change, row) = row?;
-            let of = (partition, change);
-            match forgotten.rows.contains(&of) {
-                true => {
-                    self.row(&of.0);
-                    let key = gone_range::key(&of.0, change);
-                    self.store.delete(&mut self.batch, Family::Meta, &key);
-                }
-                false => left.add(change, &of.0, &row),
-            }
+        let store = self.store;
+        let is_left = |row: &Result<(Partition, i64, GoneRangeRow), Error>| {
+            row.as_ref().map_or(true, |(partition, change, _)| {
+                !forgotten.rows.contains(&(partition.clone(), *change))
+            })
+        };
+        let left = GoneRanges::of_rows(store.gone_ranges().filter(is_left))?;
+        for (partition, change) in &*forgotten.rows {
+            // A group without a partition writes nothing.
+            self.row(partition);
+            let key = gone_range::key(partition, *change);
+            store.delete(&mut self.batch, Family::Meta, &key);
         }
         self.change.gone_left = Some(left);
         Ok(())
