@@ -63,7 +63,7 @@ const CURRENT: &str = "CURRENT";
 /// The family that every RocksDB has. Nothing is stored in it.
 const UNUSED: &str = "default";
 /// A key that makes the manifest grow: it names the first and the last key of each file.
-const LONG_KEY: [u8; 32 << 10] = [0; 32 << 10];
+static LONG_KEY: [u8; 32 << 10] = [0; 32 << 10];
 /// Files that are written at most until RocksDB begins a new manifest.
 const MANIFEST_FILES_MAX: usize = 200;
 /// More ranges than these are rewritten as one, with all between them.
