@@ -225,6 +225,34 @@ fn found_in_files(service: &Service, texts: &[String]) -> BTreeMap<usize, PathBu
 }
 
 #[tokio::test]
+async fn a_delete_among_many_documents_finds_all_of_them() {
+    const COUNT: u64 = 300_000;
+    let server = Server::start(Settings::default()).await;
+    let lines: String = (0..COUNT)
+        .map(|n| format!("{{\"n\":{n},\"text\":\"word{n}\"}}\n"))
+        .collect();
+    server.push("events", lines).await.expect("a push");
+    // Large splits, whose documents are numbered beyond 16 bits.
+    server.wait_for_splits(COUNT as usize).await;
+    for (condition, wanted) in [
+        ("n % 2 = 0", COUNT / 2),
+        ("n % 3 = 0 and text <> 'word3'", COUNT / 3 - 1),
+        ("length(text) = 7", 900),
+    ] {
+        let sql = format!("select count(*) from events where {condition}");
+        assert_eq!(query_both(&server, &sql).await, [[json!(wanted)]], "{condition}");
+    }
+    let deleted = server.sql("delete from events where n % 2 = 0").await;
+    assert_eq!(deleted.rows[0][0], json!(COUNT / 2));
+    let rows = query_both(&server, "select count(*), min(n), max(n) from events where n % 2 = 1").await;
+    assert_eq!(rows, [[json!(COUNT / 2), json!(1), json!(COUNT - 1)]]);
+    assert_eq!(
+        *server.sql("select count(*) from events").await.single_value(),
+        json!(COUNT / 2)
+    );
+}
+
+#[tokio::test]
 async fn a_leaf_that_lost_its_disk_never_shows_what_was_deleted() {
     let mut cluster = Cluster::start(
         ClusterSize {

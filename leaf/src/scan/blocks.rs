@@ -296,13 +296,7 @@ fn candidates_of(scan: &ScanTask, unit: Unit) -> Result<Vec<Candidates>, Problem
     };
     let outcome = scan.filter_outcome(index)?;
     let within = unit.from - outcome.first..unit.to - outcome.first;
-    let numbered = |documents: &RoaringBitmap| -> DocumentNumbers {
-        let mut found = vec![0; documents.range_cardinality(within.clone()) as usize];
-        let filled = documents.range(within.clone()).next_many(&mut found).len();
-        found.truncate(filled);
-        found.iter_mut().for_each(|document| *document += outcome.first);
-        found.into()
-    };
+    let numbered = |documents: &RoaringBitmap| DocumentNumbers::within(documents, within.clone(), outcome.first);
     // Mostly there is no condition, and nothing is deleted.
     let pass = if outcome.pass.range_cardinality(within.clone()) == within.len() as u64 {
         DocumentNumbers::Range(unit.from..unit.to)
