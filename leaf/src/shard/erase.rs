@@ -18,7 +18,7 @@ use std::{
 use chrono::Utc;
 use proto::{
     Address, Code, Problem,
-    place_ranges::{Place, PlaceRange, PlaceRanges, range_of},
+    place_ranges::{Place, PlaceRanges},
 };
 use tracing::{info, warn};
 
@@ -198,33 +198,31 @@ fn records_of((partition, ranges): (&Partition, &PlaceRanges)) -> Option<(Partit
 
 /// Removes the rows and the keys of documents. Returns how many there were.
 fn remove_documents(shard: &Arc<Shard>, gone: &GoneRanges) -> Result<u64, Error> {
-    let mut removed = 0;
-    for (partition, ranges) in gone.iter() {
-        for range in ranges.iter() {
-            removed += remove_range(shard, partition, range)?;
+    let (mut documents, mut bytes, mut removed) = (Vec::new(), 0, 0);
+    let ranges = gone
+        .iter()
+        .flat_map(|(partition, ranges)| ranges.iter().map(move |range| (partition, range)));
+    for (partition, range) in ranges {
+        for document in shard.store.documents_in(partition, range) {
+            let document = document?;
+            bytes += document.bytes.len();
+            documents.push((document.address, document.header.id));
+            if documents.len() >= ERASED_DOCUMENTS_MAX || bytes >= ERASED_BYTES_MAX {
+                removed += documents.len() as u64;
+                remove(shard, std::mem::take(&mut documents))?;
+                bytes = 0;
+            }
         }
     }
+    removed += documents.len() as u64;
+    remove(shard, documents)?;
     Ok(removed)
 }
 
-fn remove_range(shard: &Arc<Shard>, partition: &Partition, (mut from, to): PlaceRange) -> Result<u64, Error> {
-    let mut removed = 0;
-    loop {
-        check_open(shard)?;
-        let (mut documents, mut bytes) = (Vec::new(), 0);
-        for document in shard.store.documents_in(partition, (from, to)) {
-            let document = document?;
-            bytes += document.bytes.len();
-            from = range_of(document.address.offset, document.address.item).1;
-            documents.push((document.address, document.header.id));
-            if documents.len() >= ERASED_DOCUMENTS_MAX || bytes >= ERASED_BYTES_MAX {
-                break;
-            }
-        }
-        if documents.is_empty() {
-            return Ok(removed);
-        }
-        removed += documents.len() as u64;
-        shard.run_job(|done| Job::Erase(ErasedDocuments { documents }, done))?;
+fn remove(shard: &Arc<Shard>, documents: Vec<(Address, Option<Box<str>>)>) -> Result<(), Error> {
+    check_open(shard)?;
+    if documents.is_empty() {
+        return Ok(());
     }
+    Ok(shard.run_job(|done| Job::Erase(ErasedDocuments { documents }, done))?)
 }
