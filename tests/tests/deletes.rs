@@ -291,6 +291,32 @@ async fn a_leaf_that_lost_its_disk_never_shows_what_was_deleted() {
     cluster.assert_outcomes_add_up("clicks").await;
     let [_, accepted, _, _, _, deleted, documents] = cluster.outcomes("clicks").await;
     assert_eq!((accepted, deleted, documents), (20_000, 15_000, 5_000));
+    lost_changes_stop_the_shards(cluster).await;
+}
+
+/// Without the records of a delete, a shard that is filled again must not answer.
+async fn lost_changes_stop_the_shards(mut cluster: Cluster) {
+    let topics = cluster.kafka.topics().expect("topics");
+    let changes = topics.iter().find(|topic| topic.starts_with("rachis-changes-"));
+    let changes = changes.expect("a topic of changes").clone();
+    for partition in 0..2 {
+        cluster.kafka.delete_records_before(&changes, partition, 1).await;
+    }
+    cluster.kill("leaf-1");
+    std::fs::remove_dir_all(cluster.data_dir("leaf-1")).expect("the disk is lost");
+    cluster.restart("leaf-1").await;
+    let stopped = "select count(*) from rachis.sources where source = '_changes' and state = 'stopped' \
+                   and error like '%restore the topic rachis-changes-%'";
+    cluster.eventually(stopped, json!(2)).await;
+    let refused = cluster
+        .query("select count(*) from clicks", json!({}))
+        .await
+        .expect_err("deletes are unknown");
+    let message = format!("{refused:#}");
+    assert!(
+        message.contains("503") && message.contains("what was deleted"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -50,6 +50,8 @@ use crate::{
     sql::{self, DocumentDelete},
 };
 
+/// Deletes that run at once. Each holds the ranges of its documents in memory, also after its client has gone away.
+pub(super) const DELETES_AT_ONCE_MAX: usize = 4;
 /// Shards that apply a delete at once.
 const SHARDS_AT_ONCE_MAX: usize = 16;
 /// What to do if it is not known what was deleted.
@@ -113,6 +115,7 @@ pub(super) async fn delete(
     request: &DeleteRequest,
 ) -> Result<(Deleted, QueryViews), Problem> {
     let DocumentDelete { collection, text, .. } = &request.wanted;
+    let permit = Arc::clone(&engine.deletes).acquire_owned().await;
     let (read_views, found) = find(engine, context, request).await?;
     let documents = found.documents;
     let deleted = Deleted {
@@ -149,6 +152,7 @@ pub(super) async fn delete(
     // A client that goes away does not stop it half way.
     let (sender, applied) = oneshot::channel();
     engine.runtime.spawn(async move {
+        let _until_applied = permit;
         let _the_client_may_be_gone = sender.send(application.apply(ranges).await);
     });
     let stopping = || Problem::new(Code::UnknownOutcome, "the node is shutting down during the delete").hint(REPEAT);
@@ -193,7 +197,7 @@ async fn find(
     let query = query_where(&text, Some(condition))?;
     let names = sql::collections(&query, &catalog)?;
     let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
-    // A part of the documents would be a wrong answer that cannot be told from a right one.
+    // Without a shard, the delete would miss documents, and its answer would not show it.
     read_views.require_complete(false)?;
     require_covered(&read_views, collection, &required)?;
     let resolved = sql::resolve(&query, &read_views, &request.parameters, &[])?;
@@ -368,7 +372,7 @@ impl Application {
         };
         self.engine.change_catalog(change).await.map_err(|problem| {
             let detail = format!(
-                "the documents are deleted, but the catalog could not record it: {}",
+                "shards have deleted documents, but the catalog could not record it: {}",
                 problem.detail
             );
             Problem::new(Code::UnknownOutcome, detail)

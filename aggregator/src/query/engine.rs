@@ -9,10 +9,12 @@ use proto::{
     node::{Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
+use tokio::sync::Semaphore;
 
 use super::{
     admission::Admission,
     context::QueryContext,
+    delete::DELETES_AT_ONCE_MAX,
     plan_cache::PlanCache,
     read_views::{CollectionKinds, ReadWatermarks},
     registry::Registry,
@@ -32,6 +34,8 @@ pub struct Engine {
     pub(super) runtime: QueryRuntime,
     pub(super) sessions: Sessions,
     pub(super) plans: PlanCache,
+    /// Limits the deletes that run at once.
+    pub(super) deletes: Arc<Semaphore>,
     kinds: Arc<CollectionKinds>,
     watermarks: Arc<ReadWatermarks>,
 }
@@ -65,6 +69,7 @@ impl Engine {
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
             plans: PlanCache::new(),
+            deletes: Arc::new(Semaphore::new(DELETES_AT_ONCE_MAX)),
             kinds: Arc::new(CollectionKinds::new()),
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,

@@ -1,6 +1,5 @@
 //! Background maintenance on one low-rate thread: it expires old dead letters, opens shards that have documents to erase,
-//! scrubs split files, and rebuilds damaged
-//! splits.
+//! scrubs split files, and rebuilds damaged splits.
 
 use std::{
     collections::VecDeque,

@@ -43,8 +43,6 @@ const ERASED_BYTES_MAX: usize = 16 << 20;
 const HELD_WAIT: Duration = Duration::from_secs(1);
 /// How soon to try again after a failure, or if the shard has not read the records of a change yet.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
-/// How long to wait for a change, whatever the clock of its broker says.
-const WAIT_MS_MAX: u64 = 3_600_000;
 
 /// What there is to erase.
 pub(super) enum Erasure {
@@ -83,7 +81,7 @@ pub(crate) fn erase_before_ms(options: &LeafOptions) -> i64 {
 
 /// Erases what is due, or says what comes first. Waits for the writer. A failure is reported, and ends the pass.
 pub(super) fn erase(shard: &Arc<Shard>) -> Erasure {
-    let step = match shard.disk_is_full() {
+    let step = match shard.services.disk.full().is_some() {
         // It needs space before it frees any.
         true => Ok(Erasure::At(Instant::now() + RETRY_WAIT)),
         false => step(shard),
@@ -187,7 +185,7 @@ fn check_open(shard: &Shard) -> Result<(), Error> {
 /// How long until a change of this time is due; none if it is.
 fn wait_for(time_ms: i64, before_ms: i64) -> Option<Duration> {
     let wait_ms = u64::try_from(time_ms.saturating_sub(before_ms)).unwrap_or_default();
-    (wait_ms > 0).then(|| Duration::from_millis(wait_ms.min(WAIT_MS_MAX)))
+    (wait_ms > 0).then(|| Duration::from_millis(wait_ms))
 }
 
 /// The records that ranges of a partition span.

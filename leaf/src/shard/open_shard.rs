@@ -94,10 +94,6 @@ impl Shard {
         }
     }
 
-    pub(super) fn disk_is_full(&self) -> bool {
-        self.services.disk.full().is_some()
-    }
-
     /// Why the shard must be reopened, if it must.
     pub(crate) fn failure(&self) -> Option<&str> {
         let stopped = || self.queue.is_closed().then_some("its writer has stopped");

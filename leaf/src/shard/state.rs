@@ -209,7 +209,7 @@ impl ShardState {
         }
     }
 
-    /// The stored row of a partition; an empty one if there is none.
+    /// The stored row of a partition. A partition that was never read has an empty one.
     pub(crate) fn row(&self, partition: &Partition) -> PartitionRow {
         self.rows.get(partition).cloned().unwrap_or_default()
     }

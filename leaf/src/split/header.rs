@@ -266,7 +266,8 @@ impl Headers {
         }
     }
 
-    /// The first document from `low` on that is not before a place; `end` if there is none. It is probably near `low`.
+    /// Finds the first document in `low..end` at or after a place, and returns `end` if all of them come before it. Gallops
+    /// from `low`, because ranges are looked up in ascending order.
     fn first_at(&self, mut low: u32, end: u32, wanted: Place) -> u32 {
         let (mut high, mut step) = (end, 1);
         while let Some(probe) = low.checked_add(step - 1).filter(|probe| *probe < end) {

@@ -12,7 +12,7 @@ const VERSION: u8 = 1;
 /// The ranges that one change deletes of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GoneRangeRow {
-    /// When the change was requested, in milliseconds since 1970.
+    /// When the change was requested, or at the latest when it was applied, in milliseconds since 1970.
     pub time_ms: i64,
     pub ranges: PlaceRanges,
 }

@@ -43,8 +43,8 @@ fn now_ms() -> Option<i64> {
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Decodes a record of a topic of pushes or of changes. A record that is none, because another program wrote it, stays a
-/// single value.
+/// Decodes a record from a collection's push or change topic. A record that another program wrote there cannot be decoded,
+/// and stays a single value.
 pub(super) fn decode_push(record: Record) -> Record {
     let RecordValue::One(payload) = &record.value else {
         return record;

@@ -239,7 +239,8 @@ impl Sender {
         self.note_losses(stored, acknowledged, low, high).await?;
         let skips = self.task.skips.of(self.slot.number);
         let start = self.task.settings.start_of(self.slot.number);
-        // A shard that has read no change must not miss the first ones, whoever has acknowledged them.
+        // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
+        // of the group has ever committed an offset.
         let acknowledged = match self.task.source.is_changes() {
             true => acknowledged.max(0),
             false => acknowledged,

@@ -1,4 +1,4 @@
-//! DELETE: what the shards are told, and what is known after some of them failed.
+//! DELETE: which changes the engine sends to each shard, and what it records if some shards fail.
 
 use proto::{
     Code, Position, SourceName,
@@ -20,7 +20,7 @@ fn collection(bench: &Bench) -> Collection {
     bench.engine.catalog().collections[&events()].clone()
 }
 
-/// What all shards were told to delete.
+/// The ranges in the changes that the engine has sent to all shards.
 fn deleted(bench: &Bench) -> DeletedRanges {
     let mut all = DeletedRanges::new();
     for change in bench.leaf.changes.lock().iter() {
@@ -42,7 +42,7 @@ fn offsets(ranges: &PlaceRanges) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn a_delete_is_told_to_each_shard_and_recorded_once() {
+async fn each_shard_gets_its_ranges_and_the_catalog_records_the_delete_once() {
     let bench = ten().await;
     let (batches, _) = bench
         .try_sql("delete from events e where e.n in (2, 3, 4)")

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Group<'_> {
-    /// Applies the changes of a record. A record that is none becomes a dead letter.
+    /// Applies the changes in a record. An item that is not a change becomes a dead letter.
     pub(super) fn apply_changes(
         &mut self,
         context: &IngestContext,
@@ -45,7 +45,7 @@ impl Group<'_> {
                 None => self.reject(context, record, item, bytes, on_dead)?,
             }
         }
-        self.put_gone_ranges(record, deleted);
+        self.put_gone_ranges(context, record, deleted);
         self.advance(context, record);
         Ok(())
     }
@@ -58,7 +58,7 @@ impl Group<'_> {
         bytes: &Bytes,
         on_dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
-        let detail = "the record is no change of documents: another program wrote it to the topic";
+        let detail = "the record is not a change of documents: another program wrote it to the topic";
         let event = Event::DeadLetter {
             code: "not_a_change",
             detail: detail.into(),
@@ -68,14 +68,15 @@ impl Group<'_> {
     }
 
     /// Writes what a record deletes, one row for each partition.
-    fn put_gone_ranges(&mut self, record: &Record, deleted: DeletedRanges) {
+    fn put_gone_ranges(&mut self, context: &IngestContext, record: &Record, deleted: DeletedRanges) {
         for ((source, number), ranges) in deleted {
             let partition = Partition { source, number };
             if ranges.is_empty() {
                 continue;
             }
             let row = GoneRangeRow {
-                time_ms: record.time_ms,
+                // A broker whose clock runs ahead must not put off the erasure.
+                time_ms: record.time_ms.min(context.now_ms),
                 ranges,
             };
             self.change.gone.add(record.offset, &partition, &row);

@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::{catalog::VersionRef, limits::RETIRED_NAMES_MAX};
+use crate::{
+    catalog::VersionRef,
+    limits::{DELETIONS_MAX, RETIRED_NAMES_MAX},
+};
 
 fn name(text: &str) -> CollectionName {
     text.parse().expect("a name")
@@ -502,4 +505,65 @@ fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
     assert_eq!((after.retired.len(), after.retired_below), (RETIRED_NAMES_MAX, 7));
     let after = apply(&after, field("new", &[], false));
     assert_eq!(numbers(&after, "new"), [8]);
+}
+
+#[test]
+fn a_collection_remembers_its_last_deletes_and_covers_all_of_them() {
+    let mut catalog = with(vec![create("events")]).0;
+    let uid = catalog.collections[&name("events")].uid;
+    let apply = |catalog: &Catalog, change| {
+        let (after, result) = catalog.apply(&ChangeRecord {
+            uid: Uuid::now_v7(),
+            level: CATALOG_RULES_LEVEL,
+            expected: None,
+            change,
+        });
+        assert_eq!(result, Ok(()));
+        after
+    };
+    let at = |position: &str| position.parse::<PositionVector>().expect("a position");
+    let count = DELETIONS_MAX as u64 + 5;
+    for number in 0..count {
+        let deletion = Deletion {
+            id: Uuid::now_v7(),
+            requested_ms: 0,
+            condition: "n = ?".into(),
+            documents: number,
+            complete: true,
+            author: None,
+            position: at(&format!("_changes/0@{number}")),
+        };
+        let change = Change::AddDeletion {
+            collection: uid,
+            deletion,
+        };
+        catalog = apply(&catalog, change);
+    }
+    let position = at("_changes/0@3,_changes/1@7");
+    catalog = apply(
+        &catalog,
+        Change::CoverChanges {
+            collection: uid,
+            position,
+        },
+    );
+    let collection = &catalog.collections[&name("events")];
+    assert_eq!(
+        collection.changed_through,
+        at(&format!("_changes/0@{},_changes/1@7", count - 1))
+    );
+    let documents: Vec<u64> = collection.deletions.iter().map(|deletion| deletion.documents).collect();
+    assert_eq!(documents, (5..count).collect::<Vec<_>>());
+    let json = serde_json::to_string(&catalog).expect("json");
+    assert_eq!(serde_json::from_str::<Catalog>(&json).ok().as_ref(), Some(&catalog));
+    let missing = Change::OpenChanges {
+        collection: CollectionUid(Uuid::nil()),
+    };
+    let (_, result) = catalog.apply(&ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: None,
+        change: missing,
+    });
+    assert_eq!(result.map_err(|problem| problem.code), Err(Code::NotFound));
 }
