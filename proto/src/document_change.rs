@@ -21,6 +21,13 @@ const VERSION: u8 = 1;
 pub enum DocumentChange {
     /// The documents in these ranges are deleted, whether the shard holds them already or reads them later.
     Delete(DeletedRanges),
+    /// The same, because the retention of the collection says so.
+    Expire {
+        /// Which documents.
+        ranges: DeletedRanges,
+        /// When they were found to be too old, in milliseconds since 1970.
+        as_of_ms: i64,
+    },
 }
 
 /// Ranges of places by source and partition.
@@ -29,18 +36,21 @@ pub type DeletedRanges = BTreeMap<(SourceName, i32), PlaceRanges>;
 impl DocumentChange {
     /// The change as bytes.
     pub fn encode(&self) -> Bytes {
-        let Self::Delete(ranges) = self;
         let partition = |((source, partition), ranges): (&(SourceName, i32), &PlaceRanges)| wire::PartitionRanges {
             source: source.as_str().to_owned(),
             partition: *partition,
             ranges: ranges.to_numbers(),
         };
-        let deleted = wire::DeletedDocuments {
-            partitions: ranges.iter().map(partition).collect(),
+        let change = match self {
+            Self::Delete(ranges) => Change::Delete(wire::DeletedDocuments {
+                partitions: ranges.iter().map(partition).collect(),
+            }),
+            Self::Expire { ranges, as_of_ms } => Change::Expire(wire::ExpiredDocuments {
+                partitions: ranges.iter().map(partition).collect(),
+                as_of_ms: *as_of_ms,
+            }),
         };
-        let message = wire::DocumentChange {
-            change: Some(Change::Delete(deleted)),
-        };
+        let message = wire::DocumentChange { change: Some(change) };
         let mut bytes = Vec::with_capacity(1 + message.encoded_len());
         bytes.push(VERSION);
         message.encode_raw(&mut bytes);
@@ -52,17 +62,26 @@ impl DocumentChange {
         let (&VERSION, message) = bytes.split_first()? else {
             return None;
         };
-        let Change::Delete(deleted) = wire::DocumentChange::decode(message).ok()?.change?;
-        let mut ranges = DeletedRanges::new();
-        for partition in deleted.partitions {
-            let of = (partition.source.parse().ok()?, partition.partition);
-            ranges
-                .entry(of)
-                .or_default()
-                .add(&PlaceRanges::of_numbers(&partition.ranges)?);
-        }
-        Some(Self::Delete(ranges))
+        Some(match wire::DocumentChange::decode(message).ok()?.change? {
+            Change::Delete(deleted) => Self::Delete(ranges_of(deleted.partitions)?),
+            Change::Expire(expired) => Self::Expire {
+                ranges: ranges_of(expired.partitions)?,
+                as_of_ms: expired.as_of_ms,
+            },
+        })
     }
+}
+
+fn ranges_of(partitions: Vec<wire::PartitionRanges>) -> Option<DeletedRanges> {
+    let mut ranges = DeletedRanges::new();
+    for partition in partitions {
+        let of = (partition.source.parse().ok()?, partition.partition);
+        ranges
+            .entry(of)
+            .or_default()
+            .add(&PlaceRanges::of_numbers(&partition.ranges)?);
+    }
+    Some(ranges)
 }
 
 #[cfg(test)]
@@ -74,10 +93,16 @@ mod tests {
     fn a_change_round_trips_and_other_bytes_are_no_change() {
         let ranges = |offsets: &[i64]| offsets.iter().map(|offset| range_of(*offset, None)).collect();
         let of = |source: &str, partition| (source.parse().expect("a name"), partition);
-        let delete = DocumentChange::Delete(DeletedRanges::from([
+        let deleted = DeletedRanges::from([
             (of("clicks", 0), ranges(&[1, 2, 3, 900])),
             (of("push", 7), ranges(&[0, 1 << 40])),
-        ]));
+        ]);
+        let expire = DocumentChange::Expire {
+            ranges: deleted.clone(),
+            as_of_ms: 1_700_000_000_000,
+        };
+        assert_eq!(DocumentChange::decode(&expire.encode()), Some(expire));
+        let delete = DocumentChange::Delete(deleted);
         let bytes = delete.encode();
         assert_eq!(DocumentChange::decode(&bytes), Some(delete));
         for other in [

@@ -35,9 +35,9 @@ impl fmt::Display for ShardId {
 /// The version of the rules by which a leaf accepts or refuses events. Every batch and push names the version it was
 /// made for, so that replicas of different releases decide alike.
 pub const INGEST_RULES_LEVEL: u16 = 1;
-/// The version of the rules for the source of changes. A leaf of a release without changes refuses them, rather than to
-/// take them for documents.
-pub const CHANGE_RULES_LEVEL: u16 = 2;
+/// The version of the rules for the source of changes; from 3 on, documents expire. A leaf of an earlier release refuses
+/// them, rather than to take them for documents, or for no changes.
+pub const CHANGE_RULES_LEVEL: u16 = 3;
 
 /// The version of the rules for the records of a source.
 pub fn rules_level(source: &SourceName) -> u16 {

@@ -45,8 +45,6 @@ pub const AUTHOR_BYTES_MAX: usize = 256;
 pub const DELETIONS_MAX: usize = 200;
 /// Bytes of the condition of a delete that the catalog remembers.
 pub const DELETION_CONDITION_BYTES_MAX: usize = 1_000;
-/// Ranges of documents of one delete. Documents that follow one another are one range.
-pub const DELETED_RANGES_MAX: usize = 4_000_000;
 /// Ranges of documents in one record of the source of changes.
 pub const CHANGE_RANGES_MAX: usize = 250_000;
 /// Records of one preview of a source.

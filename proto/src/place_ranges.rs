@@ -124,6 +124,29 @@ impl PlaceRanges {
         }
     }
 
+    /// The places that are not in other ranges.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        let mut left = Self::default();
+        let first = self.span().map_or(Place::default(), |(first, _)| first);
+        let before = others.0.partition_point(|(_, end)| *end <= first);
+        let mut others = others.0[before..].iter().copied().peekable();
+        for (mut from, to) in self.iter() {
+            while let Some((begin, end)) = others.next_if(|(_, end)| *end <= to) {
+                if from < begin {
+                    left.append((from, begin));
+                }
+                from = from.max(end);
+            }
+            // The next one may reach into the next range, too.
+            let end = others.peek().map_or(to, |(begin, _)| to.min(*begin));
+            if from < end {
+                left.append((from, end));
+            }
+        }
+        left
+    }
+
     /// Takes away the first ranges, at most `max`.
     pub fn split_first(&mut self, max: usize) -> Self {
         Self(self.0.drain(..max.min(self.0.len())).collect())

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod cluster;
 pub mod data;
+pub mod files;
 pub mod kafka;
 pub mod machine;
 pub mod network;

@@ -1,5 +1,7 @@
 //! The service under test, as one process or as a cluster of seven: both must keep the same promises.
 
+use std::path::PathBuf;
+
 use crate::{Client, Cluster, Server, Settings, cluster::ClusterSize};
 
 /// The service, however it runs. Dereferences to a client of it.
@@ -29,6 +31,14 @@ impl Service {
     /// Starts it as a cluster of three leaves, two tailers and two aggregators.
     pub async fn cluster(settings: Settings) -> Self {
         Self::Cluster(Box::new(Cluster::start(ClusterSize::default(), settings).await))
+    }
+
+    /// The data folders of all its processes.
+    pub fn data_dirs(&self) -> Vec<PathBuf> {
+        match self {
+            Self::SingleProcess(server) => vec![server.data_dir()],
+            Self::Cluster(cluster) => cluster.nodes().map(|node| cluster.data_dir(&node.name)).collect(),
+        }
     }
 
     /// Kills every process of the service with `kill -9`, then restarts all of them.

@@ -1,17 +1,15 @@
 //! Deletes: what is deleted is gone with the acknowledgement, and never answers again, after kills and when a shard is
 //! filled again from its sources. What is not deleted stays.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
-    Client, Cluster, Server, Service, Settings, cluster::ClusterSize, eventually, kafka::NewRecord, query_both, seed,
+    Client, Cluster, Server, Service, Settings, cluster::ClusterSize, eventually, files::texts_in_files,
+    kafka::NewRecord, query_both, seed,
 };
 
 tests::for_single_process_and_cluster! {
@@ -171,7 +169,7 @@ async fn no_file_has_a_byte_of_what_was_deleted(mut service: Service) {
         .await
         .expect("a push");
     service.wait_for_splits(600).await;
-    let found = found_in_files(&service, &secrets);
+    let found = texts_in_files(service.data_dirs(), &secrets);
     assert!(found.len() > 300, "the search finds {} of 600 documents", found.len());
     let deleted: Vec<&String> = secrets.iter().skip(1).step_by(2).collect();
     let list: Vec<String> = deleted[1..].iter().map(|secret| format!("'{secret}'")).collect();
@@ -184,7 +182,7 @@ async fn no_file_has_a_byte_of_what_was_deleted(mut service: Service) {
     let erased = "select count(*) filter (where erased) from rachis.deletes";
     service.eventually(erased, json!(2)).await;
     let no_text_is_left = |service: &Service| {
-        let left = found_in_files(service, &secrets);
+        let left = texts_in_files(service.data_dirs(), &secrets);
         let wrong: Vec<_> = left.iter().filter(|(number, _)| **number % 2 == 1).collect();
         assert!(wrong.is_empty(), "{} texts are left: {:?}", wrong.len(), wrong.first());
     };
@@ -193,35 +191,6 @@ async fn no_file_has_a_byte_of_what_was_deleted(mut service: Service) {
     no_text_is_left(&service);
     let rows = query_both(&service, "select count(*), count(distinct who) from events").await;
     assert_eq!(rows, [[json!(300), json!(300)]]);
-}
-
-/// The numbers of the texts that occur in the files of leaves, aggregators and the catalog, each with the first such file.
-fn found_in_files(service: &Service, texts: &[String]) -> BTreeMap<usize, PathBuf> {
-    let mut folders = match service {
-        Service::SingleProcess(server) => vec![server.data_dir()],
-        Service::Cluster(cluster) => cluster.nodes().map(|node| cluster.data_dir(&node.name)).collect(),
-    };
-    let mut found = BTreeMap::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let bytes = std::fs::read(&path).unwrap_or_default();
-            // The ballast is empty, and large.
-            if entry.file_name() == "ballast" || bytes.is_empty() {
-                continue;
-            }
-            for (number, text) in texts.iter().enumerate() {
-                if !found.contains_key(&number) && memchr::memmem::find(&bytes, text.as_bytes()).is_some() {
-                    found.insert(number, path.clone());
-                }
-            }
-        }
-    }
-    found
 }
 
 #[tokio::test]

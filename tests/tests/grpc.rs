@@ -195,6 +195,7 @@ async fn a_collection_is_created_and_changed(catalog: &mut CatalogClient<Channel
         name: "c".into(),
         shards,
         time_path: time_path.map(Into::into),
+        retention: Some("40y by event".into()),
     };
     let created = catalog
         .put_collection(put(2, Some("at")))
@@ -202,6 +203,7 @@ async fn a_collection_is_created_and_changed(catalog: &mut CatalogClient<Channel
         .expect("created")
         .into_inner();
     assert_eq!((created.shards, created.time_path.as_str()), (2, "at"));
+    assert_eq!(created.retention, "40y by event");
     let unchanged = catalog
         .put_collection(put(0, None))
         .await

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use plan::Path;
 use proto::{
     Catalog, Code, CollectionName, Problem,
+    address::Malformed,
     catalog::{Change, CollectionSettings},
 };
 use serde::Deserialize;
@@ -22,6 +23,21 @@ pub(super) struct PutCollection {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub time_path: Option<Option<String>>,
+    /// How long documents are kept, by when they were ingested (`30d`) or by their event time (`30d by event`); null for
+    /// without end. What is older is deleted at once.
+    #[serde(deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    pub retention: Option<Option<String>>,
+}
+
+/// What became of a request to set up a collection.
+pub(super) struct PutResult {
+    /// Whether the collection was created.
+    pub created: bool,
+    /// The catalog after the change.
+    pub catalog: Arc<Catalog>,
+    /// Why not all expired documents are removed yet.
+    pub warning: Option<String>,
 }
 
 /// Distinguishes `null`, which clears the setting, from a missing key.
@@ -29,12 +45,12 @@ fn nullable<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<Stri
     Option::deserialize(d).map(Some)
 }
 
-/// Creates a collection or alters its settings. Returns whether it was created, and the catalog after the change.
+/// Creates a collection or alters its settings. If it has a retention, its expired documents are removed.
 pub(super) async fn upsert(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     name: &CollectionName,
     request: PutCollection,
-) -> Result<(bool, Arc<Catalog>), Problem> {
+) -> Result<PutResult, Problem> {
     let catalog = engine.catalog();
     let existing = catalog.collections.get(name);
     let settings = settings(request, existing.map(|c| &c.settings), engine.options.push_shards)?;
@@ -55,10 +71,17 @@ pub(super) async fn upsert(
             0,
         ),
     };
-    Ok((
-        existing.is_none(),
-        engine.roles.changes.propose(change, Some(expected)).await?,
-    ))
+    let created = existing.is_none();
+    let catalog = engine.roles.changes.propose(change, Some(expected)).await?;
+    let removed = engine.expire(name, engine.options.timeout).await;
+    let warning = removed
+        .err()
+        .map(|problem| format!("the settings are stored, but not all expired documents are removed yet: {problem}"));
+    Ok(PutResult {
+        created,
+        catalog,
+        warning,
+    })
 }
 
 fn settings(
@@ -77,10 +100,21 @@ fn settings(
                 .hint("write it as in SQL, for example created_at or event.time")
         })?;
     }
+    let retention = match request.retention {
+        Some(text) => text.map(|text| text.parse()).transpose().map_err(bad_retention)?,
+        None => before.retention,
+    };
     Ok(CollectionSettings {
         shards: request.shards.unwrap_or(before.shards),
         time_path,
+        retention,
     })
+}
+
+fn bad_retention(malformed: Malformed) -> Problem {
+    Problem::new(Code::BadRequest, malformed.to_string()).hint(
+        "30d keeps what was ingested in the last thirty days, 30d by event what has a _time in them; null keeps all",
+    )
 }
 
 #[cfg(test)]
@@ -96,21 +130,35 @@ mod tests {
         let existing = CollectionSettings {
             shards: 4,
             time_path: Some("at".into()),
+            retention: Some("30d".parse().expect("a retention")),
         };
         assert_eq!(settings(request("{}"), Some(&existing), 1).as_ref(), Ok(&existing));
         assert_eq!(
             settings(request(r#"{"time_path":null}"#), Some(&existing), 1),
             Ok(CollectionSettings {
-                shards: 4,
-                time_path: None
+                time_path: None,
+                ..existing.clone()
+            })
+        );
+        assert_eq!(
+            settings(request(r#"{"retention":null}"#), Some(&existing), 1),
+            Ok(CollectionSettings {
+                retention: None,
+                ..existing
             })
         );
         assert_eq!(
             settings(request(r#"{"time_path":"event.time"}"#), None, 2),
             Ok(CollectionSettings {
                 shards: 2,
-                time_path: Some("event.time".into())
+                time_path: Some("event.time".into()),
+                retention: None,
             })
+        );
+        let problem = settings(request(r#"{"retention":"30 moons"}"#), None, 2).expect_err("no retention");
+        assert!(
+            problem.detail.contains("30 moons") && problem.hint.is_some(),
+            "{problem:?}"
         );
         assert!(settings(request(r#"{"time_path":"a..b"}"#), None, 2).is_err());
     }

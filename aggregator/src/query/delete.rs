@@ -23,8 +23,8 @@ use proto::{
     Address, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, Deletion},
     document_change::{DeletedRanges, DocumentChange},
-    ingest::{CHANGE_RULES_LEVEL, Push, ShardId},
-    limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETED_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
+    ingest::{CHANGE_RULES_LEVEL, Push, PushResult, ShardId},
+    limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
     place_ranges::{PlaceRanges, PlaceRangesBuilder, range_of},
     record::Rules,
     routing::shard_of,
@@ -57,9 +57,21 @@ const SHARDS_AT_ONCE_MAX: usize = 16;
 /// What to do if it is not known what was deleted.
 const REPEAT: &str = "repeat the delete: what it has deleted already stays deleted";
 
+/// Why documents are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeleteCause {
+    /// A client asks for it.
+    Request,
+    /// They are older than the retention of their collection at this time, in milliseconds since 1970. What cannot be
+    /// deleted now is deleted later, so a part of the shards, or of the documents, is better than none.
+    Retention { as_of_ms: i64 },
+}
+
 /// A delete to run.
 #[derive(Debug, Clone)]
 pub(crate) struct DeleteRequest {
+    /// Why.
+    pub cause: DeleteCause,
     /// Which documents.
     pub wanted: DocumentDelete,
     /// The values of `$1`, `$2`, … in the condition.
@@ -79,6 +91,8 @@ pub(crate) struct Deleted {
     pub id: Option<Uuid>,
     /// The number of documents.
     pub documents: u64,
+    /// Whether there are more that meet the condition, which only retention leaves for the next time.
+    pub has_more: bool,
     /// Its position in the source of changes: an answer at it shows none of the documents.
     pub position: PositionVector,
     /// Warnings about the condition.
@@ -93,6 +107,7 @@ pub(super) async fn statement(
     wanted: &DocumentDelete,
 ) -> Result<QueryOutput, Problem> {
     let request = DeleteRequest {
+        cause: DeleteCause::Request,
         wanted: wanted.clone(),
         parameters: request.parameters.clone(),
         author: request.author.clone(),
@@ -120,6 +135,7 @@ pub(super) async fn delete(
     let documents = found.documents;
     let deleted = Deleted {
         documents,
+        has_more: found.has_more,
         warnings: run::statistics(context, None, std::time::Instant::now()).warnings,
         ..Deleted::default()
     };
@@ -132,7 +148,11 @@ pub(super) async fn delete(
         cover_changes(engine, collection, of, &read_views).await?;
         return Ok((deleted, read_views));
     }
-    let ranges = found.ranges()?;
+    let ranges = found.ranges();
+    check_count(
+        ranges.values().map(PlaceRanges::len).sum(),
+        engine.options.delete_ranges_max,
+    )?;
     let deletion = Deletion {
         id: Uuid::now_v7(),
         requested_ms: chrono::Utc::now().timestamp_millis(),
@@ -140,6 +160,7 @@ pub(super) async fn delete(
         documents,
         complete: true,
         author: request.author.as_deref().map(|author| cut(author, AUTHOR_BYTES_MAX)),
+        expired: request.cause != DeleteCause::Request,
         position: PositionVector::default(),
     };
     let application = Application {
@@ -147,6 +168,7 @@ pub(super) async fn delete(
         name: collection.clone(),
         collection: of.uid,
         shards: of.settings.shards,
+        cause: request.cause,
         deletion,
     };
     // A client that goes away does not stop it half way.
@@ -197,16 +219,25 @@ async fn find(
     let query = query_where(&text, Some(condition))?;
     let names = sql::collections(&query, &catalog)?;
     let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
-    // Without a shard, the delete would miss documents, and its answer would not show it.
-    read_views.require_complete(false)?;
-    require_covered(&read_views, collection, &required)?;
+    if request.cause == DeleteCause::Request {
+        // Without a shard, the delete would miss documents, and its answer would not show it.
+        read_views.require_complete(false)?;
+        require_covered(&read_views, collection, &required)?;
+    }
     let resolved = sql::resolve(&query, &read_views, &request.parameters, &[])?;
     let values = StatementValues::of_parameters(&request.parameters)?;
     let planned = planner::plan(engine, context, &read_views, resolved, values, None).await?;
     let mut rows = execute_stream(planned.executable.physical, planned.executable.task).map_err(failure::problem)?;
-    let mut found = FoundDocuments::default();
+    let (mut found, ranges_max) = (FoundDocuments::default(), engine.options.delete_ranges_max);
     while let Some(batch) = rows.try_next().await.map_err(failure::problem)? {
+        let is_full = found.documents > 0 && found.ranges_max() + batch.num_rows() > ranges_max;
+        if is_full && request.cause != DeleteCause::Request {
+            found.has_more = true;
+            break;
+        }
         found.add(&batch)?;
+        // The builders count ranges that will be joined.
+        check_count(found.ranges_max() / 2, ranges_max)?;
     }
     drop(rows);
     Ok((read_views, found))
@@ -260,6 +291,8 @@ async fn cover_changes(
 #[derive(Default)]
 struct FoundDocuments {
     documents: u64,
+    /// Whether there are more.
+    has_more: bool,
     partitions: BTreeMap<(SourceName, i32), PlaceRangesBuilder>,
 }
 
@@ -291,26 +324,27 @@ impl FoundDocuments {
             }
         }
         self.documents += rows.num_rows() as u64;
-        let ranges: usize = self.partitions.values().map(PlaceRangesBuilder::len_max).sum();
-        // The builders count ranges that will be joined.
-        check_count(ranges / 2)
+        Ok(())
     }
 
-    fn ranges(self) -> Result<DeletedRanges, Problem> {
+    /// The number of ranges, or more.
+    fn ranges_max(&self) -> usize {
+        self.partitions.values().map(PlaceRangesBuilder::len_max).sum()
+    }
+
+    fn ranges(self) -> DeletedRanges {
         let partitions = self.partitions.into_iter();
-        let ranges: DeletedRanges = partitions
+        partitions
             .map(|(partition, ranges)| (partition, ranges.finish()))
-            .collect();
-        check_count(ranges.values().map(PlaceRanges::len).sum())?;
-        Ok(ranges)
+            .collect()
     }
 }
 
-fn check_count(ranges: usize) -> Result<(), Problem> {
-    if ranges <= DELETED_RANGES_MAX {
+fn check_count(ranges: usize, ranges_max: usize) -> Result<(), Problem> {
+    if ranges <= ranges_max {
         return Ok(());
     }
-    let detail = format!("the documents to delete lie in more than {DELETED_RANGES_MAX} ranges");
+    let detail = format!("the documents to delete lie in more than {ranges_max} ranges");
     Err(Problem::new(Code::LimitReached, detail)
         .hint("delete them in parts: add a condition on _time or _ingested, and repeat it for the next part"))
 }
@@ -326,6 +360,7 @@ struct Application {
     name: CollectionName,
     collection: CollectionUid,
     shards: u32,
+    cause: DeleteCause,
     deletion: Deletion,
 }
 
@@ -381,6 +416,14 @@ impl Application {
         Ok(())
     }
 
+    /// The change that deletes documents in these ranges.
+    fn change(&self, ranges: DeletedRanges) -> DocumentChange {
+        match self.cause {
+            DeleteCause::Request => DocumentChange::Delete(ranges),
+            DeleteCause::Retention { as_of_ms } => DocumentChange::Expire { ranges, as_of_ms },
+        }
+    }
+
     /// Appends the records of a shard, one after another.
     async fn send(
         &self,
@@ -406,9 +449,10 @@ impl Application {
                 request: None,
                 time_ms: self.deletion.requested_ms,
                 level: CHANGE_RULES_LEVEL,
-                items: vec![DocumentChange::Delete(record).encode()],
+                items: vec![self.change(record).encode()],
             };
-            match self.engine.append(&self.name, push, until).await {
+            let appended = self.engine.append(&self.name, push, until).await;
+            match appended.and_then(accepted) {
                 Ok(appended) => positions.merge(&PositionVector::from_iter([appended.position])),
                 Err(problem) => {
                     return Err(FailedAppend {
@@ -419,6 +463,18 @@ impl Application {
             }
         }
         Ok(positions)
+    }
+}
+
+/// The result of an append that the shard has applied. It rejects what a later release would not send it.
+fn accepted(appended: PushResult) -> Result<PushResult, Problem> {
+    match appended.errors.first() {
+        None => Ok(appended),
+        Some(error) => {
+            let detail = format!("the shard has rejected the change: {}", error.detail);
+            Err(Problem::new(Code::Conflict, detail)
+                .hint("check the clocks of all nodes, and that all run the same release"))
+        }
     }
 }
 

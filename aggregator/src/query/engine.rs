@@ -9,7 +9,7 @@ use proto::{
     node::{Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     admission::Admission,
@@ -18,6 +18,7 @@ use super::{
     plan_cache::PlanCache,
     read_views::{CollectionKinds, ReadWatermarks},
     registry::Registry,
+    retention,
     runtime::QueryRuntime,
     session::Sessions,
 };
@@ -36,6 +37,8 @@ pub struct Engine {
     pub(super) plans: PlanCache,
     /// Limits the deletes that run at once.
     pub(super) deletes: Arc<Semaphore>,
+    /// Held while expired documents of a collection are removed.
+    pub(super) expiring: Mutex<()>,
     kinds: Arc<CollectionKinds>,
     watermarks: Arc<ReadWatermarks>,
 }
@@ -61,20 +64,24 @@ impl Queries for Engine {
 }
 
 impl Engine {
-    /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
+    /// Starts an engine with its own query runtime, which also removes expired documents. Creates the spill folder, or
+    /// empties it.
     pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
-        Ok(Arc::new(Self {
+        let engine = Arc::new(Self {
             admission: Admission::new(options.queries_max, options.queue_max),
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
             sessions: Sessions::new(&options)?,
             plans: PlanCache::new(),
             deletes: Arc::new(Semaphore::new(DELETES_AT_ONCE_MAX)),
+            expiring: Mutex::new(()),
             kinds: Arc::new(CollectionKinds::new()),
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,
             options,
-        }))
+        });
+        engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
+        Ok(engine)
     }
 
     /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.

@@ -45,6 +45,7 @@ mod query_plan;
 mod read_views;
 mod registry;
 mod report;
+mod retention;
 mod row_slices;
 mod run;
 mod runtime;
@@ -68,7 +69,7 @@ use std::{sync::Arc, time::Instant};
 use proto::Problem;
 
 pub(crate) use self::append::{AppendUntil, OUTCOME_WAIT_MAX};
-pub(crate) use self::delete::{DeleteRequest, Deleted};
+pub(crate) use self::delete::{DeleteCause, DeleteRequest, Deleted};
 pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};

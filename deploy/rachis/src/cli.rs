@@ -544,6 +544,10 @@ pub(crate) struct CollectionSettingsArgs {
     /// The path of the event time in each document, for example `created_at`
     #[arg(long)]
     pub time_path: Option<String>,
+    /// How long documents are kept: `30d` by when they were ingested, `30d by event` by their event time. What is older is
+    /// deleted at once. '' keeps all
+    #[arg(long)]
+    pub retention: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,
 }

@@ -208,6 +208,7 @@ section! {
         spill_bytes_max: u64 => spill_bytes_max,
         push_bytes_inflight_max: usize => push_bytes_inflight_max,
         push_shards: u32 => push_shards,
+        delete_ranges_max: usize => delete_ranges_max,
     }
 }
 

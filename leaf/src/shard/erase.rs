@@ -32,7 +32,7 @@ use super::{
 use crate::{
     error::Error,
     options::LeafOptions,
-    store::{Partition, Ranges},
+    store::{GoneRangeRow, Partition, Ranges},
 };
 
 /// Documents that are erased in one write.
@@ -155,15 +155,15 @@ impl ErasePass {
     /// A pass over all changes whose records the shard has read: a document that is read later must be found in its range.
     fn new(shard: &Shard) -> Result<Self, Error> {
         let positions = shard.with_state(|state| state.rows.clone());
-        let has_read = |partition: &Partition, ranges: &PlaceRanges| {
+        let has_read = |partition: &Partition, row: &GoneRangeRow| {
             let offset = positions.get(partition).map_or(-1, |row| row.offset);
-            let end = ranges.span().map_or(Place::default(), |(_, end)| end);
-            end <= Place::first(offset.saturating_add(1))
+            let end = |ranges: &PlaceRanges| ranges.span().map_or(Place::default(), |(_, end)| end);
+            end(&row.deleted).max(end(&row.expired)) <= Place::first(offset.saturating_add(1))
         };
         let mut rows = BTreeSet::new();
         let read = shard.store.gone_ranges().filter(|row| {
             row.as_ref().map_or(true, |(partition, change, row)| {
-                has_read(partition, &row.ranges) && rows.insert((partition.clone(), *change))
+                has_read(partition, row) && rows.insert((partition.clone(), *change))
             })
         });
         let gone = GoneRanges::of_rows(read)?;

@@ -1,5 +1,5 @@
-//! Gone ranges: the places of each partition whose documents were deleted by a change. What is read there later, because
-//! a shard is filled again, is deleted at once. They are forgotten when the documents are erased.
+//! Gone ranges: the places of each partition whose documents were deleted, or expired, by a change. What is read there
+//! later, because a shard is filled again, is hidden at once. They are forgotten when the documents are erased.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +17,8 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct GoneRanges {
     ranges: BTreeMap<Partition, PlaceRanges>,
+    /// Those of them whose documents expired.
+    expired: BTreeMap<Partition, PlaceRanges>,
     /// When each change that they come from was requested, by its offset.
     changes: BTreeMap<i64, i64>,
 }
@@ -32,25 +34,39 @@ impl GoneRanges {
         rows: impl Iterator<Item = Result<(Partition, i64, GoneRangeRow), Error>>,
     ) -> Result<Self, Error> {
         let mut ranges: BTreeMap<Partition, Vec<PlaceRange>> = BTreeMap::new();
+        let mut expired = ranges.clone();
         let mut changes = BTreeMap::new();
         for row in rows {
             let (partition, change, row) = row?;
-            ranges.entry(partition).or_default().extend(row.ranges.iter());
+            if !row.expired.is_empty() {
+                expired.entry(partition.clone()).or_default().extend(row.expired.iter());
+            }
+            let all = row.deleted.iter().chain(row.expired.iter());
+            ranges.entry(partition).or_default().extend(all);
             changes.insert(change, row.time_ms);
         }
         // Sorted once, however many changes there are.
-        let joined = ranges
-            .into_iter()
-            .map(|(partition, ranges)| (partition, ranges.into_iter().collect()));
+        let joined = |ranges: BTreeMap<Partition, Vec<PlaceRange>>| {
+            let ranges = ranges.into_iter();
+            ranges
+                .map(|(partition, ranges)| (partition, ranges.into_iter().collect()))
+                .collect()
+        };
         Ok(Self {
-            ranges: joined.collect(),
+            ranges: joined(ranges),
+            expired: joined(expired),
             changes,
         })
     }
 
-    /// Adds the ranges that the change at this offset deletes of a partition.
+    /// Adds the ranges that the change at this offset hides of a partition.
     pub(crate) fn add(&mut self, change: i64, partition: &Partition, row: &GoneRangeRow) {
-        self.ranges.entry(partition.clone()).or_default().add(&row.ranges);
+        let ranges = self.ranges.entry(partition.clone()).or_default();
+        ranges.add(&row.deleted);
+        ranges.add(&row.expired);
+        if !row.expired.is_empty() {
+            self.expired.entry(partition.clone()).or_default().add(&row.expired);
+        }
         self.changes.insert(change, row.time_ms);
     }
 
@@ -59,14 +75,33 @@ impl GoneRanges {
         for (partition, ranges) in &others.ranges {
             self.ranges.entry(partition.clone()).or_default().add(ranges);
         }
+        for (partition, ranges) in &others.expired {
+            self.expired.entry(partition.clone()).or_default().add(ranges);
+        }
         self.changes.extend(&others.changes);
     }
 
-    /// Whether the document at an address is deleted.
+    /// Whether the document at an address is deleted or has expired.
     pub(crate) fn contains(&self, address: &Address) -> bool {
         // Most shards have none, and then no partition is built to look for.
         let of = || self.ranges.get(&Partition::of(address));
         !self.is_empty() && of().is_some_and(|ranges| ranges.contains(Place::of(address)))
+    }
+
+    /// Whether the document at an address has expired.
+    pub(crate) fn has_expired(&self, address: &Address) -> bool {
+        let of = || self.expired.get(&Partition::of(address));
+        !self.expired.is_empty() && of().is_some_and(|ranges| ranges.contains(Place::of(address)))
+    }
+
+    /// The ranges of a partition.
+    pub(crate) fn of(&self, partition: &Partition) -> Option<&PlaceRanges> {
+        self.ranges.get(partition)
+    }
+
+    /// The ranges of expired documents, by partition.
+    pub(crate) fn expired(&self) -> impl Iterator<Item = (&Partition, &PlaceRanges)> {
+        self.expired.iter()
     }
 
     /// The ranges, by partition.
@@ -74,7 +109,7 @@ impl GoneRanges {
         self.ranges.iter()
     }
 
-    /// Whether nothing is deleted.
+    /// Whether nothing is hidden.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }

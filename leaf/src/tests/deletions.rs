@@ -1,7 +1,10 @@
 //! Deletes by address: what is deleted is gone with the acknowledgement, after any restart, and when its records are read
 //! again, in whatever order documents and changes arrive. What is not deleted stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use plan::scan::Scan as _;
 use proptest::{prelude::*, test_runner::Config};
@@ -27,10 +30,22 @@ fn delete(offsets: &BTreeSet<i64>) -> DocumentChange {
     DocumentChange::Delete(DeletedRanges::from([((clicks(), 0), ranges)]))
 }
 
-/// Changes as records of the source of changes, as a tailer reads them.
-fn change_records(changes: &[BTreeSet<i64>]) -> Vec<Record> {
-    let change = |(offset, deleted): (i64, &BTreeSet<i64>)| Record {
-        value: RecordValue::One(delete(deleted).encode()),
+/// The same, because the documents are too old at this time.
+fn expire(offsets: &BTreeSet<i64>, as_of_ms: i64) -> DocumentChange {
+    let DocumentChange::Delete(ranges) = delete(offsets) else {
+        unreachable!("it is a delete");
+    };
+    DocumentChange::Expire { ranges, as_of_ms }
+}
+
+/// Changes as records of the source of changes, as a tailer reads them: offsets, and whether they expire.
+fn change_records(changes: &[(BTreeSet<i64>, bool)]) -> Vec<Record> {
+    let encode = |(hidden, expires): &(BTreeSet<i64>, bool)| match expires {
+        true => expire(hidden, 0).encode(),
+        false => delete(hidden).encode(),
+    };
+    let change = |(offset, change): (i64, &(BTreeSet<i64>, bool))| Record {
+        value: RecordValue::One(encode(change)),
         request: Some(RequestKey {
             key: format!("delete {offset}"),
             body: 0,
@@ -164,7 +179,7 @@ async fn documents_that_arrive_together_with_their_delete_are_counted_once() {
         let documents = fixture.batch(0, round - 1, round, vec![record(round, None, Some("{}"))]);
         let change = Record {
             offset: round,
-            ..change_records(&[BTreeSet::from([round])]).remove(0)
+            ..change_records(&[(BTreeSet::from([round]), false)]).remove(0)
         };
         let change = Record {
             request: None,
@@ -234,7 +249,7 @@ async fn no_byte_of_a_deleted_document_is_left_in_any_file() {
         visible(&fixture).await,
         addresses((0..400).filter(|offset| !deleted.contains(offset)))
     );
-    check(&fixture, &fixture.documents().await, 400).await;
+    check(&fixture, &fixture.documents().await, 400, &(0..=0)).await;
 }
 
 /// The numbers of the texts that occur in a file, each with the first such file.
@@ -273,7 +288,7 @@ async fn a_record_that_is_no_change_is_a_dead_letter_and_the_next_change_is_appl
         .write(fixture.batch(0, -1, 0, vec![record(0, None, Some("{}"))]))
         .await;
     let mut records = vec![record(0, None, Some("{\"delete\": \"all\"}"))];
-    let change = change_records(&[BTreeSet::from([0])]).remove(0);
+    let change = change_records(&[(BTreeSet::from([0]), false)]).remove(0);
     records.push(Record { offset: 1, ..change });
     let outcome = fixture.write(change_batch(&fixture, -1, records)).await;
     assert_eq!(outcome, BatchOutcome::Applied { stored: 1 });
@@ -286,9 +301,30 @@ async fn a_record_that_is_no_change_is_a_dead_letter_and_the_next_change_is_appl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn documents_that_a_clock_in_the_future_found_too_old_stay() {
+    let fixture = Fixture::start(tail_only);
+    let documents = (0..4).map(|offset| record(offset, None, Some("{}"))).collect();
+    fixture.write(fixture.batch(0, -1, 3, documents)).await;
+    let changes = [(0, 300_000), (1, 300_001)].map(|(offset, ahead_ms)| {
+        let at = record(offset, None, None);
+        let change = expire(&BTreeSet::from([offset]), at.time_ms + ahead_ms);
+        Record {
+            value: RecordValue::One(change.encode()),
+            ..at
+        }
+    });
+    fixture.write(change_batch(&fixture, -1, changes.into())).await;
+    assert_eq!(visible(&fixture).await, addresses(1..4));
+    let letters = fixture.leaf.dead_letters(fixture.shard, 9).await.expect("dead letters");
+    assert!(letters[0].detail.contains("clock"), "{letters:?}");
+    let outcomes = fixture.outcomes(&clicks(), 0).await;
+    assert_eq!((outcomes.expired, outcomes.deleted, outcomes.documents), (1, 0, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_at_the_level_of_documents_are_refused() {
     let fixture = Fixture::start(tail_only);
-    let batch = fixture.batch(0, -1, 0, change_records(&[BTreeSet::from([0])]));
+    let batch = fixture.batch(0, -1, 0, change_records(&[(BTreeSet::from([0]), false)]));
     let outcome = fixture
         .write(Batch {
             source: SourceName::changes(),
@@ -319,7 +355,7 @@ async fn a_shard_answers_only_once_it_has_read_the_changes_that_the_catalog_know
     let detail = early.map(|problem| problem.detail).unwrap_or_default();
     assert!(detail.contains("has not ingested _changes/0@0"), "{detail}");
     let waiting = tokio::spawn(async move { leaf.document(shard, "a").await });
-    let records = change_records(&[BTreeSet::from([0])]);
+    let records = change_records(&[(BTreeSet::from([0]), false)]);
     fixture.write(change_batch(&fixture, -1, records)).await;
     assert_eq!(waiting.await.expect("an answer"), Ok(None), "it waited for the change");
     assert_eq!(visible(&fixture).await, addresses([1]));
@@ -337,6 +373,7 @@ fn add_deletion(fixture: &Fixture, position: &str) {
             documents: 1,
             complete: true,
             author: None,
+            expired: false,
             position: position.parse().expect("a position"),
         },
     };
@@ -381,20 +418,21 @@ proptest! {
     #[test]
     fn the_order_in_which_documents_and_changes_arrive_changes_nothing(
         records in streams(),
-        changes in proptest::collection::vec(proptest::collection::btree_set(0i64..80, 0..30), 0..5),
+        changes in proptest::collection::vec((proptest::collection::btree_set(0i64..80, 0..30), any::<bool>()), 0..5),
         orders in proptest::collection::vec((steps(), any::<bool>()), 2),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let deleted: BTreeSet<i64> = changes.iter().flatten().copied().collect();
+            let deleted: BTreeSet<i64> = changes.iter().flat_map(|(hidden, _)| hidden).copied().collect();
             let (mut wanted, counted) = model(&records);
             let is_deleted = |address: &String| addresses(deleted.iter().copied()).contains(address);
             wanted.retain(|address, _| !is_deleted(address));
+            let expired = expired(&records, &changes);
             for (steps, indexed) in orders {
                 let fixture = replica(&records, &change_records(&changes), steps, indexed).await;
-                check(&fixture, &wanted, counted.accepted).await;
-                check(&fixture.crashed(), &wanted, counted.accepted).await;
-                check(&fixture.restart().await, &wanted, counted.accepted).await;
+                check(&fixture, &wanted, counted.accepted, &expired).await;
+                check(&fixture.crashed(), &wanted, counted.accepted, &expired).await;
+                check(&fixture.restart().await, &wanted, counted.accepted, &expired).await;
             }
         });
     }
@@ -431,9 +469,26 @@ async fn replica(records: &[Record], changes: &[Record], steps: Vec<ReplicaStep>
     fixture
 }
 
-async fn check(fixture: &Fixture, wanted: &BTreeMap<String, String>, accepted: u64) {
+/// How many documents have expired: the first change that has them says so. One that another replaces counts as that, if
+/// it is replaced first.
+fn expired(records: &[Record], changes: &[(BTreeSet<i64>, bool)]) -> RangeInclusive<u64> {
+    let has_expired = |record: &&Record| {
+        let first = changes.iter().find(|(hidden, _)| hidden.contains(&record.offset));
+        let is_document = matches!(&record.value, RecordValue::One(bytes) if &bytes[..] != b"bad");
+        is_document && first.is_some_and(|(_, expires)| *expires)
+    };
+    let expired = records.iter().filter(has_expired);
+    let unkeyed = expired.clone().filter(|record| record.key.is_none()).count();
+    unkeyed as u64..=expired.count() as u64
+}
+
+async fn check(fixture: &Fixture, wanted: &BTreeMap<String, String>, accepted: u64, expired: &RangeInclusive<u64>) {
     assert_eq!(fixture.documents().await, *wanted);
     let outcomes = fixture.outcomes(&clicks(), 0).await;
+    assert!(
+        expired.contains(&outcomes.expired),
+        "{outcomes:?}, not {expired:?} expired"
+    );
     assert_eq!((outcomes.documents, outcomes.accepted), (wanted.len() as u64, accepted));
     let again = fixture
         .leaf

@@ -18,14 +18,14 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 4;
+pub const CATALOG_RULES_LEVEL: u16 = 5;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
 /// From this level on, several definitions change together, a new version may name its number, a renamed definition may get
 /// its name back, and all that definitions take is limited, not only their texts. There are parsers.
 const BATCHES_LEVEL: u16 = 3;
-/// From this level on, documents can be deleted, and the name of the source of changes is reserved.
+/// From this level on, documents can be deleted (and from level 5 on they expire), and the name of the source of changes is reserved.
 const DELETES_LEVEL: u16 = 4;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     deletion::Deletion,
+    retention::Retention,
     source::{RetiredSource, Skips},
 };
 use crate::{
@@ -88,7 +89,7 @@ pub struct Collection {
     /// deleted.
     #[serde(default, skip_serializing_if = "PositionVector::is_empty")]
     pub changed_through: PositionVector,
-    /// The last deletes, oldest first, at most [`DELETIONS_MAX`].
+    /// The last deletes, oldest first, at most [`DELETIONS_MAX`]; one of them at most is a removal of expired documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deletions: Vec<Deletion>,
     /// Dropped sources of which the collection may have documents.
@@ -143,6 +144,8 @@ impl Collection {
     /// Adds a delete that shards have applied.
     pub(super) fn add_deletion(&mut self, deletion: &Deletion) {
         self.changed_through.merge(&deletion.position);
+        // Retention removes documents again and again, and must not push what people deleted out of the list.
+        self.deletions.retain(|known| !(known.expired && deletion.expired));
         if self.deletions.len() >= DELETIONS_MAX {
             self.deletions.remove(0);
         }
@@ -161,13 +164,16 @@ pub struct CollectionSettings {
     /// time, so a change applies to existing documents too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_path: Option<String>,
+    /// How long documents are kept; without end if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 fn one() -> u32 {
     1
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !*value
 }
 
@@ -176,6 +182,7 @@ impl Default for CollectionSettings {
         Self {
             shards: 1,
             time_path: None,
+            retention: None,
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Deletion: a delete of documents that shards of a collection have applied.
+//! Deletion: a delete of documents that shards of a collection have applied, or a removal of expired ones.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::collection::is_false;
 use crate::address::PositionVector;
 
 /// A delete that shards have applied. Which documents it deleted is in the records of the source of changes.
@@ -21,6 +22,9 @@ pub struct Deletion {
     /// Who requested it, if the client said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// Whether the retention of the collection removed the documents.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub expired: bool,
     /// Its last record in each partition of the source of changes.
     pub position: PositionVector,
 }

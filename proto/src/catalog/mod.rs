@@ -8,6 +8,7 @@ mod change;
 mod collection;
 mod definition;
 mod deletion;
+mod retention;
 mod source;
 mod state;
 
@@ -20,6 +21,7 @@ pub use definition::{
     VersionRef, as_list, is_plain_name, no_definition, parse_tag,
 };
 pub use deletion::Deletion;
+pub use retention::{AgeBy, Retention};
 use serde::{Deserialize, Serialize};
 pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
 pub use state::{

@@ -51,6 +51,9 @@ proptest! {
         let mut builder = PlaceRangesBuilder::default();
         together.iter().for_each(|(offset, item)| builder.add(range_of(*offset, *item)));
         prop_assert_eq!(builder.finish(), both);
+        let left = ranges(&one).without(&ranges(&other));
+        prop_assert_eq!(contained(&left), &one_by_one(&one) - &one_by_one(&other));
+        prop_assert!(left.iter().is_sorted() && left.iter().all(|(from, to)| from < to));
     }
 
     #[test]

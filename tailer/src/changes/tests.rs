@@ -289,6 +289,7 @@ async fn one_of_many_concurrent_changes_of_a_version_wins() {
     let settings = |path: usize| CollectionSettings {
         shards: 1,
         time_path: Some(format!("t{path}")),
+        ..CollectionSettings::default()
     };
     let all = (0..16).map(|i| {
         let changes = changes.clone();

@@ -77,7 +77,7 @@ impl Fixture {
     pub(crate) async fn source(&self, source: &str, settings: SourceSettings) {
         let shards = CollectionSettings {
             shards: 3,
-            time_path: None,
+            ..CollectionSettings::default()
         };
         self.change(Change::CreateCollection {
             name: settings.collection.clone(),

@@ -33,6 +33,12 @@ fn wire_collection(name: &CollectionName, collection: &Collection) -> wire::Coll
         shards: collection.settings.shards,
         time_path: collection.settings.time_path.clone().unwrap_or_default(),
         version: collection.version,
+        retention: collection
+            .settings
+            .retention
+            .as_ref()
+            .map(|kept| kept.as_str().to_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -88,8 +94,9 @@ impl catalog_server::Catalog for CatalogService {
         let put = collections::PutCollection {
             shards: (request.shards > 0).then_some(request.shards),
             time_path: request.time_path.map(non_empty),
+            retention: request.retention.map(non_empty),
         };
-        let (_, catalog) = collections::upsert(&self.engine, &name, put).await?;
+        let collections::PutResult { catalog, .. } = collections::upsert(&self.engine, &name, put).await?;
         let collection = find_collection(&catalog, &name)?;
         Ok(Response::new(wire_collection(&name, collection)))
     }

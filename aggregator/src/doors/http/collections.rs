@@ -37,7 +37,8 @@ use crate::{
 /// Collections whose status is fetched at once.
 const STATUS_CONCURRENCY_MAX: usize = 64;
 
-const HINT: &str = "a collection takes {\"shards\": 4, \"time_path\": \"created_at\"}; both are optional";
+const HINT: &str =
+    "a collection takes {\"shards\": 4, \"time_path\": \"created_at\", \"retention\": \"30d\"}; all are optional";
 
 /// Lists all collections.
 #[utoipa::path(
@@ -86,10 +87,18 @@ pub(super) async fn get(State(app): State<AppState>, path: PathText) -> Result<R
 )]
 pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Request) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
-    let (created, catalog) = upsert(&app.engine, &name, body::json(request, HINT).await?).await?;
-    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    let collection = find_collection(&catalog, &name)?;
-    Ok((status, Json(describe(&app, &catalog, &name, collection).await)).into_response())
+    let put = upsert(&app.engine, &name, body::json(request, HINT).await?).await?;
+    let status = if put.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let collection = find_collection(&put.catalog, &name)?;
+    let mut described = describe(&app, &put.catalog, &name, collection).await;
+    if let Some(warning) = put.warning {
+        described["warnings"] = json!([warning]);
+    }
+    Ok((status, Json(described)).into_response())
 }
 
 /// Drops a collection and its documents.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     answer::QueryOptions,
     doors::names::collection_name,
-    query::{DeleteRequest, Deleted},
+    query::{DeleteCause, DeleteRequest, Deleted},
     sql,
 };
 
@@ -80,6 +80,7 @@ pub(super) async fn by_condition(
     };
     let dry_run = body.dry_run;
     let request = DeleteRequest {
+        cause: DeleteCause::Request,
         wanted: sql::delete_where(name, &body.r#where, app.engine.options.statement_bytes_max)?,
         parameters: body.parameters,
         author,
@@ -107,6 +108,7 @@ pub(super) async fn by_id(
     let Path((collection, id)) = path.map_err(|e| bad_path(&e))?;
     let name = collection_name(&collection)?;
     let request = DeleteRequest {
+        cause: DeleteCause::Request,
         wanted: sql::delete_where(name.clone(), "_id = $1", app.engine.options.statement_bytes_max)?,
         parameters: vec![Value::String(id.clone())],
         author: author(&headers)?,

@@ -37,6 +37,7 @@ async fn collection_row(engine: &Engine, name: CollectionName, collection: Colle
         "version": collection.version,
         "shards": collection.settings.shards,
         "time_path": collection.settings.time_path,
+        "retention": collection.settings.retention,
         "documents": outcomes.map(|outcomes| outcomes.documents),
         "bytes": outcomes.map(|outcomes| outcomes.bytes),
     })

@@ -143,6 +143,7 @@ pub(super) async fn deletes(engine: &Engine) -> Vec<Value> {
                 "documents": deletion.documents,
                 "complete": deletion.complete,
                 "erased": is_erased,
+                "cause": if deletion.expired { "retention" } else { "request" },
                 "author": deletion.author,
                 "position": deletion.position.to_string(),
             }));

@@ -22,7 +22,9 @@ use plan::{
 use proto::{
     Address, Catalog, Code, CollectionUid, Position, PositionVector, Problem, SourceName,
     catalog::{Change, ChangeRecord, SourceSettings},
+    document_change::DocumentChange,
     ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredPosition},
+    place_ranges::Place,
     record::{Record, RequestKey},
     status::TailStatus,
     tailer::{Changes, LogHealth, SourceAdmin},
@@ -96,6 +98,20 @@ impl FakeLeaf {
             item: None,
         };
         documents.push((address, document));
+    }
+
+    /// Removes expired documents; a delete is only recorded.
+    fn apply_expiry(&self, push: &Push) {
+        let change = DocumentChange::decode(&push.items[0]).expect("a change");
+        let DocumentChange::Expire { ranges, .. } = change else {
+            return;
+        };
+        let mut shards = self.shards.lock();
+        let documents = shards.entry(push.shard).or_default();
+        documents.retain(|(address, _)| {
+            let ranges = ranges.get(&(address.source.clone(), address.partition));
+            !ranges.is_some_and(|ranges| ranges.contains(Place::of(address)))
+        });
     }
 
     fn documents(&self, shard: ShardId) -> Vec<(Address, Value)> {
@@ -303,6 +319,7 @@ impl Pushes for FakeLeaf {
             .as_ref()
             .is_none_or(|problem| problem.code == Code::UnknownOutcome)
         {
+            self.apply_expiry(&push);
             self.changes.lock().push(push);
         }
         failure.map_or_else(

@@ -11,6 +11,7 @@ mod fuzzed;
 mod limits;
 mod plan_cache;
 mod pushdown;
+mod retention;
 mod search;
 mod search_grammar;
 mod search_highlight;

@@ -7,10 +7,11 @@ use super::{Failure, http::Client, output, source};
 use crate::cli::{self, CollectionAction};
 
 /// Columns of the table of collections.
-const COLLECTION_KEYS: [&str; 7] = [
+const COLLECTION_KEYS: [&str; 8] = [
     "name",
     "settings.shards",
     "settings.time_path",
+    "settings.retention",
     "sources",
     "statistics.documents",
     "statistics.bytes",
@@ -61,6 +62,9 @@ async fn put(settings: cli::CollectionSettingsArgs) -> Result<(), Failure> {
     }
     if let Some(path) = settings.time_path {
         body["time_path"] = if path.is_empty() { Value::Null } else { path.into() };
+    }
+    if let Some(kept) = settings.retention {
+        body["retention"] = if kept.is_empty() { Value::Null } else { kept.into() };
     }
     let request = client
         .request(Method::PUT, &["collections", &settings.name])

@@ -1,8 +1,12 @@
-//! Applies changes of documents: hides what they delete, in one row for each partition, however many documents there are.
+//! Applies changes of documents: hides what they delete or expire, in one row for each partition, however many documents
+//! there are.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proto::{
     document_change::{DeletedRanges, DocumentChange},
+    place_ranges::PlaceRanges,
     record::{Record, RecordValue},
 };
 
@@ -18,8 +22,22 @@ use crate::{
     store::{Family, GoneRangeRow, Partition, digest::DigestTag, gone_range},
 };
 
+/// How much later than its record documents may have been found to be too old. Two clocks must be wrong to lose any.
+const CLOCK_AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
+
+/// Why an item is rejected: code and detail.
+const NOT_A_CHANGE: (&str, &str) = (
+    "not_a_change",
+    "the record is not a change of documents: another program wrote it to the topic",
+);
+const CLOCK_AHEAD: (&str, &str) = (
+    "clock_ahead",
+    "documents were found to be expired at a time that is more than five minutes after the record: the clock of an \
+     aggregator is wrong",
+);
+
 impl Group<'_> {
-    /// Applies the changes in a record. An item that is not a change becomes a dead letter.
+    /// Applies the changes in a record. An item that is no valid change becomes a dead letter.
     pub(super) fn apply_changes(
         &mut self,
         context: &IngestContext,
@@ -31,21 +49,30 @@ impl Group<'_> {
             RecordValue::One(item) => std::slice::from_ref(item),
             RecordValue::Many(items) => items,
         };
-        let mut deleted = DeletedRanges::new();
+        let (mut deleted, mut expired) = (DeletedRanges::new(), DeletedRanges::new());
         for (number, bytes) in (0u32..).zip(items) {
             let item = (items.len() > 1).then_some(number);
-            match DocumentChange::decode(bytes) {
-                Some(DocumentChange::Delete(ranges)) => {
-                    let address = context.partition.address(record.offset, item);
-                    self.digest(&address, DigestTag::Accepted, bytes)?;
-                    for (partition, ranges) in ranges {
-                        deleted.entry(partition).or_default().add(&ranges);
+            let (ranges, hidden) = match DocumentChange::decode(bytes) {
+                Some(DocumentChange::Delete(ranges)) => (ranges, &mut deleted),
+                Some(DocumentChange::Expire { ranges, as_of_ms }) => {
+                    if as_of_ms > record.time_ms.saturating_add(CLOCK_AHEAD_MAX_MS) {
+                        self.reject(context, record, item, bytes, CLOCK_AHEAD, on_dead)?;
+                        continue;
                     }
+                    (ranges, &mut expired)
                 }
-                None => self.reject(context, record, item, bytes, on_dead)?,
+                None => {
+                    self.reject(context, record, item, bytes, NOT_A_CHANGE, on_dead)?;
+                    continue;
+                }
+            };
+            let address = context.partition.address(record.offset, item);
+            self.digest(&address, DigestTag::Accepted, bytes)?;
+            for (partition, ranges) in ranges {
+                hidden.entry(partition).or_default().add(&ranges);
             }
         }
-        self.put_gone_ranges(context, record, deleted);
+        self.put_gone_ranges(context, record, deleted, expired);
         self.advance(context, record);
         Ok(())
     }
@@ -56,29 +83,48 @@ impl Group<'_> {
         record: &Record,
         item: Option<u32>,
         bytes: &Bytes,
+        (code, detail): (&'static str, &'static str),
         on_dead: &mut dyn FnMut(u64, &str, &str),
     ) -> Result<(), Error> {
-        let detail = "the record is not a change of documents: another program wrote it to the topic";
         let event = Event::DeadLetter {
-            code: "not_a_change",
+            code,
             detail: detail.into(),
         };
         self.row(&context.partition).outcomes.events += 1;
         self.put_event(context, record, item, Some(bytes), event, on_dead)
     }
 
-    /// Writes what a record deletes, one row for each partition.
-    fn put_gone_ranges(&mut self, context: &IngestContext, record: &Record, deleted: DeletedRanges) {
-        for ((source, number), ranges) in deleted {
+    /// Writes what a record hides, one row for each partition. What earlier changes have hidden stays theirs: so each
+    /// document counts as deleted or as expired by the first change, in whatever order documents and changes are read.
+    fn put_gone_ranges(
+        &mut self,
+        context: &IngestContext,
+        record: &Record,
+        mut deleted: DeletedRanges,
+        mut expired: DeletedRanges,
+    ) {
+        let partitions: BTreeSet<_> = deleted.keys().chain(expired.keys()).cloned().collect();
+        for of in partitions {
+            let hidden = [&mut deleted, &mut expired].map(|ranges| ranges.remove(&of).unwrap_or_default());
+            let (source, number) = of;
             let partition = Partition { source, number };
-            if ranges.is_empty() {
-                continue;
-            }
+            let known = [self.gone.of(&partition), self.change.gone.of(&partition)];
+            let new = |ranges: PlaceRanges| {
+                known
+                    .into_iter()
+                    .flatten()
+                    .fold(ranges, |ranges, known| ranges.without(known))
+            };
+            let [deleted, expired] = hidden.map(new);
             let row = GoneRangeRow {
                 // A broker whose clock runs ahead must not put off the erasure.
                 time_ms: record.time_ms.min(context.now_ms),
-                ranges,
+                expired: expired.without(&deleted),
+                deleted,
             };
+            if row.deleted.is_empty() && row.expired.is_empty() {
+                continue;
+            }
             self.change.gone.add(record.offset, &partition, &row);
             let key = gone_range::key(&partition, record.offset);
             self.store.put(&mut self.batch, Family::Meta, &key, &row.encode());
@@ -117,18 +163,23 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Counts the documents that the changes of this group delete.
+    /// Counts the documents that the changes of this group delete or expire.
     pub(super) fn count_gone(&mut self) {
-        let counted: Vec<(Partition, u64)> = {
+        let (hidden, expired) = {
             let state = self.state.lock();
-            let gone = self.change.gone.iter();
-            gone.map(|(partition, ranges)| (partition.clone(), state.live_in(partition, ranges)))
-                .filter(|(_, documents)| *documents > 0)
-                .collect()
+            let live = |(partition, ranges): (&Partition, &PlaceRanges)| {
+                let documents = state.live_in(partition, ranges);
+                (documents > 0).then(|| (partition.clone(), documents))
+            };
+            let hidden: Vec<_> = self.change.gone.iter().filter_map(live).collect();
+            let expired: BTreeMap<_, _> = self.change.gone.expired().filter_map(live).collect();
+            (hidden, expired)
         };
-        for (partition, documents) in counted {
+        for (partition, documents) in hidden {
+            let expired = expired.get(&partition).copied().unwrap_or_default();
             let outcomes = &mut self.row(&partition).outcomes;
-            outcomes.deleted += documents;
+            outcomes.deleted += documents - expired;
+            outcomes.expired += expired;
             outcomes.documents -= documents;
         }
     }

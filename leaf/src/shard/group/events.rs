@@ -97,9 +97,11 @@ impl Group<'_> {
     /// Stores a document, unless it was deleted before it is read: a shard that is filled again reads it again.
     fn put_document(&mut self, context: &IngestContext, document: Document) -> Result<(), Error> {
         let is_gone = self.gone.contains(&document.address);
+        let has_expired = is_gone && self.gone.has_expired(&document.address);
         let outcomes = &mut self.row(&context.partition).outcomes;
         outcomes.accepted += 1;
-        outcomes.deleted += u64::from(is_gone);
+        outcomes.deleted += u64::from(is_gone && !has_expired);
+        outcomes.expired += u64::from(has_expired);
         outcomes.documents += u64::from(!is_gone);
         outcomes.bytes += document.bytes.len() as u64;
         if let Some(id) = &document.header.id {

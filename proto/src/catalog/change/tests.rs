@@ -531,6 +531,7 @@ fn a_collection_remembers_its_last_deletes_and_covers_all_of_them() {
             documents: number,
             complete: true,
             author: None,
+            expired: false,
             position: at(&format!("_changes/0@{number}")),
         };
         let change = Change::AddDeletion {

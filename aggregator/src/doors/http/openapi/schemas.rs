@@ -199,7 +199,7 @@ pub(in crate::doors::http) struct Collection {
     name: String,
     uid: String,
     version: u64,
-    /// `shards` and `time_path`.
+    /// `shards`, `time_path` and `retention`.
     settings: BTreeMap<String, Value>,
     /// Names of the sources.
     sources: Vec<String>,

@@ -1,0 +1,94 @@
+//! Retention: which changes the engine sends, and what it records, when shards are away and when it must go on in parts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use proto::{
+    Code,
+    catalog::{Change, Collection, CollectionSettings},
+    document_change::DocumentChange,
+    tailer::Changes as _,
+};
+use serde_json::json;
+
+use super::{Bench, bench_with, events};
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Ten documents of 2023, in two shards. One delete takes only those of one shard.
+async fn ten() -> Bench {
+    bench_with((0..10).map(|n| json!({ "at": 1_700_000_000 + n })), |options| {
+        options.delete_ranges_max = 4
+    })
+    .await
+}
+
+async fn keep(bench: &Bench, retention: &str) {
+    let settings = CollectionSettings {
+        shards: 2,
+        retention: Some(retention.parse().expect("a retention")),
+        ..CollectionSettings::default()
+    };
+    let name = events();
+    let change = Change::AlterCollection { name, settings };
+    bench.changes.propose(change, None).await.expect("settings");
+}
+
+fn collection(bench: &Bench) -> Collection {
+    bench.engine.catalog().collections[&events()].clone()
+}
+
+/// The shards that were told that documents have expired.
+fn told(bench: &Bench) -> BTreeSet<u32> {
+    let changes = bench.leaf.changes.lock();
+    let is_expiry = |change| matches!(DocumentChange::decode(change), Some(DocumentChange::Expire { .. }));
+    assert!(changes.iter().all(|change| is_expiry(&change.items[0])), "{changes:?}");
+    changes.iter().map(|change| change.shard.number).collect()
+}
+
+#[tokio::test]
+async fn shards_that_are_there_lose_what_has_expired_and_the_others_later() {
+    let bench = ten().await;
+    bench.leaf.unavailable.lock().insert(1);
+    keep(&bench, "1d by event").await;
+    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    assert_eq!(told(&bench), BTreeSet::from([0]));
+    bench.leaf.unavailable.lock().clear();
+    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    assert_eq!(told(&bench), BTreeSet::from([0, 1]));
+    let collection = collection(&bench);
+    assert_eq!(collection.deletions.len(), 1, "{:?}", collection.deletions);
+    assert!(collection.deletions[0].expired && collection.deletions[0].complete);
+    assert_eq!(collection.changed_through.iter().count(), 2);
+    assert_eq!(bench.sql("select count(*) from events").await.0, ["0"]);
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_one_delete_expires_in_several() {
+    let bench = ten().await;
+    keep(&bench, "1d by event").await;
+    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    assert_eq!(told(&bench), BTreeSet::from([0, 1]));
+    assert_eq!(collection(&bench).deletions[0].documents, 5, "the last one of two");
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_is_repeated() {
+    let bench = ten().await;
+    *bench.leaf.failing_changes.lock() = [(0, Code::Unavailable), (1, Code::Unavailable)].into();
+    keep(&bench, "1d by event").await;
+    let problem = bench.engine.expire(&events(), WAIT).await.expect_err("a failure");
+    assert_eq!(problem.code, Code::Unavailable, "{problem:?}");
+    assert_eq!(collection(&bench).deletions, []);
+    bench.leaf.failing_changes.lock().clear();
+    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    assert_eq!(bench.sql("select count(*) from events").await.0, ["0"]);
+}
+
+#[tokio::test]
+async fn what_is_young_enough_stays() {
+    let bench = ten().await;
+    keep(&bench, "90y by event").await;
+    assert_eq!(bench.engine.expire(&events(), WAIT).await, Ok(0));
+    assert!(bench.leaf.changes.lock().is_empty());
+    assert_eq!(collection(&bench).deletions, []);
+}
