@@ -42,6 +42,13 @@ fn assert_definitions_changed(report: &str) {
     assert!(count_of(" questions right after one", report) >= 80, "{report}");
 }
 
+/// Without enough removals between the kills, it proves little that nothing else vanished.
+fn assert_documents_were_removed(report: &str) {
+    assert!(count_of(" deletes, ", report) >= 15, "{report}");
+    assert!(count_of(" removals of expired documents", report) >= 3, "{report}");
+    assert!(count_of(" questions right after a removal", report) >= 15, "{report}");
+}
+
 #[test]
 fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
@@ -63,6 +70,7 @@ fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     assert!(count_of(" with a batch in flight", &report) >= 5, "{report}");
     assert!(count_of(" acknowledged", &report) >= 20_000, "{report}");
     assert_definitions_changed(&report);
+    assert_documents_were_removed(&report);
 }
 
 #[test]
@@ -85,6 +93,7 @@ fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
     );
     assert!(count_of(" acknowledged", &report) >= 12_000, "{report}");
     assert_definitions_changed(&report);
+    assert_documents_were_removed(&report);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     Run, catch_up, definitions,
     document::GROUP_SIZE,
-    ledger::{self, Delivery, Entry, Expected, Kind},
+    ledger::{self, Delivery, Entry, Expected, Kind, Removed},
     push::{Answer, KEYLESS, Request},
     queries,
 };
@@ -160,13 +160,13 @@ fn deviation(expected: &Expected, id: Option<&String>) -> Option<String> {
     }
 }
 
-/// A push without ids is stored all or not at all, also if its outcome is unknown.
+/// A push without ids is stored all or not at all, also if its outcome is unknown; but for what was removed later.
 fn pushes_are_atomic(entries: &[Entry], stored: &Stored) -> Vec<String> {
     let mut requests: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
     for (number, entry) in entries
         .iter()
         .enumerate()
-        .filter(|(_, entry)| entry.kind == Kind::Pushed)
+        .filter(|(_, entry)| entry.kind == Kind::Pushed && entry.removed == Removed::No)
     {
         let (sent, present) = requests.entry(entry.request).or_default();
         *sent += 1;

@@ -6,6 +6,9 @@ use crate::ledger::{Kind, key_text};
 /// Adjacent numbers that share a word, by which a search finds them.
 pub(crate) const GROUP_SIZE: u64 = 500;
 
+/// The year of events that never expire.
+const KEYED_YEAR: u32 = 2099;
+
 /// Makes the events of one run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Documents {
@@ -17,6 +20,11 @@ impl Documents {
         Self { seed }
     }
 
+    /// The day of January of an event.
+    pub(crate) fn day(&self, number: u64) -> u64 {
+        mix(self.seed ^ mix(number)) % 28 + 1
+    }
+
     /// The bytes of an event. They contain odd spacing, escapes, duplicate keys and unusual number literals, which the
     /// server must store byte for byte.
     pub(crate) fn bytes(&self, number: u64, kind: Kind, key: u32) -> String {
@@ -26,7 +34,8 @@ impl Documents {
             _ => String::new(),
         };
         let (kind_name, group, filler) = (kind.as_str(), number / GROUP_SIZE, filler(hash));
-        let (ratio, list, when) = (hash % 1_000, hash % 97, hash % 28 + 1);
+        let (ratio, list, day) = (hash % 1_000, hash % 97, self.day(number));
+        let year = if kind == Kind::Keyed { KEYED_YEAR } else { 2026 };
         let mixed = ["17", "1.50", "\"slow\"", "null", "[1,2]", "{\"a\":{}}", "true"][(hash % 7) as usize];
         match kind {
             // Not JSON, but its number can be read.
@@ -38,7 +47,7 @@ impl Documents {
                 "{{{id}\"n\": {number} ,\"kind\":\"{kind_name}\",\
                  \"words\":\"g{group} m{number} {filler}\",  \"ratio\":{ratio}.50,\"mixed\":{mixed},\
                  \"nested\":{{\"list\":[{list}, 1e3,\"\\u00e9 ü\"],\"odd key\":true}},\
-                 \"twice\":1,\"twice\":2,\"when\":\"2026-01-{when:02}T10:00:00Z\"}}"
+                 \"twice\":1,\"twice\":2,\"when\":\"{year}-01-{day:02}T10:00:00Z\"}}"
             ),
         }
     }

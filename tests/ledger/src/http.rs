@@ -114,12 +114,12 @@ impl Client {
         reply(request.timeout(Duration::from_secs(30)).body(body)).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: Value) -> Result<()> {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Result<Value> {
         let reply = reply(self.request(Method::PUT, path).json(&body)).await?;
         if !reply.status.is_success() {
             bail!("PUT {path}: {}: {}", reply.status, reply.text);
         }
-        Ok(())
+        Ok(serde_json::from_str(&reply.text)?)
     }
 
     /// A document by its id; `None` if it does not exist.
@@ -133,6 +133,21 @@ impl Client {
             StatusCode::OK => Ok(Some(reply.text)),
             StatusCode::NOT_FOUND => Ok(None),
             status => bail!("document {id}: {status}: {}", reply.text),
+        }
+    }
+
+    /// Deletes the document with an id. Returns how many there were.
+    pub(crate) async fn delete(&self, id: &str) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Deleted {
+            deleted: u64,
+        }
+        let path = format!("/v1/collections/{COLLECTION}/documents/{}", percent_encode(id));
+        let reply = reply(self.request(Method::DELETE, &path)).await?;
+        match reply.status {
+            StatusCode::OK => Ok(serde_json::from_str::<Deleted>(&reply.text)?.deleted),
+            StatusCode::NOT_FOUND => Ok(0),
+            status => bail!("deletion of {id}: {status}: {}", reply.text),
         }
     }
 

@@ -86,6 +86,17 @@ pub(crate) struct Entry {
     /// The push, for pushed kinds. The events of a push are stored all or not at all.
     pub request: u32,
     pub delivery: Delivery,
+    pub removed: Removed,
+}
+
+/// Whether an event was deleted on request, or because of its age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Removed {
+    #[default]
+    No,
+    /// It may or may not have been there when it was deleted, or the outcome is unknown.
+    Possibly,
+    Certainly,
 }
 
 impl Entry {
@@ -149,6 +160,7 @@ impl Ledger {
             key,
             request,
             delivery: Delivery::Pending,
+            removed: Removed::No,
         });
         entries.len() as u64 - 1
     }
@@ -158,6 +170,16 @@ impl Ledger {
         let mut entries = self.lock();
         if let Some(entry) = usize::try_from(number).ok().and_then(|at| entries.get_mut(at)) {
             entry.delivery = delivery;
+        }
+    }
+
+    /// Records that events were removed. What is known for certain stays so.
+    pub(crate) fn set_removed(&self, numbers: &[u64], removed: Removed) {
+        let mut entries = self.lock();
+        for number in numbers {
+            if let Some(entry) = usize::try_from(*number).ok().and_then(|at| entries.get_mut(at)) {
+                entry.removed = entry.removed.max(removed);
+            }
         }
     }
 
@@ -269,6 +291,7 @@ mod tests {
             key,
             request: 0,
             delivery: Delivery::Acknowledged { partition, offset },
+            removed: Removed::No,
         }
     }
 
@@ -300,6 +323,23 @@ mod tests {
             ),
             (4, 3, 1, 1, 1, 7)
         );
+    }
+
+    #[test]
+    fn a_removed_event_is_expected_no_more_and_no_older_one_of_its_key_comes_back() {
+        let mut entries = [
+            entry(Kind::PushedWithId, 1, 0, 5),
+            entry(Kind::PushedWithId, 1, 0, 6),
+            entry(Kind::Plain, 0, 1, 3),
+            entry(Kind::Plain, 0, 1, 4),
+        ];
+        entries[1].removed = Removed::Certainly;
+        entries[2].removed = Removed::Possibly;
+        assert_eq!(
+            expected(&entries)[..3],
+            [Expected::Absent, Expected::Absent, Expected::AtMostOnce]
+        );
+        assert!(matches!(expected(&entries)[3], Expected::Present { .. }));
     }
 
     #[test]

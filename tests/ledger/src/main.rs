@@ -1,6 +1,7 @@
-//! The ledger program: produces numbered records to Kafka and by push, and changes definitions, while server and broker
-//! are killed, paused and restarted. It records what was acknowledged, and checks at the end that every acknowledged
-//! record is stored exactly once, and every acknowledged version of a definition is there.
+//! The ledger program: produces numbered records to Kafka and by push, deletes some of them, and changes definitions,
+//! while server and broker are killed, paused and restarted. It records what was acknowledged, and checks at the end that
+//! every acknowledged record that was not deleted is stored exactly once, no deleted one is there, and every acknowledged
+//! version of a definition is there.
 //!
 //! ```text
 //! load: pushers, producer ──> ledger <── acknowledgements   check: SQL, search, by id, bytes, outcomes ──> findings
@@ -26,6 +27,7 @@ mod plan;
 mod produce;
 mod push;
 mod queries;
+mod removals;
 mod report;
 mod server;
 mod topics;
@@ -50,6 +52,7 @@ use crate::{
     plan::Plan,
     produce::Producer,
     push::Pushers,
+    removals::{Removals, Remover},
     report::Report,
     server::Server,
 };
@@ -132,6 +135,7 @@ struct Run {
     ledger: Arc<Ledger>,
     documents: Documents,
     changes: Changes,
+    removals: Removals,
     client: Client,
 }
 
@@ -157,6 +161,7 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
         ledger: Arc::new(Ledger::new(arguments.records)),
         documents: Documents::new(seed),
         changes: Changes::default(),
+        removals: Removals::default(),
         client: server.client(),
     });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
@@ -202,6 +207,7 @@ async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, 
 async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<Result<()>> {
     let pushers = Pushers::start(run.clone(), plan.gate(), seed);
     let definers = Definers::start(run, seed);
+    let remover = Remover::start(run, seed);
     let producer = match plan.broker() {
         Some(broker) => Some(Producer::start(run.clone(), plan.gate(), broker.address(), seed)?),
         None => None,
@@ -211,6 +217,7 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
     }
     pushers.finish().await?;
     definers.finish().await?;
+    remover.finish().await?;
     if let Some(producer) = producer {
         producer.finish().await?;
     }
@@ -227,13 +234,15 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
     Ok(Ok(()))
 }
 
-/// Checks twice: what is stored must still be there after one more kill. If a seeded bug was found, once is enough.
+/// Checks twice: what is stored must still be there after one more kill, and what is removed between must be gone. If a seeded bug was found, once is enough.
 async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, bug: bool) -> Result<()> {
     eprintln!("ledger: the load is done, checking");
     report.add("after the load", check::everything(run).await?);
     if bug && !report.is_clean() {
         return Ok(());
     }
+    eprintln!("ledger: removing documents, and counting them");
+    report.add("after the last removals", removals::remove_exactly(run).await?);
     plan.kill_and_restart_server().await?;
     eprintln!("ledger: checking again after one more kill");
     report.add("after one more kill", check::everything(run).await?);

@@ -19,8 +19,8 @@ use crate::{
     Run,
     gate::Gate,
     http::Reply,
-    ledger::{Delivery, Kind},
-    queries,
+    ledger::{Delivery, Kind, Removed},
+    queries, removals,
 };
 
 const PUSHERS: u32 = 4;
@@ -298,15 +298,21 @@ impl Pusher {
         let wanted: Vec<u64> = request
             .items
             .iter()
-            .filter(|(_, kind, _)| *kind == Kind::Pushed)
+            .filter(|(number, kind, _)| *kind == Kind::Pushed && !removals::is_short_lived(&self.run, *number))
             .map(|(number, ..)| *number)
             .collect();
         let Some((first, last)) = wanted.first().zip(wanted.last()) else {
             return;
         };
-        if let Ok(found) = queries::numbers(&self.run.client, *first, *last + 1).await {
+        let condition = format!("n >= {first} AND n <= {last}");
+        if let Ok(found) = queries::numbers_where(&self.run.client, &condition).await {
+            let entries = self.run.ledger.entries();
+            let is_removed = |number: u64| entries[number as usize].removed != Removed::No;
             self.run.ledger.reads_after_push.fetch_add(1, Ordering::Relaxed);
-            let missing: Vec<u64> = wanted.into_iter().filter(|number| !found.contains(number)).collect();
+            let missing: Vec<u64> = wanted
+                .into_iter()
+                .filter(|number| !found.contains(number) && !is_removed(*number))
+                .collect();
             if !missing.is_empty() {
                 self.run.ledger.stale_reads.fetch_add(1, Ordering::Relaxed);
                 self.run.ledger.add_problem(format!(

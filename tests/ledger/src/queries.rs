@@ -24,13 +24,13 @@ pub(crate) async fn documents(client: &Client, from: u64, to: u64, at_least: &st
     client.rows(json!({"sql": sql, "at_least": at_least})).await
 }
 
-/// The numbers of the documents in a range.
-pub(crate) async fn numbers(client: &Client, from: u64, to: u64) -> Result<HashSet<u64>> {
+/// The numbers of the documents that meet a condition.
+pub(crate) async fn numbers_where(client: &Client, condition: &str) -> Result<HashSet<u64>> {
     #[derive(Deserialize)]
     struct NumberRow {
         n: u64,
     }
-    let sql = format!("SELECT n FROM {COLLECTION} WHERE n >= {from} AND n < {to} LIMIT 1000000");
+    let sql = format!("SELECT n FROM {COLLECTION} WHERE {condition} LIMIT 1000000");
     Ok(client
         .rows::<NumberRow>(json!({"sql": sql}))
         .await?

@@ -47,6 +47,9 @@ pub(crate) struct Report {
     stale_reads: u64,
     definitions: usize,
     questions: u64,
+    deletes: u64,
+    expiries: u64,
+    questions_after_removal: u64,
     /// When they were found, and what.
     findings: Vec<(String, Vec<String>)>,
     pub elapsed: Duration,
@@ -73,6 +76,9 @@ impl Report {
             stale_reads: count(&ledger.stale_reads),
             definitions: run.changes.count(),
             questions: count(&run.changes.questions),
+            deletes: count(&run.removals.deletes),
+            expiries: count(&run.removals.expiries),
+            questions_after_removal: count(&run.removals.questions),
             findings: vec![("while the load ran".to_owned(), ledger.problems())],
             elapsed: Duration::ZERO,
         }
@@ -103,7 +109,7 @@ impl Report {
         format!(
             "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; \
              {} pushes retried; {} reads right after a push, {} stale; {} changes of definitions, {} questions right \
-             after one; {:.0} s",
+             after one; {} deletes, {} removals of expired documents, {} questions right after a removal; {:.0} s",
             self.seed,
             self.disturbances.kills(),
             counts.join(", "),
@@ -115,6 +121,9 @@ impl Report {
             self.stale_reads,
             self.definitions,
             self.questions,
+            self.deletes,
+            self.expiries,
+            self.questions_after_removal,
             self.elapsed.as_secs_f64(),
         )
     }
@@ -129,7 +138,7 @@ impl Report {
         }
         if self.is_clean() {
             println!(
-                "ledger: every acknowledged record is there exactly once: by SQL, by search, by id and in raw bytes; \
+                "ledger: every acknowledged record that was not deleted is there exactly once: by SQL, by search, by id and in raw bytes; \
                  all counters add up; every acknowledged version of a definition is there once, at every node"
             );
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Delivery, Entry, Kind, key_text};
+use super::{Delivery, Entry, Kind, Removed, key_text};
 
 /// What must be stored of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,20 @@ pub(crate) struct PartitionCounts {
 
 /// What must be stored of every event, by number.
 pub(crate) fn expected(entries: &[Entry]) -> Vec<Expected> {
+    let unless_removed = |(entry, expected): (&Entry, Expected)| match (entry.removed, &expected) {
+        (Removed::Certainly, _) => Expected::Absent,
+        (Removed::Possibly, Expected::Present { .. }) => Expected::AtMostOnce,
+        _ => expected,
+    };
+    entries
+        .iter()
+        .zip(without_removals(entries))
+        .map(unless_removed)
+        .collect()
+}
+
+/// The same, if nothing was removed.
+fn without_removals(entries: &[Entry]) -> Vec<Expected> {
     let last = last_of_keys(entries);
     entries
         .iter()
