@@ -7,6 +7,7 @@
 
 mod all;
 mod definitions;
+mod deletes;
 mod expression;
 mod fan_out;
 mod freshness;
@@ -30,6 +31,7 @@ use tests::Kafka;
 pub use self::{
     all::{AllArgs, SuiteCommand, all},
     definitions::{DefinitionsArgs, definitions},
+    deletes::{DeletesArgs, deletes},
     expression::expression,
     fan_out::{FanOutArgs, fan_out},
     freshness::{FreshnessArgs, freshness},

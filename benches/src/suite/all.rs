@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    DefinitionsArgs, FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs,
-    LoadArgs, RecoveryArgs, SuiteReport, definitions, expression, fan_out, footprint, freshness, gh, giants, goals,
-    interference, jsonbench, load, parsers, recovery, searches,
+    DefinitionsArgs, DeletesArgs, FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs,
+    InterferenceArgs, LoadArgs, RecoveryArgs, SuiteReport, definitions, deletes, expression, fan_out, footprint,
+    freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery, searches,
 };
 use crate::report::guarded;
 
@@ -38,6 +38,8 @@ pub enum SuiteCommand {
     Parsers(GeneratedArgs),
     /// Asks for fields over paths, differences, and small questions beside many definitions
     Definitions(DefinitionsArgs),
+    /// Deletes half of all documents, lets a day of thirty expire, and asks beside it
+    Deletes(DeletesArgs),
     /// Loads documents with 100,000 keys among normal ones
     Giants(GiantsArgs),
     /// Asks clusters of one to eight leaves and of one to 64 shards
@@ -61,6 +63,7 @@ impl SuiteCommand {
             Self::Expression(arguments) => expression(arguments).await,
             Self::Parsers(arguments) => parsers(arguments).await,
             Self::Definitions(arguments) => definitions(arguments).await,
+            Self::Deletes(arguments) => deletes(arguments).await,
             Self::Giants(arguments) => giants(arguments).await,
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
@@ -77,7 +80,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 13] = [
+const SUITES: [(&str, &str, &str); 14] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -87,6 +90,7 @@ const SUITES: [(&str, &str, &str); 13] = [
     ("expression", "", "--documents 20000 --repetitions 3"),
     ("parsers", "", "--documents 20000 --repetitions 3"),
     ("definitions", "", "--documents 20000 --definitions 100 --repetitions 3"),
+    ("deletes", "", "--documents 20000"),
     ("giants", "", "--documents 10000"),
     (
         "fan-out",

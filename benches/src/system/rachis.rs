@@ -33,6 +33,14 @@ impl RachisServer {
         Self(Server::start(Settings::default()).await)
     }
 
+    /// Starts it as [`Self::start`] does; it erases what was deleted after this time.
+    pub(crate) async fn start_with_erasure_after(kept: Duration) -> Self {
+        let settings = Settings::default()
+            .with("RACHIS_LEAF__KEPT_STATES_BYTES_MAX", 1)
+            .with("RACHIS_LEAF__DELETED_KEPT_MS", kept.as_millis());
+        Self(Server::start(settings).await)
+    }
+
     /// Its client.
     pub(crate) fn client(&self) -> &Client {
         &self.0
