@@ -185,6 +185,25 @@ async fn an_answer_is_written_in_each_format() {
         "a query may begin with a hyphen"
     );
     assert!(stdout(&cli.run(&["fields", "c"])).contains("BIGINT"));
+    server
+        .push("timed", r#"{"at":"2026-11-28T10:00:00Z","n":1}"#)
+        .await
+        .expect("a push");
+    let timed = cli.run(&["fields", "timed"]);
+    assert!(
+        stderr(&timed).contains("look like times: at;") && stderr(&timed).contains("put timed --time-path 'at'"),
+        "{timed:?}"
+    );
+    stdout(&cli.run(&[
+        "collection",
+        "put",
+        "timed",
+        "--time-path",
+        "at",
+        "--retention",
+        "1000d by event",
+    ]));
+    assert_eq!(stderr(&cli.run(&["fields", "timed"])), "");
     stdout(&cli.run(&["sql", "create field c.twice as (_doc->>'n')::bigint * 2"]));
     let fields = stdout(&cli.run(&["fields", "c"]));
     let twice = fields

@@ -15,6 +15,7 @@ mod push;
 mod source_config;
 mod sources;
 mod stalled_write;
+mod time_paths;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -85,6 +85,11 @@ async fn a_collection_is_created_changed_and_dropped(server: Service) {
             .any(|field| field["path"] == "at" && field["type"] == "TEXT")),
         "{fields}"
     );
+    assert_eq!(
+        (&fields["time_path"], &fields["time_paths"]),
+        (&json!("at"), &json!(["at"])),
+        "{fields}"
+    );
     refused(
         server
             .request(Method::PUT, "/v1/collections/c")

@@ -29,6 +29,7 @@ use crate::{
     doors::{
         collections::{PutCollection, upsert},
         names::{collection_name, find_collection},
+        time_paths::time_paths,
     },
     query::CollectionFields,
     sql::{self, DefinedColumn},
@@ -176,6 +177,7 @@ pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Resul
         may_have_more,
     } = app.engine.fields(&name).await?;
     let catalog = app.engine.catalog();
+    let settings = &find_collection(&catalog, &name)?.settings;
     let defined = sql::defined_columns(&catalog, &name);
     let defined = defined.iter().map(defined_json);
     let fields: Vec<Value> = defined.chain(paths.iter().map(path_json)).collect();
@@ -185,7 +187,14 @@ pub(super) async fn fields(State(app): State<AppState>, path: PathText) -> Resul
             "a shard lists at most {PATHS_MAX} paths: {name} may have more, and queries can use them"
         ));
     }
-    Ok(Json(json!({ "collection": name, "fields": fields, "warnings": warnings })).into_response())
+    Ok(Json(json!({
+        "collection": name,
+        "fields": fields,
+        "time_path": settings.time_path,
+        "time_paths": time_paths(&paths),
+        "warnings": warnings,
+    }))
+    .into_response())
 }
 
 /// A field, a parser, or a path of one. It is computed when a query reads it, so there are no statistics of its values.

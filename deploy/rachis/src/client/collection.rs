@@ -69,7 +69,10 @@ async fn put(settings: cli::CollectionSettingsArgs) -> Result<(), Failure> {
     let request = client
         .request(Method::PUT, &["collections", &settings.name])
         .json(&body);
-    output::pretty(&client.json(request).await?)
+    let answer = client.json(request).await?;
+    output::pretty(&answer)?;
+    output::note_warnings(&answer);
+    Ok(())
 }
 
 /// Lists the defined fields and the paths of a collection.
@@ -79,5 +82,15 @@ pub(crate) async fn fields(arguments: cli::FieldsArgs) -> Result<(), Failure> {
     let all = client.json(request).await?;
     output::list(&all["fields"], &FIELD_KEYS, arguments.output)?;
     output::note_warnings(&all);
+    let times = all["time_paths"].as_array().map_or(&[][..], Vec::as_slice);
+    let times: Vec<&str> = times.iter().filter_map(Value::as_str).collect();
+    if let (Some(first), true) = (times.first(), all["time_path"].is_null()) {
+        output::note(&format!(
+            "these look like times: {}; to take one as _time, for old and new documents: rachis collection put {} --time-path \
+             '{first}'",
+            times.join(", "),
+            arguments.collection
+        ));
+    }
     Ok(())
 }

@@ -217,6 +217,11 @@ pub(in crate::doors::http) struct Collection {
 pub(in crate::doors::http) struct Fields {
     collection: String,
     fields: Vec<Field>,
+    /// The time path of the collection, if it has one.
+    #[schema(required = true)]
+    time_path: Option<String>,
+    /// Paths whose sample looks like a time, those of most documents first: one of them may be the time path.
+    time_paths: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -245,6 +250,14 @@ struct Field {
 #[derive(ToSchema)]
 pub(in crate::doors::http) struct Queries {
     queries: Vec<Query>,
+    /// Nodes that do not answer: what runs there is not known.
+    away: Vec<AwayNode>,
+}
+
+#[derive(ToSchema)]
+struct AwayNode {
+    node: String,
+    error: String,
 }
 
 /// A running query.
