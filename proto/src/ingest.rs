@@ -277,13 +277,38 @@ pub struct PartitionStatus {
     pub erased_through: Option<i64>,
 }
 
-/// The partitions of a collection, as far as its leaves answered.
-#[derive(Debug, Clone, Default)]
-pub struct Partitions {
-    /// The partitions of the shards whose leaf answered.
-    pub available: Vec<PartitionStatus>,
+/// What the shards of a collection say, as far as their leaves answered.
+#[derive(Debug, Clone)]
+pub struct ShardAnswers<T> {
+    /// What the shards say whose leaf answered.
+    pub available: Vec<T>,
     /// The other shards, each with the reason.
     pub unavailable: BTreeMap<u32, Problem>,
+}
+
+impl<T> ShardAnswers<T> {
+    /// The answer of all shards at once.
+    pub fn of_all(answer: Result<Vec<T>, Problem>, shards: u32) -> Self {
+        match answer {
+            Ok(available) => Self {
+                available,
+                unavailable: BTreeMap::new(),
+            },
+            Err(problem) => Self {
+                available: Vec::new(),
+                unavailable: (0..shards).map(|shard| (shard, problem.clone())).collect(),
+            },
+        }
+    }
+
+    /// Which shards did not answer, and why; none if all did.
+    pub fn error(&self) -> Option<String> {
+        let (first, problem) = self.unavailable.first_key_value()?;
+        Some(match self.unavailable.len() {
+            1 => format!("shard {first}: {problem}"),
+            shards => format!("{shards} shards, among them {first}: {problem}"),
+        })
+    }
 }
 
 /// A leaf's interface to the senders of events.
@@ -309,17 +334,8 @@ pub trait Ingest: Send + Sync {
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem>;
 
     /// The partitions of the first `shards` shards. An unavailable leaf hides only its own partitions.
-    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> Partitions {
-        match self.partitions(collection).await {
-            Ok(available) => Partitions {
-                available,
-                unavailable: BTreeMap::new(),
-            },
-            Err(problem) => Partitions {
-                available: Vec::new(),
-                unavailable: (0..shards).map(|shard| (shard, problem.clone())).collect(),
-            },
-        }
+    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<PartitionStatus> {
+        ShardAnswers::of_all(self.partitions(collection).await, shards)
     }
 
     /// Records a loss; it is durable when this returns. A loss replaces a known one that starts at the same offset, if
@@ -328,6 +344,11 @@ pub trait Ingest: Send + Sync {
 
     /// All losses of a collection.
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem>;
+
+    /// The losses of the first `shards` shards. An unavailable leaf hides only its own.
+    async fn available_losses(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<Loss> {
+        ShardAnswers::of_all(self.losses(collection).await, shards)
+    }
 
     /// Removes the dead letters of a collection, or of one of its sources, and resumes partitions that they had
     /// stopped. Returns the count also when the time limit was reached before all were removed.

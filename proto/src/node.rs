@@ -97,6 +97,15 @@ pub struct NodeStatus {
     pub report: Result<NodeReport, Problem>,
 }
 
+/// The queries of a node.
+#[derive(Debug, Clone)]
+pub struct NodeQueries {
+    /// The name of the node.
+    pub node: String,
+    /// Its running queries, oldest first, or why they are not known.
+    pub queries: Result<Vec<RunningQuery>, Problem>,
+}
+
 /// All nodes of the cluster, as an aggregator sees them.
 #[async_trait]
 pub trait Nodes: Send + Sync {
@@ -106,8 +115,8 @@ pub trait Nodes: Send + Sync {
     /// The status of each node, ordered by role and name.
     async fn status(&self) -> Vec<NodeStatus>;
 
-    /// The queries that run on other nodes, with the name of the node. A node that does not answer contributes none.
-    async fn remote_queries(&self) -> Vec<(String, RunningQuery)>;
+    /// The queries that run on each other node.
+    async fn remote_queries(&self) -> Vec<NodeQueries>;
 
     /// Cancels a query on other nodes; returns whether it was running there.
     async fn cancel_remote(&self, id: QueryId) -> bool;
@@ -143,7 +152,7 @@ impl Nodes for SingleNode {
         }]
     }
 
-    async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
+    async fn remote_queries(&self) -> Vec<NodeQueries> {
         Vec::new()
     }
 

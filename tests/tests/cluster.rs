@@ -157,6 +157,27 @@ async fn the_catalog_is_described_without_a_leaf(cluster: &Cluster) {
         .sql("select name, shards, documents from rachis.collections")
         .await;
     assert_eq!(listed.rows, [[json!("events"), json!(3), json!(null)]]);
+    // Every table shows what the other leaves know, and says that a shard is missing.
+    for (table, knows_others) in [
+        ("collections", false),
+        ("sources", true),
+        ("shards", true),
+        ("splits", false),
+        ("fields", true),
+        ("losses", false),
+        ("dead_letters", false),
+    ] {
+        let sql = format!(
+            "select count(*) filter (where error is null), count(*) filter (where error is not null), max(error) \
+             from rachis.{table}"
+        );
+        let row = cluster.sql(&sql).await.rows.remove(0);
+        let error = row[2].as_str().unwrap_or_default();
+        assert!(
+            row[1] != json!(0) && (row[0] != json!(0)) == knows_others && error.contains("leaf-"),
+            "rachis.{table}: {row:?}"
+        );
+    }
 }
 
 /// A push without an id may go to any shard, so it goes to a leaf that is up, and the aggregators stay ready.

@@ -59,6 +59,16 @@ async fn every_aggregator_shows_all_nodes_and_all_queries_and_can_cancel_any_of_
         .expect_err("it has ended");
     assert!(format!("{again:#}").contains("404"), "{again:#}");
 
+    cluster.kill("aggregator-1");
+    let unknown = second
+        .sql("select node, error from rachis.queries where error is not null")
+        .await;
+    assert!(
+        unknown.rows.len() == 1 && unknown.rows[0][0] == "aggregator-1",
+        "{unknown:?}"
+    );
+    let listed = second.get("/v1/queries").await.expect("the queries");
+    assert_eq!(listed["away"][0]["node"], "aggregator-1", "{listed}");
     cluster.kill("leaf-1");
     let away = second
         .sql("select state, error from rachis.nodes where name = 'leaf-1'")

@@ -6,7 +6,7 @@ use proto::{
     Catalog, Code, Position, PositionVector, Problem,
     catalog::Change,
     ingest::ShardId,
-    node::{Queries, QueryId, RunningQuery},
+    node::{NodeQueries, Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
 use tokio::sync::{Mutex, Semaphore};
@@ -89,16 +89,14 @@ impl Engine {
         self.runtime.close().await;
     }
 
-    /// Lists the running queries with the names of their nodes: first those of this node, then those of others, each
-    /// oldest first.
-    pub async fn queries(&self) -> Vec<(String, RunningQuery)> {
+    /// Lists the running queries: first those of this node, then those of others.
+    pub async fn queries(&self) -> Vec<NodeQueries> {
         let nodes = &self.roles.nodes;
-        let remote = nodes.remote_queries().await;
-        self.running()
-            .into_iter()
-            .map(|query| (nodes.own().to_owned(), query))
-            .chain(remote)
-            .collect()
+        let own = NodeQueries {
+            node: nodes.own().to_owned(),
+            queries: Ok(self.running()),
+        };
+        [own].into_iter().chain(nodes.remote_queries().await).collect()
     }
 
     /// Cancels a query on whichever node it runs. Returns whether it was found.

@@ -5,13 +5,13 @@ use std::{
     path::PathBuf,
     pin::pin,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::Client;
 
 use super::SuiteReport;
@@ -69,7 +69,7 @@ async fn measure(arguments: &DeletesArgs, report: &mut SuiteReport) -> Result<()
     let half = Removal {
         name: "half of all, every second one",
         condition: "time_us % 2 = 0".to_owned(),
-        settings: None,
+        expires_before_ms: None,
     };
     measure_removal(client, &half, report).await?;
     system::settle(&server).await?;
@@ -80,8 +80,8 @@ async fn measure(arguments: &DeletesArgs, report: &mut SuiteReport) -> Result<()
 struct Removal {
     name: &'static str,
     condition: String,
-    /// The retention that removes them; otherwise they are deleted.
-    settings: Option<Value>,
+    /// The time before which they expire, in milliseconds since 1970; otherwise they are deleted.
+    expires_before_ms: Option<i64>,
 }
 
 /// The documents of the first thirtieth of all time.
@@ -92,16 +92,11 @@ async fn first_day(client: &Client) -> Result<Removal> {
     )
     .await?;
     let of = |column: usize| span.rows[0][column].as_i64().context("a time");
-    let before_us = of(0)? + (of(1)? - of(0)?) / 30;
-    let before_s = before_us.div_euclid(1_000_000);
-    let now_s = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_secs();
-    let kept_s = i64::try_from(now_s)? - before_s;
+    let before_ms = (of(0)? + (of(1)? - of(0)?) / 30) / 1_000;
     Ok(Removal {
         name: "a day of 30, by event time",
-        condition: format!("time_us < {}", before_s * 1_000_000),
-        settings: Some(json!({ "time_path": "time_us", "retention": format!("{kept_s}s by event") })),
+        condition: format!("time_us < {}", before_ms * 1_000),
+        expires_before_ms: Some(before_ms),
     })
 }
 
@@ -120,7 +115,7 @@ async fn measure_removal(client: &Client, removal: &Removal, report: &mut SuiteR
     }
     let (acknowledged, until_acknowledged) = asking_beside(client, remove(client, removal)).await?;
     let left = count_documents(client, "bluesky").await?;
-    // The clock goes on between two commands, so a few more may have expired.
+    // The clock goes on, so a few more may have expired.
     ensure!(
         doomed > 0 && before - left >= doomed && before - left <= doomed + doomed / 100,
         "{doomed} documents of {before} were to be removed, {left} are left"
@@ -176,11 +171,12 @@ async fn ask(client: &Client) -> Result<Duration> {
 
 async fn remove(client: &Client, removal: &Removal) -> Result<Duration> {
     let started = Instant::now();
-    match &removal.settings {
-        Some(settings) => {
-            let answer = client
-                .json(Method::PUT, "/v1/collections/bluesky", settings.clone())
-                .await?;
+    match removal.expires_before_ms {
+        Some(before_ms) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            let kept_ms = i64::try_from(now.as_millis())? - before_ms;
+            let settings = json!({ "time_path": "time_us", "retention": format!("{kept_ms}ms by event") });
+            let answer = client.json(Method::PUT, "/v1/collections/bluesky", settings).await?;
             ensure!(answer["warnings"].is_null(), "{answer}");
         }
         None => {

@@ -16,7 +16,7 @@ use crate::{
     catalog::{Catalog, CollectionUid},
     cluster::{Members, NodeName, Role},
     ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Partitions, PushResult, ShardId,
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardAnswers, ShardId,
         StoredPosition,
     },
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
@@ -98,6 +98,40 @@ impl RemoteIngest {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(answers.into_iter().flatten().collect())
     }
+
+    /// Asks each leaf of the first `shards` shards. One that does not answer hides only its own shards.
+    async fn ask_available<T, F: Future<Output = Result<Vec<T>, Problem>>>(
+        &self,
+        collection: CollectionUid,
+        shards: u32,
+        ask: impl Fn(Peer) -> F,
+    ) -> ShardAnswers<T> {
+        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
+        let mut answers = ShardAnswers::of_all(Ok(Vec::new()), shards);
+        for number in 0..shards {
+            match self.holder(ShardId { collection, number }) {
+                Ok(peer) => by_leaf
+                    .entry(peer.name.clone())
+                    .or_insert_with(|| (peer.clone(), Vec::new()))
+                    .1
+                    .push(number),
+                Err(problem) => drop(answers.unavailable.insert(number, problem)),
+            }
+        }
+        let asked = by_leaf.into_values().map(|(peer, shards)| {
+            let answer = ask(peer);
+            async move { (shards, answer.await) }
+        });
+        for (shards, answer) in join_all(asked).await {
+            match answer {
+                Ok(available) => answers.available.extend(available),
+                Err(problem) => answers
+                    .unavailable
+                    .extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
+            }
+        }
+        answers
+    }
 }
 
 fn no_collection(uid: CollectionUid) -> Problem {
@@ -157,29 +191,9 @@ impl Ingest for RemoteIngest {
         .await
     }
 
-    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> Partitions {
-        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
-        let mut partitions = Partitions::default();
-        for number in 0..shards {
-            match self.holder(ShardId { collection, number }) {
-                Ok(peer) => by_leaf
-                    .entry(peer.name.clone())
-                    .or_insert_with(|| (peer.clone(), Vec::new()))
-                    .1
-                    .push(number),
-                Err(problem) => drop(partitions.unavailable.insert(number, problem)),
-            }
-        }
-        let ask = |(peer, shards): (Peer, Vec<u32>)| async move { (shards, partitions_at(&peer, collection).await) };
-        for (shards, answer) in join_all(by_leaf.into_values().map(ask)).await {
-            match answer {
-                Ok(available) => partitions.available.extend(available),
-                Err(problem) => partitions
-                    .unavailable
-                    .extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
-            }
-        }
-        partitions
+    async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<PartitionStatus> {
+        let ask = |peer: Peer| async move { partitions_at(&peer, collection).await };
+        self.ask_available(collection, shards, ask).await
     }
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
@@ -189,11 +203,16 @@ impl Ingest for RemoteIngest {
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
-        let ask = |peer: Peer| async move {
-            let request = peer.json(&collection, ASK_WAIT)?;
-            peer.value(control(&peer).losses(request).await)
-        };
-        self.ask_all(collection, ask).await
+        self.ask_all(
+            collection,
+            |peer: Peer| async move { losses_at(&peer, collection).await },
+        )
+        .await
+    }
+
+    async fn available_losses(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<Loss> {
+        let ask = |peer: Peer| async move { losses_at(&peer, collection).await };
+        self.ask_available(collection, shards, ask).await
     }
 
     async fn clear_dead_letters(
@@ -216,6 +235,11 @@ impl Ingest for RemoteIngest {
             .for_each(|cleared| total.add(cleared));
         Ok(total)
     }
+}
+
+async fn losses_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
+    let request = peer.json(&collection, ASK_WAIT)?;
+    peer.value(control(peer).losses(request).await)
 }
 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {

@@ -11,7 +11,7 @@ use super::Peer;
 use crate::{
     catalog::{State, StatePosition},
     cluster::{Members, NodeName, Role},
-    node::{NodeReport, NodeStatus, Nodes, QueryId, RunningQuery, Watched},
+    node::{NodeQueries, NodeReport, NodeStatus, Nodes, QueryId, RunningQuery, Watched},
     problem::Problem,
     wire::{leaf::Json, node::node_client::NodeClient},
 };
@@ -92,16 +92,14 @@ impl Nodes for RemoteNodes {
         join_all(self.nodes.iter().map(request)).await
     }
 
-    async fn remote_queries(&self) -> Vec<(String, RunningQuery)> {
+    async fn remote_queries(&self) -> Vec<NodeQueries> {
         let request = |peer: Peer| async move {
-            let queries: Vec<RunningQuery> = queries(&peer).await.unwrap_or_default();
-            queries.into_iter().map(move |query| (peer.name.to_string(), query))
+            NodeQueries {
+                queries: queries(&peer).await,
+                node: peer.name.to_string(),
+            }
         };
-        join_all(self.other_aggregators().map(request))
-            .await
-            .into_iter()
-            .flatten()
-            .collect()
+        join_all(self.other_aggregators().map(request)).await
     }
 
     async fn cancel_remote(&self, id: QueryId) -> bool {

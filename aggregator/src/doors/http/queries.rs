@@ -29,7 +29,7 @@ use super::{
 pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
     let started =
         |ms: i64| DateTime::from_timestamp_millis(ms).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
-    let row = |(node, query): &(String, RunningQuery)| {
+    let row = |node: &str, query: RunningQuery| {
         let (id, started) = (query.id.to_string(), started(query.started_ms));
         json!({
             "id": id, "node": node, "text": query.text, "started": started, "elapsed_ms": query.elapsed_ms,
@@ -37,8 +37,15 @@ pub(super) async fn list(State(app): State<AppState>) -> Json<Value> {
             "memory_bytes": query.memory_bytes, "memory_bytes_most": query.memory_bytes_most,
         })
     };
-    let queries: Vec<Value> = app.engine.queries().await.iter().map(row).collect();
-    Json(json!({ "queries": queries }))
+    let (mut queries, mut away) = (Vec::new(), Vec::new());
+    for of_node in app.engine.queries().await {
+        let node = of_node.node;
+        match of_node.queries {
+            Ok(running) => queries.extend(running.into_iter().map(|query| row(&node, query))),
+            Err(problem) => away.push(json!({ "node": node, "error": problem.to_string() })),
+        }
+    }
+    Json(json!({ "queries": queries, "away": away }))
 }
 
 /// Cancels a query, on whichever node it runs.

@@ -1,14 +1,15 @@
 //! Tables of the cluster's nodes and of the queries that they run.
 
-use proto::node::{NodeStatus, RunningQuery};
+use proto::node::{NodeQueries, NodeStatus, RunningQuery};
 
 use serde_json::{Value, json};
 
 use super::super::Engine;
 
-/// `rachis.queries`: the running queries, including the one that reads this table.
+/// `rachis.queries`: the running queries, including the one that reads this table. The row of a node that does not answer
+/// has the error.
 pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
-    let row = |(node, query): (String, RunningQuery)| {
+    let row = |node: &str, query: RunningQuery| {
         json!({
             "id": query.id.to_string(),
             "node": node,
@@ -21,7 +22,11 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
             "memory_bytes_most": query.memory_bytes_most,
         })
     };
-    engine.queries().await.into_iter().map(row).collect()
+    let rows = |NodeQueries { node, queries }: NodeQueries| match queries {
+        Ok(queries) => queries.into_iter().map(|query| row(&node, query)).collect(),
+        Err(problem) => vec![json!({ "node": node, "error": problem.to_string() })],
+    };
+    engine.queries().await.into_iter().flat_map(rows).collect()
 }
 
 /// `rachis.nodes`. A node that does not answer is `away`, and its row has the error.

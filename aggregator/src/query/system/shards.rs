@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
+use plan::scan::SplitStatus;
 use proto::{
     Code, CollectionName, Problem,
     catalog::Collection,
@@ -28,9 +29,18 @@ pub(super) async fn collections(engine: &Engine) -> Result<Vec<Value>, Problem> 
 }
 
 async fn collection_row(engine: &Engine, name: CollectionName, collection: Collection) -> Value {
-    // If a leaf does not answer, the row has only what the catalog contains.
-    let partitions = engine.roles.ingest.partitions(collection.uid).await.ok();
-    let outcomes = partitions.map(|all| all.iter().map(|partition| partition.outcomes).sum::<Outcomes>());
+    // If a shard does not answer, the row has only what the catalog contains, and the error.
+    let shards = collection.settings.shards;
+    let partitions = engine.roles.ingest.available_partitions(collection.uid, shards).await;
+    let error = partitions.error();
+    let sum = || {
+        partitions
+            .available
+            .iter()
+            .map(|partition| partition.outcomes)
+            .sum::<Outcomes>()
+    };
+    let outcomes = error.is_none().then(sum);
     json!({
         "name": name,
         "uid": collection.uid.to_string(),
@@ -40,6 +50,7 @@ async fn collection_row(engine: &Engine, name: CollectionName, collection: Colle
         "retention": collection.settings.retention,
         "documents": outcomes.map(|outcomes| outcomes.documents),
         "bytes": outcomes.map(|outcomes| outcomes.bytes),
+        "error": error,
     })
 }
 
@@ -71,35 +82,49 @@ async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<Nod
     row
 }
 
-/// `rachis.splits`.
+/// `rachis.splits`. A shard that does not answer has a row with the error.
 pub(super) async fn splits(engine: &Engine) -> Result<Vec<Value>, Problem> {
-    let mut rows = Vec::new();
-    for (name, collection) in &engine.catalog().collections {
-        for shard in collection.shards() {
-            for split in engine.roles.leaf.status(shard).await?.splits {
-                rows.push(json!({
-                    "collection": name,
-                    "shard": shard.number,
-                    "id": split.id,
-                    "place": if split.on_disk { "disk" } else { "memory" },
-                    "generation": split.generation,
-                    "documents": split.documents,
-                    "gone": split.deleted,
-                    "bytes": split.bytes,
-                    "paths": split.paths,
-                }));
-            }
-        }
-    }
-    Ok(rows)
+    let split_rows = |name: CollectionName, shard: ShardId| async move {
+        let status = match engine.roles.leaf.status(shard).await {
+            Ok(status) => status,
+            Err(problem) => return vec![error_row(&name, shard, &problem)],
+        };
+        let row = |split: SplitStatus| {
+            json!({
+                "collection": name,
+                "shard": shard.number,
+                "id": split.id,
+                "place": if split.on_disk { "disk" } else { "memory" },
+                "generation": split.generation,
+                "documents": split.documents,
+                "gone": split.deleted,
+                "bytes": split.bytes,
+                "paths": split.paths,
+            })
+        };
+        status.splits.into_iter().map(row).collect()
+    };
+    let catalog = engine.catalog();
+    let collections = catalog.collections.iter();
+    let shards = collections.flat_map(|(name, of)| of.shards().map(|shard| (name.clone(), shard)));
+    let requests: Vec<_> = shards.map(|(name, shard)| split_rows(name, shard)).collect();
+    let rows: Vec<Vec<Value>> = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await;
+    Ok(rows.into_iter().flatten().collect())
 }
 
-/// `rachis.losses`: records that were never ingested, because they are lost or were skipped on request.
+fn error_row(name: &CollectionName, shard: ShardId, problem: &Problem) -> Value {
+    json!({ "collection": name, "shard": shard.number, "error": problem.to_string() })
+}
+
+/// `rachis.losses`: records that were never ingested, because they are lost or were skipped on request. If shards do not
+/// answer, a row has the error.
 pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let mut rows = Vec::new();
     for (name, collection) in &engine.catalog().collections {
-        let losses = engine.roles.ingest.losses(collection.uid).await?;
-        rows.extend(losses.into_iter().map(|loss| {
+        let shards = collection.settings.shards;
+        let answers = engine.roles.ingest.available_losses(collection.uid, shards).await;
+        let error = answers.error();
+        rows.extend(answers.available.into_iter().map(|loss| {
             json!({
                 "collection": name,
                 "source": loss.source,
@@ -110,19 +135,26 @@ pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
                 "reason": loss.reason,
             })
         }));
+        rows.extend(error.map(|error| json!({ "collection": name, "error": error })));
     }
     Ok(rows)
 }
 
-/// `rachis.dead_letters`: the newest ones of every shard.
+/// `rachis.dead_letters`: the newest ones of every shard. A shard that does not answer has a row with the error.
 pub(super) async fn dead_letters(engine: &Engine, deadline: Instant) -> Result<Vec<Value>, Problem> {
     let mut rows = Vec::new();
     for (name, collection) in &engine.catalog().collections {
         for shard in collection.shards() {
             let limit = DEAD_LETTERS_MAX.saturating_sub(rows.len());
             let letters = tokio::time::timeout_at(deadline.into(), engine.roles.leaf.dead_letters(shard, limit)).await;
-            let letters =
-                letters.map_err(|_| Problem::new(Code::Timeout, "reading the dead letters took too long"))??;
+            let letters = letters.map_err(|_| Problem::new(Code::Timeout, "reading the dead letters took too long"))?;
+            let letters = match letters {
+                Ok(letters) => letters,
+                Err(problem) => {
+                    rows.push(error_row(name, shard, &problem));
+                    continue;
+                }
+            };
             rows.extend(letters.into_iter().map(|letter| {
                 json!({
                     "collection": name,

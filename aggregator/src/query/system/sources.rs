@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use proto::{
     Catalog, CollectionName, Position, PositionVector, Problem, SourceName,
     catalog::Collection,
-    ingest::{PartitionStatus, Partitions},
+    ingest::{PartitionStatus, ShardAnswers},
     routing::shard_of,
     status::{SourceState, TailStatus},
 };
@@ -126,6 +126,7 @@ pub(super) async fn deletes(engine: &Engine) -> Vec<Value> {
                 ..status.position
             })
         };
+        let error = partitions.error();
         let erased: PositionVector = partitions.available.into_iter().filter_map(erased).collect();
         let deletions = catalog.collections.get(&name).into_iter();
         for deletion in deletions.flat_map(|collection| &collection.deletions) {
@@ -146,6 +147,7 @@ pub(super) async fn deletes(engine: &Engine) -> Vec<Value> {
                 "cause": if deletion.expired { "retention" } else { "request" },
                 "author": deletion.author,
                 "position": deletion.position.to_string(),
+                "error": error.as_ref().filter(|_| is_erased.is_none()),
             }));
         }
     }
@@ -156,7 +158,7 @@ async fn available_partitions(
     engine: &Engine,
     name: CollectionName,
     collection: Collection,
-) -> (CollectionName, u32, Partitions) {
+) -> (CollectionName, u32, ShardAnswers<PartitionStatus>) {
     let shards = collection.settings.shards;
     let partitions = engine.roles.ingest.available_partitions(collection.uid, shards).await;
     (name, shards, partitions)

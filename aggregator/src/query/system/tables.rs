@@ -33,6 +33,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("retention", Text),
             ("documents", Int),
             ("bytes", Int),
+            ("error", Text),
         ],
     ),
     table(
@@ -119,6 +120,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("gone", Int),
             ("bytes", Int),
             ("paths", Int),
+            ("error", Text),
         ],
     ),
     table(
@@ -135,6 +137,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("detail", Text),
             ("bytes", Text),
             ("length", Int),
+            ("error", Text),
         ],
     ),
     table(
@@ -151,6 +154,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("cause", Text),
             ("author", Text),
             ("position", Text),
+            ("error", Text),
         ],
     ),
     table(
@@ -164,6 +168,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("through_offset", Int),
             ("noticed", Time),
             ("reason", Text),
+            ("error", Text),
         ],
     ),
     table(
@@ -197,6 +202,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("documents_scanned", Int),
             ("memory_bytes", Int),
             ("memory_bytes_most", Int),
+            ("error", Text),
         ],
     ),
     table(
