@@ -195,7 +195,7 @@ async fn a_leaf_that_lost_its_disk_never_shows_what_has_expired() {
     let mut cluster = Cluster::start(size, tests::Settings::default().small_splits()).await;
     cluster.kafka.create_topic("events", 2, &[]).await;
     cluster.source_of_topic("events", &cluster.kafka).await;
-    let year = |n: u32| if n % 3 == 0 { 1990 } else { 2025 };
+    let year = |n: u32| if n.is_multiple_of(3) { 1990 } else { 2025 };
     let records = (0..6_000).map(|n| NewRecord::value(format!("{{\"n\":{n},\"at\":\"{}-05-05T00:00:00Z\"}}", year(n))));
     cluster.kafka.produce("events", records.collect()).await;
     cluster.eventually("select count(*) from events", json!(6_000)).await;

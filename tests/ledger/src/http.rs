@@ -41,6 +41,12 @@ pub(crate) struct Hit {
     pub document: Box<RawValue>,
 }
 
+/// The answer to a delete.
+#[derive(Deserialize)]
+pub(crate) struct Deleted {
+    pub deleted: u64,
+}
+
 /// A response of any status.
 pub(crate) struct Reply {
     pub status: StatusCode,
@@ -138,10 +144,6 @@ impl Client {
 
     /// Deletes the document with an id. Returns how many there were.
     pub(crate) async fn delete(&self, id: &str) -> Result<u64> {
-        #[derive(Deserialize)]
-        struct Deleted {
-            deleted: u64,
-        }
         let path = format!("/v1/collections/{COLLECTION}/documents/{}", percent_encode(id));
         let reply = reply(self.request(Method::DELETE, &path)).await?;
         match reply.status {

@@ -14,13 +14,12 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use chrono::{NaiveDate, Utc};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::{
     Run,
-    http::COLLECTION,
+    http::{COLLECTION, Deleted},
     ledger::{Delivery, Entry, Kind, Removed, key_text},
     queries,
 };
@@ -83,10 +82,6 @@ impl Removal {
         match self {
             Self::Condition { .. } => {
                 let sql = format!("DELETE FROM {COLLECTION} WHERE {}", self.condition());
-                #[derive(Deserialize)]
-                struct Deleted {
-                    deleted: u64,
-                }
                 let rows: Vec<Deleted> = run.client.rows(json!({ "sql": sql })).await?;
                 Ok(rows.first().map(|row| row.deleted))
             }

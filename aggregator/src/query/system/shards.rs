@@ -167,6 +167,7 @@ pub(super) async fn dead_letters(engine: &Engine, deadline: Instant) -> Result<V
                     "detail": letter.detail,
                     "bytes": String::from_utf8_lossy(&letter.bytes),
                     "length": letter.length,
+                    "shard": shard.number,
                 })
             }));
         }

@@ -137,6 +137,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("detail", Text),
             ("bytes", Text),
             ("length", Int),
+            ("shard", Int),
             ("error", Text),
         ],
     ),
