@@ -438,6 +438,28 @@ proptest! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_counts_as_deleted_or_as_expired_by_the_first_change_in_any_order() {
+    let changes = change_records(&[
+        (BTreeSet::from([1, 2, 3]), false),
+        (BTreeSet::from([2, 3, 4, 5]), true),
+        (BTreeSet::from([5, 6]), false),
+    ]);
+    let records: Vec<Record> = (0..8).map(|offset| record(offset, None, Some("{}"))).collect();
+    let (documents, change) = (ReplicaStep::Documents, || ReplicaStep::Change);
+    for steps in [
+        vec![],
+        vec![change(), change(), change()],
+        vec![documents(3), change(), documents(2), change(), ReplicaStep::Restart],
+        vec![change(), documents(4), change(), ReplicaStep::Restart, change()],
+    ] {
+        let fixture = replica(&records, &changes, steps.clone(), false).await;
+        let outcomes = fixture.outcomes(&clicks(), 0).await;
+        let counts = (outcomes.deleted, outcomes.expired, outcomes.documents);
+        assert_eq!(counts, (4, 2, 2), "{steps:?}");
+    }
+}
+
 /// A replica that reads both sources to their ends, in this order.
 async fn replica(records: &[Record], changes: &[Record], steps: Vec<ReplicaStep>, indexed: bool) -> Fixture {
     let mut fixture = Fixture::start(if indexed { small } else { tail_only });
