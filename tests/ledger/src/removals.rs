@@ -26,6 +26,8 @@ use crate::{
 
 /// Removals, spread over the run.
 const REMOVALS: u64 = 40;
+/// Each so many turns, the retention removes documents.
+const EXPIRY_EVERY: u64 = 5;
 /// Numbers that a condition spans at most.
 const SPAN_MAX: u64 = 400;
 /// How often a removal is tried: most of them are longer than a node is down.
@@ -141,7 +143,11 @@ async fn remove_again_and_again(run: Arc<Run>, mut rng: StdRng) {
             }
             tokio::time::sleep(POLL).await;
         }
-        if let Some(removal) = choose(&ledger.entries(), &mut rng) {
+        let removal = match turn % EXPIRY_EVERY {
+            0 => Some(Removal::Days(EXPIRED_DAYS)),
+            _ => choose(&ledger.entries(), &mut rng),
+        };
+        if let Some(removal) = removal {
             remove(&run, removal).await;
         }
     }
@@ -153,7 +159,7 @@ async fn remove_again_and_again(run: Arc<Run>, mut rng: StdRng) {
 fn choose(entries: &[Entry], rng: &mut StdRng) -> Option<Removal> {
     let numbers = entries.len() as u64;
     let is_acknowledged = |entry: &Entry| matches!(entry.delivery, Delivery::Acknowledged { .. });
-    match rng.random_range(0..10) {
+    match rng.random_range(0..8) {
         0..5 => {
             let from = rng.random_range(0..numbers.max(1));
             let to = (from + rng.random_range(1..SPAN_MAX)).min(numbers);
@@ -165,7 +171,7 @@ fn choose(entries: &[Entry], rng: &mut StdRng) -> Option<Removal> {
             let owned: Vec<&Entry> = owned.filter(|entry| is_acknowledged(entry)).collect();
             owned.choose(rng).map(|entry| Removal::Key(entry.key))
         }
-        7 => {
+        _ => {
             let plain = (0..).zip(entries).filter(|(_, entry)| entry.kind == Kind::Plain);
             let plain: Vec<(u64, &Entry)> = plain.filter(|(_, entry)| is_acknowledged(entry)).collect();
             let (number, entry) = plain.choose(rng)?;
@@ -179,7 +185,6 @@ fn choose(entries: &[Entry], rng: &mut StdRng) -> Option<Removal> {
                 offset,
             })
         }
-        _ => Some(Removal::Days(EXPIRED_DAYS)),
     }
 }
 
