@@ -21,7 +21,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use plan::Type;
 use proto::{
     Address, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
-    catalog::{Change, Collection, Deletion},
+    catalog::{Change, Collection, CollectionSettings, Deletion},
     document_change::{DeletedRanges, DocumentChange},
     ingest::{CHANGE_RULES_LEVEL, Push, PushResult, ShardId},
     limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
@@ -58,13 +58,20 @@ const SHARDS_AT_ONCE_MAX: usize = 16;
 const REPEAT: &str = "repeat the delete: what it has deleted already stays deleted";
 
 /// Why documents are deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DeleteCause {
     /// A client asks for it.
     Request,
-    /// They are older than the retention of their collection at this time, in milliseconds since 1970. What cannot be
-    /// deleted now is deleted later, so a part of the shards, or of the documents, is better than none.
-    Retention { as_of_ms: i64 },
+    /// They are older than the retention of their collection. What cannot be deleted now is deleted later, so a part of
+    /// the shards, or of the documents, is better than none.
+    Retention {
+        /// When they were too old, in milliseconds since 1970.
+        as_of_ms: i64,
+        /// The collection, which may be dropped meanwhile, and another one have its name.
+        collection: CollectionUid,
+        /// The settings that say so. Once they have changed, nothing is deleted because of them.
+        settings: CollectionSettings,
+    },
 }
 
 /// A delete to run.
@@ -93,6 +100,8 @@ pub(crate) struct Deleted {
     pub documents: u64,
     /// Whether there are more that meet the condition, which only retention leaves for the next time.
     pub has_more: bool,
+    /// Why some shards were left out, which only retention does.
+    pub missing: Option<Problem>,
     /// Its position in the source of changes: an answer at it shows none of the documents.
     pub position: PositionVector,
     /// Warnings about the condition.
@@ -130,12 +139,17 @@ pub(super) async fn delete(
     request: &DeleteRequest,
 ) -> Result<(Deleted, QueryViews), Problem> {
     let DocumentDelete { collection, text, .. } = &request.wanted;
+    let alone = match &request.cause {
+        DeleteCause::Request => None,
+        DeleteCause::Retention { collection, .. } => Some(engine.removal_lock(*collection).lock_owned().await),
+    };
     let permit = Arc::clone(&engine.deletes).acquire_owned().await;
     let (read_views, found) = find(engine, context, request).await?;
     let documents = found.documents;
     let deleted = Deleted {
         documents,
         has_more: found.has_more,
+        missing: found.missing.clone(),
         warnings: run::statistics(context, None, std::time::Instant::now()).warnings,
         ..Deleted::default()
     };
@@ -149,32 +163,47 @@ pub(super) async fn delete(
         return Ok((deleted, read_views));
     }
     let ranges = found.ranges();
-    check_count(
-        ranges.values().map(PlaceRanges::len).sum(),
-        engine.options.delete_ranges_max,
-    )?;
+    match &request.cause {
+        DeleteCause::Request => check_count(
+            ranges.values().map(PlaceRanges::len).sum(),
+            engine.options.delete_ranges_max,
+        )?,
+        DeleteCause::Retention {
+            collection: uid,
+            settings,
+            ..
+        } => {
+            let now = engine.catalog();
+            let is_in_force = of.uid == *uid && now.collection(*uid).is_some_and(|(_, now)| now.settings == *settings);
+            if !is_in_force {
+                let detail = format!("the settings of {collection} have changed meanwhile: nothing was removed");
+                return Err(Problem::new(Code::Conflict, detail));
+            }
+        }
+    }
     let deletion = Deletion {
         id: Uuid::now_v7(),
         requested_ms: chrono::Utc::now().timestamp_millis(),
         condition: cut(text, DELETION_CONDITION_BYTES_MAX),
         documents,
-        complete: true,
+        complete: deleted.missing.is_none(),
         author: request.author.as_deref().map(|author| cut(author, AUTHOR_BYTES_MAX)),
         expired: request.cause != DeleteCause::Request,
-        position: PositionVector::default(),
+        // An earlier one may have failed before every answer covered it.
+        position: changes_of(&read_views, collection),
     };
     let application = Application {
         engine: Arc::clone(engine),
         name: collection.clone(),
         collection: of.uid,
         shards: of.settings.shards,
-        cause: request.cause,
+        cause: request.cause.clone(),
         deletion,
     };
     // A client that goes away does not stop it half way.
     let (sender, applied) = oneshot::channel();
     engine.runtime.spawn(async move {
-        let _until_applied = permit;
+        let _until_applied = (permit, alone);
         let _the_client_may_be_gone = sender.send(application.apply(ranges).await);
     });
     let stopping = || Problem::new(Code::UnknownOutcome, "the node is shutting down during the delete").hint(REPEAT);
@@ -219,25 +248,34 @@ async fn find(
     let query = query_where(&text, Some(condition))?;
     let names = sql::collections(&query, &catalog)?;
     let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
-    if request.cause == DeleteCause::Request {
-        // Without a shard, the delete would miss documents, and its answer would not show it.
-        read_views.require_complete(false)?;
-        require_covered(&read_views, collection, &required)?;
-    }
+    // Without a shard, the delete would miss documents, and its answer would not show it.
+    let complete = read_views.require_complete(false);
+    let complete = complete.and_then(|()| require_covered(&read_views, collection, &required));
+    let missing = match request.cause {
+        DeleteCause::Request => complete.map(|()| None)?,
+        DeleteCause::Retention { .. } => complete.err(),
+    };
     let resolved = sql::resolve(&query, &read_views, &request.parameters, &[])?;
     let values = StatementValues::of_parameters(&request.parameters)?;
     let planned = planner::plan(engine, context, &read_views, resolved, values, None).await?;
     let mut rows = execute_stream(planned.executable.physical, planned.executable.task).map_err(failure::problem)?;
-    let (mut found, ranges_max) = (FoundDocuments::default(), engine.options.delete_ranges_max);
+    let ranges_max = engine.options.delete_ranges_max;
+    let mut found = FoundDocuments {
+        missing,
+        ..FoundDocuments::default()
+    };
     while let Some(batch) = rows.try_next().await.map_err(failure::problem)? {
-        let is_full = found.documents > 0 && found.ranges_max() + batch.num_rows() > ranges_max;
-        if is_full && request.cause != DeleteCause::Request {
-            found.has_more = true;
-            break;
+        if request.cause != DeleteCause::Request {
+            found.has_more = found.documents > 0 && found.ranges_max() + batch.num_rows() > ranges_max;
+            if found.has_more {
+                break;
+            }
         }
         found.add(&batch)?;
-        // The builders count ranges that will be joined.
-        check_count(found.ranges_max() / 2, ranges_max)?;
+        if request.cause == DeleteCause::Request {
+            // The builders count ranges that will be joined.
+            check_count(found.ranges_max() / 2, ranges_max)?;
+        }
     }
     drop(rows);
     Ok((read_views, found))
@@ -272,11 +310,7 @@ async fn cover_changes(
     collection: &Collection,
     read_views: &QueryViews,
 ) -> Result<(), Problem> {
-    let views = read_views.collection(name).into_iter();
-    let positions = views
-        .flat_map(|collection| &collection.shards)
-        .flat_map(|(_, view)| view.positions.iter());
-    let position: PositionVector = positions.filter(|position| position.source.is_changes()).collect();
+    let position = changes_of(read_views, name);
     if collection.changed_through.covers(&position) {
         return Ok(());
     }
@@ -287,12 +321,23 @@ async fn cover_changes(
     engine.change_catalog(change).await.map(drop)
 }
 
+/// The changes that the read views of a collection contain.
+fn changes_of(read_views: &QueryViews, name: &CollectionName) -> PositionVector {
+    let views = read_views.collection(name).into_iter();
+    let positions = views
+        .flat_map(|collection| &collection.shards)
+        .flat_map(|(_, view)| view.positions.iter());
+    positions.filter(|position| position.source.is_changes()).collect()
+}
+
 /// The documents that were found, as ranges of places.
 #[derive(Default)]
 struct FoundDocuments {
     documents: u64,
     /// Whether there are more.
     has_more: bool,
+    /// Why some shards were left out.
+    missing: Option<Problem>,
     partitions: BTreeMap<(SourceName, i32), PlaceRangesBuilder>,
 }
 
@@ -377,11 +422,15 @@ impl Application {
             .collect();
         let sent: Vec<Result<PositionVector, FailedAppend>> =
             stream::iter(sends).buffer_unordered(SHARDS_AT_ONCE_MAX).collect().await;
-        let mut failed: Option<Problem> = None;
+        let (mut failed, mut any_sent): (Option<Problem>, bool) = (None, false);
         for sent in sent {
             match sent {
-                Ok(positions) => self.deletion.position.merge(&positions),
+                Ok(positions) => {
+                    any_sent = true;
+                    self.deletion.position.merge(&positions);
+                }
                 Err(failure) => {
+                    any_sent |= !failure.sent.is_empty();
                     self.deletion.position.merge(&failure.sent);
                     // Of several, one that says that something may be deleted.
                     failed = Some(match failed {
@@ -391,8 +440,7 @@ impl Application {
                 }
             }
         }
-        self.deletion.complete = failed.is_none();
-        let any_sent = !self.deletion.position.is_empty();
+        self.deletion.complete &= failed.is_none();
         if any_sent {
             self.record().await?;
         }
@@ -420,7 +468,7 @@ impl Application {
     fn change(&self, ranges: DeletedRanges) -> DocumentChange {
         match self.cause {
             DeleteCause::Request => DocumentChange::Delete(ranges),
-            DeleteCause::Retention { as_of_ms } => DocumentChange::Expire { ranges, as_of_ms },
+            DeleteCause::Retention { as_of_ms, .. } => DocumentChange::Expire { ranges, as_of_ms },
         }
     }
 

@@ -9,7 +9,7 @@ use proto::{
     node::{NodeQueries, Queries, QueryId, RunningQuery},
     status::TailStatus,
 };
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     admission::Admission,
@@ -18,7 +18,7 @@ use super::{
     plan_cache::PlanCache,
     read_views::{CollectionKinds, ReadWatermarks},
     registry::Registry,
-    retention,
+    retention::{self, Removals},
     runtime::QueryRuntime,
     session::Sessions,
 };
@@ -38,7 +38,7 @@ pub struct Engine {
     /// Limits the deletes that run at once.
     pub(super) deletes: Arc<Semaphore>,
     /// Held while expired documents of a collection are removed.
-    pub(super) expiring: Mutex<()>,
+    pub(super) removals: Removals,
     kinds: Arc<CollectionKinds>,
     watermarks: Arc<ReadWatermarks>,
 }
@@ -74,7 +74,7 @@ impl Engine {
             sessions: Sessions::new(&options)?,
             plans: PlanCache::new(),
             deletes: Arc::new(Semaphore::new(DELETES_AT_ONCE_MAX)),
-            expiring: Mutex::new(()),
+            removals: Removals::default(),
             kinds: Arc::new(CollectionKinds::new()),
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,

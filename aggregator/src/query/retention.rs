@@ -11,11 +11,16 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use proto::{
     Catalog, Code, CollectionName, CollectionUid, Problem,
     catalog::{Collection, CollectionSettings, Retention},
 };
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tracing::{info, warn};
 
 use super::{DeleteCause, DeleteRequest, Engine, find_collection};
@@ -23,49 +28,88 @@ use crate::{answer::QueryOptions, sql};
 
 /// How long a removal may look for expired documents.
 const REMOVAL_TIME_MAX: Duration = Duration::from_mins(10);
-/// How soon a removal that failed is repeated, at most.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How soon a removal that failed is repeated; then twice as late each time, until …
+const RETRY_WAIT: Duration = Duration::from_mins(1);
+/// … this late.
+const RETRY_WAIT_MAX: Duration = Duration::from_mins(10);
 /// How soon a collection is looked at whose settings have changed. The aggregator that changed them does it at once.
 const CHANGED_WAIT: Duration = Duration::from_secs(5);
 /// How long to sleep if no collection has a retention; a change of the catalog ends it.
 const IDLE_WAIT: Duration = Duration::from_hours(1);
 
-/// When a collection is looked at again, and the settings that this follows from.
+/// When a collection is looked at again.
 struct DueRemoval {
     at: Instant,
+    /// The settings of which this is known.
     settings: CollectionSettings,
+    is_running: bool,
+    /// Removals that have failed, one after another.
+    failures: u32,
 }
 
-/// Removes expired documents of all collections until the engine is dropped.
+/// Removes expired documents of all collections until the engine is dropped. A collection that takes long, or fails, delays
+/// no other one.
 pub(super) async fn run(engine: Weak<Engine>) {
     let mut due: HashMap<CollectionUid, DueRemoval> = HashMap::new();
+    let mut running: JoinSet<(CollectionUid, Result<(), Problem>)> = JoinSet::new();
     let mut starts = true;
     loop {
-        let Some(running) = engine.upgrade() else { return };
-        let mut catalog = running.roles.changes.catalog();
+        let Some(alive) = engine.upgrade() else { return };
+        let mut catalog = alive.roles.changes.catalog();
         let seen = Arc::clone(&catalog.borrow_and_update());
         let has_retention = |(_, collection): (_, &Collection)| collection.settings.retention.is_some();
         due.retain(|uid, _| seen.collection(*uid).is_some_and(has_retention));
         for (name, settings, uid) in with_retention(&seen) {
-            let step = settings.retention.as_ref().map_or(IDLE_WAIT, Retention::step);
-            let wait = match due.get(&uid) {
-                Some(known) if known.settings != settings => step.min(CHANGED_WAIT),
-                Some(known) if known.at > Instant::now() => continue,
-                None if !starts => step.min(CHANGED_WAIT),
-                _ => running.remove_expired(&name, step).await,
-            };
-            // Not all aggregators at the same time: they would find the same documents.
-            let at = Instant::now() + wait.mul_f64(rand::random_range(0.5..1.0));
-            due.insert(uid, DueRemoval { at, settings });
+            let first_wait = if starts { Duration::ZERO } else { CHANGED_WAIT };
+            let entry = due.entry(uid).or_insert_with(|| DueRemoval {
+                at: soon(first_wait),
+                settings: settings.clone(),
+                is_running: false,
+                failures: 0,
+            });
+            if entry.settings != settings {
+                (entry.at, entry.settings) = (soon(CHANGED_WAIT), settings);
+            }
+            if !entry.is_running && entry.at <= Instant::now() {
+                entry.is_running = true;
+                let engine = Arc::clone(&alive);
+                running.spawn(async move { (uid, engine.remove_expired(&name).await) });
+            }
         }
-        drop(running);
+        drop(alive);
         starts = false;
-        let next = due.values().map(|due| due.at).min();
+        let waiting = due.values().filter(|due| !due.is_running);
+        let next = waiting.map(|due| due.at).min();
         tokio::select! {
             () = sleep_until(next.unwrap_or_else(|| Instant::now() + IDLE_WAIT)) => {}
             changed = catalog.changed() => if changed.is_err() { return },
+            Some(ended) = running.join_next() => match ended {
+                Ok((uid, result)) => due.get_mut(&uid).into_iter().for_each(|due| due.ended(result.is_ok())),
+                Err(_) => due.values_mut().for_each(|due| due.ended(false)),
+            },
         }
     }
+}
+
+impl DueRemoval {
+    /// Decides when the next removal follows one that has ended.
+    fn ended(&mut self, succeeded: bool) {
+        self.is_running = false;
+        self.failures = if succeeded { 0 } else { self.failures + 1 };
+        let step = self.settings.retention.as_ref().map_or(IDLE_WAIT, Retention::step);
+        let wait = match self.failures {
+            0 => step,
+            failures => RETRY_WAIT
+                .saturating_mul(1 << (failures - 1).min(8))
+                .min(RETRY_WAIT_MAX),
+        };
+        self.at = soon(wait);
+    }
+}
+
+/// A time within this wait, at least half of it: aggregators that look at the same time would find the same documents.
+fn soon(wait: Duration) -> Instant {
+    Instant::now() + wait.mul_f64(rand::random_range(0.5..1.0))
 }
 
 fn with_retention(catalog: &Catalog) -> impl Iterator<Item = (CollectionName, CollectionSettings, CollectionUid)> {
@@ -74,41 +118,51 @@ fn with_retention(catalog: &Catalog) -> impl Iterator<Item = (CollectionName, Co
     with_retention.map(|(name, collection)| (name.clone(), collection.settings.clone(), collection.uid))
 }
 
+/// A lock for each collection, which a removal holds until its changes are applied.
+#[derive(Default)]
+pub(super) struct Removals(Mutex<HashMap<CollectionUid, Arc<AsyncMutex<()>>>>);
+
 impl Engine {
-    /// Removes expired documents of a collection, and returns how soon to do so again.
-    async fn remove_expired(self: &Arc<Self>, name: &CollectionName, step: Duration) -> Duration {
-        match self.expire(name, REMOVAL_TIME_MAX.min(self.options.timeout_max)).await {
-            Ok(0) => step,
-            Ok(documents) => {
-                info!(collection = %name, documents, "removed expired documents");
-                step
-            }
-            Err(problem) => {
-                warn!(collection = %name, %problem, "could not remove expired documents; this will be retried");
-                step.min(RETRY_WAIT_MAX)
-            }
-        }
+    /// The lock of a collection.
+    pub(super) fn removal_lock(&self, collection: CollectionUid) -> Arc<AsyncMutex<()>> {
+        let mut locks = self.removals.0.lock();
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(collection).or_default())
     }
 
-    /// Removes the expired documents of a collection, and returns how many there were. One removal runs at a time.
+    async fn remove_expired(self: &Arc<Self>, name: &CollectionName) -> Result<(), Problem> {
+        let removed = self.expire(name, REMOVAL_TIME_MAX.min(self.options.timeout_max)).await;
+        match &removed {
+            Ok(0) => {}
+            Ok(documents) => info!(collection = %name, documents, "removed expired documents"),
+            Err(problem) => {
+                warn!(collection = %name, %problem, "could not remove all expired documents; this will be retried");
+            }
+        }
+        removed.map(drop)
+    }
+
+    /// Removes the expired documents of a collection, and returns how many there were. Fails if a shard was left out. A
+    /// removal that began under former settings has ended when this returns.
     pub(crate) async fn expire(self: &Arc<Self>, name: &CollectionName, timeout: Duration) -> Result<u64, Problem> {
         let until = Instant::now() + timeout;
-        let others = || {
-            Problem::new(
-                Code::Timeout,
-                "expired documents of other collections are being removed",
-            )
-        };
+        let catalog = self.catalog();
+        let lock = self.removal_lock(find_collection(&catalog, name)?.uid);
+        let still_running = || Problem::new(Code::Timeout, format!("another removal from {name} has not ended yet"));
+        drop(timeout_at(until, lock.lock()).await.map_err(|_| still_running())?);
         let mut removed = 0;
         loop {
             let catalog = self.catalog();
-            let Some(retention) = find_collection(&catalog, name)?.settings.retention.as_ref() else {
+            let collection = find_collection(&catalog, name)?;
+            let Some(retention) = &collection.settings.retention else {
                 return Ok(removed);
             };
-            let request = self.removal(name, retention, until - Instant::now())?;
-            let _alone = timeout_at(until, self.expiring.lock()).await.map_err(|_| others())?;
+            let request = self.removal(name, collection, retention, until - Instant::now())?;
             let deleted = self.delete(request).await?;
             removed += deleted.documents;
+            if let Some(missing) = deleted.missing {
+                return Err(missing);
+            }
             if !deleted.has_more {
                 return Ok(removed);
             }
@@ -116,9 +170,10 @@ impl Engine {
     }
 
     /// The delete of what has expired by now.
-    fn removal(
+    pub(super) fn removal(
         &self,
         name: &CollectionName,
+        collection: &Collection,
         retention: &Retention,
         timeout: Duration,
     ) -> Result<DeleteRequest, Problem> {
@@ -130,7 +185,11 @@ impl Engine {
         let mut wanted = sql::delete_where(name.clone(), &condition, self.options.statement_bytes_max)?;
         wanted.text = format!("retention {}: {condition}", retention.as_str());
         Ok(DeleteRequest {
-            cause: DeleteCause::Retention { as_of_ms },
+            cause: DeleteCause::Retention {
+                as_of_ms,
+                collection: collection.uid,
+                settings: collection.settings.clone(),
+            },
             wanted,
             parameters: Vec::new(),
             author: None,

@@ -8,11 +8,11 @@ use crate::address::{Malformed, malformed};
 
 /// The shortest and the longest retention.
 const KEPT_MIN: Duration = Duration::from_secs(1);
-const KEPT_MAX: Duration = Duration::from_hours(100 * 365 * 24);
+const KEPT_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 /// Expired documents are removed this often within the retention …
 const STEPS: u32 = 100;
 /// … but at least and at most after this time.
-const STEP_MIN: Duration = Duration::from_secs(1);
+const STEP_MIN: Duration = Duration::from_mins(1);
 const STEP_MAX: Duration = Duration::from_hours(24);
 
 /// How long documents are kept, as text: `30d`, `12h`, `30d by event`.
@@ -46,7 +46,7 @@ impl AgeBy {
 }
 
 impl Retention {
-    /// How often expired documents are removed: so documents become at most 1% older, or some seconds, or a day.
+    /// How often expired documents are removed: so documents become at most 1% older, or a minute, or a day.
     pub fn step(&self) -> Duration {
         (self.kept / STEPS).clamp(STEP_MIN, STEP_MAX)
     }
@@ -119,8 +119,9 @@ mod tests {
             (" 12h  by  Ingest", DAY / 2, AgeBy::Ingest, DAY / 200),
             ("30 days by event", 30 * DAY, AgeBy::Event, 30 * DAY / 100),
             ("1d 12h by _time", DAY * 3 / 2, AgeBy::Event, DAY * 3 / 200),
-            ("10s", 10, AgeBy::Ingest, 1),
+            ("10s", 10, AgeBy::Ingest, 60),
             ("2000d", 2_000 * DAY, AgeBy::Ingest, DAY),
+            ("100y", 100 * 1_461 * DAY / 4, AgeBy::Ingest, DAY),
         ] {
             let retention: Retention = text.parse().expect(text);
             assert_eq!((retention.kept.as_secs(), retention.by), (seconds, by), "{text}");

@@ -17,7 +17,7 @@ use crate::{
     document::GROUP_SIZE,
     ledger::{self, Delivery, Entry, Expected, Kind, Removed},
     push::{Answer, KEYLESS, Request},
-    queries,
+    queries, removals,
 };
 
 /// Numbers fetched by one SQL query.
@@ -40,6 +40,7 @@ pub(crate) async fn everything(run: &Run) -> Result<Vec<String>> {
     if let Err(error) = catch_up::wait(&run.client, &through, STALL_TIMEOUT).await {
         return Ok(vec![format!("{error:#}")]);
     }
+    removals::remove_short_lived(run).await?;
     found.extend(repeated_pushes_change_nothing(run, &entries).await?);
     let expected = ledger::expected(&entries);
     let (stored, by_sql) = by_sql(run, &entries, &expected, &catch_up::position_vector(&through)).await?;

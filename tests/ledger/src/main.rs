@@ -221,6 +221,7 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
     if let Some(producer) = producer {
         producer.finish().await?;
     }
+    removals::mark_short_lived(run);
     if let Some(broker) = plan.broker()
         && run.ledger.has_unknown_records()
     {

@@ -151,9 +151,12 @@ async fn remove_again_and_again(run: Arc<Run>, mut rng: StdRng) {
             remove(&run, removal).await;
         }
     }
-    // No document may be there for certain that the server may remove by itself.
-    let short_lived = named(&run, Removal::Days(EXPIRED_DAYS), &ledger.entries(), |_| true);
-    ledger.set_removed(&short_lived, Removed::Possibly);
+}
+
+/// Takes no document for certain that the server may remove by itself at any time.
+pub(crate) fn mark_short_lived(run: &Run) {
+    let short_lived = named(run, Removal::Days(EXPIRED_DAYS), &run.ledger.entries(), |_| true);
+    run.ledger.set_removed(&short_lived, Removed::Possibly);
 }
 
 fn choose(entries: &[Entry], rng: &mut StdRng) -> Option<Removal> {
@@ -235,11 +238,14 @@ async fn remove(run: &Run, removal: Removal) {
     run.ledger.add_problem(format!("{removal:?} failed {TRIES} times"));
 }
 
+/// Removes what may expire at any time: from then on the server finds nothing to remove by itself.
+pub(crate) async fn remove_short_lived(run: &Run) -> Result<()> {
+    Removal::Days(EXPIRED_DAYS).request(run).await.map(drop)
+}
+
 /// Removes documents while nothing else happens: the answers say exactly how many were there, and they are gone.
 pub(crate) async fn remove_exactly(run: &Run) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    // From now on the server finds nothing to remove by itself.
-    Removal::Days(EXPIRED_DAYS).request(run).await?;
     let numbers = run.ledger.entries().len() as u64;
     let all = Removal::Condition {
         from: 0,

@@ -39,6 +39,7 @@ fn wire_collection(name: &CollectionName, collection: &Collection) -> wire::Coll
             .as_ref()
             .map(|kept| kept.as_str().to_owned())
             .unwrap_or_default(),
+        warnings: Vec::new(),
     }
 }
 
@@ -96,9 +97,12 @@ impl catalog_server::Catalog for CatalogService {
             time_path: request.time_path.map(non_empty),
             retention: request.retention.map(non_empty),
         };
-        let collections::PutResult { catalog, .. } = collections::upsert(&self.engine, &name, put).await?;
+        let collections::PutResult { catalog, warning, .. } = collections::upsert(&self.engine, &name, put).await?;
         let collection = find_collection(&catalog, &name)?;
-        Ok(Response::new(wire_collection(&name, collection)))
+        Ok(Response::new(wire::Collection {
+            warnings: warning.into_iter().collect(),
+            ..wire_collection(&name, collection)
+        }))
     }
 
     async fn drop_collection(

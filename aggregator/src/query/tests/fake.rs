@@ -39,6 +39,8 @@ use self::compute::{compute, kinds_of};
 pub(super) struct FakeLeaf {
     this: Weak<Self>,
     shards: Mutex<BTreeMap<ShardId, Vec<(Address, Value)>>>,
+    /// How far each shard has read, also if the documents are gone.
+    read: Mutex<BTreeMap<ShardId, PositionVector>>,
     /// All scans so far, also those that began when their views were opened.
     pub requests: Mutex<Vec<ScanRequest>>,
     /// The current read views, by numbers that tell their queries apart.
@@ -97,6 +99,11 @@ impl FakeLeaf {
             offset: documents.len() as i64,
             item: None,
         };
+        self.read
+            .lock()
+            .entry(shard)
+            .or_default()
+            .advance(&address.source, address.partition, address.offset);
         documents.push((address, document));
     }
 
@@ -162,10 +169,7 @@ impl FakeLeaf {
         self.open.lock().insert((query, shard));
         self.at_least.lock().push((shard, at_least.clone()));
         let documents = self.documents(shard);
-        let mut positions = PositionVector::default();
-        documents
-            .iter()
-            .for_each(|(a, _)| positions.advance(&a.source, a.partition, a.offset));
+        let mut positions = self.read.lock().get(&shard).cloned().unwrap_or_default();
         let changes = self.changes.lock();
         for (change, offset) in changes.iter().zip(0..).filter(|(change, _)| change.shard == shard) {
             positions.advance(&change.source, change.partition, offset);

@@ -50,8 +50,17 @@ async fn shards_that_are_there_lose_what_has_expired_and_the_others_later() {
     let bench = ten().await;
     bench.leaf.unavailable.lock().insert(1);
     keep(&bench, "1d by event").await;
-    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    let problem = bench
+        .engine
+        .expire(&events(), WAIT)
+        .await
+        .expect_err("a shard is missing");
+    assert!(
+        problem.code == Code::Incomplete && problem.detail.contains("shard 1"),
+        "{problem:?}"
+    );
     assert_eq!(told(&bench), BTreeSet::from([0]));
+    assert!(collection(&bench).deletions.iter().all(|deletion| !deletion.complete));
     bench.leaf.unavailable.lock().clear();
     bench.engine.expire(&events(), WAIT).await.expect("a removal");
     assert_eq!(told(&bench), BTreeSet::from([0, 1]));
@@ -82,6 +91,37 @@ async fn a_removal_that_failed_is_repeated() {
     bench.leaf.failing_changes.lock().clear();
     bench.engine.expire(&events(), WAIT).await.expect("a removal");
     assert_eq!(bench.sql("select count(*) from events").await.0, ["0"]);
+}
+
+#[tokio::test]
+async fn settings_that_change_meanwhile_end_a_removal_before_it_removes_anything() {
+    let bench = ten().await;
+    keep(&bench, "1d by event").await;
+    let before = collection(&bench);
+    let retention = before.settings.retention.clone().expect("a retention");
+    let removal = bench
+        .engine
+        .removal(&events(), &before, &retention, WAIT)
+        .expect("a removal");
+    keep(&bench, "90y by event").await;
+    let problem = bench
+        .engine
+        .delete(removal)
+        .await
+        .expect_err("the settings have changed");
+    assert_eq!(problem.code, Code::Conflict, "{problem:?}");
+    assert!(bench.leaf.changes.lock().is_empty());
+}
+
+#[tokio::test]
+async fn settings_are_answered_only_once_a_removal_under_the_former_ones_has_ended() {
+    let bench = ten().await;
+    let lock = bench.engine.removal_lock(collection(&bench).uid);
+    let running = lock.lock().await;
+    let changed = bench.engine.expire(&events(), Duration::from_millis(1)).await;
+    assert_eq!(changed.map_err(|problem| problem.code), Err(Code::Timeout));
+    drop(running);
+    assert_eq!(bench.engine.expire(&events(), WAIT).await, Ok(0));
 }
 
 #[tokio::test]
