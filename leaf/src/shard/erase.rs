@@ -107,10 +107,15 @@ fn step(shard: &Arc<Shard>) -> Result<Erasure, Error> {
             if let Some(wait) = wait_for(oldest_ms, erase_before_ms(&shard.options)) {
                 return Ok(Erasure::At(Instant::now() + wait));
             }
-            let pass = Arc::new(ErasePass::new(shard)?);
-            if pass.rows.is_empty() {
-                return Ok(Erasure::At(Instant::now() + RETRY_WAIT));
+            let (pass, oldest_ms) = ErasePass::new(shard)?;
+            // A change whose records the shard never reads is not to begin a pass again and again.
+            let wait = oldest_ms.map_or(Some(RETRY_WAIT), |oldest_ms| {
+                wait_for(oldest_ms, erase_before_ms(&shard.options)).map(|wait| wait.max(RETRY_WAIT))
+            });
+            if let Some(wait) = wait {
+                return Ok(Erasure::At(Instant::now() + wait));
             }
+            let pass = Arc::new(pass);
             *shard.erase_pass.lock() = Some(pass.clone());
             pass
         }
@@ -153,7 +158,8 @@ fn step(shard: &Arc<Shard>) -> Result<Erasure, Error> {
 
 impl ErasePass {
     /// A pass over all changes whose records the shard has read: a document that is read later must be found in its range.
-    fn new(shard: &Shard) -> Result<Self, Error> {
+    /// Also returns when the oldest of them was requested, in milliseconds since 1970.
+    fn new(shard: &Shard) -> Result<(Self, Option<i64>), Error> {
         let positions = shard.with_state(|state| state.rows.clone());
         let has_read = |partition: &Partition, row: &GoneRangeRow| {
             let offset = positions.get(partition).map_or(-1, |row| row.offset);
@@ -167,10 +173,9 @@ impl ErasePass {
             })
         });
         let gone = GoneRanges::of_rows(read)?;
-        Ok(Self {
-            gone,
-            rows: Arc::new(rows),
-        })
+        let oldest_ms = gone.unerased().map(|(_, oldest_ms)| oldest_ms);
+        let rows = Arc::new(rows);
+        Ok((Self { gone, rows }, oldest_ms))
     }
 }
 
