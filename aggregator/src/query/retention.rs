@@ -37,10 +37,11 @@ const CHANGED_WAIT: Duration = Duration::from_secs(5);
 /// How long to sleep if no collection has a retention; a change of the catalog ends it.
 const IDLE_WAIT: Duration = Duration::from_hours(1);
 
-/// When a collection is looked at again.
+/// The next removal from a collection.
 struct DueRemoval {
-    at: Instant,
-    /// The settings of which this is known.
+    /// When it begins; none while one is running, unless the settings have changed since that began.
+    at: Option<Instant>,
+    /// The settings when it was planned.
     settings: CollectionSettings,
     is_running: bool,
     /// Removals that have failed, one after another.
@@ -62,16 +63,16 @@ pub(super) async fn run(engine: Weak<Engine>) {
         for (name, settings, uid) in with_retention(&seen) {
             let first_wait = if starts { Duration::ZERO } else { CHANGED_WAIT };
             let entry = due.entry(uid).or_insert_with(|| DueRemoval {
-                at: soon(first_wait),
+                at: Some(soon(first_wait)),
                 settings: settings.clone(),
                 is_running: false,
                 failures: 0,
             });
             if entry.settings != settings {
-                (entry.at, entry.settings) = (soon(CHANGED_WAIT), settings);
+                (entry.at, entry.settings) = (Some(soon(CHANGED_WAIT)), settings);
             }
-            if !entry.is_running && entry.at <= Instant::now() {
-                entry.is_running = true;
+            if !entry.is_running && entry.at.is_some_and(|at| at <= Instant::now()) {
+                (entry.at, entry.is_running) = (None, true);
                 let engine = Arc::clone(&alive);
                 running.spawn(async move { (uid, engine.remove_expired(&name).await) });
             }
@@ -79,7 +80,7 @@ pub(super) async fn run(engine: Weak<Engine>) {
         drop(alive);
         starts = false;
         let waiting = due.values().filter(|due| !due.is_running);
-        let next = waiting.map(|due| due.at).min();
+        let next = waiting.filter_map(|due| due.at).min();
         tokio::select! {
             () = sleep_until(next.unwrap_or_else(|| Instant::now() + IDLE_WAIT)) => {}
             changed = catalog.changed() => if changed.is_err() { return },
@@ -103,7 +104,7 @@ impl DueRemoval {
                 .saturating_mul(1 << (failures - 1).min(8))
                 .min(RETRY_WAIT_MAX),
         };
-        self.at = soon(wait);
+        self.at.get_or_insert(soon(wait));
     }
 }
 
