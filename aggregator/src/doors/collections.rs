@@ -23,8 +23,8 @@ pub(super) struct PutCollection {
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub time_path: Option<Option<String>>,
-    /// How long documents are kept, by when they were ingested (`30d`) or by their event time (`30d by event`); null for
-    /// without end. What is older is deleted at once.
+    /// How long documents are kept, by when they were ingested (`30d`) or by their event time (`30d by event`); null keeps
+    /// them for ever. What is older is deleted at once.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub retention: Option<Option<String>>,

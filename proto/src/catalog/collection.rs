@@ -164,7 +164,7 @@ pub struct CollectionSettings {
     /// time, so a change applies to existing documents too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_path: Option<String>,
-    /// How long documents are kept; without end if not set.
+    /// How long documents are kept; for ever if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 }

@@ -1,7 +1,7 @@
 //! Deletes documents while the load runs: by condition, by id, and by the retention of the collection.
 //!
-//! What was acknowledged before a removal began and that it names is gone with the removal's answer, for ever. What
-//! arrived meanwhile, or is named by a removal without an answer, may be gone. All else stays.
+//! Documents that a removal names, and that were acknowledged before it began, are gone once it is answered, for ever. Those
+//! that arrive meanwhile, or that a removal without an answer names, may be gone. All others stay.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ const REMOVALS: u64 = 40;
 const EXPIRY_EVERY: u64 = 5;
 /// Numbers that a condition spans at most.
 const SPAN_MAX: u64 = 400;
-/// How often a removal is tried: most of them are longer than a node is down.
+/// Tries of one removal. All together take longer than a node is down.
 const TRIES: usize = 100;
 const PAUSE: Duration = Duration::from_millis(150);
 const POLL: Duration = Duration::from_millis(5);
@@ -59,7 +59,7 @@ pub(crate) enum Removal {
     Condition { from: u64, to: u64, rest: u64 },
     /// The one with a key that was pushed.
     Key(u32),
-    /// Those of Kafka's log without a key, at this place.
+    /// The one at this place of the topic without keys.
     Place { number: u64, partition: i32, offset: i64 },
     /// Those whose day of the month is at most this.
     Days(u64),

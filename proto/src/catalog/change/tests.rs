@@ -484,6 +484,18 @@ fn a_renamed_definition_may_get_its_name_back() {
     assert_eq!(result.map_err(|problem| problem.code), Err(Code::Conflict));
 }
 
+/// The catalog after a change that must be accepted.
+fn apply(catalog: &Catalog, change: Change) -> Catalog {
+    let (after, result) = catalog.apply(&ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: None,
+        change,
+    });
+    assert_eq!(result, Ok(()));
+    after
+}
+
 #[test]
 fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
     let mut catalog = with(vec![create("events")]).0;
@@ -491,16 +503,6 @@ fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
     catalog.retired = fields
         .map(|text| (DefinitionId::field(name("events"), &text), 7))
         .collect();
-    let apply = |catalog: &Catalog, change| {
-        let (after, result) = catalog.apply(&ChangeRecord {
-            uid: Uuid::now_v7(),
-            level: CATALOG_RULES_LEVEL,
-            expected: None,
-            change,
-        });
-        assert_eq!(result, Ok(()));
-        after
-    };
     let after = apply(&apply(&catalog, field("new", &[], false)), drop_of("new"));
     assert_eq!((after.retired.len(), after.retired_below), (RETIRED_NAMES_MAX, 7));
     let after = apply(&after, field("new", &[], false));
@@ -511,16 +513,6 @@ fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
 fn a_collection_remembers_its_last_deletes_and_covers_all_of_them() {
     let mut catalog = with(vec![create("events")]).0;
     let uid = catalog.collections[&name("events")].uid;
-    let apply = |catalog: &Catalog, change| {
-        let (after, result) = catalog.apply(&ChangeRecord {
-            uid: Uuid::now_v7(),
-            level: CATALOG_RULES_LEVEL,
-            expected: None,
-            change,
-        });
-        assert_eq!(result, Ok(()));
-        after
-    };
     let at = |position: &str| position.parse::<PositionVector>().expect("a position");
     let count = DELETIONS_MAX as u64 + 5;
     for number in 0..count {
