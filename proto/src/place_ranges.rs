@@ -147,6 +147,14 @@ impl PlaceRanges {
         left
     }
 
+    /// Joins all ranges that begin before this offset to one, with what lies between them.
+    pub fn join_before(&mut self, offset: i64) {
+        let before = self.0.partition_point(|(from, _)| *from < Place::first(offset));
+        if let [(from, _), .., (_, to)] = self.0[..before] {
+            self.0.splice(..before, [(from, to)]);
+        }
+    }
+
     /// Takes away the first ranges, at most `max`.
     pub fn split_first(&mut self, max: usize) -> Self {
         Self(self.0.drain(..max.min(self.0.len())).collect())

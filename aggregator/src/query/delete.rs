@@ -54,6 +54,9 @@ use crate::{
 pub(super) const DELETES_AT_ONCE_MAX: usize = 4;
 /// Shards that apply a delete at once.
 const SHARDS_AT_ONCE_MAX: usize = 16;
+/// Ranges of a removal of expired documents that are sent as they are. Of more, neighbours with nothing left between them
+/// are joined: documents with keys of their own never follow one another without a gap.
+const SCATTERED_RANGES_MAX: usize = 64;
 /// What to do if it is not known what was deleted.
 const REPEAT: &str = "repeat the delete: what it has deleted already stays deleted";
 
@@ -162,7 +165,7 @@ pub(super) async fn delete(
         cover_changes(engine, collection, of, &read_views).await?;
         return Ok((deleted, read_views));
     }
-    let ranges = found.ranges();
+    let mut ranges = found.ranges();
     match &request.cause {
         DeleteCause::Request => check_count(
             ranges.values().map(PlaceRanges::len).sum(),
@@ -173,6 +176,12 @@ pub(super) async fn delete(
             settings,
             ..
         } => {
+            if ranges.values().map(PlaceRanges::len).sum::<usize>() > SCATTERED_RANGES_MAX {
+                let left = first_left(engine, context, request, &read_views).await?;
+                for (partition, ranges) in &mut ranges {
+                    ranges.join_before(left.get(partition).copied().unwrap_or(i64::MAX));
+                }
+            }
             let now = engine.catalog();
             let is_in_force = of.uid == *uid && now.collection(*uid).is_some_and(|(_, now)| now.settings == *settings);
             if !is_in_force {
@@ -281,6 +290,46 @@ async fn find(
     Ok((read_views, found))
 }
 
+/// The offset of the first document in each partition that does not meet the condition: it is not deleted.
+async fn first_left(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
+    request: &DeleteRequest,
+    read_views: &QueryViews,
+) -> Result<BTreeMap<(SourceName, i32), i64>, Problem> {
+    let DocumentDelete {
+        collection, condition, ..
+    } = &request.wanted;
+    let text = format!(
+        "SELECT _source, _partition, min(_offset) FROM \"{collection}\" WHERE {CONDITION} IS NOT TRUE GROUP BY 1, 2"
+    );
+    let query = query_where(&text, Some(condition))?;
+    let resolved = sql::resolve(&query, read_views, &request.parameters, &[])?;
+    let values = StatementValues::of_parameters(&request.parameters)?;
+    let planned = planner::plan(engine, context, read_views, resolved, values, None).await?;
+    let mut rows = execute_stream(planned.executable.physical, planned.executable.task).map_err(failure::problem)?;
+    let mut first = BTreeMap::new();
+    while let Some(batch) = rows.try_next().await.map_err(failure::problem)? {
+        let sources = batch.column(0).as_string_view();
+        let [partitions, offsets] = [1, 2].map(|column| batch.column(column).as_primitive::<Int64Type>());
+        for row in 0..batch.num_rows() {
+            first.insert(
+                partition_of(sources.value(row), partitions.value(row))?,
+                offsets.value(row),
+            );
+        }
+    }
+    Ok(first)
+}
+
+fn partition_of(source: &str, number: i64) -> Result<(SourceName, i32), Problem> {
+    let internal = |detail: String| Problem::new(Code::Internal, detail);
+    let source = source
+        .parse()
+        .map_err(|e: proto::address::Malformed| internal(e.to_string()))?;
+    Ok((source, i32::try_from(number).map_err(|e| internal(e.to_string()))?))
+}
+
 /// Fails if a shard lacks what earlier answers had: only a part of the documents would be deleted.
 fn require_covered(
     read_views: &QueryViews,
@@ -350,13 +399,9 @@ impl FoundDocuments {
         let (partitions, offsets, items) = (int(1), int(2), int(3));
         let mut row = 0;
         while row < rows.num_rows() {
-            let source: SourceName = sources
-                .value(row)
-                .parse()
-                .map_err(|e: proto::address::Malformed| internal(e.to_string()))?;
-            let number = i32::try_from(partitions.value(row)).map_err(|e| internal(e.to_string()))?;
-            let of_push = source.is_push();
-            let builder = self.partitions.entry((source, number)).or_default();
+            let partition = partition_of(sources.value(row), partitions.value(row))?;
+            let of_push = partition.0.is_push();
+            let builder = self.partitions.entry(partition).or_default();
             let first = row;
             let is_same = |row: usize| {
                 sources.value(row) == sources.value(first) && partitions.value(row) == partitions.value(first)
@@ -514,7 +559,7 @@ impl Application {
     }
 }
 
-/// The result of an append that the shard has applied. It rejects what a later release would not send it.
+/// Fails if the shard has rejected the change: the clock of this node runs ahead, or the releases differ.
 fn accepted(appended: PushResult) -> Result<PushResult, Problem> {
     match appended.errors.first() {
         None => Ok(appended),

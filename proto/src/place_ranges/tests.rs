@@ -57,6 +57,20 @@ proptest! {
     }
 
     #[test]
+    fn joined_ranges_have_what_lies_between_them_and_no_place_after_the_offset(documents in documents(), offset in -1..OFFSETS + 2) {
+        let ranges = ranges(&documents);
+        let mut joined = ranges.clone();
+        joined.join_before(offset);
+        let begins: Vec<PlaceRange> = ranges.iter().filter(|(from, _)| *from < Place::first(offset)).collect();
+        let span = begins.first().zip(begins.last());
+        let is_between = |place: &Place| span.is_some_and(|((from, _), (_, to))| from <= place && place < to);
+        let wanted: BTreeSet<Place> = places().filter(|place| ranges.contains(*place) || is_between(place)).collect();
+        prop_assert_eq!(contained(&joined), wanted);
+        let begin_before = joined.iter().filter(|(from, _)| *from < Place::first(offset));
+        prop_assert!(begin_before.count() <= 1);
+    }
+
+    #[test]
     fn ranges_round_trip_as_numbers(documents in documents()) {
         let ranges = ranges(&documents);
         let numbers = ranges.to_numbers();

@@ -107,6 +107,13 @@ impl FakeLeaf {
         documents.push((address, document));
     }
 
+    /// Removes every second document of each shard, as if others had replaced them.
+    pub(super) fn remove_every_second(&self) {
+        for documents in self.shards.lock().values_mut() {
+            documents.retain(|(address, _)| address.offset % 2 == 0);
+        }
+    }
+
     /// Removes expired documents; a delete is only recorded.
     fn apply_expiry(&self, push: &Push) {
         let change = DocumentChange::decode(&push.items[0]).expect("a change");

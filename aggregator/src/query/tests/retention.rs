@@ -6,6 +6,8 @@ use proto::{
     Code,
     catalog::{Change, Collection, CollectionSettings},
     document_change::DocumentChange,
+    ingest::Push,
+    place_ranges::{Place, PlaceRange},
     tailer::Changes as _,
 };
 use serde_json::json;
@@ -37,7 +39,7 @@ fn collection(bench: &Bench) -> Collection {
     bench.engine.catalog().collections[&events()].clone()
 }
 
-/// The shards that were told that documents have expired.
+/// The shards to which the engine has sent a removal.
 fn told(bench: &Bench) -> BTreeSet<u32> {
     let changes = bench.leaf.changes.lock();
     let is_expiry = |change| matches!(DocumentChange::decode(change), Some(DocumentChange::Expire { .. }));
@@ -78,6 +80,31 @@ async fn what_is_too_much_for_one_delete_expires_in_several() {
     bench.engine.expire(&events(), WAIT).await.expect("a removal");
     assert_eq!(told(&bench), BTreeSet::from([0, 1]));
     assert_eq!(collection(&bench).deletions[0].documents, 5, "the last one of two");
+}
+
+#[tokio::test]
+async fn scattered_documents_are_one_range_up_to_the_first_that_stays() {
+    let young = chrono::Utc::now().timestamp();
+    // Two shards: the documents of each have the offsets 0 to 299, of which 200 stays.
+    let at = |n: i64| if n / 2 == 200 { young } else { 1_700_000_000 + n };
+    let bench = bench_with((0..600).map(|n| json!({ "at": at(n) })), |_| {}).await;
+    bench.leaf.remove_every_second();
+    keep(&bench, "1d by event").await;
+    bench.engine.expire(&events(), WAIT).await.expect("a removal");
+    let sent = bench.leaf.changes.lock().clone();
+    let ranges = |push: &Push| match DocumentChange::decode(&push.items[0]) {
+        Some(DocumentChange::Expire { ranges, .. }) => ranges
+            .into_values()
+            .flat_map(|ranges| ranges.iter().collect::<Vec<_>>())
+            .collect(),
+        other => panic!("no removal: {other:?}"),
+    };
+    let sent: Vec<Vec<PlaceRange>> = sent.iter().map(ranges).collect();
+    let range = |from: i64, to: i64| (Place::first(from), Place::first(to));
+    let scattered = (202..300).step_by(2).map(|offset| range(offset, offset + 1));
+    let wanted: Vec<PlaceRange> = [range(0, 199)].into_iter().chain(scattered).collect();
+    assert_eq!(sent, vec![wanted; 2]);
+    assert_eq!(bench.sql("select count(*) from events").await.0, ["2"]);
 }
 
 #[tokio::test]
