@@ -166,6 +166,11 @@ impl<'a> ValueReader<'a> {
         Self(value)
     }
 
+    /// Whether nothing is left: an older release wrote no more.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn byte(&mut self) -> DecodeResult<u8> {
         let (first, rest) = self
             .0

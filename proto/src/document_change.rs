@@ -9,8 +9,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
-    address::SourceName,
+    address::{Address, SourceName},
     place_ranges::PlaceRanges,
+    record::{Record, Rules},
     wire::tailer::{self as wire, document_change::Change},
 };
 
@@ -28,6 +29,19 @@ pub enum DocumentChange {
         /// When they were found to be too old, in milliseconds since 1970.
         as_of_ms: i64,
     },
+    /// A dead letter is ingested again, unless an earlier change did so.
+    Redrive(Redrive),
+}
+
+/// A dead letter that is ingested again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redrive {
+    /// Where the dead letter is.
+    pub address: Address,
+    /// By which rules it is ingested now.
+    pub rules: Rules,
+    /// Its record, perhaps with another value than before. The offset is not used.
+    pub record: Record,
 }
 
 /// Ranges of places by source and partition.
@@ -49,6 +63,11 @@ impl DocumentChange {
                 partitions: ranges.iter().map(partition).collect(),
                 as_of_ms: *as_of_ms,
             }),
+            Self::Redrive(redrive) => Change::Redrive(wire::RedrivenDeadLetter {
+                address: redrive.address.to_string(),
+                rules: Some(redrive.rules.clone().into()),
+                record: Some(redrive.record.clone().into()),
+            }),
         };
         let message = wire::DocumentChange { change: Some(change) };
         let mut bytes = Vec::with_capacity(1 + message.encoded_len());
@@ -68,6 +87,11 @@ impl DocumentChange {
                 ranges: ranges_of(expired.partitions)?,
                 as_of_ms: expired.as_of_ms,
             },
+            Change::Redrive(redrive) => Self::Redrive(Redrive {
+                address: redrive.address.parse().ok()?,
+                rules: redrive.rules?.into(),
+                record: redrive.record?.try_into().ok()?,
+            }),
         })
     }
 }
@@ -87,7 +111,10 @@ fn ranges_of(partitions: Vec<wire::PartitionRanges>) -> Option<DeletedRanges> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place_ranges::range_of;
+    use crate::{
+        place_ranges::range_of,
+        record::{Format, Key, RecordValue, TimeKind},
+    };
 
     #[test]
     fn a_change_round_trips_and_other_bytes_are_no_change() {
@@ -102,6 +129,22 @@ mod tests {
             as_of_ms: 1_700_000_000_000,
         };
         assert_eq!(DocumentChange::decode(&expire.encode()), Some(expire));
+        let redrive = DocumentChange::Redrive(Redrive {
+            address: "clicks/3@17.4".parse().expect("an address"),
+            rules: Rules {
+                format: Format::Text,
+                key: Some(Key::Record),
+            },
+            record: Record {
+                key: Some(Bytes::from_static(b"k")),
+                value: RecordValue::One(Bytes::from_static(b"{")),
+                time_ms: -5,
+                time_kind: TimeKind::Create,
+                headers: vec![("h".into(), None)],
+                ..Record::default()
+            },
+        });
+        assert_eq!(DocumentChange::decode(&redrive.encode()), Some(redrive));
         let delete = DocumentChange::Delete(deleted);
         let bytes = delete.encode();
         assert_eq!(DocumentChange::decode(&bytes), Some(delete));

@@ -35,9 +35,9 @@ impl fmt::Display for ShardId {
 /// The version of the rules by which a leaf accepts or refuses events. Every batch and push names the version it was
 /// made for, so that replicas of different releases decide alike.
 pub const INGEST_RULES_LEVEL: u16 = 1;
-/// The version of the rules for the source of changes; from 3 on, documents expire. A leaf of an earlier release refuses
-/// them, rather than to take them for documents, or for no changes.
-pub const CHANGE_RULES_LEVEL: u16 = 3;
+/// The version of the rules for the source of changes; from 3 on, documents expire, and from 4 on dead letters are ingested
+/// again. A leaf of an earlier release refuses them, rather than to take them for documents, or for no changes.
+pub const CHANGE_RULES_LEVEL: u16 = 4;
 
 /// The version of the rules for the records of a source.
 pub fn rules_level(source: &SourceName) -> u16 {
@@ -158,6 +158,9 @@ pub struct PushResult {
     pub repeated: bool,
 }
 
+/// The code of an item that was to ingest a dead letter again, which was ingested again before.
+pub const ALREADY_REDRIVEN: &str = "already_redriven";
+
 /// Rejected items listed in the answer to a push.
 pub const PUSH_ERRORS_MAX: usize = 100;
 
@@ -182,7 +185,8 @@ pub struct Outcomes {
     pub accepted: u64,
     /// Null values: each deleted the document of its key or, without a key, nothing.
     pub tombstones: u64,
-    /// Items of a push whose request had been applied before.
+    /// Events that changed nothing: items of a push whose request had been applied before, and dead letters that were to
+    /// be ingested again, but had been before, or became no documents again.
     pub duplicates: u64,
     /// Events that could not become a document.
     pub dead_letters: u64,

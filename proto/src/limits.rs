@@ -16,7 +16,15 @@ pub const BATCH_RECORDS_MAX: usize = 5_000;
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Bytes that one dead letter keeps of its event; the rest is truncated. How many bytes of dead letters a partition may
 /// have is an option of the leaf (`dead_letter_bytes_max`).
-pub const DEAD_LETTER_BYTES_MAX: usize = 1 << 20;
+pub const DEAD_LETTER_BYTES_MAX: usize = DOCUMENT_BYTES_MAX;
+/// Bytes that one dead letter keeps of the key and the headers of its record. If they have more, none are kept.
+pub const DEAD_LETTER_HEADER_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one dead letter in a list; the rest is truncated.
+pub const LISTED_DEAD_LETTER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of all dead letters in a list of one shard: older ones are left out.
+pub const LISTED_DEAD_LETTERS_BYTES_MAX: usize = 64 << 20;
+/// Dead letters in one record of the source of changes: so many errors fit into the answer to a push.
+pub const REDRIVES_MAX: usize = crate::ingest::PUSH_ERRORS_MAX;
 /// Paths whose kinds a collection tracks; further paths are read as JSON.
 pub const PATHS_MAX: usize = 10_000;
 /// Shards of one collection.

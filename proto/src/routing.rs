@@ -11,6 +11,15 @@ pub fn shard_of(source: &SourceName, partition: i32, shards: u32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
+/// The partition of a collection's source of changes that belongs to a shard. There are as many partitions as shards, so
+/// each shard has one.
+pub fn changes_partition(shard: u32, shards: u32) -> i32 {
+    let source = SourceName::changes();
+    (0..shards.cast_signed())
+        .find(|partition| shard_of(&source, *partition, shards) == shard)
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,6 +31,14 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (0..8).collect::<Vec<_>>());
         assert!((0..100).all(|p| shard_of(&source, p, 1) == 0));
+    }
+
+    #[test]
+    fn each_shard_has_a_partition_of_changes() {
+        for shard in 0..8 {
+            let partition = changes_partition(shard, 8);
+            assert_eq!(shard_of(&SourceName::changes(), partition, 8), shard);
+        }
     }
 
     #[test]

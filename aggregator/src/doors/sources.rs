@@ -85,17 +85,23 @@ fn unchanged(name: &SourceName, exists: bool, problem: Problem) -> Problem {
     }
 }
 
+/// Checks where keys come from.
+pub(super) fn check_key(key: Option<&record::Key>) -> Result<(), Problem> {
+    let Some(record::Key::Path(path)) = key else {
+        return Ok(());
+    };
+    plan::Path::parse(path).map(drop).map_err(|e| {
+        Problem::new(Code::BadRequest, format!("key is not a valid path: {e}"))
+            .hint("use \"record\" for the key of the Kafka record, or a path written as in SQL")
+    })
+}
+
 /// Checks the settings of a source. Secrets that are sent back as [`source_config::REDACTED`] keep their values.
 pub(super) fn check(mut settings: SourceSettings, existing: Option<&Source>) -> Result<SourceSettings, Problem> {
     if settings.topic.trim().is_empty() {
         return Err(Problem::new(Code::BadRequest, "topic is empty").hint("name the Kafka topic to read"));
     }
-    if let Some(record::Key::Path(path)) = &settings.rules.key {
-        plan::Path::parse(path).map_err(|e| {
-            Problem::new(Code::BadRequest, format!("key is not a valid path: {e}"))
-                .hint("use \"record\" for the key of the Kafka record, or a path written as in SQL")
-        })?;
-    }
+    check_key(settings.rules.key.as_ref())?;
     source_config::check(&settings.config)?;
     source_config::restore_secrets(&mut settings.config, existing.map(|source| &source.settings.config))?;
     Ok(settings)

@@ -27,7 +27,7 @@ use proto::{
     limits::{AUTHOR_BYTES_MAX, CHANGE_RANGES_MAX, DELETION_CONDITION_BYTES_MAX},
     place_ranges::{PlaceRanges, PlaceRangesBuilder, range_of},
     record::Rules,
-    routing::shard_of,
+    routing::{changes_partition, shard_of},
 };
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, time::Instant};
@@ -400,7 +400,7 @@ impl FoundDocuments {
         let mut row = 0;
         while row < rows.num_rows() {
             let partition = partition_of(sources.value(row), partitions.value(row))?;
-            let of_push = partition.0.is_push();
+            let has_items = partition.0.is_own();
             let builder = self.partitions.entry(partition).or_default();
             let first = row;
             let is_same = |row: usize| {
@@ -408,7 +408,7 @@ impl FoundDocuments {
             };
             while row < rows.num_rows() && is_same(row) {
                 let item = u32::try_from(items.value(row)).map_err(|e| internal(e.to_string()))?;
-                let item = (of_push && !is_alone(item, ids.value(row))).then_some(item);
+                let item = (has_items && !is_alone(item, ids.value(row))).then_some(item);
                 builder.add(range_of(offsets.value(row), item));
                 row += 1;
             }
@@ -439,7 +439,8 @@ fn check_count(ranges: usize, ranges_max: usize) -> Result<(), Problem> {
         .hint("delete them in parts: add a condition on _time or _ingested, and repeat it for the next part"))
 }
 
-/// Whether a pushed document is the only one of its record, so far as its id tells: without a key, the id is the address.
+/// Whether a document of an own source is the only one of its record, so far as its id tells: without a key, the id is the
+/// address.
 fn is_alone(item: u32, id: &str) -> bool {
     item == 0 && id.parse::<Address>().is_ok_and(|address| address.item.is_none())
 }
@@ -524,11 +525,6 @@ impl Application {
         records: Vec<DeletedRanges>,
         until: AppendUntil,
     ) -> Result<PositionVector, FailedAppend> {
-        let source = SourceName::changes();
-        // There are as many partitions as shards, so each shard has one.
-        let partition = (0..self.shards.cast_signed())
-            .find(|partition| shard_of(&source, *partition, self.shards) == number)
-            .unwrap_or_default();
         let mut positions = PositionVector::default();
         for record in records {
             let push = Push {
@@ -536,8 +532,8 @@ impl Application {
                     collection: self.collection,
                     number,
                 },
-                source: source.clone(),
-                partition,
+                source: SourceName::changes(),
+                partition: changes_partition(number, self.shards),
                 rules: Rules::default(),
                 request: None,
                 time_ms: self.deletion.requested_ms,

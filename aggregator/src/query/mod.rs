@@ -43,6 +43,7 @@ mod plan_walk;
 mod planner;
 mod query_plan;
 mod read_views;
+mod redrive;
 mod registry;
 mod report;
 mod retention;
@@ -73,6 +74,7 @@ pub(crate) use self::delete::{DeleteCause, DeleteRequest, Deleted};
 pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
+pub(crate) use self::redrive::{RedriveRequest, Redriven, RejectedLetter};
 #[cfg(test)]
 pub(crate) use self::statement_shape::parameter;
 pub(crate) use self::system::CollectionFields;

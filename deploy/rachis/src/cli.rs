@@ -1,8 +1,12 @@
 //! The command line: every command and its arguments. Each command runs in the module of the same name.
 
+mod dead_letters;
+
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::dead_letters::{DeadLetterAction, DeadLettersArgs, ListDeadLettersArgs, RedriveArgs};
 
 /// Live analytics for event streams.
 ///
@@ -59,6 +63,9 @@ pub(crate) enum Command {
     Source(SourceArgs),
     /// Manage collections
     Collection(CollectionArgs),
+    /// List, show, ingest again and clear dead letters (records that became no documents)
+    #[command(name = "dead-letters")]
+    DeadLetters(DeadLettersArgs),
     /// Export, apply and try definitions
     Definition(DefinitionArgs),
     /// List the defined fields and the paths of a collection

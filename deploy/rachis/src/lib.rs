@@ -68,6 +68,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Push(arguments) => client::push::run(arguments).await,
         Command::Source(arguments) => client::source::run(arguments).await,
         Command::Collection(arguments) => client::collection::run(arguments).await,
+        Command::DeadLetters(arguments) => client::dead_letters::run(arguments).await,
         Command::Debug(arguments) => client::debug::run(arguments).await,
         Command::Definition(arguments) => client::definition::run(arguments).await,
         Command::Fields(arguments) => client::collection::fields(arguments).await,

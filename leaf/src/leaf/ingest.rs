@@ -117,7 +117,8 @@ impl Ingest for Leaf {
                 ShardInfo::Closed(summary) => (summary.rows, summary.unerased),
                 ShardInfo::Open(shard) => shard.with_state(|state| (state.rows.clone(), state.gone.unerased())),
             };
-            partitions.extend(rows.into_iter().map(|(partition, row)| PartitionStatus {
+            let read = rows.into_iter().filter(|(_, row)| row.offset >= 0);
+            partitions.extend(read.map(|(partition, row)| PartitionStatus {
                 erased_through:
                     (partition.source.is_changes()).then(|| unerased.map_or(row.offset, |(first, _)| first - 1)),
                 shard: id,

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use plan::{
-    scan::{DeadLetter, Document, PathStatus, Scan, ShardStatus, SplitStatus},
+    scan::{DeadLetter, DeadLettersFrom, DeadRecord, Document, PathStatus, Scan, ShardStatus, SplitStatus},
     views::{OpenRequest, Opened},
 };
-use proto::{Address, Problem, ingest::ShardId};
+use proto::{
+    Address, Problem,
+    ingest::ShardId,
+    limits::{LISTED_DEAD_LETTER_BYTES_MAX, LISTED_DEAD_LETTERS_BYTES_MAX},
+};
 
 use super::{Leaf, OPEN_WAIT, ShardInfo};
 use crate::{
@@ -23,6 +27,8 @@ use crate::{
 
 /// Dead letters in one response.
 const DEAD_LETTERS_MAX: usize = 10_000;
+/// After so many bytes, a response has no more dead letters with their records.
+const DEAD_RECORDS_BYTES_MAX: usize = 4 << 20;
 
 #[async_trait]
 impl Scan for Leaf {
@@ -109,11 +115,50 @@ impl Scan for Leaf {
             let partitions: Vec<Partition> = shard.with_state(|state| state.rows.keys().cloned().collect());
             let mut letters = Vec::new();
             for partition in partitions {
-                letters.extend(shard.store().dead_letters(&partition, limit)?);
+                letters.extend(
+                    shard
+                        .store()
+                        .dead_letters(&partition, limit, LISTED_DEAD_LETTER_BYTES_MAX)?,
+                );
                 letters.sort_by(|a: &DeadLetter, b| (b.ingested_ms, &b.address).cmp(&(a.ingested_ms, &a.address)));
-                letters.truncate(limit);
+                let mut bytes = 0;
+                let listed = letters.iter().take_while(|letter| {
+                    bytes += letter.bytes.len();
+                    bytes <= LISTED_DEAD_LETTERS_BYTES_MAX
+                });
+                let listed = listed.count().min(limit);
+                letters.truncate(listed);
             }
             Ok(letters)
+        })
+        .await
+    }
+
+    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
+        let shard = self.shard(shard).await?;
+        let wanted = wanted.clone();
+        blocking(move || {
+            let from = wanted.from.as_ref().map(Partition::of);
+            let partitions = shard.with_state(|state| {
+                let partitions = state.rows.keys().filter(|partition| {
+                    let of_source = wanted.source.as_ref().is_none_or(|source| partition.source == *source);
+                    of_source && from.as_ref().is_none_or(|from| *partition >= from)
+                });
+                partitions.cloned().collect::<Vec<_>>()
+            });
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            for partition in partitions {
+                let from = wanted.from.as_ref().filter(|from| Partition::of(from) == partition);
+                for record in shard.store().dead_records(&partition, from) {
+                    if records.len() >= wanted.limit || bytes >= DEAD_RECORDS_BYTES_MAX {
+                        return Ok(records);
+                    }
+                    let record = record?;
+                    bytes += record.letter.bytes.len();
+                    records.push(record);
+                }
+            }
+            Ok(records)
         })
         .await
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use plan::{
     PathKinds,
     byte_lru::ByteLru,
-    scan::{Scan, ScanChunk, ScanStream},
+    scan::{DeadLettersFrom, Scan, ScanChunk, ScanStream},
     views::ShardView,
     wire::{AnswerEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
@@ -197,6 +197,7 @@ impl scan_server::Scan for ScanService {
     type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Json>;
     type DeadLettersStream = ResponseStream<wire::JsonWithBytes>;
+    type DeadRecordsStream = ResponseStream<wire::DeadRecord>;
 
     async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
@@ -279,5 +280,13 @@ impl scan_server::Scan for ScanService {
         let letters = self.leaf.dead_letters(shard, limit).await?;
         let letters = (letters.into_iter()).map(|letter| Ok(wire::JsonWithBytes::of(&letter, letter.bytes.clone())?));
         Ok(Response::new(stream::iter(letters).boxed()))
+    }
+
+    async fn dead_records(&self, request: Request<wire::Json>) -> Result<Response<Self::DeadRecordsStream>, Status> {
+        let request = caught_up(request, &self.catalog).await?;
+        let (shard, wanted): (ShardId, DeadLettersFrom) = request.decode()?;
+        let records = self.leaf.dead_records(shard, &wanted).await?;
+        let records = records.into_iter().map(|record| Ok(record.to_wire()?));
+        Ok(Response::new(stream::iter(records).boxed()))
     }
 }

@@ -1,7 +1,7 @@
 //! Removes dead letters when they expire or on request; their bytes then no longer count against their partition.
 //!
-//! They are found outside the writer, in batches of some thousands. The writer removes each batch and subtracts its
-//! bytes in one write. So a crash between two batches leaves the rest for the next time, and other writes wait for one
+//! They are found outside the writer, in batches of some thousands. The writer removes those of each batch that are still
+//! there, and subtracts their bytes, in one write. So a crash between two batches leaves the rest for the next time, and other writes wait for one
 //! batch at most. The outcome counters and the digest do not change: they describe what was ingested.
 
 use std::{sync::Arc, time::Instant};
@@ -128,10 +128,10 @@ impl Shard {
         let mut removal = DeadLetterRemoval {
             partition: partition.clone(),
             keys: Vec::new(),
-            bytes: 0,
             through: -1,
             on_request: before_ms.is_none(),
         };
+        let mut bytes = 0;
         for row in self.store.dead_letter_rows(partition, from) {
             let (key, ingested_ms, length) = row?;
             if before_ms.is_some_and(|before_ms| ingested_ms >= before_ms && ingested_ms <= now) {
@@ -141,12 +141,12 @@ impl Shard {
             if before_ms.is_some() && ingested_ms > now {
                 continue;
             }
-            if removal.keys.len() >= REMOVED_ROWS_MAX || removal.bytes >= REMOVED_BYTES_MAX {
+            if removal.keys.len() >= REMOVED_ROWS_MAX || bytes >= REMOVED_BYTES_MAX {
                 return Ok((removal, Some(key.into_vec())));
             }
             removal.through = self.store.dead_letter_offset(&key)?;
             removal.keys.push(key.into_vec());
-            removal.bytes += length;
+            bytes += length;
         }
         Ok((removal, None))
     }

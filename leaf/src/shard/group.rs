@@ -7,6 +7,7 @@ mod changes;
 mod events;
 mod finish;
 mod quarantine;
+mod redrive;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -84,11 +85,23 @@ struct IngestContext {
     now_ms: i64,
     /// Whether the records come from a log that still has them.
     logged: bool,
+    /// The dead letter that is ingested again.
+    redriven: Option<RedrivenLetter>,
+}
+
+/// A dead letter that a change ingests again.
+struct RedrivenLetter {
+    address: Address,
+    /// When the change was ingested.
+    ingested_ms: i64,
 }
 
 impl IngestContext {
     /// When a record was ingested: when the log appended it or, if the log does not say, when it was read from there.
     fn ingested_ms(&self, record: &Record) -> i64 {
+        if let Some(redriven) = &self.redriven {
+            return redriven.ingested_ms;
+        }
         match record.time_kind {
             TimeKind::Append => record.time_ms,
             TimeKind::None | TimeKind::Create => record.ingested_ms.unwrap_or(self.now_ms),
@@ -121,6 +134,8 @@ pub(crate) struct Group<'a> {
     key_index: HashMap<Box<str>, KeyIndexRow>,
     digests: BTreeMap<(Partition, i64), u128>,
     requests: Requests,
+    /// The dead letters that this group ingests again, each with the address of its change.
+    redriven: BTreeMap<Address, Address>,
     change: StateChange,
     memory_bytes: usize,
 }
@@ -146,6 +161,7 @@ impl<'a> Group<'a> {
             key_index: HashMap::new(),
             digests: BTreeMap::new(),
             requests: HashMap::new(),
+            redriven: BTreeMap::new(),
             change: StateChange::default(),
             memory_bytes: 0,
         }
@@ -191,6 +207,7 @@ impl<'a> Group<'a> {
             key_rule,
             now_ms,
             logged: true,
+            redriven: None,
         };
         for record in batch.records.iter().filter(|record| record.offset > stored) {
             match &record.request {
@@ -230,19 +247,33 @@ impl<'a> Group<'a> {
     /// counters do not change.
     pub(crate) fn remove_dead_letters(&mut self, removal: &DeadLetterRemoval) -> Result<(), Error> {
         for key in &removal.keys {
-            self.store.delete_dead_letter(&mut self.batch, key)?;
+            self.remove_dead_letter(&removal.partition, key)?;
         }
         let row = self.row(&removal.partition);
-        row.dead_bytes = row.dead_bytes.saturating_sub(removal.bytes);
-        row.dead_letters = row.dead_letters.saturating_sub(removal.keys.len() as u64);
         row.dead_letters_cleared_through = row.dead_letters_cleared_through.max(removal.through);
         if removal.on_request {
             // The request implies that the remaining events may be usable, so the trial starts again.
             (row.trial_records, row.trial_dead) = (0, 0);
         }
-        let resumes = row.stopped_by_dead_letters && !self.exceeds_dead_letter_limits(&removal.partition);
-        self.row(&removal.partition).stopped_by_dead_letters &= !resumes;
+        self.resume(&removal.partition);
         Ok(())
+    }
+
+    /// Removes the row of a dead letter, if it is stored.
+    fn remove_dead_letter(&mut self, partition: &Partition, key: &[u8]) -> Result<(), Error> {
+        let Some(length) = self.store.delete_dead_letter(&mut self.batch, key)? else {
+            return Ok(());
+        };
+        let row = self.row(partition);
+        row.dead_bytes = row.dead_bytes.saturating_sub(length);
+        row.dead_letters = row.dead_letters.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Resumes a partition that dead letters have stopped, if few enough are left.
+    fn resume(&mut self, partition: &Partition) {
+        let resumes = self.row(partition).stopped_by_dead_letters && !self.exceeds_dead_letter_limits(partition);
+        self.row(partition).stopped_by_dead_letters &= !resumes;
     }
 
     /// Stops a partition at its last record, which may be in the middle of a batch.
@@ -297,6 +328,7 @@ impl<'a> Group<'a> {
             key_rule,
             now_ms,
             logged: false,
+            redriven: None,
         };
         let result = self.apply_push_record(&context, &record)?;
         let row = self.row(&context.partition);

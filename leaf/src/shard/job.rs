@@ -31,8 +31,6 @@ pub(crate) struct DeadLetterRemoval {
     pub partition: Partition,
     /// The keys of their rows.
     pub keys: Vec<Vec<u8>>,
-    /// Their untruncated bytes.
-    pub bytes: u64,
     /// The offset of the last of them; -1 without any.
     pub through: i64,
     /// Whether a client requested the removal; otherwise the letters have expired.

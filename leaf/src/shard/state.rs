@@ -445,7 +445,8 @@ pub(crate) fn positions(rows: &BTreeMap<Partition, PartitionRow>) -> PositionVec
         partition: partition.number,
         offset: row.offset,
     };
-    rows.iter().map(position).collect()
+    let read = rows.iter().filter(|(_, row)| row.offset >= 0);
+    read.map(position).collect()
 }
 
 /// Extends ranges so that they also span `with`.

@@ -154,8 +154,8 @@ impl ShardWriter {
         self.next.take().or_else(|| self.queue.try_recv().ok())
     }
 
-    /// Takes waiting jobs, up to the limits of a group. Changes of documents are a group by themselves: which documents
-    /// they delete is counted in what earlier groups have written.
+    /// Takes waiting jobs, up to the limits of a group. Changes of documents are a group by themselves, each record of them:
+    /// which documents they delete is counted in what earlier groups have written.
     fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut bytes = 0;
@@ -190,12 +190,19 @@ impl ShardWriter {
 
     fn run_jobs(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
         let inputs: Vec<JobInput> = jobs.iter().map(Job::input).collect();
-        let (outcomes, written) = match self.build(shard, &inputs, &QuarantinedItems::default()) {
-            Ok(built) => self.write_built(shard, built?),
-            Err(panic) => {
-                warn!(shard = %shard.id, panic, "the writer panicked; writing record by record to find the cause");
-                self.one_by_one(shard, &inputs)
-            }
+        let has_several_changes = |input: &JobInput| match input {
+            JobInput::Batch(batch) => batch.source.is_changes() && batch.records.len() > 1,
+            _ => false,
+        };
+        let (outcomes, written) = match inputs.iter().any(has_several_changes) {
+            true => self.one_by_one(shard, &inputs),
+            false => match self.build(shard, &inputs, &QuarantinedItems::default()) {
+                Ok(built) => self.write_built(shard, built?),
+                Err(panic) => {
+                    warn!(shard = %shard.id, panic, "the writer panicked; writing record by record to find the cause");
+                    self.one_by_one(shard, &inputs)
+                }
+            },
         };
         // The receiver may be gone; what was written stays.
         for (job, outcome) in jobs.into_iter().zip(outcomes) {

@@ -17,7 +17,11 @@ const RECORD_KEY: u8 = 1 << 2;
 const ID_IS_RECORD_KEY: u8 = 1 << 3;
 
 pub(crate) fn encode(document: &Document) -> Vec<u8> {
-    let header = &document.header;
+    let head = encode_header(&document.header);
+    ValueWriter::new(VERSION).bytes(&head).rest(&document.bytes).finish()
+}
+
+pub(super) fn encode_header(header: &Header) -> Vec<u8> {
     let same = matches!((&header.id, &header.record_key), (Some(id), Some(key)) if id.as_bytes() == &key[..]);
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = flag(header.json, JSON)
@@ -40,13 +44,21 @@ pub(crate) fn encode(document: &Document) -> Vec<u8> {
         value = value.bytes(name.as_bytes()).byte(u8::from(content.is_some()));
         value = value.bytes(content.as_deref().unwrap_or_default());
     }
-    let head = value.finish();
-    ValueWriter::new(VERSION).bytes(&head).rest(&document.bytes).finish()
+    value.finish()
 }
 
 pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
     let mut value = ValueReader::new(value, "document", VERSION)?;
-    let mut reader = ValueReader::unversioned(value.bytes()?);
+    let header = decode_header(value.bytes()?)?;
+    Ok(Document {
+        address,
+        header,
+        bytes: Bytes::copy_from_slice(value.rest()),
+    })
+}
+
+pub(super) fn decode_header(bytes: &[u8]) -> DecodeResult<Header> {
+    let mut reader = ValueReader::unversioned(bytes);
     let flags = reader.byte()?;
     let time_kind = time_kind_of(reader.byte()?)?;
     let (ingested_ms, time_ms) = (reader.signed()?, reader.signed()?);
@@ -70,7 +82,7 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
         let content = reader.bytes()?;
         headers.push((name, present.then(|| Bytes::copy_from_slice(content))));
     }
-    let header = Header {
+    Ok(Header {
         ingested_ms,
         time_ms,
         time_kind,
@@ -78,11 +90,6 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<Document> {
         record_key,
         headers,
         json: flags & JSON != 0,
-    };
-    Ok(Document {
-        address,
-        header,
-        bytes: Bytes::copy_from_slice(value.rest()),
     })
 }
 

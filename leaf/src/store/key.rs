@@ -98,6 +98,8 @@ pub(crate) enum RowKind {
     /// Reserved for what the last snapshot holds.
     #[expect(dead_code, reason = "no other kind may take its byte")]
     SnapshotMark = 28,
+    /// A dead letter that was ingested again.
+    Redriven = 29,
 }
 
 /// Builds the key of a row.

@@ -1,48 +1,85 @@
 //! Key index row. Family `keys`, key: the bytes of the id. Value: the addresses of the newest documents with this id,
-//! one for each partition that has one, with their number in front.
+//! one for each partition that has one, with their number in front; then, for those that were dead letters before, the
+//! addresses of these, likewise, each with the number of its document.
+//!
+//! A dead letter that is ingested again takes its former place in the order of its key: later documents of its partition
+//! replace it, and it replaces earlier ones.
 //!
 //! One point lookup answers both questions of an ingest: which document a new one replaces in its own partition, and
 //! whether other partitions have the key, too.
 
-use proto::Address;
+use proto::{Address, place_ranges::Place};
 
 use super::key::Partition;
 use crate::codec::{DecodeError, DecodeResult, ValueReader, ValueWriter};
 
 const VERSION: u8 = 1;
 
-/// Addresses of the documents with one id, at most one per partition, ordered by partition.
+/// The documents with one id, at most one per partition, ordered by address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct KeyIndexRow(Vec<Address>);
+pub(crate) struct KeyIndexRow(Vec<KeyedDocument>);
+
+/// A document with a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyedDocument {
+    /// Where it is.
+    pub address: Address,
+    /// The address of the dead letter that it was before, if it was one.
+    pub letter: Option<Address>,
+}
+
+impl KeyedDocument {
+    /// The address that says which documents with its key are earlier and later ones.
+    pub(crate) fn place(&self) -> &Address {
+        self.letter.as_ref().unwrap_or(&self.address)
+    }
+
+    /// The partition in which its key is unique.
+    pub(crate) fn partition(&self) -> Partition {
+        Partition::of(self.place())
+    }
+}
 
 impl KeyIndexRow {
-    /// Inserts a document and returns the one it replaces in its partition.
-    pub(crate) fn put(&mut self, address: Address) -> Option<Address> {
-        let partition = Partition::of(&address);
-        match self.0.iter_mut().find(|known| Partition::of(known) == partition) {
-            Some(known) => Some(std::mem::replace(known, address)),
-            None => {
-                self.0.push(address);
-                self.0.sort();
-                None
-            }
+    /// Inserts a document, unless its partition has a later one. Returns the address of the one that is replaced: that of
+    /// the earlier one.
+    pub(crate) fn put(&mut self, document: KeyedDocument) -> Option<Address> {
+        let partition = document.partition();
+        let Some(known) = self.0.iter_mut().find(|known| known.partition() == partition) else {
+            self.0.push(document);
+            self.0.sort();
+            return None;
+        };
+        if Place::of(known.place()) > Place::of(document.place()) {
+            return Some(document.address);
         }
+        let replaced = std::mem::replace(known, document).address;
+        self.0.sort();
+        Some(replaced)
     }
 
-    /// Removes and returns the document of a partition.
-    pub(crate) fn take(&mut self, partition: &Partition) -> Option<Address> {
-        let at = self.0.iter().position(|known| Partition::of(known) == *partition)?;
-        Some(self.0.remove(at))
+    /// Removes and returns the document of the partition of an address, if it is an earlier one.
+    pub(crate) fn take_before(&mut self, end: &Address) -> Option<Address> {
+        let partition = Partition::of(end);
+        let is_taken =
+            |known: &KeyedDocument| known.partition() == partition && Place::of(known.place()) <= Place::of(end);
+        let at = self.0.iter().position(is_taken)?;
+        Some(self.0.remove(at).address)
     }
 
-    /// Removes the addresses that `keep` is false for.
+    /// Removes the documents whose addresses `keep` is false for.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Address) -> bool) {
-        self.0.retain(keep);
+        self.0.retain(|known| keep(&known.address));
     }
 
-    /// All addresses.
+    /// The addresses of all documents.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Address> {
-        self.0.iter()
+        self.0.iter().map(|known| &known.address)
+    }
+
+    /// The partitions that have the key.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = Partition> {
+        self.0.iter().map(KeyedDocument::partition)
     }
 
     /// The number of partitions with the key.
@@ -56,40 +93,61 @@ impl KeyIndexRow {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut value = ValueWriter::new(VERSION).number(self.0.len() as u64);
-        for address in &self.0 {
-            value = value
-                .bytes(address.source.as_str().as_bytes())
-                .signed(i64::from(address.partition))
-                .signed(address.offset);
-            value = value.number(address.item.map_or(0, |item| u64::from(item) + 1));
-        }
-        value.finish()
+        let value = ValueWriter::new(VERSION).number(self.0.len() as u64);
+        let value = self
+            .0
+            .iter()
+            .fold(value, |value, known| put_address(value, &known.address));
+        let letters = || {
+            (0u64..)
+                .zip(&self.0)
+                .filter_map(|(number, known)| Some((number, known.letter.as_ref()?)))
+        };
+        let value = value.number(letters().count() as u64);
+        letters()
+            .fold(value, |value, (number, letter)| {
+                put_address(value.number(number), letter)
+            })
+            .finish()
     }
 
     pub(crate) fn decode(value: &[u8]) -> DecodeResult<Self> {
         let mut reader = ValueReader::new(value, "key row", VERSION)?;
-        let mut addresses = Vec::new();
+        let mut documents = Vec::new();
         for _ in 0..reader.number()? {
-            let source = reader
-                .text()?
-                .parse()
-                .map_err(|e: proto::address::Malformed| DecodeError::Malformed(e.to_string()))?;
-            let partition = i32::try_from(reader.signed()?).map_err(|e| DecodeError::Malformed(e.to_string()))?;
-            let offset = reader.signed()?;
-            let item = match reader.number()? {
-                0 => None,
-                item => Some(u32::try_from(item - 1).map_err(|e| DecodeError::Malformed(e.to_string()))?),
-            };
-            addresses.push(Address {
-                source,
-                partition,
-                offset,
-                item,
+            documents.push(KeyedDocument {
+                address: read_address(&mut reader)?,
+                letter: None,
             });
         }
-        Ok(Self(addresses))
+        let letters = if reader.is_at_end() { 0 } else { reader.number()? };
+        for _ in 0..letters {
+            let number: usize = reader.small()?;
+            let letter = read_address(&mut reader)?;
+            let document = documents.get_mut(number);
+            document
+                .ok_or_else(|| DecodeError::Malformed(format!("it has no document {number}")))?
+                .letter = Some(letter);
+        }
+        Ok(Self(documents))
     }
+}
+
+fn put_address(value: ValueWriter, address: &Address) -> ValueWriter {
+    Partition::of(address)
+        .encode_into(value)
+        .signed(address.offset)
+        .number(address.item.map_or(0, |item| u64::from(item) + 1))
+}
+
+fn read_address(reader: &mut ValueReader<'_>) -> DecodeResult<Address> {
+    let partition = Partition::decode_from(reader)?;
+    let offset = reader.signed()?;
+    let item = match reader.number()? {
+        0 => None,
+        item => Some(u32::try_from(item - 1).map_err(|e| DecodeError::Malformed(e.to_string()))?),
+    };
+    Ok(partition.address(offset, item))
 }
 
 #[cfg(test)]
@@ -101,25 +159,65 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_index_row_round_trips(addresses in proptest::collection::vec(addresses(), 0..5)) {
+        fn a_key_index_row_round_trips(
+            documents in proptest::collection::vec((addresses(), proptest::option::of(addresses())), 0..5),
+        ) {
             let mut key_index = KeyIndexRow::default();
-            addresses.into_iter().for_each(|address| drop(key_index.put(address)));
+            for (address, letter) in documents {
+                key_index.put(KeyedDocument { address, letter });
+            }
             prop_assert_eq!(KeyIndexRow::decode(&key_index.encode())?, key_index);
         }
     }
 
     #[test]
     fn a_partition_has_at_most_one_document_per_key() {
-        let at = |text: &str| text.parse::<Address>().expect("an address");
         let mut key_index = KeyIndexRow::default();
-        assert_eq!(key_index.put(at("b/0@1")), None);
-        assert_eq!(key_index.put(at("a/1@5.3")), None);
-        assert_eq!(key_index.put(at("b/0@7")), Some(at("b/0@1")));
+        assert_eq!(key_index.put(document("b/0@1")), None);
+        assert_eq!(key_index.put(document("a/1@5.3")), None);
+        assert_eq!(key_index.put(document("b/0@7")), Some(at("b/0@1")));
         assert_eq!(
             key_index.iter().cloned().collect::<Vec<_>>(),
             [at("a/1@5.3"), at("b/0@7")]
         );
-        assert_eq!(key_index.take(&Partition::of(&at("a/1@0"))), Some(at("a/1@5.3")));
-        assert_eq!(key_index.take(&Partition::of(&at("a/1@0"))), None);
+        assert_eq!(key_index.take_before(&at("a/1@5.2")), None);
+        assert_eq!(key_index.take_before(&at("a/1@6")), Some(at("a/1@5.3")));
+        assert_eq!(key_index.take_before(&at("a/1@6")), None);
+    }
+
+    #[test]
+    fn a_dead_letter_that_is_ingested_again_takes_its_former_place() {
+        let again = |letter: &str, address: &str| KeyedDocument {
+            address: at(address),
+            letter: Some(at(letter)),
+        };
+        let mut key_index = KeyIndexRow::default();
+        assert_eq!(key_index.put(document("b/0@10")), None);
+        // It is earlier than what the partition has, and then later.
+        assert_eq!(key_index.put(again("b/0@9", "_changes/0@1")), Some(at("_changes/0@1")));
+        assert_eq!(key_index.put(again("b/0@11", "_changes/0@2")), Some(at("b/0@10")));
+        // Another partition's key is another document.
+        assert_eq!(key_index.put(again("b/1@3", "_changes/0@3")), None);
+        assert_eq!(
+            key_index
+                .partitions()
+                .map(|partition| partition.number)
+                .collect::<Vec<_>>(),
+            [0, 1]
+        );
+        assert_eq!(key_index.take_before(&at("b/0@10")), None);
+        assert_eq!(key_index.put(document("b/0@12")), Some(at("_changes/0@2")));
+        assert_eq!(key_index.take_before(&at("b/1@3")), Some(at("_changes/0@3")));
+    }
+
+    fn at(text: &str) -> Address {
+        text.parse().expect("an address")
+    }
+
+    fn document(address: &str) -> KeyedDocument {
+        KeyedDocument {
+            address: at(address),
+            letter: None,
+        }
     }
 }

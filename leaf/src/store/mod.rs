@@ -34,6 +34,7 @@ pub(crate) mod loss;
 pub(crate) mod manifest;
 mod open;
 pub(crate) mod partition;
+pub(crate) mod redriven;
 pub(crate) mod request;
 mod rows;
 mod shared;
@@ -43,7 +44,7 @@ use std::collections::HashSet;
 
 pub(crate) use gone_range::GoneRangeRow;
 pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
-pub(crate) use key_index::KeyIndexRow;
+pub(crate) use key_index::{KeyIndexRow, KeyedDocument};
 pub(crate) use manifest::ManifestRow;
 pub(crate) use partition::PartitionRow;
 use proto::{

@@ -45,6 +45,9 @@ pub(crate) struct PartitionRow {
     pub dead_letters: u64,
     /// The last offset of which dead letters were removed; -1 before.
     pub dead_letters_cleared_through: i64,
+    /// The last offset of which a dead letter was ingested again; -1 before. A shard that is filled again may not have
+    /// read it yet.
+    pub redriven_through: i64,
 }
 
 impl Default for PartitionRow {
@@ -67,6 +70,7 @@ impl Default for PartitionRow {
             expired_through: -1,
             dead_letters: 0,
             dead_letters_cleared_through: -1,
+            redriven_through: -1,
         }
     }
 }
@@ -116,6 +120,7 @@ impl PartitionRow {
             .signed(self.expired_through)
             .number(self.dead_letters)
             .signed(self.dead_letters_cleared_through)
+            .signed(self.redriven_through)
             .finish()
     }
 
@@ -155,6 +160,7 @@ impl PartitionRow {
             expired_through: reader.signed()?,
             dead_letters: reader.number()?,
             dead_letters_cleared_through: reader.signed()?,
+            redriven_through: if reader.is_at_end() { -1 } else { reader.signed()? },
         };
         Ok(row)
     }
@@ -174,7 +180,7 @@ mod tests {
             times in any::<(Option<i64>, Option<i64>)>(),
             c in proptest::collection::vec(any::<u64>(), 14),
             stopped_by_dead_letters: bool,
-            removed in any::<(u64, i64, i64, u64, i64)>(),
+            removed in any::<(u64, i64, i64, u64, i64, i64)>(),
         ) {
             let outcomes = Outcomes {
                 events: c[0],
@@ -206,6 +212,7 @@ mod tests {
                 expired_through: removed.2,
                 dead_letters: removed.3,
                 dead_letters_cleared_through: removed.4,
+                redriven_through: removed.5,
             };
             prop_assert_eq!(PartitionRow::decode(&row.encode())?, row);
         }

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use plan::{Kinds, Path, scan::DeadLetter};
+use bytes::Bytes;
+use plan::{
+    Kinds, Path,
+    scan::{DeadLetter, DeadRecord},
+};
 use proto::{
     Address,
     ingest::Loss,
@@ -13,6 +17,7 @@ use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 use super::{
     Family, GoneRangeRow, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store,
     WriteBatch, dead_letter, delete_marker::DeleteMarker, digest, document, gone_range, key::KeyReader, kinds, loss,
+    redriven,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -148,8 +153,20 @@ impl Store {
         })
     }
 
-    /// The dead letters of a partition by descending address, at most `limit`.
-    pub(crate) fn dead_letters(&self, partition: &Partition, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+    /// The address of the change that ingested a dead letter again.
+    pub(crate) fn redriven(&self, letter: &Address) -> Result<Option<String>, Error> {
+        let row = self.get(Family::Meta, &redriven::key(letter))?;
+        row.map(|value| self.check("redriven row", redriven::decode(&value)))
+            .transpose()
+    }
+
+    /// The newest dead letters of a partition by descending address: at most `limit`, and at most so many bytes of each.
+    pub(crate) fn dead_letters(
+        &self,
+        partition: &Partition,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<DeadLetter>, Error> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
         let rows = self.dead_letter_families().rev().flat_map(|family| {
             let mut options = ReadOptions::default();
@@ -163,9 +180,35 @@ impl Store {
             let letter = KeyReader::new(&key, RowKind::DeadLetter)
                 .and_then(KeyReader::address)
                 .and_then(|address| dead_letter::decode(address, &value));
-            self.check("dead letter", letter).map(|(letter, _)| letter)
+            let (DeadRecord { mut letter, .. }, _) = self.check("dead letter", letter)?;
+            // A copy: a slice would keep all of them in memory.
+            letter.bytes = Bytes::copy_from_slice(&letter.bytes[..letter.bytes.len().min(bytes_max)]);
+            Ok(letter)
         })
         .collect()
+    }
+
+    /// The dead letters of a partition with their records, in address order, from an address on.
+    pub(crate) fn dead_records(
+        &self,
+        partition: &Partition,
+        from: Option<&Address>,
+    ) -> impl Iterator<Item = Result<DeadRecord, Error>> + use<'_> {
+        let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
+        let from = match from {
+            Some(from) => RowKey::new(RowKind::DeadLetter).address(from).bytes(),
+            None => prefix.clone().bytes(),
+        };
+        let rows = self
+            .dead_letter_families()
+            .flat_map(move |family| self.rows(family, from.clone(), prefix.clone().after_prefix()));
+        rows.map(|row| {
+            let (key, value) = row?;
+            let letter = KeyReader::new(&key, RowKind::DeadLetter)
+                .and_then(KeyReader::address)
+                .and_then(|address| dead_letter::decode(address, &value));
+            Ok(self.check("dead letter", letter)?.0)
+        })
     }
 
     /// Key, ingest time and original length of the dead letters of a partition, in address order, starting at a row
@@ -187,14 +230,16 @@ impl Store {
         })
     }
 
-    /// Deletes a dead letter, of whichever family it is in.
-    pub(crate) fn delete_dead_letter(&self, batch: &mut WriteBatch, key: &[u8]) -> Result<(), Error> {
+    /// Deletes a dead letter, of whichever family it is in. Returns its original length; none if it is not stored.
+    pub(crate) fn delete_dead_letter(&self, batch: &mut WriteBatch, key: &[u8]) -> Result<Option<u64>, Error> {
         for family in self.dead_letter_families() {
-            if self.get(family, key)?.is_some() {
+            if let Some(value) = self.get(family, key)? {
                 self.delete(batch, family, key);
+                let (_, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
+                return Ok(Some(length));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The families with dead letters. Release 0.1 wrote them among the documents, and they stay there until they are

@@ -3,12 +3,13 @@
 use proto::{
     Address, Position, SourceName,
     ingest::{Loss, PushResult, ShardId},
+    record::Record,
 };
 use rocksdb::WriteBatch;
 
 use super::{
-    Family, KeyIndexRow, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store, dead_letter,
-    delete_marker::DeleteMarker, digest, document, format::Format, kinds, loss,
+    Family, KeyIndexRow, KeyedDocument, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store,
+    dead_letter, delete_marker::DeleteMarker, digest, document, format::Format, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -54,7 +55,10 @@ fn rows_with_a_tail() -> Vec<(&'static str, Vec<u8>, Decodes)> {
         answer,
     };
     let mut keys = KeyIndexRow::default();
-    keys.put(address());
+    keys.put(KeyedDocument {
+        address: address(),
+        letter: Some(address()),
+    });
     let partition = PartitionRow {
         offset: 7,
         ..PartitionRow::default()
@@ -101,7 +105,7 @@ fn rows_of_events() -> Vec<(&'static str, Vec<u8>, Decodes)> {
         header: Header::default(),
         bytes: b"{}".as_slice().into(),
     };
-    let letter = dead_letter::encode(1, "not_json", "", b"{");
+    let letter = dead_letter::encode(1, "not_json", "", &Record::default(), b"{");
     let decoded = dead_letter::decode(address(), &letter).expect("a dead letter");
     vec![
         (
@@ -181,13 +185,13 @@ fn dead_letters_that_an_earlier_release_wrote_are_read_and_deleted_among_the_oth
             &mut batch,
             family,
             &key(offset),
-            &dead_letter::encode(offset, "code", "", b"{"),
+            &dead_letter::encode(offset, "code", "", &Record::default(), b"{"),
         );
     }
     store.commit_synced(batch).expect("written");
     let partition = partition();
     let newest = |store: &Store, limit| -> Vec<i64> {
-        let letters = store.dead_letters(&partition, limit).expect("dead letters");
+        let letters = store.dead_letters(&partition, limit, 1).expect("dead letters");
         letters.iter().map(|letter| letter.address.offset).collect()
     };
     let ages = |store: &Store, from: Option<i64>| -> Vec<i64> {
@@ -225,17 +229,17 @@ fn a_store_without_a_family_of_dead_letters_is_read_without_writing() {
         &mut batch,
         Family::Docs,
         &key,
-        &dead_letter::encode(5, "code", "", b"{"),
+        &dead_letter::encode(5, "code", "", &Record::default(), b"{"),
     );
     store.commit_synced(batch).expect("written");
     store.db.drop_cf(Family::DeadLetters.name()).expect("dropped");
     drop(store);
     let read_only = Store::open_read_only(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
-    let letters = read_only.dead_letters(&partition(), 10).expect("dead letters");
+    let letters = read_only.dead_letters(&partition(), 10, 1).expect("dead letters");
     assert_eq!(letters.len(), 1);
     drop(read_only);
     let store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
-    assert_eq!(store.dead_letters(&partition(), 10).expect("dead letters").len(), 1);
+    assert_eq!(store.dead_letters(&partition(), 10, 1).expect("dead letters").len(), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod deletions;
 pub(crate) mod made_up;
 mod many;
 mod push;
+mod redrives;
 mod replay;
 mod segments;
 pub(crate) mod splits;

@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 
 use self::{lease::ReleaseQueue, path_tables::PathTables, views::RemoteViews};
 use crate::{
-    scan::{DeadLetter, Document, PathStatus, Scan, ScanStream, ShardStatus},
+    scan::{DeadLetter, DeadLettersFrom, DeadRecord, Document, PathStatus, Scan, ScanStream, ShardStatus},
     views::{OpenRequest, Opened},
 };
 
@@ -109,6 +109,13 @@ impl Scan for RemoteScan {
             Ok(DeadLetter { bytes, ..letter })
         };
         collect(peer, letters, letter).await
+    }
+
+    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
+        let peer = self.leaves.holder(shard)?;
+        let request = peer.json(&(shard, wanted), ASK_WAIT * 3)?;
+        let records = peer.answer(data(peer).dead_records(request).await)?;
+        collect(peer, records, DeadRecord::from_wire).await
     }
 }
 

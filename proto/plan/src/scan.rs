@@ -27,8 +27,10 @@ use datafusion::{
 };
 use futures::stream::BoxStream;
 use proto::{
-    Address, PositionVector, Problem,
+    Address, PositionVector, Problem, SourceName,
     ingest::{Outcomes, ShardId},
+    record::{Record, RecordValue},
+    wire::leaf::{self as wire, dead_record::Kept},
 };
 use serde::{Deserialize, Serialize};
 
@@ -436,11 +438,65 @@ pub struct DeadLetter {
     pub code: String,
     /// An explanation for people.
     pub detail: String,
-    /// Its bytes, at most `proto::limits::DEAD_LETTER_BYTES_MAX`.
+    /// Its first bytes.
     #[serde(skip)]
     pub bytes: bytes::Bytes,
     /// The event's full length in bytes.
     pub length: u64,
+}
+
+/// A dead letter with its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadRecord {
+    /// The dead letter.
+    pub letter: DeadLetter,
+    /// Its record, without an offset; none if it was too large to be kept.
+    pub record: Option<Record>,
+}
+
+impl DeadRecord {
+    /// The message of a leaf.
+    pub fn to_wire(&self) -> Result<wire::DeadRecord, Problem> {
+        Ok(wire::DeadRecord {
+            letter: Some(wire::Json::of(&self.letter)?),
+            kept: Some(match &self.record {
+                Some(record) => Kept::Record(record.clone().into()),
+                None => Kept::Beginning(self.letter.bytes.clone()),
+            }),
+        })
+    }
+
+    /// Reads the message of a leaf.
+    pub fn from_wire(message: wire::DeadRecord) -> Result<Self, Problem> {
+        let letter: DeadLetter = message.letter.unwrap_or_default().decode()?;
+        let (bytes, record) = match message.kept {
+            Some(Kept::Record(record)) => {
+                let record = Record::try_from(record)?;
+                let bytes = match &record.value {
+                    RecordValue::One(bytes) => bytes.clone(),
+                    RecordValue::Null | RecordValue::Many(_) => bytes::Bytes::new(),
+                };
+                (bytes, Some(record))
+            }
+            Some(Kept::Beginning(bytes)) => (bytes, None),
+            None => (bytes::Bytes::new(), None),
+        };
+        Ok(Self {
+            letter: DeadLetter { bytes, ..letter },
+            record,
+        })
+    }
+}
+
+/// Which dead letters of a shard to read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLettersFrom {
+    /// Only those of this source.
+    pub source: Option<SourceName>,
+    /// The first one, or the one after it if that is not a dead letter.
+    pub from: Option<Address>,
+    /// At most so many; fewer if they are large, but at least one if there is one.
+    pub limit: usize,
 }
 
 /// The read interface of a leaf, or of all leaves of a cluster.
@@ -460,4 +516,7 @@ pub trait Scan: Send + Sync {
 
     /// The newest dead letters, at most `limit`.
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem>;
+
+    /// Dead letters with their records, in the order of their addresses.
+    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem>;
 }

@@ -92,10 +92,7 @@ impl From<Batch> for wire::Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.into(),
-            rules: Some(wire::Rules {
-                text: batch.rules.format == Format::Text,
-                key: batch.rules.key.map(Into::into),
-            }),
+            rules: Some(batch.rules.into()),
             records: batch.records.into_iter().map(Into::into).collect(),
         }
     }
@@ -104,7 +101,6 @@ impl From<Batch> for wire::Batch {
 impl TryFrom<wire::Batch> for Batch {
     type Error = Problem;
     fn try_from(batch: wire::Batch) -> Result<Self, Problem> {
-        let rules = require(batch.rules, "the rules")?;
         Ok(Self {
             shard: shard(batch.shard)?,
             source: source(&batch.source)?,
@@ -113,16 +109,31 @@ impl TryFrom<wire::Batch> for Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.try_into().unwrap_or(u16::MAX),
-            rules: Rules {
-                format: if rules.text { Format::Text } else { Format::Json },
-                key: rules.key.map(Into::into),
-            },
+            rules: require(batch.rules, "the rules")?.into(),
             records: batch
                 .records
                 .into_iter()
                 .map(Record::try_from)
                 .collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<Rules> for wire::Rules {
+    fn from(rules: Rules) -> Self {
+        Self {
+            text: rules.format == Format::Text,
+            key: rules.key.map(Into::into),
+        }
+    }
+}
+
+impl From<wire::Rules> for Rules {
+    fn from(rules: wire::Rules) -> Self {
+        Self {
+            format: if rules.text { Format::Text } else { Format::Json },
+            key: rules.key.map(Into::into),
+        }
     }
 }
 

@@ -2,27 +2,24 @@
 
 use axum::{
     Json,
-    extract::{Query, Request, State, rejection::QueryRejection},
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt as _, stream};
 use plan::{Kinds, scan::PathStatus};
 use proto::{
-    Catalog, CollectionName, PositionVector, Problem, SourceName,
+    Catalog, CollectionName, PositionVector,
     catalog::{Change, Collection},
     ingest::Outcomes,
     limits::PATHS_MAX,
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::IntoParams;
 
 use super::{
     body,
     error::{HttpError, PathText, path_text},
     openapi::schemas,
-    shape::bad_query,
     state::AppState,
 };
 use crate::{
@@ -116,49 +113,6 @@ pub(super) async fn delete(State(app): State<AppState>, path: PathText) -> Resul
     let change = Change::DropCollection { name: name.clone() };
     app.engine.change_catalog(change).await?;
     Ok(Json(json!({ "dropped": name })).into_response())
-}
-
-/// The query string of [`clear_dead_letters`].
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub(super) struct DeadLetterFilter {
-    /// Only those of this source; the source of pushes is `push`.
-    source: Option<String>,
-}
-
-/// Deletes the dead letters of a collection, or of one of its sources, so that partitions that stopped because of them
-/// continue. The source need not exist: a dropped source may have left dead letters.
-#[utoipa::path(
-    delete,
-    path = "/v1/collections/{collection}/dead-letters",
-    operation_id = "clear_dead_letters",
-    tag = "Collections",
-    params(("collection" = String, Path, description = "Its name"), DeadLetterFilter),
-    responses((status = 200, description = "How many were deleted", body = Object))
-)]
-pub(super) async fn clear_dead_letters(
-    State(app): State<AppState>,
-    path: PathText,
-    query: Result<Query<DeadLetterFilter>, QueryRejection>,
-) -> Result<Response, HttpError> {
-    let name = collection_name(&path_text(path)?)?;
-    let Query(DeadLetterFilter { source }) = query.map_err(|e| {
-        bad_query(&e).hint("?source=NAME clears the dead letters of one source only; the source of pushes is push")
-    })?;
-    let source: Option<SourceName> = source.map(|source| source.parse()).transpose().map_err(Problem::from)?;
-    let catalog = app.engine.catalog();
-    let collection = find_collection(&catalog, &name)?;
-    let cleared = app
-        .engine
-        .roles
-        .ingest
-        .clear_dead_letters(collection.uid, source.as_ref())
-        .await?;
-    Ok(
-        Json(json!({ "collection": name, "source": source, "cleared": cleared.letters, "complete": cleared.complete }))
-            .into_response(),
-    )
 }
 
 /// Lists the names that queries can use: first the defined fields, then the paths of the documents.

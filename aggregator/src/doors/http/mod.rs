@@ -7,6 +7,7 @@ mod accept;
 mod answer;
 mod body;
 mod collections;
+mod dead_letters;
 mod definitions;
 mod deletes;
 mod documents;
@@ -71,7 +72,9 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(collections::list))
         .routes(routes!(collections::get, collections::put, collections::delete))
         .routes(routes!(skips::skip_pushes))
-        .routes(routes!(collections::clear_dead_letters))
+        .routes(routes!(dead_letters::clear))
+        .routes(routes!(dead_letters::get))
+        .routes(routes!(dead_letters::redrive))
         .routes(routes!(collections::fields))
         .routes(routes!(documents::get, deletes::by_id))
         .routes(routes!(deletes::by_condition))

@@ -16,7 +16,10 @@ use datafusion::arrow::{array::RecordBatch, compute::concat_batches};
 use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
-    scan::{DeadLetter, Document, PathIndex, PathStatus, Scan, ScanChunk, ScanRequest, ScanStream, ShardStatus},
+    scan::{
+        DeadLetter, DeadLettersFrom, DeadRecord, Document, PathIndex, PathStatus, Scan, ScanChunk, ScanRequest,
+        ScanStream, ShardStatus,
+    },
     views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
 };
 use proto::{
@@ -284,6 +287,10 @@ impl Scan for FakeLeaf {
 
     async fn dead_letters(&self, _: ShardId, _: usize) -> Result<Vec<DeadLetter>, Problem> {
         Ok(Vec::new())
+    }
+
+    async fn dead_records(&self, _: ShardId, _: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
+        unsupported()
     }
 }
 

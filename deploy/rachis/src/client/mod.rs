@@ -2,6 +2,7 @@
 //! API.
 
 pub(crate) mod collection;
+pub(crate) mod dead_letters;
 pub(crate) mod debug;
 pub(crate) mod definition;
 pub(crate) mod http;

@@ -1,5 +1,5 @@
 //! Applies changes of documents: hides what they delete or expire, in one row for each partition, however many documents
-//! there are.
+//! there are; and ingests dead letters again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ use crate::{
 const CLOCK_AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
 
 /// Why an item is rejected: code and detail.
-const NOT_A_CHANGE: (&str, &str) = (
+pub(super) const NOT_A_CHANGE: (&str, &str) = (
     "not_a_change",
     "the record is not a change of documents: another program wrote it to the topic",
 );
@@ -50,6 +50,7 @@ impl Group<'_> {
             RecordValue::Many(items) => items,
         };
         let (mut deleted, mut expired) = (DeletedRanges::new(), DeletedRanges::new());
+        let mut redrives = Vec::new();
         for (number, bytes) in (0u32..).zip(items) {
             let item = (items.len() > 1).then_some(number);
             let (ranges, hidden) = match DocumentChange::decode(bytes) {
@@ -60,6 +61,10 @@ impl Group<'_> {
                         continue;
                     }
                     (ranges, &mut expired)
+                }
+                Some(DocumentChange::Redrive(redrive)) => {
+                    redrives.push((item, bytes, redrive));
+                    continue;
                 }
                 None => {
                     self.reject(context, record, item, bytes, NOT_A_CHANGE, on_dead)?;
@@ -73,11 +78,15 @@ impl Group<'_> {
             }
         }
         self.put_gone_ranges(context, record, deleted, expired);
+        for (item, bytes, redrive) in redrives {
+            self.redrive(context, record, item, bytes, redrive, on_dead)?;
+        }
         self.advance(context, record);
         Ok(())
     }
 
-    fn reject(
+    /// Has an item that is no valid change become a dead letter.
+    pub(super) fn reject(
         &mut self,
         context: &IngestContext,
         record: &Record,

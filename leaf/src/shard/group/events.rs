@@ -1,7 +1,7 @@
 //! Applies the events of a group: documents, tombstones and dead letters, with the key index and the outcome counters.
 
 use bytes::Bytes;
-use proto::{Address, record::Record};
+use proto::{Address, ingest::ALREADY_REDRIVEN, record::Record};
 
 use super::{Group, IngestContext, TRIAL_EVENTS};
 use crate::{
@@ -10,8 +10,8 @@ use crate::{
     fault,
     shard::event::{self, Event},
     store::{
-        Family, KeyIndexRow, Partition, RowKey, RowKind, dead_letter, delete_marker::DeleteMarker, digest::DigestTag,
-        document,
+        Family, KeyIndexRow, KeyedDocument, Partition, RowKey, RowKind, dead_letter, delete_marker::DeleteMarker,
+        digest::DigestTag, document,
     },
 };
 
@@ -35,9 +35,18 @@ impl Group<'_> {
         let event = self.quarantine.dead_letter(item).unwrap_or_else(classify);
         let row = self.row(&context.partition);
         row.outcomes.events += 1;
+        let may_be_redriven = record.offset <= row.redriven_through;
         let on_trial = row.trial_records < TRIAL_EVENTS;
         row.trial_records += u64::from(on_trial);
         row.trial_dead += u64::from(on_trial && matches!(event, Event::DeadLetter { .. }));
+        let address = context.partition.address(record.offset, item);
+        if may_be_redriven && let Some(change) = self.store.redriven(&address)? {
+            // A shard that is filled again has read the change before. Its document stands for the event.
+            self.row(&context.partition).outcomes.dead_letters += 1;
+            let detail = format!("it was ingested again by the change {change}");
+            on_dead(u64::from(item.unwrap_or_default()), ALREADY_REDRIVEN, &detail);
+            return self.digest(&address, DigestTag::Dead, bytes.map_or(&[], |bytes| &bytes[..]));
+        }
         self.put_event(context, record, item, bytes, event, on_dead)
     }
 
@@ -75,7 +84,7 @@ impl Group<'_> {
                 self.row(&context.partition).outcomes.tombstones += 1;
                 let key = record.key.as_deref().unwrap_or_default();
                 self.digest(&address, DigestTag::Tombstone, key)?;
-                id.map_or(Ok(()), |id| self.delete_document(&context.partition, &id))
+                id.map_or(Ok(()), |id| self.delete_document(&address, &id))
             }
             Event::DeadLetter { code, detail } => {
                 let bytes = bytes.map(|b| &b[..]).unwrap_or_default();
@@ -86,7 +95,7 @@ impl Group<'_> {
                 if !fault::on("dead-letter-dropped") {
                     row.outcomes.dead_letters += 1;
                     let key = RowKey::new(RowKind::DeadLetter).address(&address).bytes();
-                    let value = dead_letter::encode(ingested_ms, code, &detail, bytes);
+                    let value = dead_letter::encode(ingested_ms, code, &detail, record, bytes);
                     self.store.put(&mut self.batch, Family::DeadLetters, &key, &value);
                 }
                 self.digest(&address, DigestTag::Dead, bytes)
@@ -105,20 +114,28 @@ impl Group<'_> {
         outcomes.documents += u64::from(!is_gone);
         outcomes.bytes += document.bytes.len() as u64;
         if let Some(id) = &document.header.id {
-            let others = self.live_key_index(id)?;
-            let replaced = match is_gone {
-                true => self.key_index(id)?.take(&context.partition),
-                false => self.key_index(id)?.put(document.address.clone()),
+            let keyed = KeyedDocument {
+                address: document.address.clone(),
+                letter: context.redriven.as_ref().map(|redriven| redriven.address.clone()),
             };
-            match self.unless_gone(replaced) {
+            let partition = keyed.partition();
+            let others = self.live_key_index(id)?.clone();
+            let replaced = match is_gone {
+                true => self.key_index(id)?.take_before(keyed.place()),
+                false => self.key_index(id)?.put(keyed),
+            };
+            match replaced {
                 Some(old) => {
-                    let outcomes = &mut self.row(&context.partition).outcomes;
+                    let outcomes = &mut self.row(&Partition::of(&old)).outcomes;
                     outcomes.superseded += 1;
                     outcomes.documents -= 1;
+                    if old == document.address {
+                        return Ok(());
+                    }
                     self.put_delete_marker(old, DeleteMarker::Superseded);
                 }
                 None if is_gone => {}
-                None => self.count_keys_elsewhere(&context.partition, &others, true),
+                None => self.count_keys_elsewhere(&partition, &others, true),
             }
         }
         if is_gone {
@@ -132,27 +149,21 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Deletes the document with a key, if there is one.
-    fn delete_document(&mut self, partition: &Partition, id: &str) -> Result<(), Error> {
-        let taken = self.key_index(id)?.take(partition);
-        let Some(old) = self.unless_gone(taken) else {
+    /// Deletes the document with a key in the partition of a tombstone, if there is one.
+    fn delete_document(&mut self, tombstone: &Address, id: &str) -> Result<(), Error> {
+        let Some(old) = self.live_key_index(id)?.take_before(tombstone) else {
             return Ok(());
         };
-        let others = self.live_key_index(id)?;
-        let outcomes = &mut self.row(partition).outcomes;
+        let others = self.key_index(id)?.clone();
+        let outcomes = &mut self.row(&Partition::of(&old)).outcomes;
         outcomes.deleted += 1;
         outcomes.documents -= 1;
         self.put_delete_marker(old, DeleteMarker::Deleted);
-        self.count_keys_elsewhere(partition, &others, false);
+        self.count_keys_elsewhere(&Partition::of(tombstone), &others, false);
         Ok(())
     }
 
-    /// The address, unless its document was deleted by a change: its key is forgotten later.
-    fn unless_gone(&self, address: Option<Address>) -> Option<Address> {
-        address.filter(|address| !self.gone.contains(address))
-    }
-
-    fn put_delete_marker(&mut self, address: Address, reason: DeleteMarker) {
+    pub(super) fn put_delete_marker(&mut self, address: Address, reason: DeleteMarker) {
         if !fault::on("delete-per-split") {
             let key = RowKey::new(RowKind::DeleteMarker).address(&address).bytes();
             self.store.put(&mut self.batch, Family::Meta, &key, &reason.encode());
@@ -174,15 +185,18 @@ impl Group<'_> {
             };
         };
         count(partition);
-        if let (1, Some(other)) = (others.len(), others.iter().next()) {
-            count(&Partition::of(other));
+        if let (1, Some(other)) = (others.len(), others.partitions().next()) {
+            count(&other);
         }
     }
 
-    /// The documents with a key, without those that changes deleted.
-    fn live_key_index(&mut self, id: &str) -> Result<KeyIndexRow, Error> {
-        let mut row = self.key_index(id)?.clone();
-        row.retain(|address| !self.gone.contains(address));
+    /// The documents with a key. Forgets those that changes deleted.
+    fn live_key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {
+        let gone = self.gone.clone();
+        let row = self.key_index(id)?;
+        if !gone.is_empty() {
+            row.retain(|address| !gone.contains(address));
+        }
         Ok(row)
     }
 

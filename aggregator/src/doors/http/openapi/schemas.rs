@@ -43,6 +43,50 @@ pub(in crate::doors::http) struct DeleteAnswer {
     warnings: Option<Vec<String>>,
 }
 
+/// A dead letter with its record.
+#[derive(ToSchema)]
+pub(in crate::doors::http) struct DeadLetter {
+    address: String,
+    /// When it was ingested.
+    ingested: String,
+    /// Why it became no document: a stable word.
+    code: String,
+    /// The same, for people.
+    detail: String,
+    /// The bytes of the value.
+    length: u64,
+    /// Whether the whole record is stored.
+    complete: bool,
+    /// `text`, or `base64` if it is not UTF-8; only the beginning if not all of it is stored.
+    value: BTreeMap<String, String>,
+    /// The time of the record.
+    time: Option<String>,
+    /// The key of the record, as `text` or `base64`.
+    key: Option<BTreeMap<String, String>>,
+    /// The headers of the record, each with `name` and `value`.
+    headers: Option<Vec<BTreeMap<String, Value>>>,
+}
+
+/// What became of dead letters that were ingested again.
+#[derive(ToSchema)]
+pub(in crate::doors::http) struct RedriveAnswer {
+    /// Those that became documents.
+    redriven: Option<u64>,
+    /// Those that became no documents again: they stay.
+    rejected: Option<u64>,
+    /// Those that another request ingested again meanwhile, or that are no dead letters.
+    gone: Option<u64>,
+    /// Why the first hundred became no documents: `address`, `code` and `detail` of each.
+    errors: Option<Vec<BTreeMap<String, String>>>,
+    /// Where the documents are, in the collection's source of changes.
+    position: Option<String>,
+    /// Null if all were tried. If not, the time was over before: send the request again, with this as `from`.
+    next: Option<String>,
+    /// With `dry_run`: the number of dead letters that would be tried.
+    dead_letters: Option<u64>,
+    dry_run: Option<bool>,
+}
+
 /// The rows of a statement.
 #[derive(ToSchema)]
 pub(in crate::doors::http) struct StatementAnswer {
