@@ -30,7 +30,7 @@ pub enum DocumentChange {
         as_of_ms: i64,
     },
     /// A dead letter is ingested again, unless an earlier change did so.
-    Redrive(Redrive),
+    Redrive(Box<Redrive>),
 }
 
 /// A dead letter that is ingested again.
@@ -87,11 +87,11 @@ impl DocumentChange {
                 ranges: ranges_of(expired.partitions)?,
                 as_of_ms: expired.as_of_ms,
             },
-            Change::Redrive(redrive) => Self::Redrive(Redrive {
+            Change::Redrive(redrive) => Self::Redrive(Box::new(Redrive {
                 address: redrive.address.parse().ok()?,
                 rules: redrive.rules?.into(),
                 record: redrive.record?.try_into().ok()?,
-            }),
+            })),
         })
     }
 }
@@ -129,7 +129,7 @@ mod tests {
             as_of_ms: 1_700_000_000_000,
         };
         assert_eq!(DocumentChange::decode(&expire.encode()), Some(expire));
-        let redrive = DocumentChange::Redrive(Redrive {
+        let redrive = DocumentChange::Redrive(Box::new(Redrive {
             address: "clicks/3@17.4".parse().expect("an address"),
             rules: Rules {
                 format: Format::Text,
@@ -143,7 +143,7 @@ mod tests {
                 headers: vec![("h".into(), None)],
                 ..Record::default()
             },
-        });
+        }));
         assert_eq!(DocumentChange::decode(&redrive.encode()), Some(redrive));
         let delete = DocumentChange::Delete(deleted);
         let bytes = delete.encode();

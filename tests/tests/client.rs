@@ -143,6 +143,93 @@ async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
     assert_no_dead_letters(&server).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_shown_ingested_again_and_cleared() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let lines = "{\"n\":1}\n{\"n\":2,\"text\":\"unfinished\nGET /index 200\n";
+    assert_fails(
+        &cli.with_input(&["push", "c", "--ndjson", "-"], lines),
+        1,
+        "rachis dead-letters list c",
+    );
+    let list = stdout(&cli.run(&["dead-letters", "list", "c"]));
+    assert!(
+        list.contains("push/0@0.1") && list.contains("not_json") && list.contains("GET /index 200"),
+        "{list}"
+    );
+    let lines: Vec<String> = stdout(&cli.run(&["dead-letters", "list", "--limit", "1", "-o", "ndjson"]))
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(
+        stdout(&cli.run(&["dead-letters", "list", "c", "--code", "too_deep", "-o", "ndjson"])),
+        ""
+    );
+
+    let shown = stdout(&cli.run(&["dead-letters", "show", "c", "push/0@0.1"]));
+    assert!(
+        shown.contains("code      not_json") && shown.contains("{\"n\":2,\"text\":\"unfinished\n"),
+        "{shown}"
+    );
+    let value = stdout(&cli.run(&["dead-letters", "show", "c", "push/0@0.1", "--value"]));
+    assert_eq!(value, "{\"n\":2,\"text\":\"unfinished");
+    assert_fails(
+        &cli.run(&["dead-letters", "show", "c", "push/0@7"]),
+        1,
+        "no dead letter at push/0@7",
+    );
+
+    let dry = cli.run(&["dead-letters", "redrive", "c", "--dry-run"]);
+    assert!(
+        dry.status.success() && stderr(&dry).contains("2 dead letters of c would be tried"),
+        "{dry:?}"
+    );
+    let in_vain = cli.run(&["dead-letters", "redrive", "c"]);
+    assert_fails(&in_vain, 1, "2 dead letters became no documents again, and stay");
+    assert!(
+        String::from_utf8_lossy(&in_vain.stdout).contains("push/0@0.2"),
+        "{in_vain:?}"
+    );
+    let fixed = format!("{value}\"}}");
+    let edited = cli.with_input(
+        &[
+            "dead-letters",
+            "redrive",
+            "c",
+            "--address",
+            "push/0@0.1",
+            "--value",
+            "-",
+        ],
+        &fixed,
+    );
+    assert!(
+        edited.status.success() && stderr(&edited).contains("ingested 1 dead letters of c again"),
+        "{edited:?}"
+    );
+    assert_eq!(
+        stdout(&cli.run(&["sql", "select text from c where n = 2", "-o", "csv"])),
+        "text\nunfinished\n"
+    );
+    let as_text = cli.run(&["dead-letters", "redrive", "c", "--format", "text"]);
+    assert!(as_text.status.success(), "{as_text:?}");
+    assert_eq!(
+        stdout(&cli.run(&["sql", "select count(*) as n from c", "-o", "csv"])),
+        "n\n3\n"
+    );
+
+    let pushed = cli.with_input(&["push", "c", "--ndjson", "-"], "nonsense\n");
+    assert_eq!(pushed.status.code(), Some(1));
+    let cleared = cli.run(&["dead-letters", "clear", "c", "--source", "push"]);
+    assert!(
+        cleared.status.success() && stderr(&cleared).contains("cleared 1 dead letters of c"),
+        "{cleared:?}"
+    );
+    assert_no_dead_letters(&server).await;
+}
+
 async fn assert_no_dead_letters(server: &Server) {
     assert_eq!(
         server

@@ -296,7 +296,7 @@ impl RedriveRun<'_> {
             rules,
             record,
         };
-        Ok(DocumentChange::Redrive(redrive).encode())
+        Ok(DocumentChange::Redrive(Box::new(redrive)).encode())
     }
 
     /// The rules of a source, which may be dropped.

@@ -65,7 +65,15 @@ async fn push_changes(fixture: &Fixture, changes: Vec<DocumentChange>) -> PushRe
 }
 
 async fn push_redrives(fixture: &Fixture, redrives: &[Redrive]) -> PushResult {
-    push_changes(fixture, redrives.iter().cloned().map(DocumentChange::Redrive).collect()).await
+    push_changes(
+        fixture,
+        redrives
+            .iter()
+            .cloned()
+            .map(|redrive| DocumentChange::Redrive(Box::new(redrive)))
+            .collect(),
+    )
+    .await
 }
 
 fn codes(result: &PushResult) -> Vec<&str> {
@@ -253,7 +261,7 @@ proptest! {
                     },
                 };
                 Record {
-                    value: RecordValue::One(DocumentChange::Redrive(redrive).encode()),
+                    value: RecordValue::One(DocumentChange::Redrive(Box::new(redrive)).encode()),
                     request: Some(RequestKey { key: format!("change {number}"), body: 0 }),
                     ..record(number as i64, None, None)
                 }

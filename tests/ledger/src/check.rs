@@ -3,21 +3,20 @@
 mod outcomes;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
 use anyhow::Result;
 use futures::{StreamExt, stream};
 use reqwest::StatusCode;
-use serde_json::Value;
 
 use crate::{
     Run, catch_up, definitions,
     document::GROUP_SIZE,
     ledger::{self, Delivery, Entry, Expected, Kind, Removed},
     push::{Answer, KEYLESS, Request},
-    queries, removals,
+    queries, redrives, removals,
 };
 
 /// Numbers fetched by one SQL query.
@@ -51,7 +50,7 @@ pub(crate) async fn everything(run: &Run) -> Result<Vec<String>> {
     found.extend(raw_scan_agrees(run, &stored).await?);
     let sources = catch_up::wait(&run.client, &through, STALL_TIMEOUT).await?;
     found.extend(outcomes::check(run, &entries, &sources, &stored).await?);
-    found.extend(dead_letters(run, &entries).await?);
+    found.extend(redrives::check(run, &entries).await?);
     found.extend(definitions::check(run).await?);
     Ok(found)
 }
@@ -253,10 +252,10 @@ async fn by_id(run: &Run, entries: &[Entry], stored: &Stored) -> Vec<String> {
         .await
 }
 
-/// A scan of raw documents gives the same count and sum.
+/// A scan of raw documents gives the same count and sum. Documents that were dead letters have no number.
 async fn raw_scan_agrees(run: &Run, stored: &Stored) -> Result<Vec<String>> {
     let wanted = queries::Sums {
-        documents: stored.len() as u64,
+        documents: (stored.len() + redrives::documents(run).await?.len()) as u64,
         total: Some(stored.keys().map(|number| *number as f64).sum()).filter(|sum| *sum > 0.0),
     };
     let mut found = Vec::new();
@@ -267,43 +266,4 @@ async fn raw_scan_agrees(run: &Run, stored: &Stored) -> Result<Vec<String>> {
         }
     }
     Ok(found)
-}
-
-/// Every event that is not JSON is a dead letter with its bytes, exactly once.
-async fn dead_letters(run: &Run, entries: &[Entry]) -> Result<Vec<String>> {
-    let mut certain: HashSet<u64> = HashSet::new();
-    let mut possible: HashSet<u64> = HashSet::new();
-    for (number, entry) in entries
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| matches!(entry.kind, Kind::DeadLetter | Kind::PushedDeadLetter))
-    {
-        match entry.delivery {
-            Delivery::Acknowledged { .. } => certain.insert(number as u64),
-            _ => possible.insert(number as u64),
-        };
-    }
-    let mut found = Vec::new();
-    for row in queries::table(&run.client, "dead_letters").await? {
-        let number = row.values().filter_map(Value::as_str).find_map(dead_letter_number);
-        match number {
-            Some(number) if certain.remove(&number) || possible.remove(&number) => {}
-            Some(number) => found.push(format!(
-                "dead letters: {number} is there twice, or was never sent: {row:?}"
-            )),
-            None => found.push(format!("dead letters: one is there without its bytes: {row:?}")),
-        }
-    }
-    found.extend(
-        certain
-            .iter()
-            .map(|number| format!("dead letters: {number} is missing")),
-    );
-    Ok(found)
-}
-
-/// The number in the bytes of a dead letter.
-fn dead_letter_number(text: &str) -> Option<u64> {
-    let rest = text.strip_prefix("{\"n\": ")?;
-    rest[..rest.find(',')?].parse().ok()
 }

@@ -128,6 +128,14 @@ impl Client {
         Ok(serde_json::from_str(&reply.text)?)
     }
 
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Result<Value> {
+        let reply = reply(self.request(Method::POST, path).json(&body)).await?;
+        if !reply.status.is_success() {
+            bail!("POST {path}: {}: {}", reply.status, reply.text);
+        }
+        Ok(serde_json::from_str(&reply.text)?)
+    }
+
     /// A document by its id; `None` if it does not exist.
     pub(crate) async fn document(&self, id: &str) -> Result<Option<String>> {
         let reply = reply(self.request(

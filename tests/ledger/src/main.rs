@@ -1,5 +1,5 @@
-//! The ledger program: produces numbered records to Kafka and by push, deletes some of them, and changes definitions,
-//! while server and broker are killed, paused and restarted. It records what was acknowledged, and checks at the end that
+//! The ledger program: produces numbered records to Kafka and by push, deletes some of them, ingests those that are no
+//! JSON again as text, and changes definitions, while server and broker are killed, paused and restarted. It records what was acknowledged, and checks at the end that
 //! every acknowledged record that was not deleted is stored exactly once, no deleted one is there, and every acknowledged
 //! version of a definition is there.
 //!
@@ -27,6 +27,7 @@ mod plan;
 mod produce;
 mod push;
 mod queries;
+mod redrives;
 mod removals;
 mod report;
 mod server;
@@ -52,6 +53,7 @@ use crate::{
     plan::Plan,
     produce::Producer,
     push::Pushers,
+    redrives::{Redriver, Redrives},
     removals::{Removals, Remover},
     report::Report,
     server::Server,
@@ -136,6 +138,7 @@ struct Run {
     documents: Documents,
     changes: Changes,
     removals: Removals,
+    redrives: Redrives,
     client: Client,
 }
 
@@ -162,6 +165,7 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
         documents: Documents::new(seed),
         changes: Changes::default(),
         removals: Removals::default(),
+        redrives: Redrives::default(),
         client: server.client(),
     });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
@@ -208,6 +212,7 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
     let pushers = Pushers::start(run.clone(), plan.gate(), seed);
     let definers = Definers::start(run, seed);
     let remover = Remover::start(run, seed);
+    let redriver = Redriver::start(run);
     let producer = match plan.broker() {
         Some(broker) => Some(Producer::start(run.clone(), plan.gate(), broker.address(), seed)?),
         None => None,
@@ -218,6 +223,7 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
     pushers.finish().await?;
     definers.finish().await?;
     remover.finish().await?;
+    redriver.finish().await?;
     if let Some(producer) = producer {
         producer.finish().await?;
     }
@@ -244,6 +250,7 @@ async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, bug: bool) -> Re
     }
     eprintln!("ledger: removing documents, and counting them");
     report.add("after the last removals", removals::remove_exactly(run).await?);
+    report.add("after the last redrive", redrives::redrive_exactly(run).await?);
     plan.kill_and_restart_server().await?;
     eprintln!("ledger: checking again after one more kill");
     report.add("after one more kill", check::everything(run).await?);

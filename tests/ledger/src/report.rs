@@ -50,6 +50,8 @@ pub(crate) struct Report {
     deletes: u64,
     expiries: u64,
     questions_after_removal: u64,
+    redrives: u64,
+    redriven: u64,
     /// When they were found, and what.
     findings: Vec<(String, Vec<String>)>,
     pub elapsed: Duration,
@@ -79,6 +81,8 @@ impl Report {
             deletes: count(&run.removals.deletes),
             expiries: count(&run.removals.expiries),
             questions_after_removal: count(&run.removals.questions),
+            redrives: count(&run.redrives.answers),
+            redriven: count(&run.redrives.dead_letters),
             findings: vec![("while the load ran".to_owned(), ledger.problems())],
             elapsed: Duration::ZERO,
         }
@@ -109,7 +113,8 @@ impl Report {
         format!(
             "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; \
              {} pushes retried; {} reads right after a push, {} stale; {} changes of definitions, {} questions right \
-             after one; {} deletes, {} removals of expired documents, {} questions right after a removal; {:.0} s",
+             after one; {} deletes, {} removals of expired documents, {} questions right after a removal; {} redrives \
+             of {} dead letters; {:.0} s",
             self.seed,
             self.disturbances.kills(),
             counts.join(", "),
@@ -124,6 +129,8 @@ impl Report {
             self.deletes,
             self.expiries,
             self.questions_after_removal,
+            self.redrives,
+            self.redriven,
             self.elapsed.as_secs_f64(),
         )
     }

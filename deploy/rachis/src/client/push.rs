@@ -80,8 +80,10 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     result?;
     match rejected {
         0 => Ok(()),
-        _ => Err(Failure::new(format!("{rejected} items were rejected"))
-            .hint("`select * from rachis.dead_letters` lists them")),
+        _ => Err(Failure::new(format!("{rejected} items were rejected")).hint(format!(
+            "`rachis dead-letters list {}` lists them",
+            arguments.collection
+        ))),
     }
 }
 

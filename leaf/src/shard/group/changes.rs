@@ -63,7 +63,7 @@ impl Group<'_> {
                     (ranges, &mut expired)
                 }
                 Some(DocumentChange::Redrive(redrive)) => {
-                    redrives.push((item, bytes, redrive));
+                    redrives.push((item, bytes, *redrive));
                     continue;
                 }
                 None => {
