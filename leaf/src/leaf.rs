@@ -9,6 +9,7 @@ mod maintenance;
 mod memory;
 mod open_limits;
 mod query;
+mod redrives;
 mod scrub;
 mod shards;
 pub(crate) mod views;

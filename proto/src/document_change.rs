@@ -42,6 +42,9 @@ pub struct Redrive {
     pub rules: Rules,
     /// Its record, perhaps with another value than before. The offset is not used.
     pub record: Record,
+    /// The offset through which its partition was read when the change was made: in the order of its key, the document
+    /// follows everything until there.
+    pub read_through: i64,
 }
 
 /// Ranges of places by source and partition.
@@ -67,6 +70,7 @@ impl DocumentChange {
                 address: redrive.address.to_string(),
                 rules: Some(redrive.rules.clone().into()),
                 record: Some(redrive.record.clone().into()),
+                read_through: redrive.read_through,
             }),
         };
         let message = wire::DocumentChange { change: Some(change) };
@@ -74,6 +78,13 @@ impl DocumentChange {
         bytes.push(VERSION);
         message.encode_raw(&mut bytes);
         bytes.into()
+    }
+
+    /// Whether these bytes are a dead letter that is ingested again, if they are a change. Does not read all of them.
+    pub fn is_redrive(bytes: &[u8]) -> bool {
+        // A change has one field, and its number is in its first byte.
+        const FIELD: u8 = 3;
+        bytes.get(1).is_some_and(|tag| tag >> 3 == FIELD)
     }
 
     /// The change of these bytes; none if they are no change.
@@ -91,6 +102,7 @@ impl DocumentChange {
                 address: redrive.address.parse().ok()?,
                 rules: redrive.rules?.into(),
                 record: redrive.record?.try_into().ok()?,
+                read_through: redrive.read_through,
             })),
         })
     }
@@ -143,10 +155,13 @@ mod tests {
                 headers: vec![("h".into(), None)],
                 ..Record::default()
             },
+            read_through: 40,
         }));
+        assert!(DocumentChange::is_redrive(&redrive.encode()));
         assert_eq!(DocumentChange::decode(&redrive.encode()), Some(redrive));
         let delete = DocumentChange::Delete(deleted);
         let bytes = delete.encode();
+        assert!(!DocumentChange::is_redrive(&bytes));
         assert_eq!(DocumentChange::decode(&bytes), Some(delete));
         for other in [
             &b""[..],

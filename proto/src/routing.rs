@@ -11,6 +11,13 @@ pub fn shard_of(source: &SourceName, partition: i32, shards: u32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
+/// The partition of a collection's push source that a document with this `_id` belongs to, so that it finds earlier
+/// documents with the same `_id`.
+pub fn push_partition(id: &str, partitions: u32) -> u32 {
+    let partition = xxhash_rust::xxh3::xxh3_64(id.as_bytes()) % u64::from(partitions.max(1));
+    u32::try_from(partition).unwrap_or_default()
+}
+
 /// The partition of a collection's source of changes that belongs to a shard. There are as many partitions as shards, so
 /// each shard has one.
 pub fn changes_partition(shard: u32, shards: u32) -> i32 {

@@ -1,23 +1,25 @@
 //! Dead letters: reads one with its record, and has shards ingest them again.
 //!
 //! ```text
-//! leaf ══dead records══> changes ══append══> the shard's partition of the source of changes ══> leaf: documents
+//! leaf ══changes of those that would become documents══> the shard's partition of the source of changes ══> leaf
 //! ```
 //!
 //! A change has the whole record of its dead letter, so it means the same to a shard that is filled again. The leaf
 //! ingests each dead letter again once, whoever asks for it and however often.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use plan::scan::{DeadLettersFrom, DeadRecord};
+use plan::scan::{DeadRecord, OfferedRedrive, RedriveQuery};
 use proto::{
     Address, Catalog, CollectionName, PositionVector, Problem, SourceName,
     catalog::Collection,
-    document_change::{DocumentChange, Redrive},
     ingest::{ALREADY_REDRIVEN, CHANGE_RULES_LEVEL, PUSH_ERRORS_MAX, Push, ShardId},
     limits::REDRIVES_MAX,
-    record::{Format, Key, Record, RecordValue, Rules},
+    record::{Format, Key, Rules},
     routing::{changes_partition, shard_of},
 };
 use tokio::time::Instant;
@@ -53,9 +55,9 @@ pub(crate) struct RedriveRequest {
 /// What became of dead letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Redriven {
-    /// Those that became documents, or with `dry_run` those that would be tried.
+    /// Those that became documents, or with `dry_run` those that would.
     pub redriven: u64,
-    /// Those that became no documents again, and those that cannot: they stay.
+    /// Those that would become no documents again: they stay.
     pub rejected: u64,
     /// Those that another request ingested again meanwhile, or that are no dead letters.
     pub gone: u64,
@@ -85,43 +87,55 @@ impl Engine {
     ) -> Result<Option<DeadRecord>, Problem> {
         let catalog = self.catalog();
         let shard = shard_with(find_collection(&catalog, name)?, address);
-        self.dead_record(shard, address).await
+        self.roles.leaf.dead_record(shard, address).await
     }
 
-    async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem> {
-        let wanted = DeadLettersFrom {
-            source: Some(address.source.clone()),
-            from: Some(address.clone()),
-            limit: 1,
-        };
-        let found = self.roles.leaf.dead_records(shard, &wanted).await?;
-        Ok(found.into_iter().find(|record| record.letter.address == *address))
-    }
-
-    /// Ingests dead letters again. When it returns, every answer has the documents that they became.
+    /// Ingests dead letters again. When it returns, the next answers have the documents that they became.
     pub(crate) async fn redrive(&self, name: &CollectionName, request: &RedriveRequest) -> Result<Redriven, Problem> {
+        let _one_of_few = self.deletes.acquire().await;
         let catalog = self.catalog();
         let collection = find_collection(&catalog, name)?;
         let mut run = RedriveRun {
             engine: self,
             name,
-            catalog: &catalog,
             collection,
             request,
+            rules: rules(&catalog, name, collection, request),
             until: Instant::now() + REDRIVE_TIME_MAX,
             redriven: Redriven::default(),
         };
-        let run_result = match &request.addresses {
+        let finished = match &request.addresses {
             Some(addresses) => run.single_letters(addresses).await,
             None => run.all_shards().await,
         };
-        let repeat = |problem: Problem| match problem.hint {
-            None => problem.hint(REPEAT),
-            Some(_) => problem,
-        };
-        run_result.map_err(repeat)?;
+        finished.map_err(|problem| problem.hint(REPEAT))?;
         Ok(run.redriven)
     }
+}
+
+/// The rules by which the dead letters of each source are ingested again, dropped sources included.
+fn rules(
+    catalog: &Catalog,
+    name: &CollectionName,
+    collection: &Collection,
+    request: &RedriveRequest,
+) -> BTreeMap<SourceName, Rules> {
+    let push = [(SourceName::push(), Rules::default())].into_iter();
+    let retired = collection
+        .retired_sources
+        .iter()
+        .map(|(name, source)| (name.clone(), source.rules.clone()));
+    let sources = catalog
+        .sources_of(name)
+        .map(|(name, source)| (name.clone(), source.settings.rules.clone()));
+    let with_request = |(source, of_source): (SourceName, Rules)| {
+        let rules = Rules {
+            format: request.format.unwrap_or(of_source.format),
+            key: request.key.clone().or(of_source.key),
+        };
+        (source, rules)
+    };
+    push.chain(retired).chain(sources).map(with_request).collect()
 }
 
 fn shard_with(collection: &Collection, address: &Address) -> ShardId {
@@ -134,101 +148,102 @@ fn shard_with(collection: &Collection, address: &Address) -> ShardId {
 struct RedriveRun<'a> {
     engine: &'a Engine,
     name: &'a CollectionName,
-    catalog: &'a Catalog,
     collection: &'a Collection,
     request: &'a RedriveRequest,
+    rules: BTreeMap<SourceName, Rules>,
     until: Instant,
     redriven: Redriven,
 }
 
 impl RedriveRun<'_> {
+    fn query(&self, from: Option<Address>, only: bool) -> RedriveQuery {
+        RedriveQuery {
+            source: self.request.source.clone(),
+            code: self.request.code.clone(),
+            from,
+            only,
+            limit: REDRIVES_MAX,
+            rules: self.rules.clone(),
+            value: self.request.value.clone(),
+        }
+    }
+
     async fn single_letters(&mut self, addresses: &BTreeSet<Address>) -> Result<(), Problem> {
         for address in addresses
             .iter()
             .filter(|address| self.request.from.as_ref() <= Some(address))
         {
-            if self.is_over(address) {
-                return Ok(());
-            }
             let shard = shard_with(self.collection, address);
-            match self.engine.dead_record(shard, address).await? {
-                Some(record) => self.ingest(shard, vec![record]).await?,
-                None => {
-                    self.redriven.gone += 1;
-                    self.note(
-                        address.clone(),
-                        "no_dead_letter",
-                        "there is no dead letter at this address",
-                    );
-                }
+            let query = self.query(Some(address.clone()), true);
+            let page = self.engine.roles.leaf.redrives(shard, &query).await?;
+            if page.offered.is_empty() {
+                self.redriven.gone += 1;
+                self.note(
+                    address.clone(),
+                    "no_dead_letter",
+                    "there is no dead letter at this address",
+                );
+            }
+            self.ingest(shard, page.offered).await?;
+            if Instant::now() >= self.until {
+                self.redriven.next = Some(address_after(address.clone()));
+                return Ok(());
             }
         }
         Ok(())
     }
 
+    /// Goes on with the other shards if one fails.
     async fn all_shards(&mut self) -> Result<(), Problem> {
         let mut from = self.request.from.clone();
         let first = from.as_ref().map(|from| shard_with(self.collection, from));
-        for shard in self
+        let shards = self
             .collection
             .shards()
-            .skip_while(|shard| first.is_some_and(|first| *shard != first))
-        {
-            let mut wanted = DeadLettersFrom {
-                source: self.request.source.clone(),
-                from: from.take(),
-                limit: REDRIVES_MAX,
-            };
-            loop {
-                let records = self.engine.roles.leaf.dead_records(shard, &wanted).await?;
-                let address = |record: &DeadRecord| record.letter.address.clone();
-                let (Some(first), Some(last)) = (records.first().map(address), records.last().map(address)) else {
-                    break;
-                };
-                if self.is_over(&first) {
-                    return Ok(());
-                }
-                let has_code = |record: &DeadRecord| {
-                    let code = self.request.code.as_ref();
-                    code.is_none_or(|code| record.letter.code == *code)
-                };
-                let records = records.into_iter().filter(has_code).collect();
-                self.ingest(shard, records).await?;
-                wanted.from = Some(address_after(last));
+            .skip_while(|shard| first.is_some_and(|first| *shard != first));
+        let mut failed = None;
+        for shard in shards {
+            match self.shard(shard, from.take()).await {
+                Ok(()) if self.redriven.next.is_some() => return Ok(()),
+                Ok(()) => {}
+                Err(problem) => failed = Some(problem),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Whether the time is over, so that the next request goes on at this address.
-    fn is_over(&mut self, next: &Address) -> bool {
-        let is_over = Instant::now() >= self.until;
-        self.redriven.next = is_over.then(|| next.clone());
-        is_over
+    async fn shard(&mut self, shard: ShardId, mut from: Option<Address>) -> Result<(), Problem> {
+        loop {
+            let page = self.engine.roles.leaf.redrives(shard, &self.query(from, false)).await?;
+            self.ingest(shard, page.offered).await?;
+            let Some(next) = page.next else {
+                return Ok(());
+            };
+            if Instant::now() >= self.until {
+                self.redriven.next = Some(next);
+                return Ok(());
+            }
+            from = Some(next);
+        }
     }
 
     /// Ingests some dead letters of a shard again, in one record.
-    async fn ingest(&mut self, shard: ShardId, records: Vec<DeadRecord>) -> Result<(), Problem> {
+    async fn ingest(&mut self, shard: ShardId, offered: Vec<OfferedRedrive>) -> Result<(), Problem> {
         let (mut addresses, mut items) = (Vec::new(), Vec::new());
-        for dead in records {
-            let address = dead.letter.address.clone();
-            match self.change(dead) {
+        for OfferedRedrive { address, change } in offered {
+            match change {
                 Ok(change) => {
                     items.push(change);
                     addresses.push(address);
                 }
                 Err((code, detail)) => {
                     self.redriven.rejected += 1;
-                    self.note(address, code, &detail);
+                    self.note(address, &code, &detail);
                 }
             }
         }
-        if items.is_empty() {
-            return Ok(());
-        }
-        let tried = items.len() as u64;
-        if self.request.dry_run {
-            self.redriven.redriven += tried;
+        if items.is_empty() || self.request.dry_run {
+            self.redriven.redriven += items.len() as u64;
             return Ok(());
         }
         let push = Push {
@@ -262,58 +277,6 @@ impl RedriveRun<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The change that ingests a dead letter again, or why that cannot be: code and detail.
-    fn change(&self, dead: DeadRecord) -> Result<Bytes, (&'static str, String)> {
-        let DeadRecord { letter, record } = dead;
-        let of_source = self.rules_of(&letter.address.source);
-        let rules = Rules {
-            format: self.request.format.unwrap_or(of_source.format),
-            key: self.request.key.clone().or(of_source.key),
-        };
-        if letter.address.source.is_changes() {
-            let detail = "it was no event: another program wrote it to the topic for changes";
-            return Err(("not_a_change", detail.into()));
-        }
-        let record = match (&self.request.value, record) {
-            (Some(value), record) => Record {
-                value: RecordValue::One(value.clone()),
-                ..record.unwrap_or_default()
-            },
-            (None, Some(record)) => record,
-            (None, None) => {
-                let detail = format!(
-                    "only the first {} of its {} bytes are stored, or not its headers: give it a value",
-                    letter.bytes.len(),
-                    letter.length
-                );
-                return Err(("not_stored", detail));
-            }
-        };
-        let redrive = Redrive {
-            address: letter.address,
-            rules,
-            record,
-        };
-        Ok(DocumentChange::Redrive(Box::new(redrive)).encode())
-    }
-
-    /// The rules of a source, which may be dropped.
-    fn rules_of(&self, source: &SourceName) -> Rules {
-        let known = self.catalog.sources.get(source).map(|source| &source.settings);
-        let known = known.filter(|settings| settings.collection == *self.name);
-        let retired = || {
-            self.collection
-                .retired_sources
-                .get(source)
-                .map(|retired| &retired.rules)
-        };
-        known
-            .map(|settings| &settings.rules)
-            .or_else(retired)
-            .cloned()
-            .unwrap_or_default()
     }
 
     fn note(&mut self, address: Address, code: &str, detail: &str) {

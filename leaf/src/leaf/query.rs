@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use plan::{
-    scan::{DeadLetter, DeadLettersFrom, DeadRecord, Document, PathStatus, Scan, ShardStatus, SplitStatus},
+    scan::{DeadLetter, DeadRecord, Document, PathStatus, RedrivePage, RedriveQuery, Scan, ShardStatus, SplitStatus},
     views::{OpenRequest, Opened},
 };
 use proto::{
@@ -13,10 +13,11 @@ use proto::{
     limits::{LISTED_DEAD_LETTER_BYTES_MAX, LISTED_DEAD_LETTERS_BYTES_MAX},
 };
 
-use super::{Leaf, OPEN_WAIT, ShardInfo};
+use super::{Leaf, OPEN_WAIT, ShardInfo, redrives};
 use crate::{
     error::Error,
     shard::{
+        Shard,
         gone::GoneRanges,
         summary::{self, fields, split_status},
     },
@@ -27,8 +28,8 @@ use crate::{
 
 /// Dead letters in one response.
 const DEAD_LETTERS_MAX: usize = 10_000;
-/// After so many bytes, a response has no more dead letters with their records.
-const DEAD_RECORDS_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one dead letter in a list, and of all.
+const LISTED_BYTES_MAX: (usize, usize) = (LISTED_DEAD_LETTER_BYTES_MAX, LISTED_DEAD_LETTERS_BYTES_MAX);
 
 #[async_trait]
 impl Scan for Leaf {
@@ -104,22 +105,15 @@ impl Scan for Leaf {
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
-        let shard = match self.info(shard).await? {
-            // True of most shards.
-            ShardInfo::Closed(summary) if summary.oldest_dead_letter_ms.is_none() => return Ok(Vec::new()),
-            ShardInfo::Closed(_) => self.shard(shard).await?,
-            ShardInfo::Open(shard) => shard,
+        let Some(shard) = self.shard_with_dead_letters(shard).await? else {
+            return Ok(Vec::new());
         };
         let limit = limit.min(DEAD_LETTERS_MAX);
         blocking(move || {
             let partitions: Vec<Partition> = shard.with_state(|state| state.rows.keys().cloned().collect());
             let mut letters = Vec::new();
             for partition in partitions {
-                letters.extend(
-                    shard
-                        .store()
-                        .dead_letters(&partition, limit, LISTED_DEAD_LETTER_BYTES_MAX)?,
-                );
+                letters.extend(shard.store().dead_letters(&partition, limit, LISTED_BYTES_MAX)?);
                 letters.sort_by(|a: &DeadLetter, b| (b.ingested_ms, &b.address).cmp(&(a.ingested_ms, &a.address)));
                 let mut bytes = 0;
                 let listed = letters.iter().take_while(|letter| {
@@ -134,33 +128,42 @@ impl Scan for Leaf {
         .await
     }
 
-    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
-        let shard = self.shard(shard).await?;
-        let wanted = wanted.clone();
+    async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem> {
+        let Some(shard) = self.shard_with_dead_letters(shard).await? else {
+            return Ok(None);
+        };
+        let address = address.clone();
         blocking(move || {
-            let from = wanted.from.as_ref().map(Partition::of);
-            let partitions = shard.with_state(|state| {
-                let partitions = state.rows.keys().filter(|partition| {
-                    let of_source = wanted.source.as_ref().is_none_or(|source| partition.source == *source);
-                    of_source && from.as_ref().is_none_or(|from| *partition >= from)
-                });
-                partitions.cloned().collect::<Vec<_>>()
-            });
-            let (mut records, mut bytes) = (Vec::new(), 0);
-            for partition in partitions {
-                let from = wanted.from.as_ref().filter(|from| Partition::of(from) == partition);
-                for record in shard.store().dead_records(&partition, from) {
-                    if records.len() >= wanted.limit || bytes >= DEAD_RECORDS_BYTES_MAX {
-                        return Ok(records);
-                    }
-                    let record = record?;
-                    bytes += record.letter.bytes.len();
-                    records.push(record);
-                }
-            }
-            Ok(records)
+            let first = shard
+                .store()
+                .dead_records(&Partition::of(&address), Some(&address))
+                .next()
+                .transpose()?;
+            Ok(first.filter(|found| found.letter.address == address))
         })
         .await
+    }
+
+    async fn redrives(&self, shard: ShardId, query: &RedriveQuery) -> Result<RedrivePage, Problem> {
+        let Some(shard) = self.shard_with_dead_letters(shard).await? else {
+            return Ok(RedrivePage::default());
+        };
+        let catalog = self.catalog.borrow().clone();
+        let collection = catalog.collection(shard.id.collection);
+        let partitions = collection.map_or(1, |(_, collection)| collection.settings.shards);
+        let query = query.clone();
+        blocking(move || redrives::offer(&shard, &query, partitions)).await
+    }
+}
+
+impl Leaf {
+    /// A shard, unless it has no dead letters, which is true of most closed shards.
+    async fn shard_with_dead_letters(&self, shard: ShardId) -> Result<Option<Arc<Shard>>, Problem> {
+        Ok(match self.info(shard).await? {
+            ShardInfo::Closed(summary) if summary.oldest_dead_letter_ms.is_none() => None,
+            ShardInfo::Closed(_) => Some(self.shard(shard).await?),
+            ShardInfo::Open(shard) => Some(shard),
+        })
     }
 }
 

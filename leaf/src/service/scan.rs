@@ -13,12 +13,12 @@ use parking_lot::Mutex;
 use plan::{
     PathKinds,
     byte_lru::ByteLru,
-    scan::{DeadLettersFrom, Scan, ScanChunk, ScanStream},
+    scan::{RedriveQuery, Scan, ScanChunk, ScanStream},
     views::ShardView,
     wire::{AnswerEncoder, ScanHead, decode_request, is_scanned, take_head},
 };
 use proto::{
-    Catalog, Code, PositionVector, Problem,
+    Address, Catalog, Code, PositionVector, Problem,
     ingest::ShardId,
     wire::{
         bytes_of,
@@ -197,7 +197,6 @@ impl scan_server::Scan for ScanService {
     type ScanRestStream = ResponseStream<wire::ScanPart>;
     type FieldsStream = ResponseStream<wire::Json>;
     type DeadLettersStream = ResponseStream<wire::JsonWithBytes>;
-    type DeadRecordsStream = ResponseStream<wire::DeadRecord>;
 
     async fn open(&self, request: Request<wire::OpenRequest>) -> Result<Response<wire::OpenAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
@@ -282,11 +281,21 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(stream::iter(letters).boxed()))
     }
 
-    async fn dead_records(&self, request: Request<wire::Json>) -> Result<Response<Self::DeadRecordsStream>, Status> {
+    async fn dead_record(&self, request: Request<wire::Json>) -> Result<Response<wire::DeadRecordAnswer>, Status> {
         let request = caught_up(request, &self.catalog).await?;
-        let (shard, wanted): (ShardId, DeadLettersFrom) = request.decode()?;
-        let records = self.leaf.dead_records(shard, &wanted).await?;
-        let records = records.into_iter().map(|record| Ok(record.to_wire()?));
-        Ok(Response::new(stream::iter(records).boxed()))
+        let (shard, address): (ShardId, Address) = request.decode()?;
+        let found = self.leaf.dead_record(shard, &address).await?;
+        let answer = found.map(|found| found.to_wire()).transpose()?;
+        Ok(Response::new(answer.unwrap_or_default()))
+    }
+
+    async fn redrives(&self, request: Request<wire::RedrivesRequest>) -> Result<Response<wire::RedrivePage>, Status> {
+        let request = caught_up(request, &self.catalog).await?;
+        let query = RedriveQuery {
+            value: request.value,
+            ..require(request.query, "the query")?.decode()?
+        };
+        let page = self.leaf.redrives(shard(request.shard)?, &query).await?;
+        Ok(Response::new(page.to_wire()?))
     }
 }

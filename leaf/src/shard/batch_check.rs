@@ -40,11 +40,13 @@ pub(crate) fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
 /// Rejects an unknown protocol level, which stands for the rules that the sender knows.
 pub(crate) fn check_level(level: u16, source: &SourceName) -> Result<(), String> {
     let supported = rules_level(source);
-    if level == supported {
+    // Each level of the rules for changes has all changes of the levels before.
+    if level == supported || source.is_changes() && (1..supported).contains(&level) {
         return Ok(());
     }
     Err(format!(
-        "level {level} is not supported; this node supports level {supported} for source {source}: upgrade this node first"
+        "level {level} is not supported; this node supports level {supported} for source {source}: run the same release on \
+         all nodes"
     ))
 }
 

@@ -91,7 +91,8 @@ struct IngestContext {
 
 /// A dead letter that a change ingests again.
 struct RedrivenLetter {
-    address: Address,
+    /// Where its document is in the order of its key.
+    behind: Address,
     /// When the change was ingested.
     ingested_ms: i64,
 }

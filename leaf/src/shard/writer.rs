@@ -17,8 +17,10 @@ use chrono::Utc;
 use metrics::{counter, histogram};
 use proto::{
     Code, Problem,
+    document_change::DocumentChange,
     ingest::{Batch, BatchOutcome, Push, PushResult},
     problem::panic_text,
+    record::{Record, RecordValue},
 };
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -154,8 +156,8 @@ impl ShardWriter {
         self.next.take().or_else(|| self.queue.try_recv().ok())
     }
 
-    /// Takes waiting jobs, up to the limits of a group. Changes of documents are a group by themselves, each record of them:
-    /// which documents they delete is counted in what earlier groups have written.
+    /// Takes waiting jobs, up to the limits of a group. Changes of documents are a group by themselves: which documents
+    /// they delete is counted in what earlier groups have written.
     fn gather(&mut self, first: Job) -> Vec<Job> {
         let mut jobs = Vec::new();
         let mut bytes = 0;
@@ -190,11 +192,7 @@ impl ShardWriter {
 
     fn run_jobs(&mut self, shard: &Arc<Shard>, jobs: Vec<Job>) -> Result<(), Error> {
         let inputs: Vec<JobInput> = jobs.iter().map(Job::input).collect();
-        let has_several_changes = |input: &JobInput| match input {
-            JobInput::Batch(batch) => batch.source.is_changes() && batch.records.len() > 1,
-            _ => false,
-        };
-        let (outcomes, written) = match inputs.iter().any(has_several_changes) {
+        let (outcomes, written) = match inputs.iter().any(is_written_record_by_record) {
             true => self.one_by_one(shard, &inputs),
             false => match self.build(shard, &inputs, &QuarantinedItems::default()) {
                 Ok(built) => self.write_built(shard, built?),
@@ -386,6 +384,20 @@ impl ShardWriter {
         histogram!("rachis_leaf_commit_seconds").record(started.elapsed());
         Ok(())
     }
+}
+
+/// Whether these are several changes of which some ingest documents: which documents another one hides is counted in what
+/// earlier groups have written.
+fn is_written_record_by_record(input: &JobInput) -> bool {
+    let JobInput::Batch(batch) = input else {
+        return false;
+    };
+    let is_redrive = |record: &Record| match &record.value {
+        RecordValue::Null => false,
+        RecordValue::One(change) => DocumentChange::is_redrive(change),
+        RecordValue::Many(changes) => changes.iter().any(|change| DocumentChange::is_redrive(change)),
+    };
+    batch.source.is_changes() && batch.records.len() > 1 && batch.records.iter().any(is_redrive)
 }
 
 /// Builds a group of these inputs.

@@ -1,6 +1,6 @@
 //! Dead letter row. Family `dead_letters`, key: 2 address. Value: a head with its length: ingest time, error code and detail,
-//! length and hash of all bytes, and the rest of its record as a header with its length, empty if that is too large or if
-//! an earlier release wrote the row; then the bytes, truncated to `DEAD_LETTER_BYTES_MAX`.
+//! length and hash of all bytes, and the rest of its record as a header with its length, empty if that is too large; then
+//! the bytes, truncated to `DEAD_LETTER_BYTES_MAX`. Rows of release 0.1 have no header.
 
 use bytes::Bytes;
 use plan::scan::{DeadLetter, DeadRecord};
@@ -18,8 +18,9 @@ use crate::{
 
 const VERSION: u8 = 1;
 
-/// Encodes a dead letter; `bytes` are the untruncated bytes of its value.
-pub(crate) fn encode(ingested_ms: i64, code: &str, detail: &str, record: &Record, bytes: &[u8]) -> Vec<u8> {
+/// Encodes a dead letter; `bytes` are the untruncated bytes of its value. Also returns how many bytes count against its
+/// partition: the value, and what is kept of its record.
+pub(crate) fn encode(ingested_ms: i64, code: &str, detail: &str, record: &Record, bytes: &[u8]) -> (Vec<u8>, u64) {
     let truncated = &bytes[..bytes.len().min(DEAD_LETTER_BYTES_MAX)];
     let header = encode_header(&Header {
         ingested_ms,
@@ -42,10 +43,11 @@ pub(crate) fn encode(ingested_ms: i64, code: &str, detail: &str, record: &Record
         .rest(&xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes())
         .bytes(header)
         .finish();
-    ValueWriter::new(VERSION).bytes(&head).rest(truncated).finish()
+    let row = ValueWriter::new(VERSION).bytes(&head).rest(truncated).finish();
+    (row, (bytes.len() + header.len()) as u64)
 }
 
-/// Decodes a dead letter and the hash of its untruncated bytes. Its record is none if not all of it was kept.
+/// Decodes a dead letter and the hash of its untruncated bytes.
 pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadRecord, u128)> {
     let mut value = ValueReader::new(value, "dead letter", VERSION)?;
     let mut reader = ValueReader::unversioned(value.bytes()?);
@@ -55,9 +57,9 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadRecord
     let hash = u128::from_be_bytes(reader.fixed()?);
     let header = if reader.is_at_end() { &[] } else { reader.bytes()? };
     let bytes = Bytes::copy_from_slice(value.rest());
-    let record = match (header, bytes.len() as u64 == length) {
-        ([], _) | (_, false) => None,
-        (header, true) => {
+    let record = match header {
+        [] => None,
+        header => {
             let header = decode_header(header)?;
             Some(Record {
                 key: header.record_key,
@@ -80,14 +82,17 @@ pub(crate) fn decode(address: Address, value: &[u8]) -> DecodeResult<(DeadRecord
     Ok((DeadRecord { letter, record }, hash))
 }
 
-/// Decodes only the ingest time and the untruncated length of a dead letter.
-pub(crate) fn age_and_length(value: &[u8]) -> DecodeResult<(i64, u64)> {
+/// Decodes only the ingest time of a dead letter, and how many bytes count against its partition.
+pub(crate) fn age_and_bytes(value: &[u8]) -> DecodeResult<(i64, u64)> {
     let mut value = ValueReader::new(value, "dead letter", VERSION)?;
     let mut reader = ValueReader::unversioned(value.bytes()?);
     let ingested_ms = reader.signed()?;
     reader.bytes()?;
     reader.bytes()?;
-    Ok((ingested_ms, reader.number()?))
+    let length = reader.number()?;
+    let _hash: [u8; 16] = reader.fixed()?;
+    let header = if reader.is_at_end() { &[] } else { reader.bytes()? };
+    Ok((ingested_ms, length + header.len() as u64))
 }
 
 #[cfg(test)]
@@ -118,8 +123,9 @@ mod tests {
                 headers: headers.collect(),
                 ..Record::default()
             };
-            let row = encode(ingested_ms, &code, &detail, &record, &bytes);
-            prop_assert_eq!(age_and_length(&row)?, (ingested_ms, bytes.len() as u64));
+            let (row, counted) = encode(ingested_ms, &code, &detail, &record, &bytes);
+            prop_assert_eq!(age_and_bytes(&row)?, (ingested_ms, counted));
+            prop_assert!(counted > bytes.len() as u64 && counted <= row.len() as u64);
             let (dead, hash) = decode(address.clone(), &row)?;
             prop_assert_eq!(hash, xxhash_rust::xxh3::xxh3_128(&bytes));
             prop_assert_eq!(dead.record, Some(record));
@@ -132,11 +138,13 @@ mod tests {
     #[test]
     fn a_long_dead_letter_is_truncated_but_keeps_its_length() {
         let bytes = vec![7; DEAD_LETTER_BYTES_MAX + 10];
-        let (dead, hash) = decode(address(), &encode(0, "too_big", "", &Record::default(), &bytes)).expect("a row");
+        let (row, _) = encode(0, "too_big", "", &Record::default(), &bytes);
+        let (dead, hash) = decode(address(), &row).expect("a row");
         assert_eq!(
-            (dead.letter.bytes.len(), dead.letter.length, dead.record),
-            (DEAD_LETTER_BYTES_MAX, bytes.len() as u64, None)
+            (dead.letter.bytes.len(), dead.letter.length, dead.is_whole()),
+            (DEAD_LETTER_BYTES_MAX, bytes.len() as u64, false)
         );
+        assert!(dead.record.is_some(), "its key and its time are kept");
         assert_eq!(hash, xxhash_rust::xxh3::xxh3_128(&bytes));
     }
 
@@ -146,7 +154,8 @@ mod tests {
             headers: vec![("h".into(), Some(vec![7; DEAD_LETTER_HEADER_BYTES_MAX].into()))],
             ..Record::default()
         };
-        let row = encode(0, "not_json", "", &record, b"{");
+        let (row, counted) = encode(0, "not_json", "", &record, b"{");
+        assert_eq!(counted, 1);
         let (dead, _) = decode(address(), &row).expect("a row");
         assert_eq!((&dead.letter.bytes[..], dead.record), (&b"{"[..], None));
         assert!(row.len() < 100, "{}", row.len());

@@ -1,9 +1,8 @@
 //! Key index row. Family `keys`, key: the bytes of the id. Value: the addresses of the newest documents with this id,
 //! one for each partition that has one, with their number in front; then, for those that were dead letters before, the
-//! addresses of these, likewise, each with the number of its document.
+//! places that they take in the order of their keys, as addresses, likewise, each with the number of its document.
 //!
-//! A dead letter that is ingested again takes its former place in the order of its key: later documents of its partition
-//! replace it, and it replaces earlier ones.
+//! A dead letter that is ingested again follows everything of its partition that was read when its change was made.
 //!
 //! One point lookup answers both questions of an ingest: which document a new one replaces in its own partition, and
 //! whether other partitions have the key, too.
@@ -24,14 +23,14 @@ pub(crate) struct KeyIndexRow(Vec<KeyedDocument>);
 pub(crate) struct KeyedDocument {
     /// Where it is.
     pub address: Address,
-    /// The address of the dead letter that it was before, if it was one.
-    pub letter: Option<Address>,
+    /// Where it is in the order of its key, if it was a dead letter before: in the partition of that, behind a record.
+    pub behind: Option<Address>,
 }
 
 impl KeyedDocument {
     /// The address that says which documents with its key are earlier and later ones.
     pub(crate) fn place(&self) -> &Address {
-        self.letter.as_ref().unwrap_or(&self.address)
+        self.behind.as_ref().unwrap_or(&self.address)
     }
 
     /// The partition in which its key is unique.
@@ -72,6 +71,11 @@ impl KeyIndexRow {
         self.0.retain(|known| keep(&known.address));
     }
 
+    /// All documents.
+    pub(crate) fn documents(&self) -> impl Iterator<Item = &KeyedDocument> {
+        self.0.iter()
+    }
+
     /// The addresses of all documents.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Address> {
         self.0.iter().map(|known| &known.address)
@@ -98,16 +102,14 @@ impl KeyIndexRow {
             .0
             .iter()
             .fold(value, |value, known| put_address(value, &known.address));
-        let letters = || {
+        let places = || {
             (0u64..)
                 .zip(&self.0)
-                .filter_map(|(number, known)| Some((number, known.letter.as_ref()?)))
+                .filter_map(|(number, known)| Some((number, known.behind.as_ref()?)))
         };
-        let value = value.number(letters().count() as u64);
-        letters()
-            .fold(value, |value, (number, letter)| {
-                put_address(value.number(number), letter)
-            })
+        let value = value.number(places().count() as u64);
+        places()
+            .fold(value, |value, (number, place)| put_address(value.number(number), place))
             .finish()
     }
 
@@ -117,17 +119,17 @@ impl KeyIndexRow {
         for _ in 0..reader.number()? {
             documents.push(KeyedDocument {
                 address: read_address(&mut reader)?,
-                letter: None,
+                behind: None,
             });
         }
-        let letters = if reader.is_at_end() { 0 } else { reader.number()? };
-        for _ in 0..letters {
+        let places = if reader.is_at_end() { 0 } else { reader.number()? };
+        for _ in 0..places {
             let number: usize = reader.small()?;
-            let letter = read_address(&mut reader)?;
+            let place = read_address(&mut reader)?;
             let document = documents.get_mut(number);
             document
                 .ok_or_else(|| DecodeError::Malformed(format!("it has no document {number}")))?
-                .letter = Some(letter);
+                .behind = Some(place);
         }
         Ok(Self(documents))
     }
@@ -163,8 +165,8 @@ mod tests {
             documents in proptest::collection::vec((addresses(), proptest::option::of(addresses())), 0..5),
         ) {
             let mut key_index = KeyIndexRow::default();
-            for (address, letter) in documents {
-                key_index.put(KeyedDocument { address, letter });
+            for (address, behind) in documents {
+                key_index.put(KeyedDocument { address, behind });
             }
             prop_assert_eq!(KeyIndexRow::decode(&key_index.encode())?, key_index);
         }
@@ -186,10 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_that_is_ingested_again_takes_its_former_place() {
-        let again = |letter: &str, address: &str| KeyedDocument {
+    fn a_dead_letter_that_is_ingested_again_follows_what_was_read_before() {
+        let again = |place: &str, address: &str| KeyedDocument {
             address: at(address),
-            letter: Some(at(letter)),
+            behind: Some(at(place)),
         };
         let mut key_index = KeyIndexRow::default();
         assert_eq!(key_index.put(document("b/0@10")), None);
@@ -217,7 +219,7 @@ mod tests {
     fn document(address: &str) -> KeyedDocument {
         KeyedDocument {
             address: at(address),
-            letter: None,
+            behind: None,
         }
     }
 }

@@ -160,12 +160,13 @@ impl Store {
             .transpose()
     }
 
-    /// The newest dead letters of a partition by descending address: at most `limit`, and at most so many bytes of each.
+    /// The newest dead letters of a partition by descending address: at most `limit`, with at most so many bytes of each,
+    /// and of all.
     pub(crate) fn dead_letters(
         &self,
         partition: &Partition,
         limit: usize,
-        bytes_max: usize,
+        (bytes_max, all_bytes_max): (usize, usize),
     ) -> Result<Vec<DeadLetter>, Error> {
         let prefix = RowKey::new(RowKind::DeadLetter).partition(partition);
         let rows = self.dead_letter_families().rev().flat_map(|family| {
@@ -174,8 +175,9 @@ impl Store {
             options.set_iterate_upper_bound(prefix.clone().after_prefix());
             self.db.iterator_cf_opt(self.family(family), options, IteratorMode::End)
         });
-        let rows = rows.take(limit);
-        rows.map(|row| {
+        let mut letters = Vec::new();
+        let mut bytes = 0;
+        for row in rows.take(limit) {
             let (key, value) = row.map_err(|source| self.failed(source))?;
             let letter = KeyReader::new(&key, RowKind::DeadLetter)
                 .and_then(KeyReader::address)
@@ -183,9 +185,13 @@ impl Store {
             let (DeadRecord { mut letter, .. }, _) = self.check("dead letter", letter)?;
             // A copy: a slice would keep all of them in memory.
             letter.bytes = Bytes::copy_from_slice(&letter.bytes[..letter.bytes.len().min(bytes_max)]);
-            Ok(letter)
-        })
-        .collect()
+            bytes += letter.bytes.len();
+            if bytes > all_bytes_max {
+                break;
+            }
+            letters.push(letter);
+        }
+        Ok(letters)
     }
 
     /// The dead letters of a partition with their records, in address order, from an address on.
@@ -225,18 +231,18 @@ impl Store {
             .flat_map(move |family| self.rows(family, from.clone(), prefix.clone().after_prefix()));
         rows.map(|row| {
             let (key, value) = row?;
-            let (ingested_ms, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
+            let (ingested_ms, length) = self.check("dead letter", dead_letter::age_and_bytes(&value))?;
             Ok((key, ingested_ms, length))
         })
     }
 
-    /// Deletes a dead letter, of whichever family it is in. Returns its original length; none if it is not stored.
+    /// Deletes a dead letter, of whichever family it is in. Returns the bytes that it counted; none if it is not stored.
     pub(crate) fn delete_dead_letter(&self, batch: &mut WriteBatch, key: &[u8]) -> Result<Option<u64>, Error> {
         for family in self.dead_letter_families() {
             if let Some(value) = self.get(family, key)? {
                 self.delete(batch, family, key);
-                let (_, length) = self.check("dead letter", dead_letter::age_and_length(&value))?;
-                return Ok(Some(length));
+                let (_, bytes) = self.check("dead letter", dead_letter::age_and_bytes(&value))?;
+                return Ok(Some(bytes));
             }
         }
         Ok(None)

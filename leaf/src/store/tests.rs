@@ -57,7 +57,7 @@ fn rows_with_a_tail() -> Vec<(&'static str, Vec<u8>, Decodes)> {
     let mut keys = KeyIndexRow::default();
     keys.put(KeyedDocument {
         address: address(),
-        letter: Some(address()),
+        behind: Some(address()),
     });
     let partition = PartitionRow {
         offset: 7,
@@ -105,7 +105,7 @@ fn rows_of_events() -> Vec<(&'static str, Vec<u8>, Decodes)> {
         header: Header::default(),
         bytes: b"{}".as_slice().into(),
     };
-    let letter = dead_letter::encode(1, "not_json", "", &Record::default(), b"{");
+    let letter = dead_letter::encode(1, "not_json", "", &Record::default(), b"{").0;
     let decoded = dead_letter::decode(address(), &letter).expect("a dead letter");
     vec![
         (
@@ -185,13 +185,13 @@ fn dead_letters_that_an_earlier_release_wrote_are_read_and_deleted_among_the_oth
             &mut batch,
             family,
             &key(offset),
-            &dead_letter::encode(offset, "code", "", &Record::default(), b"{"),
+            &dead_letter::encode(offset, "code", "", &Record::default(), b"{").0,
         );
     }
     store.commit_synced(batch).expect("written");
     let partition = partition();
     let newest = |store: &Store, limit| -> Vec<i64> {
-        let letters = store.dead_letters(&partition, limit, 1).expect("dead letters");
+        let letters = store.dead_letters(&partition, limit, (1, 100)).expect("dead letters");
         letters.iter().map(|letter| letter.address.offset).collect()
     };
     let ages = |store: &Store, from: Option<i64>| -> Vec<i64> {
@@ -229,17 +229,25 @@ fn a_store_without_a_family_of_dead_letters_is_read_without_writing() {
         &mut batch,
         Family::Docs,
         &key,
-        &dead_letter::encode(5, "code", "", &Record::default(), b"{"),
+        &dead_letter::encode(5, "code", "", &Record::default(), b"{").0,
     );
     store.commit_synced(batch).expect("written");
     store.db.drop_cf(Family::DeadLetters.name()).expect("dropped");
     drop(store);
     let read_only = Store::open_read_only(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
-    let letters = read_only.dead_letters(&partition(), 10, 1).expect("dead letters");
+    let letters = read_only
+        .dead_letters(&partition(), 10, (1, 100))
+        .expect("dead letters");
     assert_eq!(letters.len(), 1);
     drop(read_only);
     let store = Store::open(shard(), folder.path(), TABLES_OPEN_MAX).expect("a store");
-    assert_eq!(store.dead_letters(&partition(), 10, 1).expect("dead letters").len(), 1);
+    assert_eq!(
+        store
+            .dead_letters(&partition(), 10, (1, 100))
+            .expect("dead letters")
+            .len(),
+        1
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn change_records(changes: &[(BTreeSet<i64>, bool)]) -> Vec<Record> {
     (0..).zip(changes).map(change).collect()
 }
 
-fn change_batch(fixture: &Fixture, after: i64, records: Vec<Record>) -> Batch {
+pub(super) fn change_batch(fixture: &Fixture, after: i64, records: Vec<Record>) -> Batch {
     let through = records.last().map_or(after, |record| record.offset);
     Batch {
         source: SourceName::changes(),

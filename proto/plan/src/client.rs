@@ -10,18 +10,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::{
-    Problem,
+    Address, Problem,
     client::{ASK_WAIT, Peer, ingest::RemoteIngest},
     cluster::NodeName,
     ingest::ShardId,
     limits::MESSAGE_BYTES_MAX,
-    wire::leaf::{JsonWithBytes, scan_client::ScanClient},
+    wire::leaf::{Json, JsonWithBytes, RedrivesRequest, scan_client::ScanClient},
 };
 use tonic::transport::Channel;
 
 use self::{lease::ReleaseQueue, path_tables::PathTables, views::RemoteViews};
 use crate::{
-    scan::{DeadLetter, DeadLettersFrom, DeadRecord, Document, PathStatus, Scan, ScanStream, ShardStatus},
+    scan::{DeadLetter, DeadRecord, Document, PathStatus, RedrivePage, RedriveQuery, Scan, ScanStream, ShardStatus},
     views::{OpenRequest, Opened},
 };
 
@@ -111,11 +111,20 @@ impl Scan for RemoteScan {
         collect(peer, letters, letter).await
     }
 
-    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
+    async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let request = peer.json(&(shard, wanted), ASK_WAIT * 3)?;
-        let records = peer.answer(data(peer).dead_records(request).await)?;
-        collect(peer, records, DeadRecord::from_wire).await
+        let request = peer.json(&(shard, address), ASK_WAIT * 3)?;
+        DeadRecord::from_wire(peer.answer(data(peer).dead_record(request).await)?)
+    }
+
+    async fn redrives(&self, shard: ShardId, query: &RedriveQuery) -> Result<RedrivePage, Problem> {
+        let peer = self.leaves.holder(shard)?;
+        let message = RedrivesRequest {
+            shard: Some(shard.into()),
+            query: Some(Json::of(query)?),
+            value: query.value.clone(),
+        };
+        RedrivePage::from_wire(peer.answer(data(peer).redrives(peer.request(message, ASK_WAIT * 3)).await)?)
     }
 }
 

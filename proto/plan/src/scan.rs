@@ -1,6 +1,7 @@
 //! The scan request that a query sends to a leaf, and its answer. Shared by: aggregator (client), leaf (server).
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,8 +30,8 @@ use futures::stream::BoxStream;
 use proto::{
     Address, PositionVector, Problem, SourceName,
     ingest::{Outcomes, ShardId},
-    record::{Record, RecordValue},
-    wire::leaf::{self as wire, dead_record::Kept},
+    record::{Record, RecordValue, Rules},
+    wire::leaf as wire,
 };
 use serde::{Deserialize, Serialize};
 
@@ -448,55 +449,116 @@ pub struct DeadLetter {
 /// A dead letter with its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadRecord {
-    /// The dead letter.
+    /// The dead letter, with as many bytes as are stored.
     pub letter: DeadLetter,
-    /// Its record, without an offset; none if it was too large to be kept.
+    /// Its record, without an offset, and with these bytes as its value; none if an earlier release wrote it, or if its
+    /// headers were too long to be kept.
     pub record: Option<Record>,
 }
 
 impl DeadRecord {
-    /// The message of a leaf.
-    pub fn to_wire(&self) -> Result<wire::DeadRecord, Problem> {
-        Ok(wire::DeadRecord {
+    /// Whether all of the record is stored.
+    pub fn is_whole(&self) -> bool {
+        self.record.is_some() && self.letter.bytes.len() as u64 == self.letter.length
+    }
+
+    /// The answer of a leaf.
+    pub fn to_wire(&self) -> Result<wire::DeadRecordAnswer, Problem> {
+        let without_value = |record: &Record| Record {
+            value: RecordValue::Null,
+            ..record.clone()
+        };
+        Ok(wire::DeadRecordAnswer {
             letter: Some(wire::Json::of(&self.letter)?),
-            kept: Some(match &self.record {
-                Some(record) => Kept::Record(record.clone().into()),
-                None => Kept::Beginning(self.letter.bytes.clone()),
-            }),
+            bytes: self.letter.bytes.clone(),
+            record: self.record.as_ref().map(|record| without_value(record).into()),
         })
     }
 
-    /// Reads the message of a leaf.
-    pub fn from_wire(message: wire::DeadRecord) -> Result<Self, Problem> {
-        let letter: DeadLetter = message.letter.unwrap_or_default().decode()?;
-        let (bytes, record) = match message.kept {
-            Some(Kept::Record(record)) => {
-                let record = Record::try_from(record)?;
-                let bytes = match &record.value {
-                    RecordValue::One(bytes) => bytes.clone(),
-                    RecordValue::Null | RecordValue::Many(_) => bytes::Bytes::new(),
-                };
-                (bytes, Some(record))
-            }
-            Some(Kept::Beginning(bytes)) => (bytes, None),
-            None => (bytes::Bytes::new(), None),
+    /// Reads the answer of a leaf; none if there is no such dead letter.
+    pub fn from_wire(answer: wire::DeadRecordAnswer) -> Result<Option<Self>, Problem> {
+        let Some(letter) = answer.letter else {
+            return Ok(None);
         };
-        Ok(Self {
-            letter: DeadLetter { bytes, ..letter },
-            record,
-        })
+        let bytes = answer.bytes;
+        let with_value = |record: Record| Record {
+            value: RecordValue::One(bytes.clone()),
+            ..record
+        };
+        let record = answer.record.map(Record::try_from).transpose()?.map(with_value);
+        let letter = DeadLetter {
+            bytes,
+            ..letter.decode()?
+        };
+        Ok(Some(Self { letter, record }))
     }
 }
 
-/// Which dead letters of a shard to read.
+/// Which dead letters of a shard to ingest again, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLettersFrom {
+pub struct RedriveQuery {
     /// Only those of this source.
     pub source: Option<SourceName>,
-    /// The first one, or the one after it if that is not a dead letter.
+    /// Only those with this code.
+    pub code: Option<String>,
+    /// Only those from this address on.
     pub from: Option<Address>,
-    /// At most so many; fewer if they are large, but at least one if there is one.
+    /// Only the one at `from`.
+    pub only: bool,
+    /// At most so many; fewer if they are large.
     pub limit: usize,
+    /// The rules of each source; by default those of pushes.
+    pub rules: BTreeMap<SourceName, Rules>,
+    /// The value of the record, instead of its own.
+    #[serde(skip)]
+    pub value: Option<bytes::Bytes>,
+}
+
+/// A dead letter, and what would become of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedRedrive {
+    /// Where it is.
+    pub address: Address,
+    /// The change that makes it a document, or why it would become none: code and detail.
+    pub change: Result<bytes::Bytes, (String, String)>,
+}
+
+/// Some dead letters of a shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RedrivePage {
+    /// In the order of their addresses.
+    pub offered: Vec<OfferedRedrive>,
+    /// Where the next request goes on; none at the end.
+    pub next: Option<Address>,
+}
+
+impl RedrivePage {
+    /// The answer of a leaf.
+    pub fn to_wire(&self) -> Result<wire::RedrivePage, Problem> {
+        let offered = |offered: &OfferedRedrive| {
+            Ok(wire::OfferedRedrive {
+                offered: Some(wire::Json::of(&(&offered.address, offered.change.as_ref().err()))?),
+                change: offered.change.as_ref().ok().cloned().unwrap_or_default(),
+            })
+        };
+        Ok(wire::RedrivePage {
+            offered: self.offered.iter().map(offered).collect::<Result<_, Problem>>()?,
+            next: self.next.as_ref().map(Address::to_string),
+        })
+    }
+
+    /// Reads the answer of a leaf.
+    pub fn from_wire(page: wire::RedrivePage) -> Result<Self, Problem> {
+        let offered = |message: wire::OfferedRedrive| {
+            let (address, stays): (Address, Option<(String, String)>) = message.offered.unwrap_or_default().decode()?;
+            let change = stays.map_or(Ok(message.change), Err);
+            Ok(OfferedRedrive { address, change })
+        };
+        Ok(Self {
+            offered: page.offered.into_iter().map(offered).collect::<Result<_, Problem>>()?,
+            next: page.next.map(|next| next.parse()).transpose()?,
+        })
+    }
 }
 
 /// The read interface of a leaf, or of all leaves of a cluster.
@@ -517,6 +579,9 @@ pub trait Scan: Send + Sync {
     /// The newest dead letters, at most `limit`.
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem>;
 
-    /// Dead letters with their records, in the order of their addresses.
-    async fn dead_records(&self, shard: ShardId, wanted: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem>;
+    /// A dead letter with its record.
+    async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem>;
+
+    /// Dead letters, and what would become of them if they were ingested again.
+    async fn redrives(&self, shard: ShardId, query: &RedriveQuery) -> Result<RedrivePage, Problem>;
 }

@@ -234,8 +234,17 @@ fn too_large(bytes_max: usize) -> Problem {
 /// Reads a JSON body, which must be an object, into a type. The problem of a body that does not fit gets this hint. An
 /// empty body is `{}`.
 pub(super) async fn json<T: serde::de::DeserializeOwned>(request: Request, hint: &str) -> Result<T, Problem> {
+    json_up_to(request, SETTINGS_BYTES_MAX, hint).await
+}
+
+/// The same, of at most so many bytes.
+pub(super) async fn json_up_to<T: serde::de::DeserializeOwned>(
+    request: Request,
+    bytes_max: usize,
+    hint: &str,
+) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let bytes = read(&parts.headers, body, SETTINGS_BYTES_MAX, None).await?;
+    let bytes = read(&parts.headers, body, bytes_max, None).await?;
     let bytes: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
     shape::read(bytes).map_err(|problem| problem.hint(hint))
 }

@@ -14,6 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use plan::scan::DeadRecord;
 use proto::{
     Address, Code, Problem, SourceName,
+    limits::PUSH_BYTES_MAX,
     record::{Format, Key, TimeKind},
 };
 use serde::Deserialize;
@@ -32,7 +33,7 @@ use crate::{
         names::{collection_name, find_collection},
         sources::check_key,
     },
-    query::{RedriveRequest, Redriven},
+    query::{RedriveRequest, Redriven, RejectedLetter},
 };
 
 const HINT: &str = "{\"source\": \"orders\", \"code\": \"not_json\"} ingests such dead letters again; {} all; \
@@ -117,7 +118,7 @@ pub(super) async fn redrive(
     request: Request,
 ) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
-    let body: RedriveBody = body::json(request, HINT).await?;
+    let body: RedriveBody = body::json_up_to(request, PUSH_BYTES_MAX, HINT).await?;
     if body.value.is_some() && body.addresses.as_ref().is_none_or(|addresses| addresses.len() != 1) {
         let problem = Problem::new(Code::BadRequest, "value requires addresses with exactly one address");
         return Err(problem.hint(HINT).into());
@@ -178,29 +179,37 @@ pub(super) async fn clear(
 
 fn answer(redriven: &Redriven, dry_run: bool) -> Value {
     let next = redriven.next.as_ref().map(Address::to_string);
+    let error = |error: &RejectedLetter| json!({ "address": error.address.to_string(), "code": error.code, "detail": error.detail });
+    let errors: Vec<Value> = redriven.errors.iter().map(error).collect();
     if dry_run {
-        return json!({ "dead_letters": redriven.redriven, "dry_run": true, "next": next });
+        return json!({
+            "dead_letters": redriven.redriven,
+            "rejected": redriven.rejected,
+            "errors": errors,
+            "dry_run": true,
+            "next": next,
+        });
     }
-    let error = |error: &crate::query::RejectedLetter| json!({ "address": error.address.to_string(), "code": error.code, "detail": error.detail });
     json!({
         "redriven": redriven.redriven,
         "rejected": redriven.rejected,
         "gone": redriven.gone,
-        "errors": redriven.errors.iter().map(error).collect::<Vec<_>>(),
+        "errors": errors,
         "position": redriven.position.to_string(),
         "next": next,
     })
 }
 
 /// A dead letter for people and programs.
-fn described(DeadRecord { letter, record }: &DeadRecord) -> Value {
+fn described(found: &DeadRecord) -> Value {
+    let DeadRecord { letter, record } = found;
     let mut described = json!({
         "address": letter.address.to_string(),
         "ingested": rfc3339(letter.ingested_ms),
         "code": letter.code,
         "detail": letter.detail,
         "length": letter.length,
-        "complete": record.is_some(),
+        "complete": found.is_whole(),
         "value": text_or_base64(&letter.bytes),
     });
     if let Some(record) = record {

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use proto::json::Value;
-use xxhash_rust::xxh3::xxh3_64;
+use proto::{json::Value, routing::push_partition};
 
 /// The items of one partition.
 #[derive(Debug, PartialEq)]
@@ -27,7 +26,7 @@ pub(super) fn partition_items(items: Vec<Bytes>, partitions: u32, home: u32, key
     }
     let targets: Vec<u32> = items
         .iter()
-        .map(|item| id_hash(item).map_or(home, |hash| (hash % u64::from(partitions)) as u32))
+        .map(|item| id_of(item).map_or(home, |id| push_partition(&id, partitions)))
         .collect();
     if targets.iter().all(|target| *target == home) {
         return vec![PartitionBatch {
@@ -58,16 +57,16 @@ fn empty_batch(partition: u32) -> PartitionBatch {
     }
 }
 
-/// The hash of a document's `_id`, if it has a valid one.
-pub(super) fn id_hash(item: &[u8]) -> Option<u64> {
+/// The `_id` of a document, if it has a valid one.
+pub(super) fn id_of(item: &[u8]) -> Option<String> {
     // Parsing is expensive. A document can have an id only if the key occurs literally or is written with an escape.
     let has = |needle: &[u8]| item.windows(needle.len()).any(|window| window == needle);
     if !has(b"\"_id\"") && !has(b"\\u") {
         return None;
     }
     match proto::json::parse(item).ok()?.get("_id")? {
-        Value::Text(text) => Some(xxh3_64(text.as_bytes())),
-        Value::Int(int) => Some(xxh3_64(int.to_string().as_bytes())),
+        Value::Text(text) => Some(text.to_string()),
+        Value::Int(int) => Some(int.to_string()),
         _ => None,
     }
 }

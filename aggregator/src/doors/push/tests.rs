@@ -3,7 +3,7 @@
 use proto::{Position, SourceName};
 
 use super::{
-    partition::{PartitionBatch, id_hash},
+    partition::{PartitionBatch, id_of},
     *,
 };
 
@@ -35,17 +35,14 @@ fn the_same_id_goes_to_the_same_partition_however_it_is_written() {
         "{\"\\u005fid\":\"x1\"}",
         "{\"_id\":\"no\",\"_id\":\"x1\"}",
     ];
-    let hashes: Vec<Option<u64>> = spellings.iter().map(|item| id_hash(item.as_bytes())).collect();
-    assert!(
-        hashes.iter().all(|hash| hash.is_some() && *hash == hashes[0]),
-        "{hashes:?}"
-    );
+    let ids: Vec<Option<String>> = spellings.iter().map(|item| id_of(item.as_bytes())).collect();
+    assert!(ids.iter().all(|id| id.as_deref() == Some("x1")), "{ids:?}");
     assert_eq!(
-        id_hash(b"{\"_id\":7}"),
-        id_hash(b"{\"_id\":\"7\"}"),
+        id_of(b"{\"_id\":7}"),
+        id_of(b"{\"_id\":\"7\"}"),
         "an integer id equals its text"
     );
-    assert_eq!(id_hash(b"{\"_id\":{}}"), None);
+    assert_eq!(id_of(b"{\"_id\":{}}"), None);
 }
 
 #[test]
@@ -69,7 +66,9 @@ fn batches_keep_the_order_and_the_indexes_of_their_items() {
 #[test]
 fn a_keyed_request_reaches_its_home_partition_even_without_items_for_it() {
     let elsewhere = (0..)
-        .find(|id| id_hash(format!("{{\"_id\":{id}}}").as_bytes()).is_some_and(|hash| hash % 4 != 2))
+        .find(|id| {
+            id_of(format!("{{\"_id\":{id}}}").as_bytes()).is_some_and(|id| proto::routing::push_partition(&id, 4) != 2)
+        })
         .expect("an id");
     let body = items(&[&format!("{{\"_id\":{elsewhere}}}")]);
     let batches = |keyed| {

@@ -17,8 +17,8 @@ use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     scan::{
-        DeadLetter, DeadLettersFrom, DeadRecord, Document, PathIndex, PathStatus, Scan, ScanChunk, ScanRequest,
-        ScanStream, ShardStatus,
+        DeadLetter, DeadRecord, Document, PathIndex, PathStatus, RedrivePage, RedriveQuery, Scan, ScanChunk,
+        ScanRequest, ScanStream, ShardStatus,
     },
     views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
 };
@@ -289,7 +289,11 @@ impl Scan for FakeLeaf {
         Ok(Vec::new())
     }
 
-    async fn dead_records(&self, _: ShardId, _: &DeadLettersFrom) -> Result<Vec<DeadRecord>, Problem> {
+    async fn dead_record(&self, _: ShardId, _: &Address) -> Result<Option<DeadRecord>, Problem> {
+        unsupported()
+    }
+
+    async fn redrives(&self, _: ShardId, _: &RedriveQuery) -> Result<RedrivePage, Problem> {
         unsupported()
     }
 }

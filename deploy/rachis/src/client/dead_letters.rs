@@ -166,7 +166,7 @@ async fn redriven(arguments: RedriveArgs) -> Result<(), Failure> {
     }
     if arguments.dry_run {
         output::note(&format!(
-            "{done} dead letters of {} would be tried",
+            "{done} dead letters of {} would become documents, {rejected} would stay",
             arguments.collection
         ));
         return Ok(());

@@ -89,13 +89,13 @@ impl Group<'_> {
             Event::DeadLetter { code, detail } => {
                 let bytes = bytes.map(|b| &b[..]).unwrap_or_default();
                 let row = self.row(&context.partition);
-                row.dead_bytes += bytes.len() as u64;
                 row.dead_letters += 1;
                 on_dead(u64::from(item.unwrap_or_default()), code, &detail);
                 if !fault::on("dead-letter-dropped") {
                     row.outcomes.dead_letters += 1;
                     let key = RowKey::new(RowKind::DeadLetter).address(&address).bytes();
-                    let value = dead_letter::encode(ingested_ms, code, &detail, record, bytes);
+                    let (value, counted) = dead_letter::encode(ingested_ms, code, &detail, record, bytes);
+                    self.row(&context.partition).dead_bytes += counted;
                     self.store.put(&mut self.batch, Family::DeadLetters, &key, &value);
                 }
                 self.digest(&address, DigestTag::Dead, bytes)
@@ -116,7 +116,7 @@ impl Group<'_> {
         if let Some(id) = &document.header.id {
             let keyed = KeyedDocument {
                 address: document.address.clone(),
-                letter: context.redriven.as_ref().map(|redriven| redriven.address.clone()),
+                behind: context.redriven.as_ref().map(|redriven| redriven.behind.clone()),
             };
             let partition = keyed.partition();
             let others = self.live_key_index(id)?.clone();

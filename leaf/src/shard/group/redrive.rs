@@ -32,7 +32,8 @@ impl Group<'_> {
         let hides = !self.change.gone.is_empty();
         let letter = redrive.address;
         let key_rule = KeyRule::of(&redrive.rules, letter.source.is_push());
-        let (Ok(key_rule), RecordValue::One(value), false) = (key_rule, &redrive.record.value, hides) else {
+        let is_read = redrive.read_through >= letter.offset;
+        let (Ok(key_rule), RecordValue::One(value), true) = (key_rule, &redrive.record.value, is_read && !hides) else {
             return self.reject(context, record, item, change, NOT_A_CHANGE, on_dead);
         };
         let address = context.partition.address(record.offset, item);
@@ -78,7 +79,7 @@ impl Group<'_> {
             now_ms: context.now_ms,
             logged: context.logged,
             redriven: Some(RedrivenLetter {
-                address: letter,
+                behind: partition.address(redrive.read_through, Some(u32::MAX)),
                 ingested_ms: context.ingested_ms(record),
             }),
         };

@@ -82,7 +82,7 @@ pub(in crate::doors::http) struct RedriveAnswer {
     position: Option<String>,
     /// Null if all were tried. If not, the time was over before: send the request again, with this as `from`.
     next: Option<String>,
-    /// With `dry_run`: the number of dead letters that would be tried.
+    /// With `dry_run`: the number of dead letters that would become documents.
     dead_letters: Option<u64>,
     dry_run: Option<bool>,
 }
