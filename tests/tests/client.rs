@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Server, Settings, server, unused_address};
+use tests::{Server, Settings, oracle, server, unused_address};
 
 /// Runs the program against a server.
 struct Cli<'a> {
@@ -23,6 +23,7 @@ impl Cli<'_> {
         command
             .args(arguments)
             .env("RACHIS_URL", self.server.url())
+            .env("XDG_STATE_HOME", self.server.data_dir().join("state"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -69,28 +70,214 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
         .collect();
     std::fs::write(&plain, &lines).expect("the file is written");
     let path = plain.to_str().expect("UTF-8");
-    for again in [false, true] {
-        let pushed = cli.run(&["push", "files", path]);
+    let push_as = async |what: &str, arguments: &[&str], new: u64, repeated: u64, stored: u64| {
+        let pushed = cli.run(&[&["push", "files", path], arguments].concat());
+        let said = stderr(&pushed);
         assert!(
-            pushed.status.success() && stderr(&pushed).contains("120000 documents accepted"),
+            pushed.status.success() && said.contains(&format!("{new} new documents accepted")),
+            "{what}: {said}"
+        );
+        let before = format!("{repeated} items had been pushed before");
+        assert_eq!(said.contains(&before), repeated > 0, "{what}: {said}");
+        let counts = server.sql("select count(*), count(distinct n) from files").await.rows;
+        assert_eq!(counts[0][0], json!(stored), "{what}");
+    };
+    push_as("the first push", &[], 120_000, 0, 120_000).await;
+    push_as("the same file", &[], 0, 120_000, 120_000).await;
+    let mut longer = lines.clone() + "{\"n\":-1}\n";
+    std::fs::write(&plain, &longer).expect("the file is written");
+    push_as("a line was appended", &[], 1, 120_000, 120_001).await;
+    longer += "{\"n\":-2}\n{\"n\":-3}";
+    std::fs::write(&plain, &longer).expect("the file is written");
+    push_as("two more, the last without its end", &[], 2, 120_001, 120_003).await;
+    std::fs::write(&plain, longer.clone() + "3\n").expect("the file is written");
+    assert_fails(&cli.run(&["push", "files", path]), 1, "--again");
+    std::fs::write(&plain, longer.clone() + "\n{\"n\":-4}\n").expect("the file is written");
+    push_as("the end of the line, and one more", &[], 1, 120_003, 120_004).await;
+    std::fs::write(&plain, lines.replacen("\"n\":7,", "\"n\":8,", 1)).expect("the file is written");
+    assert_fails(&cli.run(&["push", "files", path]), 1, "--again");
+    push_as("the changed file once more", &["--again"], 120_000, 0, 240_004).await;
+    push_as("and again", &[], 0, 120_000, 240_004).await;
+
+    // Without its memory, the program sends the same blocks, and the server knows them.
+    std::fs::write(&plain, &lines).expect("the file is written");
+    for new in [120_000, 0] {
+        let pushed = cli.run(&["push", "others", path]);
+        assert!(
+            stderr(&pushed).contains(&format!("{new} new documents accepted")),
             "{}",
             stderr(&pushed)
         );
-        assert_eq!(
-            stderr(&pushed).contains("120000 of them had been pushed before"),
-            again,
-            "{}",
-            stderr(&pushed)
-        );
-        assert_eq!(
-            server.sql("select count(*), count(distinct n) from files").await.rows,
-            [[json!(120_000), json!(120_000)]]
-        );
+        std::fs::remove_dir_all(server.data_dir().join("state")).expect("the memory is lost");
     }
-    std::fs::write(&plain, lines.clone() + "{\"n\":-1}\n").expect("the file is written");
-    let changed = cli.run(&["push", "files", path]);
-    assert_fails(&changed, 1, "--again");
+    // What was pushed into a dropped collection is pushed again.
+    stdout(&cli.run(&["push", "others", path]));
+    stdout(&cli.run(&["collection", "delete", "others"]));
+    let pushed = cli.run(&["push", "others", path]);
+    assert!(
+        stderr(&pushed).contains("120000 new documents accepted"),
+        "{}",
+        stderr(&pushed)
+    );
     assert_no_dead_letters(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_was_killed_goes_on_where_it_was() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a.csv");
+    let rows: String = (0..400_000)
+        .map(|n| format!("{n},\"row\n{n}\",{}\n", "x".repeat(60)))
+        .collect();
+    std::fs::write(&file, format!("n,text,pad\n{rows}")).expect("the file is written");
+    let path = file.to_str().expect("UTF-8");
+    for at_least in [1, 100_000, 250_000] {
+        let mut child = Command::new(server::binary())
+            .args(["push", "rows", path])
+            .env("RACHIS_URL", server.url())
+            .env("XDG_STATE_HOME", server.data_dir().join("state"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        tests::eventually("some rows are there", async || {
+            let count = server.query("select count(*) from rows", json!({})).await?;
+            anyhow::ensure!(count.single_value().as_u64() >= Some(at_least), "{count:?}");
+            Ok(())
+        })
+        .await;
+        let _it_may_be_over = child.kill();
+        child.wait().expect("it ends");
+    }
+    stdout(&cli.run(&["push", "rows", path]));
+    let counts = server
+        .sql("select count(*), count(distinct n), count(distinct text) from rows")
+        .await
+        .rows;
+    assert_eq!(counts, [[json!(400_000), json!(400_000), json!(400_000)]]);
+    assert_no_dead_letters(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parquet_file_of_another_program_is_pushed_with_the_values_that_it_has_there() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, lines) = (folder.path().join("a.parquet"), folder.path().join("a.json"));
+    // DuckDB writes the same rows as Parquet and as JSON.
+    let script = format!(
+        "import duckdb\n\
+         rows = '''select i as n, i + 9007199254740993 as large, i / 4 as share, 'text ' || i as name, i % 2 = 0 as even,\n\
+         case when i % 3 = 0 then null else i end as gap, [i, i + 1] as list, {{'a': i, 'b': ['x', null]}} as inside,\n\
+         (i * 1.25)::decimal(9, 2) as price, date '2024-02-28' + i::int as day,\n\
+         timestamp '2024-02-28 23:59:59.123456' + interval (i) minute as at\n\
+         from range(5000) t(i)'''\n\
+         duckdb.sql(f\"copy ({{rows}}) to '{}' (format parquet, compression zstd, row_group_size 2048)\")\n\
+         duckdb.sql(f\"copy ({{rows}}) to '{}' (format json)\")\n",
+        file.display(),
+        lines.display()
+    );
+    let python = Command::new(oracle::python())
+        .args(["-c", &script])
+        .output()
+        .expect("Python starts");
+    assert!(python.status.success(), "{}", stderr(&python));
+    let pushed = cli.run(&["push", "parquet", file.to_str().expect("UTF-8")]);
+    let said = stderr(&pushed);
+    assert!(
+        pushed.status.success() && said.contains("Parquet, 5000 rows") && said.contains("5000 new documents accepted"),
+        "{said}"
+    );
+    stdout(&cli.run(&["push", "lines", lines.to_str().expect("UTF-8")]));
+    let values =
+        "n, large, share, name, even, gap, list::text, inside.a, inside.b::text, price::double, day, at::timestamp";
+    let rows = async |of: &str| {
+        server
+            .sql(&format!("select {values} from {of} order by n limit 5000"))
+            .await
+            .rows
+    };
+    assert_eq!(rows("parquet").await, rows("lines").await);
+    let repeated = cli.run(&["push", "parquet", file.to_str().expect("UTF-8")]);
+    assert!(
+        stderr(&repeated).contains("5000 items had been pushed before"),
+        "{}",
+        stderr(&repeated)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_folders_and_patterns_are_pushed() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli { server: &server };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("more")).expect("a folder");
+    let xz = |text: &str| {
+        let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 6);
+        packed.write_all(text.as_bytes()).expect("memory");
+        packed.finish().expect("memory")
+    };
+    std::fs::write(at("a.csv"), "n,name\r\n1,\"a, b\"\r\n2,\r\n").expect("written");
+    std::fs::write(at("b.tsv.xz"), xz("n\tname\n3\tc\n")).expect("written");
+    std::fs::write(at("more/c.txt"), "\u{feff}n;name\n4;d\n5;e\n").expect("written");
+    std::fs::write(at("more/d.json.xz"), xz("{\"n\":6}\n{\n\"n\":7\n}\n")).expect("written");
+    let pushed = cli.run(&["push", "c", folder.path().to_str().expect("UTF-8")]);
+    let said = stderr(&pushed);
+    assert!(
+        pushed.status.success() && said.contains("7 new documents accepted from 4 files"),
+        "{said}"
+    );
+    assert!(
+        said.contains("c.txt: rows with semicolons between 2 columns: n, name"),
+        "{said}"
+    );
+    let rows = server.sql("select n, name from c order by n").await.rows;
+    let expected = [
+        json!([1, "a, b"]),
+        json!([2, null]),
+        json!([3, "c"]),
+        json!([4, "d"]),
+        json!([5, "e"]),
+        json!([6, null]),
+        json!([7, null]),
+    ];
+    assert_eq!(json!(rows), json!(expected));
+    // A row is appended, and the header is not read as one.
+    std::fs::write(at("a.csv"), "n,name\r\n1,\"a, b\"\r\n2,\r\n8,h\r\n9\r\n").expect("written");
+    let pattern = at("*.csv");
+    let pushed = cli.run(&["push", "c", pattern.to_str().expect("UTF-8")]);
+    assert_fails(&pushed, 1, "item 3: ");
+    let said = stderr(&pushed);
+    assert!(
+        said.contains("1 new documents accepted, 1 rejected") && said.contains("2 items had been pushed before"),
+        "{said}"
+    );
+
+    let forced = cli.with_input(&["push", "forced", "--format", "csv", "-"], "one\n1\n2\n");
+    assert!(forced.status.success(), "{}", stderr(&forced));
+    assert_eq!(
+        server.sql("select sum(one)::bigint from forced").await.rows,
+        [[json!(3)]]
+    );
+    for (name, text, why) in [
+        (
+            "open.csv",
+            "a,b\n1,\"x\n2,3\n4,5\n",
+            "the quote that opens in line 2 never closes",
+        ),
+        ("twice.csv", "a,a\n1,2\n", "twice"),
+    ] {
+        std::fs::write(at(name), text).expect("written");
+        assert_fails(&cli.run(&["push", "bad", at(name).to_str().expect("UTF-8")]), 1, why);
+    }
+    assert_fails(
+        &cli.run(&["push", "bad", "nothing-*.json"]),
+        1,
+        "nothing-*.json has no files",
+    );
+    assert_eq!(server.sql("select count(*) from bad").await.rows, [[json!(0)]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,9 +318,10 @@ async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
         [[json!(20_000), json!(199_990_000)]]
     );
     for (name, bytes, hint) in [
-        ("e.xz", &b"\xfd7zXZ\0\0\x04"[..], "xz -dc"),
-        ("e.csv", b"n,t\n1,a\n2,b\n", "CSV"),
+        ("e.xz", &b"\xfd7zXZ\0\0\x04"[..], "cannot read"),
+        ("e.bz2", b"BZh91AY&SY", "bzip2 -dc"),
         ("e.zip", b"PK\x03\x04", "unzip -p"),
+        ("e.parquet", b"PAR1", "Parquet"),
     ] {
         let file = folder.path().join(name);
         std::fs::write(&file, bytes).expect("the file is written");
@@ -149,7 +337,7 @@ async fn dead_letters_are_listed_shown_ingested_again_and_cleared() {
     let cli = Cli { server: &server };
     let lines = "{\"n\":1}\n{\"n\":2,\"text\":\"unfinished\nGET /index 200\n";
     assert_fails(
-        &cli.with_input(&["push", "c", "--ndjson", "-"], lines),
+        &cli.with_input(&["push", "c", "--format", "ndjson", "-"], lines),
         1,
         "rachis dead-letters list c",
     );
@@ -183,7 +371,7 @@ async fn dead_letters_are_listed_shown_ingested_again_and_cleared() {
 
     let dry = cli.run(&["dead-letters", "redrive", "c", "--dry-run"]);
     assert!(
-        dry.status.success() && stderr(&dry).contains("2 dead letters of c would be tried"),
+        dry.status.success() && stderr(&dry).contains("0 dead letters of c would become documents, 2 would stay"),
         "{dry:?}"
     );
     let in_vain = cli.run(&["dead-letters", "redrive", "c"]);
@@ -220,7 +408,7 @@ async fn dead_letters_are_listed_shown_ingested_again_and_cleared() {
         "n\n3\n"
     );
 
-    let pushed = cli.with_input(&["push", "c", "--ndjson", "-"], "nonsense\n");
+    let pushed = cli.with_input(&["push", "c", "--format", "ndjson", "-"], "nonsense\n");
     assert_eq!(pushed.status.code(), Some(1));
     let cleared = cli.run(&["dead-letters", "clear", "c", "--source", "push"]);
     assert!(

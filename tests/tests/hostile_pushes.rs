@@ -19,6 +19,7 @@ tests::for_single_process_and_cluster! {
     wrong_names_and_endless_headers_are_refused: tests::Settings::default(),
     odd_lines_are_rejected_alone: tests::Settings::default(),
     three_bad_lines_of_a_million_are_named: tests::Settings::default(),
+    odd_rows_are_rejected_alone_and_open_quotes_refuse_all: tests::Settings::default(),
     one_key_from_a_hundred_clients_is_one_push: tests::Settings::default(),
 }
 
@@ -217,6 +218,50 @@ async fn odd_lines_are_rejected_alone(service: Service) {
     );
     let letters = service.sql("select count(*) from rachis.dead_letters").await;
     assert_eq!(*letters.single_value(), json!(rejected.len()));
+    service.assert_outcomes_add_up("push").await;
+}
+
+async fn odd_rows_are_rejected_alone_and_open_quotes_refuse_all(service: Service) {
+    let csv = [("content-type", "text/csv")];
+    for (what, body, expected) in [
+        (
+            "a quote that never closes",
+            format!("a,b\n1,\"x\n{}", "2,3\n".repeat(100_000)),
+            400,
+        ),
+        ("a quote that opens at the end", "a,b\n1,2\n3,\"".to_owned(), 400),
+        ("a header with a column twice", "a,a\n1,2\n".to_owned(), 400),
+        ("a header alone", "a,b\n".to_owned(), 400),
+        ("nothing", String::new(), 400),
+        // Each row becomes a document with a long name.
+        (
+            "rows that explode",
+            format!("{}\n{}", "n".repeat(100_000), "1\n".repeat(1_000)),
+            413,
+        ),
+        (
+            "more rows than documents",
+            format!("n\n{}", "1\n".repeat(1_000_001)),
+            413,
+        ),
+    ] {
+        let (status, problem) = push(&service, &csv, body.into_bytes()).await;
+        assert_eq!(status.as_u16(), expected, "{what}: {problem}");
+        assert!(problem["hint"].is_string(), "{what}: {problem}");
+    }
+    let body = b"n,name\r\n0,\"a \"\"b\"\"\nc\"\r\n1\r\n2,\xff\r\n3,x,y\r\n{}\r\n5,ok\r\n\r\n6,5\" pipe\r\n";
+    let (status, answer) = push(&service, &csv, body.to_vec()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let rejected: Vec<u64> = answer["errors"]
+        .as_array()
+        .expect("errors")
+        .iter()
+        .filter_map(|error| error["index"].as_u64())
+        .collect();
+    assert_eq!(rejected, [1, 2, 3, 4], "{answer}");
+    let rows = service.sql("select n, name from events order by n").await.rows;
+    let wanted = [json!([0, "a \"b\"\nc"]), json!([5, "ok"]), json!([6, "5\" pipe"])];
+    assert_eq!(json!(rows), json!(wanted));
     service.assert_outcomes_add_up("push").await;
 }
 

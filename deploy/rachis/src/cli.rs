@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Search a collection or a view
     Search(SearchArgs),
-    /// Push JSON files into a collection
+    /// Push files into a collection: JSON, CSV, TSV, Parquet
     Push(PushArgs),
     /// Manage sources (Kafka topics that are read into collections)
     Source(SourceArgs),
@@ -378,20 +378,35 @@ pub(crate) struct SearchArgs {
     pub server: ServerArgs,
 }
 
+/// Formats of files to push
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PushFormat {
+    /// One document per line, a JSON array, or documents that span several lines
+    Json,
+    /// One document per line, even if the file starts with `[`
+    Ndjson,
+    /// Rows after a line that names the columns, with commas or semicolons between the fields
+    Csv,
+    /// The same, with tabs
+    Tsv,
+    /// Apache Parquet
+    Parquet,
+}
+
 /// `rachis push`
 #[derive(Debug, Args)]
+#[command(after_help = "When the command returns, every query sees the documents.")]
 pub(crate) struct PushArgs {
     /// The collection; created if missing
     pub collection: String,
-    /// Files of JSON documents: one per line, a JSON array, or documents that span several lines; gzip and zstd are
-    /// decompressed; `-` is standard input
+    /// Files, folders, or patterns such as 'logs/*.gz'; `-` is standard input. gzip, zstd and xz are decompressed
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
-    /// Treat each line as a document, even if the file starts with `[`
+    /// The format of the files [default: by their names and first bytes]
     #[arg(long)]
-    pub ndjson: bool,
-    /// Store the documents again even if the file was pushed before (otherwise a push repeated within a day
-    /// stores nothing)
+    pub format: Option<PushFormat>,
+    /// Store the documents again even if the file was pushed before (otherwise only lines that were appended since are
+    /// stored)
     #[arg(long)]
     pub again: bool,
     #[command(flatten)]

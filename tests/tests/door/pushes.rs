@@ -150,6 +150,9 @@ async fn multi_line_documents_are_accepted_and_other_formats_are_refused(server:
         (b"n,text\n1,a\n2,b\n", "CSV"),
     ] {
         for kind in ["application/json", "application/x-ndjson", "text/csv"] {
+            if (format, kind) == ("CSV", "text/csv") {
+                continue;
+            }
             let problem = refused(push(&server, "foreign").header("content-type", kind).body(body), 415).await;
             assert!(
                 problem["detail"].as_str().is_some_and(|detail| detail.contains(format)) && problem["hint"].is_string(),

@@ -35,7 +35,7 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
     operation_id = "push_documents",
     tag = "Documents",
     params(("collection" = String, Path, description = "Its name"), ("Idempotency-Key" = Option<String>, Header, description = "The same key and body return the same answer, so a push can be retried")),
-    request_body(description = "JSON, a list of JSON, or NDJSON", content((serde_json::Value = "application/json"), (String = "application/x-ndjson"))),
+    request_body(description = "JSON, a list of JSON, NDJSON, or CSV or TSV with a header", content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"))),
     responses((status = 200, description = "What was accepted", body = schemas::PushAnswer))
 )]
 pub(super) async fn push(

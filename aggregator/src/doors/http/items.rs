@@ -1,4 +1,4 @@
-//! Splits the body of a push into items: slices of the body, never serialized again.
+//! Splits the body of a push into items: slices of the body, never serialized again, unless it is CSV or TSV.
 //!
 //! Unless the content type is NDJSON, a body that begins with `[` is an array, and each element is an item. A body of
 //! JSON values of which at least one spans several lines has these values as items. In any other body, each line that
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use proto::{Code, Problem, limits::PUSH_ITEMS_MAX};
 use serde_json::value::RawValue;
 
-use super::{body::media_type, sniff};
+use super::{body::media_type, delimited, sniff};
 
 /// How a body is split, by its content type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub(super) enum PushFormat {
     Lines,
     /// Decided by the body.
     ByContent,
+    /// A header, and rows of fields with commas or semicolons between them.
+    Csv,
+    /// The same, with tabs.
+    Tsv,
 }
 
 impl PushFormat {
@@ -33,6 +37,8 @@ impl PushFormat {
             | "application/x-jsonlines"
             | "application/json-lines"
             | "text/x-ndjson" => Ok(Self::Lines),
+            "text/csv" | "application/csv" => Ok(Self::Csv),
+            "text/tab-separated-values" | "text/tsv" => Ok(Self::Tsv),
             "" | "application/json" | "application/x-www-form-urlencoded" | "application/octet-stream" => {
                 Ok(Self::ByContent)
             }
@@ -41,7 +47,7 @@ impl PushFormat {
                 Code::UnsupportedMedia,
                 format!("the content type {other:?} is not supported for pushes"),
             )
-            .hint("send application/json or application/x-ndjson")),
+            .hint("send application/json, application/x-ndjson, text/csv or text/tab-separated-values")),
         }
     }
 }
@@ -54,6 +60,12 @@ pub(super) fn split(body: &Bytes, format: PushFormat) -> Result<Vec<Bytes>, Prob
     } else {
         body.clone()
     };
+    let could_be_rows = !matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    let tabs = format == PushFormat::Tsv;
+    if could_be_rows && (tabs || format == PushFormat::Csv) {
+        sniff::reject_binary(&body)?;
+        return delimited::rows(&body, delimited::separator_of(&body, tabs));
+    }
     sniff::reject_non_json(&body)?;
     let items = match format {
         PushFormat::ByContent if body.trim_ascii_start().starts_with(b"[") => elements(&body)?,
@@ -150,7 +162,7 @@ fn has_line_document(body: &Bytes) -> bool {
         .any(|line| line.len() > 2 && line.starts_with(b"{") && line.ends_with(b"}"))
 }
 
-fn too_many() -> Problem {
+pub(super) fn too_many() -> Problem {
     Problem::new(
         Code::TooLarge,
         format!("the body has more than {PUSH_ITEMS_MAX} documents"),

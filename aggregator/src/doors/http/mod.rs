@@ -10,6 +10,7 @@ mod collections;
 mod dead_letters;
 mod definitions;
 mod deletes;
+mod delimited;
 mod documents;
 pub(super) mod error;
 mod items;

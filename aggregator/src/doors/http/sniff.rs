@@ -29,24 +29,28 @@ const SIGNATURES: [(&[u8], &str, &str); 9] = [
 const DECOMPRESS: &str =
     "decompress it first, or compress it with gzip or zstd and send the matching Content-Encoding header";
 const CONVERT: &str = "convert it to one JSON document per line first";
-const CONVERT_TABLE: &str =
-    "convert it to one JSON document per line first, for example with `mlr --icsv --ojsonl cat`";
+const TABLE: &str = "send the content type text/csv or text/tab-separated-values; the first line must name the columns";
 
 /// Fails if the body cannot be JSON.
 pub(super) fn reject_non_json(body: &[u8]) -> Result<(), Problem> {
-    let format = SIGNATURES
-        .iter()
-        .find(|(signature, ..)| body.starts_with(signature))
-        .map(|(_, format, hint)| (*format, *hint));
-    let format = format.or_else(|| is_table(body).then_some(("a text table such as CSV", CONVERT_TABLE)));
-    match format {
-        Some((format, hint)) => Err(Problem::new(
-            Code::UnsupportedMedia,
-            format!("the body is {format}, not JSON; nothing was stored"),
-        )
-        .hint(hint)),
+    reject_binary(body)?;
+    match is_table(body) {
+        true => Err(not_json("a text table such as CSV", TABLE)),
+        false => Ok(()),
+    }
+}
+
+/// Fails if the body is not even text.
+pub(super) fn reject_binary(body: &[u8]) -> Result<(), Problem> {
+    match SIGNATURES.iter().find(|(signature, ..)| body.starts_with(signature)) {
+        Some((_, format, hint)) => Err(not_json(format, hint)),
         None => Ok(()),
     }
+}
+
+fn not_json(format: &str, hint: &str) -> Problem {
+    let detail = format!("the body is {format}, not JSON; nothing was stored");
+    Problem::new(Code::UnsupportedMedia, detail).hint(hint)
 }
 
 fn is_table(body: &[u8]) -> bool {

@@ -9,7 +9,6 @@ pub(crate) mod http;
 mod interactive;
 pub(crate) mod output;
 pub(crate) mod push;
-mod push_blocks;
 pub(crate) mod search;
 pub(crate) mod source;
 pub(crate) mod sql;

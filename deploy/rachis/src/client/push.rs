@@ -1,31 +1,36 @@
-//! `rachis push`: pushes files into a collection in blocks. Each block has its own idempotency key, so an interrupted
-//! push can simply be run again.
+//! `rachis push`: pushes files into a collection in blocks. Each block has its own idempotency key, and is remembered, so a
+//! push can simply be run again: after an interruption, or after lines were appended to a file.
+
+mod blocks;
+mod files;
+mod input;
+mod memory;
+mod parquet;
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, IsTerminal as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
+use self::{
+    blocks::Cut,
+    input::Input,
+    memory::{FileMemory, KnownBlock},
+};
 use super::{
     Failure,
     http::{Client, broke_off, failure_from_problem, failure_from_response},
     output,
-    push_blocks::{BLOCK_BYTES_MAX, Blocks, is_multiline},
 };
-use crate::cli;
+use crate::cli::{self, PushFormat};
 
-/// Bytes of the largest request that a server accepts. A JSON array is sent whole, so it must fit.
-const ARRAY_BYTES_MAX: usize = 64 << 20;
-/// Bytes of the read buffer.
-const READ_BYTES: usize = 1 << 20;
 /// How long a block is retried while the server is busy, unavailable or does not know the outcome.
 const RETRY_MAX: Duration = Duration::from_secs(120);
 /// The slowest network that a request may have. It bounds how long a server that accepts a connection and stays silent
@@ -33,6 +38,8 @@ const RETRY_MAX: Duration = Duration::from_secs(120);
 const RATE_MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 /// How long a push may be silent before it reports what it waits for.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How often a push says how far it is if there is no terminal for a bar.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 /// Timeout for asking the server which nodes are unavailable.
 const NODES_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between retries doubles from the minimum to the maximum.
@@ -44,22 +51,26 @@ const ERRORS_SHOWN_MAX: u64 = 10;
 /// Pushes all files.
 pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
-    let bar = progress(&arguments.files);
+    let files = files::expand(&arguments.files)?;
+    let collection = collection_uid(&client, &arguments.collection).await?;
     let mut push = PushRun {
         client,
         arguments: &arguments,
-        bar: bar.clone(),
+        collection,
+        memory_folder: memory::folder(),
+        bar: progress(&files),
+        said_at: Instant::now(),
         totals: Totals::default(),
     };
     let started = Instant::now();
     let mut result = Ok(());
-    for file in &arguments.files {
+    for file in &files {
         result = push.push_file(file).await;
         if result.is_err() {
             break;
         }
     }
-    bar.finish_and_clear();
+    push.bar.finish_and_clear();
     let Totals {
         accepted,
         rejected,
@@ -68,13 +79,19 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
         ..
     } = push.totals;
     let seconds = started.elapsed().as_secs_f64().max(0.001);
+    let of_files = if files.len() > 1 {
+        format!(" from {} files", files.len())
+    } else {
+        String::new()
+    };
     output::note(&format!(
-        "{accepted} documents accepted, {rejected} rejected, {:.1} MB in {seconds:.1} s",
-        bytes as f64 / 1e6
+        "{accepted} new documents accepted{of_files}, {rejected} rejected, {:.1} MB in {seconds:.1} s ({:.1} MB/s)",
+        bytes as f64 / 1e6,
+        bytes as f64 / 1e6 / seconds,
     ));
     if repeated > 0 {
         output::note(&format!(
-            "{repeated} of them had been pushed before and were not stored again; --again stores them again"
+            "{repeated} items had been pushed before and were not stored again; --again stores them again"
         ));
     }
     result?;
@@ -87,11 +104,31 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     }
 }
 
+/// The uid of a collection, which is created if it does not exist: what was pushed into a dropped one is pushed again.
+async fn collection_uid(client: &Client, name: &str) -> Result<String, Failure> {
+    let segments = ["collections", name];
+    let found = client.request(Method::GET, &segments).send().await;
+    let response = found.map_err(|error| client.unreachable(&error))?;
+    let described = match response.status() {
+        StatusCode::NOT_FOUND => {
+            client
+                .json(client.request(Method::PUT, &segments).json(&json!({})))
+                .await?
+        }
+        status if status.is_success() => {
+            let text = response.text().await.map_err(|e| broke_off(&e))?;
+            serde_json::from_str(&text).map_err(|e| Failure::with_cause("the answer is not JSON", &e))?
+        }
+        _ => return Err(failure_from_response(response).await),
+    };
+    Ok(described["uid"].as_str().unwrap_or_default().to_owned())
+}
+
 #[derive(Default)]
 struct Totals {
     accepted: u64,
     rejected: u64,
-    /// Of both: items that an earlier push had already sent.
+    /// Items that an earlier push had already sent.
     repeated: u64,
     bytes: u64,
     /// Items of the current file so far.
@@ -101,7 +138,12 @@ struct Totals {
 struct PushRun<'a> {
     client: Client,
     arguments: &'a cli::PushArgs,
+    /// The uid of the collection.
+    collection: String,
+    memory_folder: Option<PathBuf>,
     bar: ProgressBar,
+    /// When a line last said how far the push is.
+    said_at: Instant,
     totals: Totals,
 }
 
@@ -109,69 +151,126 @@ struct PushRun<'a> {
 struct Block {
     bytes: Vec<u8>,
     key: String,
-    /// Whether each line is a document, even if the block starts with `[`.
-    ndjson: bool,
+    content_type: &'static str,
 }
 
 impl PushRun<'_> {
     async fn push_file(&mut self, path: &Path) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::new(format!("cannot read {}: {e}", path.display()));
-        let input = InputFile::open(path, self.bar.clone()).map_err(failed)?;
-        let identity = self.identity(path, input.metadata.as_ref());
-        let is_ndjson = self.arguments.ndjson || has_ndjson_name(path);
-        let mut blocks = Blocks::new(input.reader, BLOCK_BYTES_MAX, ARRAY_BYTES_MAX);
+        self.bar
+            .set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let mut input = Input::open(path, self.arguments.format, &self.bar).map_err(failed)?;
+        if let Some(guess) = &input.guess {
+            self.note(&format!("{}: {guess}", path.display()));
+        }
+        let identity = self.identity(path, &input);
+        let mut memory = self.memory(path, identity.as_deref())?;
+        let identity = identity.unwrap_or_default();
+        let key = |run: &str, number: usize| format!("file-{identity}{run}-{number}");
         self.totals.file_items = 0;
-        let mut current = blocks.next().map_err(failed)?;
-        let is_array = !is_ndjson && current.trim_ascii_start().starts_with(b"[");
-        let multiline = !is_ndjson && is_multiline(&current);
-        let cut = |blocks: &mut Blocks<_>, block| {
-            if multiline {
-                blocks.cut_at_document(block)
-            } else {
-                Ok(block)
+        let known: Vec<KnownBlock> = memory.blocks().to_vec();
+        let mut ends_with_line = true;
+        for (number, known) in known.iter().enumerate() {
+            let bytes = input.blocks.exactly(known.bytes).map_err(failed)?;
+            if !known.is(&bytes) {
+                return Err(changed(path));
             }
-        };
-        current = cut(&mut blocks, current).map_err(failed)?;
-        let mut number = 0u64;
-        while !current.is_empty() {
-            let mut next = blocks.next().and_then(|next| cut(&mut blocks, next)).map_err(failed)?;
-            while is_array && !next.is_empty() {
-                if current.len() + next.len() > ARRAY_BYTES_MAX {
-                    return Err(array_too_long(path));
+            ends_with_line = bytes.ends_with(b"\n");
+            match known.items {
+                Some(items) => {
+                    self.totals.repeated += items;
+                    self.totals.file_items += items;
                 }
-                current.append(&mut next);
-                next = blocks.next().map_err(failed)?;
+                None => {
+                    let block = self
+                        .block(&mut input, bytes, key(memory.run(), number))
+                        .map_err(failed)?;
+                    let items = self.push_block(path, block).await?;
+                    memory.acknowledge(items).map_err(|e| not_remembered(&e))?;
+                }
             }
-            // A file of a single block may also hold multi-line documents: the server detects its format.
-            let ndjson = is_ndjson || !multiline && (number > 0 || !next.is_empty() && !is_array);
-            let block = Block {
-                bytes: std::mem::take(&mut current),
-                key: format!("{identity}-{number}"),
-                ndjson,
+        }
+        for number in known.len().. {
+            let bytes = input.blocks.next().map_err(failed)?;
+            if bytes.is_empty() {
+                break;
+            }
+            // The end of a line, or of an array, whose beginning was pushed before.
+            let is_continued = number == known.len() && number > 0 && !ends_with_line && !bytes.starts_with(b"\n");
+            if is_continued || number > 0 && *input.blocks.cut() == Cut::Array && !bytes.trim_ascii().is_empty() {
+                return Err(changed(path));
+            }
+            memory.begin(KnownBlock::new(&bytes)).map_err(|e| not_remembered(&e))?;
+            let items = match bytes.trim_ascii().is_empty() {
+                true => 0,
+                false => {
+                    let block = self
+                        .block(&mut input, bytes, key(memory.run(), number))
+                        .map_err(failed)?;
+                    self.push_block(path, block).await?
+                }
             };
-            self.push_block(path, block).await?;
-            number += 1;
-            current = next;
+            memory.acknowledge(items).map_err(|e| not_remembered(&e))?;
         }
         Ok(())
     }
 
-    /// Identifies the file by path, device and inode: a copy, or a new file at the same path, is another file.
-    fn identity(&self, path: &Path, metadata: Option<&std::fs::Metadata>) -> String {
-        let Some(metadata) = metadata.filter(|_| !self.arguments.again) else {
-            return format!("run-{}", uuid::Uuid::now_v7().simple());
+    /// A block as it is sent.
+    fn block(&self, input: &mut Input, mut bytes: Vec<u8>, key: String) -> io::Result<Block> {
+        let content_type = match input.format {
+            PushFormat::Csv => "text/csv",
+            PushFormat::Tsv => "text/tab-separated-values",
+            PushFormat::Ndjson | PushFormat::Parquet => "application/x-ndjson",
+            // A file of a single block may also hold multi-line documents: the server detects its format.
+            PushFormat::Json => {
+                let is_whole = self.totals.file_items == 0 && input.blocks.is_at_end()?;
+                match is_whole || *input.blocks.cut() != Cut::Lines {
+                    true => "application/json",
+                    false => "application/x-ndjson",
+                }
+            }
         };
+        if let Cut::Rows(header) = input.blocks.cut() {
+            bytes.splice(..0, header.bytes.iter().copied());
+        }
+        Ok(Block {
+            bytes,
+            key,
+            content_type,
+        })
+    }
+
+    /// Identifies the file by path, device and inode: a copy, or a new file at the same path, is another file. Standard
+    /// input has no identity.
+    fn identity(&self, path: &Path, input: &Input) -> Option<String> {
+        let metadata = input.metadata.as_ref().filter(|metadata| metadata.is_file())?;
         let mut hasher = Xxh3::new();
         let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         hasher.update(place.as_os_str().as_encoded_bytes());
         hasher.update(&metadata.dev().to_le_bytes());
         hasher.update(&metadata.ino().to_le_bytes());
-        hasher.update(self.arguments.collection.as_bytes());
-        hasher.update(&[u8::from(self.arguments.ndjson)]);
-        format!("file-{:032x}", hasher.digest128())
+        hasher.update(self.collection.as_bytes());
+        hasher.update(format!("{:?}", input.format).as_bytes());
+        Some(format!("{:032x}", hasher.digest128()))
     }
 
-    async fn push_block(&mut self, path: &Path, block: Block) -> Result<(), Failure> {
+    fn memory(&self, path: &Path, identity: Option<&str>) -> Result<FileMemory, Failure> {
+        match (identity, &self.memory_folder) {
+            (Some(identity), Some(folder)) => {
+                FileMemory::open(folder, identity, path, self.arguments.again).map_err(|error| {
+                    Failure::new(format!(
+                        "cannot remember what is pushed in {}: {error}",
+                        folder.display()
+                    ))
+                    .hint("set XDG_STATE_HOME to a folder that can be written")
+                })
+            }
+            _ => Ok(FileMemory::none()),
+        }
+    }
+
+    /// Pushes a block. Returns the number of its items.
+    async fn push_block(&mut self, path: &Path, block: Block) -> Result<u64, Failure> {
         let answer = self.send(&block).await.map_err(|error| match error {
             SendError::Changed(failure) => failure.hint(format!(
                 "{} has changed since it was pushed; --again pushes all of it again",
@@ -180,12 +279,15 @@ impl PushRun<'_> {
             SendError::Failed(failure) => failure,
         })?;
         self.totals.bytes += block.bytes.len() as u64;
-        let shown_before = self.totals.rejected;
         let (accepted, rejected) = (
             answer["accepted"].as_u64().unwrap_or(0),
             answer["rejected"].as_u64().unwrap_or(0),
         );
-        let show = ERRORS_SHOWN_MAX.saturating_sub(shown_before) as usize;
+        let is_repeated = answer["repeated"] == true;
+        let show = match is_repeated {
+            true => 0,
+            false => ERRORS_SHOWN_MAX.saturating_sub(self.totals.rejected) as usize,
+        };
         for error in answer["errors"].as_array().into_iter().flatten().take(show) {
             let index = self.totals.file_items + error["index"].as_u64().unwrap_or(0);
             let text = format!(
@@ -195,13 +297,32 @@ impl PushRun<'_> {
             );
             self.note(&text);
         }
-        self.totals.accepted += accepted;
-        self.totals.rejected += rejected;
-        self.totals.file_items += accepted + rejected;
-        if answer["repeated"] == true {
-            self.totals.repeated += accepted + rejected;
+        let items = accepted + rejected;
+        self.totals.file_items += items;
+        match is_repeated {
+            true => self.totals.repeated += items,
+            false => {
+                self.totals.accepted += accepted;
+                self.totals.rejected += rejected;
+            }
         }
-        Ok(())
+        self.say_progress();
+        Ok(items)
+    }
+
+    /// Without a terminal there is no bar: says how far the push is from time to time.
+    fn say_progress(&mut self) {
+        if io::stderr().is_terminal() || self.said_at.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.said_at = Instant::now();
+        let rate = HumanBytes(self.bar.per_sec() as u64);
+        let (read, documents) = (HumanBytes(self.bar.position()), self.totals.accepted);
+        let left = match self.bar.length() {
+            Some(length) => format!(" of {}, {} left", HumanBytes(length), HumanDuration(self.bar.eta())),
+            None => String::new(),
+        };
+        output::note(&format!("{documents} documents, {read}{left}, {rate}/s"));
     }
 
     /// Sends a block, with retries until its outcome is known.
@@ -211,15 +332,10 @@ impl PushRun<'_> {
         let mut pause = PAUSE_MIN;
         let mut reported = false;
         loop {
-            let content_type = if block.ndjson {
-                "application/x-ndjson"
-            } else {
-                "application/json"
-            };
             let request = self
                 .client
                 .request(Method::POST, &["collections", &self.arguments.collection, "documents"])
-                .header("content-type", content_type)
+                .header("content-type", block.content_type)
                 .header("idempotency-key", &block.key)
                 .timeout(RETRY_MAX + Duration::from_secs(block.bytes.len() as u64 / RATE_MIN_BYTES_PER_SECOND))
                 .body(block.bytes.clone());
@@ -303,83 +419,17 @@ async fn read_outcome(status: StatusCode, response: reqwest::Response) -> Result
     }
 }
 
-fn array_too_long(path: &Path) -> Failure {
+fn changed(path: &Path) -> Failure {
     Failure::new(format!(
-        "{} is a JSON array of more than {ARRAY_BYTES_MAX} bytes",
+        "{} has changed since it was pushed, other than by lines at its end",
         path.display()
     ))
-    .hint("write one document per line (jq -c '.[]'); if each line is an array, add --ndjson")
+    .hint("--again pushes all of it again")
 }
 
-/// Whether the name ends in `.ndjson` or `.jsonl`, compressed or not.
-fn has_ndjson_name(path: &Path) -> bool {
-    let name = path.to_string_lossy().to_ascii_lowercase();
-    let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
-    [".ndjson", ".jsonl"].iter().any(|ending| name.ends_with(ending))
-}
-
-/// A file being read. It is decompressed; the progress bar counts compressed bytes.
-struct InputFile {
-    reader: Box<dyn BufRead>,
-    metadata: Option<std::fs::Metadata>,
-}
-
-impl InputFile {
-    fn open(path: &Path, bar: ProgressBar) -> io::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self {
-                reader: decompressed(CountingReader {
-                    inner: io::stdin(),
-                    bar,
-                })?,
-                metadata: None,
-            });
-        }
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        Ok(Self {
-            reader: decompressed(CountingReader { inner: file, bar })?,
-            metadata: Some(metadata),
-        })
-    }
-}
-
-/// Decompresses a file; its first bytes show the format.
-fn decompressed(file: impl Read + 'static) -> io::Result<Box<dyn BufRead>> {
-    let mut compressed = BufReader::with_capacity(READ_BYTES, file);
-    let start = compressed.fill_buf()?;
-    let unsupported = |what: &str, command: &str| {
-        Err(io::Error::other(format!(
-            "{what} is not supported, and nothing was sent; use {command} | rachis push COLLECTION -"
-        )))
-    };
-    match start {
-        [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::with_capacity(
-            READ_BYTES,
-            flate2::bufread::MultiGzDecoder::new(compressed),
-        ))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(BufReader::with_capacity(
-            READ_BYTES,
-            zstd::stream::read::Decoder::with_buffer(compressed)?,
-        ))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unsupported("xz compression", "xz -dc FILE"),
-        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => unsupported("bzip2 compression", "bzip2 -dc FILE"),
-        [b'P', b'K', 3, 4, ..] => unsupported("a ZIP archive", "unzip -p FILE"),
-        _ => Ok(Box::new(compressed)),
-    }
-}
-
-struct CountingReader<R> {
-    inner: R,
-    bar: ProgressBar,
-}
-
-impl<R: Read> Read for CountingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.bar.inc(read as u64);
-        Ok(read)
-    }
+fn not_remembered(error: &io::Error) -> Failure {
+    Failure::new(format!("cannot remember what was pushed: {error}"))
+        .hint("free space in $XDG_STATE_HOME/rachis/push or ~/.local/state/rachis/push, and run the command again")
 }
 
 fn progress(files: &[PathBuf]) -> ProgressBar {
@@ -389,30 +439,11 @@ fn progress(files: &[PathBuf]) -> ProgressBar {
         .collect();
     match sizes {
         Some(sizes) => ProgressBar::new(sizes.iter().sum())
-            .with_style(style("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")),
-        None => ProgressBar::no_length().with_style(style("{spinner} {bytes} {bytes_per_sec}")),
+            .with_style(style("{msg} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")),
+        None => ProgressBar::no_length().with_style(style("{msg} {spinner} {bytes} {bytes_per_sec}")),
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_name_may_say_that_it_is_ndjson() {
-        for (name, is_ndjson) in [
-            ("a.ndjson", true),
-            ("a.jsonl.gz", true),
-            ("A.NDJSON.zst", true),
-            ("a.json", false),
-            ("a.gz", false),
-            ("ndjson", false),
-        ] {
-            assert_eq!(has_ndjson_name(Path::new(name)), is_ndjson, "{name}");
-        }
-    }
 }

@@ -1,0 +1,218 @@
+//! What was pushed of a file: its blocks, with their hashes. So a file with lines appended sends the new ones only, whenever
+//! that is, and a file that has changed otherwise is noticed.
+//!
+//! A block is noted before it is sent: if the program or the server dies then, the next run sends the same block with the
+//! same idempotency key.
+
+use std::{
+    fs,
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// How long a file is remembered after its last push.
+const KEPT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// A block of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KnownBlock {
+    pub bytes: usize,
+    /// The hash of the bytes, in hexadecimal digits.
+    hash: String,
+    /// Its items, once the server has acknowledged them.
+    #[serde(skip)]
+    pub items: Option<u64>,
+}
+
+impl KnownBlock {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.len(),
+            hash: format!("{:032x}", xxh3_128(bytes)),
+            items: None,
+        }
+    }
+
+    /// Whether these are its bytes.
+    pub(super) fn is(&self, bytes: &[u8]) -> bool {
+        let other = Self::new(bytes);
+        (self.bytes, &self.hash) == (other.bytes, &other.hash)
+    }
+}
+
+/// What the file of a memory notes, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Noted {
+    /// The first line.
+    File {
+        /// Its path, for people.
+        path: String,
+        /// Part of the idempotency keys; another one after `--again`.
+        run: String,
+    },
+    /// A block is about to be sent.
+    Begin(KnownBlock),
+    /// The last block was acknowledged, with so many items.
+    Acknowledged(u64),
+}
+
+/// The memory of one file; or of none, which remembers nothing.
+#[derive(Debug)]
+pub(super) struct FileMemory {
+    file: Option<fs::File>,
+    run: String,
+    blocks: Vec<KnownBlock>,
+}
+
+impl FileMemory {
+    /// The memory of a file with this identity, in a folder. If `forget`, it begins anew.
+    pub(super) fn open(folder: &Path, identity: &str, path: &Path, forget: bool) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        remove_old(folder)?;
+        let name = folder.join(format!("{identity}.ndjson"));
+        let mut options = fs::OpenOptions::new();
+        let mut file = options
+            .create(true)
+            .truncate(forget)
+            .read(true)
+            .write(true)
+            .open(name)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let mut memory = Self {
+            file: None,
+            run: if forget { new_run() } else { String::new() },
+            blocks: Vec::new(),
+        };
+        // A crash may have cut the last line.
+        let mut end = 0;
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            match serde_json::from_str(line) {
+                Ok(Noted::File { run, .. }) => memory.run = run,
+                Ok(Noted::Begin(block)) => memory.blocks.push(block),
+                Ok(Noted::Acknowledged(items)) => memory.set_items(items),
+                Err(_) => break,
+            }
+            end += line.len();
+        }
+        file.set_len(end as u64)?;
+        file.seek(io::SeekFrom::Start(end as u64))?;
+        memory.file = Some(file);
+        if end == 0 {
+            memory.write(&Noted::File {
+                path: path.display().to_string(),
+                run: memory.run.clone(),
+            })?;
+        }
+        Ok(memory)
+    }
+
+    /// The memory of nothing: each push is a new one.
+    pub(super) fn none() -> Self {
+        Self {
+            file: None,
+            run: new_run(),
+            blocks: Vec::new(),
+        }
+    }
+
+    /// What makes the idempotency keys of this push differ from those of others.
+    pub(super) fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// The blocks so far. Only the last one may not be acknowledged.
+    pub(super) fn blocks(&self) -> &[KnownBlock] {
+        &self.blocks
+    }
+
+    /// Notes a block before it is sent.
+    pub(super) fn begin(&mut self, block: KnownBlock) -> io::Result<()> {
+        self.write(&Noted::Begin(block.clone()))?;
+        self.blocks.push(block);
+        Ok(())
+    }
+
+    /// Notes that the last block was acknowledged.
+    pub(super) fn acknowledge(&mut self, items: u64) -> io::Result<()> {
+        self.write(&Noted::Acknowledged(items))?;
+        self.set_items(items);
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: u64) {
+        if let Some(last) = self.blocks.last_mut() {
+            last.items = Some(items);
+        }
+    }
+
+    fn write(&mut self, noted: &Noted) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let line = serde_json::to_string(noted)? + "\n";
+        file.write_all(line.as_bytes())
+    }
+}
+
+fn new_run() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// Where files are remembered; none without a home folder.
+pub(super) fn folder() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+    Some(state.join("rachis/push"))
+}
+
+fn remove_old(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = |written: SystemTime| written.elapsed().is_ok_and(|age| age > KEPT);
+        if written.is_ok_and(is_old) {
+            // Another push may have removed it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_remembered_until_they_are_pushed_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |forget| FileMemory::open(folder.path(), "file", Path::new("a.json"), forget).expect("a memory");
+        let mut memory = open(false);
+        assert_eq!((memory.run(), memory.blocks()), ("", &[][..]));
+        memory.begin(KnownBlock::new(b"one")).expect("written");
+        memory.acknowledge(1).expect("written");
+        memory.begin(KnownBlock::new(b"two")).expect("written");
+        // A crash cuts what is written next.
+        let file = folder.path().join("file.ndjson");
+        let cut = fs::read_to_string(&file).expect("a file") + "{\"acknow";
+        fs::write(&file, cut).expect("written");
+        let items = |memory: &FileMemory| -> Vec<_> { memory.blocks().iter().map(|block| block.items).collect() };
+        let mut known = open(false);
+        assert_eq!(items(&known), [Some(1), None]);
+        assert!(known.blocks()[1].is(b"two") && !known.blocks()[1].is(b"tw0"));
+        known.acknowledge(2).expect("written");
+        assert_eq!(items(&open(false)), [Some(1), Some(2)]);
+        let again = open(true);
+        assert!(again.blocks().is_empty() && !again.run().is_empty());
+        assert_eq!(open(false).run(), again.run());
+    }
+}
