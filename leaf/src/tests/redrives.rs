@@ -8,7 +8,7 @@ use proptest::{prelude::*, test_runner::Config};
 use proto::{
     Address, SourceName,
     document_change::{DeletedRanges, DocumentChange, Redrive},
-    ingest::{ALREADY_REDRIVEN, Batch, BatchOutcome, CHANGE_RULES_LEVEL, Ingest as _, Push, PushResult},
+    ingest::{ALREADY_REDRIVEN, BatchOutcome, CHANGE_RULES_LEVEL, Ingest as _, Push, PushResult},
     place_ranges::range_of,
     record::{Format, Record, RecordValue, RequestKey, Rules},
 };

@@ -52,16 +52,20 @@ const ERRORS_SHOWN_MAX: u64 = 10;
 pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let files = files::expand(&arguments.files)?;
-    let collection = collection_uid(&client, &arguments.collection).await?;
+    let memory_folder = memory::folder();
+    if let Some(folder) = &memory_folder {
+        memory::prepare(folder).map_err(|error| no_memory(folder, &error))?;
+    }
     let mut push = PushRun {
         client,
         arguments: &arguments,
-        collection,
-        memory_folder: memory::folder(),
+        collection: String::new(),
+        memory_folder,
         bar: progress(&files),
         said_at: Instant::now(),
         totals: Totals::default(),
     };
+    push.collection = push.collection_uid().await?;
     let started = Instant::now();
     let mut result = Ok(());
     for file in &files {
@@ -104,26 +108,6 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     }
 }
 
-/// The uid of a collection, which is created if it does not exist: what was pushed into a dropped one is pushed again.
-async fn collection_uid(client: &Client, name: &str) -> Result<String, Failure> {
-    let segments = ["collections", name];
-    let found = client.request(Method::GET, &segments).send().await;
-    let response = found.map_err(|error| client.unreachable(&error))?;
-    let described = match response.status() {
-        StatusCode::NOT_FOUND => {
-            client
-                .json(client.request(Method::PUT, &segments).json(&json!({})))
-                .await?
-        }
-        status if status.is_success() => {
-            let text = response.text().await.map_err(|e| broke_off(&e))?;
-            serde_json::from_str(&text).map_err(|e| Failure::with_cause("the answer is not JSON", &e))?
-        }
-        _ => return Err(failure_from_response(response).await),
-    };
-    Ok(described["uid"].as_str().unwrap_or_default().to_owned())
-}
-
 #[derive(Default)]
 struct Totals {
     accepted: u64,
@@ -155,6 +139,23 @@ struct Block {
 }
 
 impl PushRun<'_> {
+    /// The uid of the collection, which is created if it does not exist: what was pushed into a dropped one is pushed again.
+    /// Retries while the server is unavailable.
+    async fn collection_uid(&self) -> Result<String, Failure> {
+        let segments = ["collections", &self.arguments.collection];
+        let get = || self.client.request(Method::GET, &segments);
+        let put = || self.client.request(Method::PUT, &segments).json(&json!({}));
+        let (_, described) = match self.until_answered(get).await? {
+            (StatusCode::NOT_FOUND, _) => self.until_answered(put).await?,
+            answered => answered,
+        };
+        match described["uid"].as_str() {
+            Some(uid) => Ok(uid.to_owned()),
+            None => Err(failure_from_problem(&described)
+                .unwrap_or_else(|| Failure::new("the answer does not describe the collection"))),
+        }
+    }
+
     async fn push_file(&mut self, path: &Path) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::new(format!("cannot read {}: {e}", path.display()));
         self.bar
@@ -196,7 +197,11 @@ impl PushRun<'_> {
                 break;
             }
             // The end of a line, or of an array, whose beginning was pushed before.
-            let is_continued = number == known.len() && number > 0 && !ends_with_line && !bytes.starts_with(b"\n");
+            let is_continued = number == known.len()
+                && number > 0
+                && !ends_with_line
+                && !bytes.starts_with(b"\n")
+                && !bytes.starts_with(b"\r\n");
             if is_continued || number > 0 && *input.blocks.cut() == Cut::Array && !bytes.trim_ascii().is_empty() {
                 return Err(changed(path));
             }
@@ -250,20 +255,14 @@ impl PushRun<'_> {
         hasher.update(&metadata.dev().to_le_bytes());
         hasher.update(&metadata.ino().to_le_bytes());
         hasher.update(self.collection.as_bytes());
-        hasher.update(format!("{:?}", input.format).as_bytes());
         Some(format!("{:032x}", hasher.digest128()))
     }
 
     fn memory(&self, path: &Path, identity: Option<&str>) -> Result<FileMemory, Failure> {
         match (identity, &self.memory_folder) {
             (Some(identity), Some(folder)) => {
-                FileMemory::open(folder, identity, path, self.arguments.again).map_err(|error| {
-                    Failure::new(format!(
-                        "cannot remember what is pushed in {}: {error}",
-                        folder.display()
-                    ))
-                    .hint("set XDG_STATE_HOME to a folder that can be written")
-                })
+                let opened = FileMemory::open(folder, identity, path, self.arguments.again);
+                opened.map_err(|error| no_memory(folder, &error).within(&path.display().to_string()))
             }
             _ => Ok(FileMemory::none()),
         }
@@ -327,30 +326,54 @@ impl PushRun<'_> {
 
     /// Sends a block, with retries until its outcome is known.
     async fn send(&self, block: &Block) -> Result<Value, SendError> {
+        let request = || {
+            let segments = ["collections", &self.arguments.collection, "documents"];
+            let wait = RETRY_MAX + Duration::from_secs(block.bytes.len() as u64 / RATE_MIN_BYTES_PER_SECOND);
+            self.client
+                .request(Method::POST, &segments)
+                .header("content-type", block.content_type)
+                .header("idempotency-key", &block.key)
+                .timeout(wait)
+                .body(block.bytes.clone())
+        };
+        let (status, answer) = self.until_answered(request).await.map_err(SendError::Failed)?;
+        // Also if none of its items was accepted.
+        if status.is_success() || answer["rejected"].is_u64() {
+            return Ok(answer);
+        }
+        let failure =
+            failure_from_problem(&answer).unwrap_or_else(|| Failure::new(format!("the server returned {status}")));
+        Err(match status {
+            StatusCode::CONFLICT => SendError::Changed(failure),
+            _ => SendError::Failed(failure),
+        })
+    }
+
+    /// Sends a request until it has an answer, which is JSON.
+    async fn until_answered(
+        &self,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, Value), Failure> {
         let started = Instant::now();
         let deadline = started + RETRY_MAX;
         let mut pause = PAUSE_MIN;
         let mut reported = false;
         loop {
-            let request = self
-                .client
-                .request(Method::POST, &["collections", &self.arguments.collection, "documents"])
-                .header("content-type", block.content_type)
-                .header("idempotency-key", &block.key)
-                .timeout(RETRY_MAX + Duration::from_secs(block.bytes.len() as u64 / RATE_MIN_BYTES_PER_SECOND))
-                .body(block.bytes.clone());
-            let retryable = match self.response_to(request).await {
+            let retryable = match self.response_to(request()).await {
                 Err(error) => self.client.unreachable(&error),
                 Ok(response) => match response.status() {
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                         failure_from_response(response).await
                     }
-                    StatusCode::CONFLICT => return Err(SendError::Changed(failure_from_response(response).await)),
-                    status => return read_outcome(status, response).await.map_err(SendError::Failed),
+                    status => {
+                        let text = response.text().await.map_err(|e| broke_off(&e))?;
+                        let not_json = |_| Failure::new(format!("the server returned {status}: {text}"));
+                        return Ok((status, serde_json::from_str(&text).map_err(not_json)?));
+                    }
                 },
             };
             if Instant::now() + pause > deadline {
-                return Err(SendError::Failed(retryable));
+                return Err(retryable);
             }
             if started.elapsed() >= SILENCE_MAX && !std::mem::replace(&mut reported, true) {
                 let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
@@ -406,25 +429,20 @@ enum SendError {
     Failed(Failure),
 }
 
-/// The outcome of a block, also if none of its items was accepted.
-async fn read_outcome(status: StatusCode, response: reqwest::Response) -> Result<Value, Failure> {
-    let text = response.text().await.map_err(|e| broke_off(&e))?;
-    let body: Value =
-        serde_json::from_str(&text).map_err(|_| Failure::new(format!("the server returned {status}: {text}")))?;
-    match status.is_success() || body["rejected"].is_u64() {
-        true => Ok(body),
-        false => {
-            Err(failure_from_problem(&body).unwrap_or_else(|| Failure::new(format!("the server returned {status}"))))
-        }
-    }
-}
-
 fn changed(path: &Path) -> Failure {
     Failure::new(format!(
         "{} has changed since it was pushed, other than by lines at its end",
         path.display()
     ))
     .hint("--again pushes all of it again")
+}
+
+fn no_memory(folder: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!(
+        "cannot remember what is pushed in {}: {error}",
+        folder.display()
+    ))
+    .hint("XDG_STATE_HOME names another folder for it")
 }
 
 fn not_remembered(error: &io::Error) -> Failure {

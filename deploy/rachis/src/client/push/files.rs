@@ -57,7 +57,14 @@ fn is_pattern(path: &Path) -> bool {
 
 fn matching(pattern: &Path) -> Result<Vec<PathBuf>, Failure> {
     let text = pattern.to_string_lossy();
-    let found = glob::glob(&text).map_err(|error| Failure::usage(format!("{text} is no pattern: {error}")))?;
+    // As shells do it: hidden files only if the pattern names the dot.
+    let options = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        require_literal_separator: true,
+        ..glob::MatchOptions::default()
+    };
+    let found =
+        glob::glob_with(&text, options).map_err(|error| Failure::usage(format!("{text} is no pattern: {error}")))?;
     let mut files = Vec::new();
     for path in found {
         let path =

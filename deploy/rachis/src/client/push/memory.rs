@@ -72,16 +72,14 @@ pub(super) struct FileMemory {
 impl FileMemory {
     /// The memory of a file with this identity, in a folder. If `forget`, it begins anew.
     pub(super) fn open(folder: &Path, identity: &str, path: &Path, forget: bool) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        remove_old(folder)?;
         let name = folder.join(format!("{identity}.ndjson"));
         let mut options = fs::OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .truncate(forget)
-            .read(true)
-            .write(true)
-            .open(name)?;
+        let mut file = options.create(true).truncate(false).read(true).write(true).open(name)?;
+        file.try_lock()
+            .map_err(|_| io::Error::other("another push of the file is running"))?;
+        if forget {
+            file.set_len(0)?;
+        }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let mut memory = Self {
@@ -164,6 +162,12 @@ fn new_run() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
 
+/// Creates the folder of memories, and removes those that are old.
+pub(super) fn prepare(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    remove_old(folder)
+}
+
 /// Where files are remembered; none without a home folder.
 pub(super) fn folder() -> Option<PathBuf> {
     let absolute = |name: &str| {
@@ -204,15 +208,21 @@ mod tests {
         // A crash cuts what is written next.
         let file = folder.path().join("file.ndjson");
         let cut = fs::read_to_string(&file).expect("a file") + "{\"acknow";
+        drop(memory);
         fs::write(&file, cut).expect("written");
         let items = |memory: &FileMemory| -> Vec<_> { memory.blocks().iter().map(|block| block.items).collect() };
         let mut known = open(false);
         assert_eq!(items(&known), [Some(1), None]);
         assert!(known.blocks()[1].is(b"two") && !known.blocks()[1].is(b"tw0"));
         known.acknowledge(2).expect("written");
+        drop(known);
         assert_eq!(items(&open(false)), [Some(1), Some(2)]);
         let again = open(true);
         assert!(again.blocks().is_empty() && !again.run().is_empty());
-        assert_eq!(open(false).run(), again.run());
+        let run = again.run().to_owned();
+        let at_once = FileMemory::open(folder.path(), "file", Path::new("a.json"), false);
+        assert!(at_once.is_err_and(|error| error.to_string().contains("another push")));
+        drop(again);
+        assert_eq!(open(false).run(), run);
     }
 }
