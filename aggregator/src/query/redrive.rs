@@ -204,7 +204,7 @@ impl RedriveRun<'_> {
         let mut failed = None;
         for shard in shards {
             match self.shard(shard, from.take()).await {
-                Ok(()) if self.redriven.next.is_some() => return Ok(()),
+                Ok(()) if self.redriven.next.is_some() => break,
                 Ok(()) => {}
                 Err(problem) => failed = Some(problem),
             }

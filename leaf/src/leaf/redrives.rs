@@ -25,8 +25,9 @@ use crate::{
 
 /// Bytes of the changes of one response; a larger change is alone.
 const CHANGES_BYTES_MAX: usize = 4 << 20;
-/// How many dead letters one request reads.
+/// How many dead letters one request reads, and about how many bytes of them.
 const READ_MAX: usize = 10_000;
+const READ_BYTES_MAX: usize = 64 << 20;
 
 /// Why a dead letter stays one: code and detail.
 type Reason = (String, String);
@@ -42,7 +43,7 @@ pub(super) fn offer(shard: &Arc<Shard>, query: &RedriveQuery, partitions: u32) -
         is_of_source && is_only && first.as_ref().is_none_or(|first| partition >= first)
     };
     let mut page = RedrivePage::default();
-    let (mut bytes, mut read) = (0, 0);
+    let (mut bytes, mut read, mut bytes_read) = (0, 0, 0);
     for (partition, row) in rows.iter().filter(|(partition, _)| is_wanted(partition)) {
         let from = from.filter(|from| Partition::of(from) == *partition);
         for dead in shard.store().dead_records(partition, from) {
@@ -52,11 +53,12 @@ pub(super) fn offer(shard: &Arc<Shard>, query: &RedriveQuery, partitions: u32) -
                 return Ok(page);
             }
             read += 1;
-            let is_full = page.offered.len() >= query.limit || read > READ_MAX;
+            let is_full = page.offered.len() >= query.limit || read > READ_MAX || bytes_read > READ_BYTES_MAX;
             if is_full {
                 page.next = Some(address);
                 return Ok(page);
             }
+            bytes_read += dead.letter.bytes.len();
             if query.code.as_ref().is_some_and(|code| dead.letter.code != *code) {
                 continue;
             }
@@ -157,7 +159,7 @@ impl Offer<'_> {
         }
         let known = self.shard.store().key_index(id.as_bytes())?;
         let mut later = known.documents().filter(|known| {
-            let is_later = Place::of(known.place()) > Place::of(letter);
+            let is_later = known.event() > Place::of(letter);
             known.partition() == Partition::of(letter) && is_later && !self.gone.contains(&known.address)
         });
         Ok(later.next().map(|later| {

@@ -5,7 +5,7 @@
 
 use proto::{
     SourceName,
-    ingest::{Batch, rules_level},
+    ingest::{Batch, INGEST_RULES_LEVEL, rules_level},
 };
 
 use crate::store::PartitionRow;
@@ -40,8 +40,8 @@ pub(crate) fn check(batch: &Batch, row: &PartitionRow) -> BatchCheck {
 /// Rejects an unknown protocol level, which stands for the rules that the sender knows.
 pub(crate) fn check_level(level: u16, source: &SourceName) -> Result<(), String> {
     let supported = rules_level(source);
-    // Each level of the rules for changes has all changes of the levels before.
-    if level == supported || source.is_changes() && (1..supported).contains(&level) {
+    // Each level of the rules for changes has all changes of the levels before; the first one is that of documents.
+    if level == supported || source.is_changes() && (INGEST_RULES_LEVEL + 1..supported).contains(&level) {
         return Ok(());
     }
     Err(format!(

@@ -37,6 +37,7 @@ use crate::{
     store::{
         KeyIndexRow, Partition, PartitionRow, RequestRow, Store, WriteBatch,
         digest::{self, DigestTag},
+        key_index::RedrivenLetter,
     },
 };
 
@@ -86,13 +87,12 @@ struct IngestContext {
     /// Whether the records come from a log that still has them.
     logged: bool,
     /// The dead letter that is ingested again.
-    redriven: Option<RedrivenLetter>,
+    redriven: Option<Redriving>,
 }
 
 /// A dead letter that a change ingests again.
-struct RedrivenLetter {
-    /// Where its document is in the order of its key.
-    behind: Address,
+struct Redriving {
+    letter: RedrivenLetter,
     /// When the change was ingested.
     ingested_ms: i64,
 }

@@ -1,8 +1,9 @@
 //! Key index row. Family `keys`, key: the bytes of the id. Value: the addresses of the newest documents with this id,
-//! one for each partition that has one, with their number in front; then, for those that were dead letters before, the
-//! places that they take in the order of their keys, as addresses, likewise, each with the number of its document.
+//! one for each partition that has one, with their number in front; then the number of those that were dead letters before,
+//! and for each of them: which document it is, the address of its dead letter, and the offset through which the partition
+//! of that was read when its change was made.
 //!
-//! A dead letter that is ingested again follows everything of its partition that was read when its change was made.
+//! A dead letter that is ingested again follows everything that was read of its partition when its change was made.
 //!
 //! One point lookup answers both questions of an ingest: which document a new one replaces in its own partition, and
 //! whether other partitions have the key, too.
@@ -23,19 +24,39 @@ pub(crate) struct KeyIndexRow(Vec<KeyedDocument>);
 pub(crate) struct KeyedDocument {
     /// Where it is.
     pub address: Address,
-    /// Where it is in the order of its key, if it was a dead letter before: in the partition of that, behind a record.
-    pub behind: Option<Address>,
+    /// The dead letter that it was before, if it was one.
+    pub redriven: Option<RedrivenLetter>,
+}
+
+/// A dead letter that was ingested again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RedrivenLetter {
+    /// Where it was.
+    pub address: Address,
+    /// The offset through which its partition was read when the change was made.
+    pub read_through: i64,
 }
 
 impl KeyedDocument {
-    /// The address that says which documents with its key are earlier and later ones.
-    pub(crate) fn place(&self) -> &Address {
-        self.behind.as_ref().unwrap_or(&self.address)
-    }
-
     /// The partition in which its key is unique.
     pub(crate) fn partition(&self) -> Partition {
-        Partition::of(self.place())
+        Partition::of(self.redriven.as_ref().map_or(&self.address, |letter| &letter.address))
+    }
+
+    /// Where it is in the order of its key: behind all that was read, if it was a dead letter.
+    pub(crate) fn place(&self) -> Place {
+        match &self.redriven {
+            Some(letter) => Place {
+                offset: letter.read_through,
+                item: u32::MAX,
+            },
+            None => Place::of(&self.address),
+        }
+    }
+
+    /// Where its event was.
+    pub(crate) fn event(&self) -> Place {
+        Place::of(self.redriven.as_ref().map_or(&self.address, |letter| &letter.address))
     }
 }
 
@@ -49,7 +70,7 @@ impl KeyIndexRow {
             self.0.sort();
             return None;
         };
-        if Place::of(known.place()) > Place::of(document.place()) {
+        if known.place() > document.place() {
             return Some(document.address);
         }
         let replaced = std::mem::replace(known, document).address;
@@ -57,18 +78,16 @@ impl KeyIndexRow {
         Some(replaced)
     }
 
-    /// Removes and returns the document of the partition of an address, if it is an earlier one.
-    pub(crate) fn take_before(&mut self, end: &Address) -> Option<Address> {
-        let partition = Partition::of(end);
-        let is_taken =
-            |known: &KeyedDocument| known.partition() == partition && Place::of(known.place()) <= Place::of(end);
+    /// Removes and returns the document of a partition that is before the end of a place.
+    pub(crate) fn take_through(&mut self, partition: &Partition, end: Place) -> Option<Address> {
+        let is_taken = |known: &KeyedDocument| known.partition() == *partition && known.place() <= end;
         let at = self.0.iter().position(is_taken)?;
         Some(self.0.remove(at).address)
     }
 
-    /// Removes the documents whose addresses `keep` is false for.
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Address) -> bool) {
-        self.0.retain(|known| keep(&known.address));
+    /// Removes the documents that `keep` is false for.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&KeyedDocument) -> bool) {
+        self.0.retain(keep);
     }
 
     /// All documents.
@@ -102,14 +121,15 @@ impl KeyIndexRow {
             .0
             .iter()
             .fold(value, |value, known| put_address(value, &known.address));
-        let places = || {
+        let letters = || {
             (0u64..)
                 .zip(&self.0)
-                .filter_map(|(number, known)| Some((number, known.behind.as_ref()?)))
+                .filter_map(|(number, known)| Some((number, known.redriven.as_ref()?)))
         };
-        let value = value.number(places().count() as u64);
-        places()
-            .fold(value, |value, (number, place)| put_address(value.number(number), place))
+        letters()
+            .fold(value.number(letters().count() as u64), |value, (number, letter)| {
+                put_address(value.number(number), &letter.address).signed(letter.read_through)
+            })
             .finish()
     }
 
@@ -119,17 +139,20 @@ impl KeyIndexRow {
         for _ in 0..reader.number()? {
             documents.push(KeyedDocument {
                 address: read_address(&mut reader)?,
-                behind: None,
+                redriven: None,
             });
         }
-        let places = if reader.is_at_end() { 0 } else { reader.number()? };
-        for _ in 0..places {
+        let letters = if reader.is_at_end() { 0 } else { reader.number()? };
+        for _ in 0..letters {
             let number: usize = reader.small()?;
-            let place = read_address(&mut reader)?;
+            let letter = RedrivenLetter {
+                address: read_address(&mut reader)?,
+                read_through: reader.signed()?,
+            };
             let document = documents.get_mut(number);
             document
                 .ok_or_else(|| DecodeError::Malformed(format!("it has no document {number}")))?
-                .behind = Some(place);
+                .redriven = Some(letter);
         }
         Ok(Self(documents))
     }
@@ -162,11 +185,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_key_index_row_round_trips(
-            documents in proptest::collection::vec((addresses(), proptest::option::of(addresses())), 0..5),
+            documents in proptest::collection::vec(
+                (addresses(), proptest::option::of((addresses(), any::<i64>()))),
+                0..5,
+            ),
         ) {
             let mut key_index = KeyIndexRow::default();
-            for (address, behind) in documents {
-                key_index.put(KeyedDocument { address, behind });
+            for (address, letter) in documents {
+                let redriven = letter.map(|(address, read_through)| RedrivenLetter { address, read_through });
+                key_index.put(KeyedDocument { address, redriven });
             }
             prop_assert_eq!(KeyIndexRow::decode(&key_index.encode())?, key_index);
         }
@@ -182,24 +209,30 @@ mod tests {
             key_index.iter().cloned().collect::<Vec<_>>(),
             [at("a/1@5.3"), at("b/0@7")]
         );
-        assert_eq!(key_index.take_before(&at("a/1@5.2")), None);
-        assert_eq!(key_index.take_before(&at("a/1@6")), Some(at("a/1@5.3")));
-        assert_eq!(key_index.take_before(&at("a/1@6")), None);
+        assert_eq!(take(&mut key_index, "a/1@5.2"), None);
+        assert_eq!(take(&mut key_index, "a/1@6"), Some(at("a/1@5.3")));
+        assert_eq!(take(&mut key_index, "a/1@6"), None);
     }
 
     #[test]
     fn a_dead_letter_that_is_ingested_again_follows_what_was_read_before() {
-        let again = |place: &str, address: &str| KeyedDocument {
+        let again = |letter: &str, read_through: i64, address: &str| KeyedDocument {
             address: at(address),
-            behind: Some(at(place)),
+            redriven: Some(RedrivenLetter {
+                address: at(letter),
+                read_through,
+            }),
         };
         let mut key_index = KeyIndexRow::default();
         assert_eq!(key_index.put(document("b/0@10")), None);
         // It is earlier than what the partition has, and then later.
-        assert_eq!(key_index.put(again("b/0@9", "_changes/0@1")), Some(at("_changes/0@1")));
-        assert_eq!(key_index.put(again("b/0@11", "_changes/0@2")), Some(at("b/0@10")));
+        assert_eq!(
+            key_index.put(again("b/0@8", 9, "_changes/0@1")),
+            Some(at("_changes/0@1"))
+        );
+        assert_eq!(key_index.put(again("b/0@9", 11, "_changes/0@2")), Some(at("b/0@10")));
         // Another partition's key is another document.
-        assert_eq!(key_index.put(again("b/1@3", "_changes/0@3")), None);
+        assert_eq!(key_index.put(again("b/1@3", 3, "_changes/0@3")), None);
         assert_eq!(
             key_index
                 .partitions()
@@ -207,9 +240,14 @@ mod tests {
                 .collect::<Vec<_>>(),
             [0, 1]
         );
-        assert_eq!(key_index.take_before(&at("b/0@10")), None);
+        assert_eq!(take(&mut key_index, "b/0@11"), None);
         assert_eq!(key_index.put(document("b/0@12")), Some(at("_changes/0@2")));
-        assert_eq!(key_index.take_before(&at("b/1@3")), Some(at("_changes/0@3")));
+        assert_eq!(take(&mut key_index, "b/1@4"), Some(at("_changes/0@3")));
+    }
+
+    fn take(key_index: &mut KeyIndexRow, end: &str) -> Option<Address> {
+        let end = at(end);
+        key_index.take_through(&Partition::of(&end), Place::of(&end))
     }
 
     fn at(text: &str) -> Address {
@@ -219,7 +257,7 @@ mod tests {
     fn document(address: &str) -> KeyedDocument {
         KeyedDocument {
             address: at(address),
-            behind: None,
+            redriven: None,
         }
     }
 }

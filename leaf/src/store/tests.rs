@@ -9,7 +9,7 @@ use rocksdb::WriteBatch;
 
 use super::{
     Family, KeyIndexRow, KeyedDocument, ManifestRow, Partition, PartitionRow, RequestRow, RowKey, RowKind, Store,
-    dead_letter, delete_marker::DeleteMarker, digest, document, format::Format, kinds, loss,
+    dead_letter, delete_marker::DeleteMarker, digest, document, format::Format, key_index::RedrivenLetter, kinds, loss,
 };
 use crate::{
     codec::{DecodeError, DecodeResult},
@@ -57,7 +57,10 @@ fn rows_with_a_tail() -> Vec<(&'static str, Vec<u8>, Decodes)> {
     let mut keys = KeyIndexRow::default();
     keys.put(KeyedDocument {
         address: address(),
-        behind: Some(address()),
+        redriven: Some(RedrivenLetter {
+            address: address(),
+            read_through: 9,
+        }),
     });
     let partition = PartitionRow {
         offset: 7,

@@ -238,6 +238,20 @@ async fn a_dead_letter_that_a_later_record_has_replaced_stays_one() {
     assert_eq!(push_redrives(&fixture, &[again]).await.accepted, 1);
     assert_eq!(fixture.documents().await.len(), 2);
 
+    // Of two dead letters of a key, the later one counts, in whatever order they are ingested again.
+    let two = vec![record(5, Some("c"), Some("{")), record(6, Some("c"), Some("{"))];
+    fixture.write(fixture.batch(0, 4, 6, two)).await;
+    let older = offer(&fixture, "clicks/0@5", Some("{\"n\":5}"), rules())
+        .await
+        .expect("a change");
+    assert_eq!(push_redrives(&fixture, &[older]).await.accepted, 1);
+    let newer = offer(&fixture, "clicks/0@6", Some("{\"n\":6}"), rules())
+        .await
+        .expect("a change");
+    assert_eq!(push_redrives(&fixture, &[newer]).await.accepted, 1);
+    let found = fixture.leaf.document(fixture.shard, "c").await.expect("an answer");
+    assert_eq!(found.map(|found| found.bytes), Some("{\"n\":6}".into()));
+
     // A pushed document with an _id has a partition of its own; with one partition, that is it.
     fixture.push(&["{\"_id\":\"x\","]).await;
     let push = offer(&fixture, "push/0@0", Some("{\"_id\":\"x\"}"), Rules::default()).await;
@@ -259,6 +273,8 @@ enum MadeUpChange {
     Redrive { offset: usize, good: bool, through: usize },
     /// The document at an offset is deleted.
     Delete { offset: usize },
+    /// The document that an earlier change has made is deleted.
+    DeleteRedriven { number: usize },
 }
 
 /// What a shard must have: documents by address, with the value of each.
@@ -269,7 +285,7 @@ fn expected(events: &[(u8, MadeUp)], changes: &[MadeUpChange]) -> BTreeMap<Strin
         .iter()
         .filter_map(|change| match change {
             MadeUpChange::Delete { offset } => Some(*offset),
-            MadeUpChange::Redrive { .. } => None,
+            _ => None,
         })
         .collect();
     for (offset, (key, kind)) in events.iter().enumerate() {
@@ -290,8 +306,10 @@ fn expected(events: &[(u8, MadeUp)], changes: &[MadeUpChange]) -> BTreeMap<Strin
         } = change
             && done.insert(*offset)
         {
-            let address = format!("_changes/0@{number}");
-            steps.push((*through, 1 + number, events[*offset].0, Some((address, *offset))));
+            let is_deleted =
+                |change: &MadeUpChange| matches!(change, MadeUpChange::DeleteRedriven { number: of } if *of == number);
+            let document = (!changes.iter().any(is_deleted)).then(|| (format!("_changes/0@{number}"), *offset));
+            steps.push((*through, 1 + number, events[*offset].0, document));
         }
     }
     steps.sort();
@@ -320,7 +338,8 @@ proptest! {
         let of_kind = |kind: MadeUp| (0..events.len()).filter(|offset| events[*offset].1 == kind).collect::<Vec<_>>();
         let (bad, good) = (of_kind(MadeUp::Bad), of_kind(MadeUp::Good));
         let mut deleted = BTreeSet::new();
-        let change = |(pick, kind, through): &(prop::sample::Index, usize, prop::sample::Index)| match kind {
+        let mut change = |(number, (pick, kind, through)): (usize, &(prop::sample::Index, usize, prop::sample::Index))| match kind {
+            2 if number > 0 => Some(MadeUpChange::DeleteRedriven { number: pick.index(number) }),
             0..2 if !good.is_empty() => {
                 let offset = *pick.get(&good);
                 deleted.insert(offset).then_some(MadeUpChange::Delete { offset })
@@ -336,17 +355,20 @@ proptest! {
                 Some(MadeUpChange::Redrive { offset, good: *kind < 8, through })
             }
         };
-        let changes: Vec<MadeUpChange> = picks.iter().filter_map(change).collect();
+        let mut changes: Vec<MadeUpChange> = Vec::new();
+        for pick in &picks {
+            changes.extend(change((changes.len(), pick)));
+        }
         // A delete names a document that is there: none that a dead letter, ingested again before, has replaced.
         let is_replaced = |number: usize, deleted: usize| changes[..number].iter().any(|change| match change {
             MadeUpChange::Redrive { offset, good, through } => {
                 *good && *through >= deleted && events[*offset].0 == events[deleted].0
             }
-            MadeUpChange::Delete { .. } => false,
+            _ => false,
         });
         let is_possible = changes.iter().enumerate().all(|(number, change)| match change {
             MadeUpChange::Delete { offset } => !is_replaced(number, *offset),
-            MadeUpChange::Redrive { .. } => true,
+            _ => true,
         });
         prop_assume!(is_possible);
         // A tombstone that follows the change is not remembered, so the change must come first.
@@ -354,7 +376,7 @@ proptest! {
             MadeUpChange::Redrive { offset, through, .. } => events[through + 1..]
                 .iter()
                 .any(|event| *event == (events[*offset].0, MadeUp::Tombstone)),
-            MadeUpChange::Delete { .. } => false,
+            _ => false,
         });
         let value = |offset: usize, is_good: bool| match is_good {
             true => format!("{{\"n\":{offset}}}"),
@@ -379,6 +401,10 @@ proptest! {
                 MadeUpChange::Delete { offset } => {
                     let ranges = [range_of(*offset as i64, None)].into_iter().collect();
                     DocumentChange::Delete(DeletedRanges::from([((clicks(), 0), ranges)]))
+                }
+                MadeUpChange::DeleteRedriven { number } => {
+                    let ranges = [range_of(*number as i64, None)].into_iter().collect();
+                    DocumentChange::Delete(DeletedRanges::from([((SourceName::changes(), 0), ranges)]))
                 }
             };
             let change = |(number, change): (usize, &MadeUpChange)| Record {
@@ -412,7 +438,7 @@ proptest! {
             assert_eq!(fixture.documents().await, expected(&events, &changes));
             let redrives = changes.iter().filter_map(|change| match change {
                 MadeUpChange::Redrive { offset, good, .. } => Some((*offset, *good)),
-                MadeUpChange::Delete { .. } => None,
+                _ => None,
             });
             let redrives: Vec<(usize, bool)> = redrives.collect();
             let redriven: BTreeSet<usize> = redrives.iter().filter(|redrive| redrive.1).map(|redrive| redrive.0).collect();

@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use plan::scan::DeadRecord;
 use proto::{
     Address, Code, Problem, SourceName,
-    limits::PUSH_BYTES_MAX,
+    limits::{DOCUMENT_BYTES_MAX, PUSH_BYTES_MAX},
     record::{Format, Key, TimeKind},
 };
 use serde::Deserialize;
@@ -122,6 +122,14 @@ pub(super) async fn redrive(
     if body.value.is_some() && body.addresses.as_ref().is_none_or(|addresses| addresses.len() != 1) {
         let problem = Problem::new(Code::BadRequest, "value requires addresses with exactly one address");
         return Err(problem.hint(HINT).into());
+    }
+    if body
+        .value
+        .as_ref()
+        .is_some_and(|value| value.len() > DOCUMENT_BYTES_MAX)
+    {
+        let detail = format!("value has more than {DOCUMENT_BYTES_MAX} bytes");
+        return Err(Problem::new(Code::TooLarge, detail).into());
     }
     if body.addresses.is_some() && (body.source.is_some() || body.code.is_some()) {
         let problem = Problem::new(Code::BadRequest, "addresses excludes source and code");

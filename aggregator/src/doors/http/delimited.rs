@@ -14,8 +14,8 @@ use proto::{
 
 use super::items::too_many;
 
-/// Digits of a number that stays one: those that a 64-bit float or integer keeps.
-const DIGITS_MAX: usize = 17;
+/// Digits of a number that stays one: those that a 64-bit float keeps. Integers have up to 64 bits.
+const DIGITS_MAX: usize = 15;
 
 /// What separates the fields of a body: a tab, or what its first line has more of.
 pub(super) fn separator_of(body: &[u8], tabs: bool) -> u8 {
@@ -56,7 +56,7 @@ pub(super) fn rows(body: &Bytes, separator: u8) -> Result<Vec<Bytes>, Problem> {
             return Err(too_many());
         }
         let item = match json_object(names, &row) {
-            Some(object) => Bytes::from(object),
+            Some(object) => Bytes::from(object.into_boxed_slice()),
             None => as_it_is(body, raw, separator),
         };
         bytes += item.len();
@@ -155,7 +155,9 @@ fn is_literal(field: &str) -> bool {
         let ends = field.ends_with(|c: char| c.is_ascii_digit());
         let digits = field.bytes().filter(u8::is_ascii_digit).count();
         let is_exact = digits <= DIGITS_MAX || field.parse::<i64>().is_ok();
-        starts && ends && is_exact && serde_json::from_str::<f64>(field).is_ok()
+        // `12e45` is rather a code.
+        let is_code = field.contains(['e', 'E']) && !field.contains(['.', '+', '-']);
+        starts && ends && is_exact && !is_code && serde_json::from_str::<f64>(field).is_ok()
     };
     field == "true" || field == "false" || is_number()
 }
@@ -163,7 +165,17 @@ fn is_literal(field: &str) -> bool {
 /// The bytes of a row that is no document. One that is JSON by itself gets a separator, so that it does not become one.
 fn as_it_is(body: &Bytes, raw: &[u8], separator: u8) -> Bytes {
     match serde_json::from_slice::<&serde_json::value::RawValue>(raw) {
-        Ok(_) => [raw, &[separator]].concat().into(),
+        // A tab is a blank in JSON.
+        Ok(_) => [
+            raw,
+            if separator == b'\t' {
+                b","
+            } else {
+                std::slice::from_ref(&separator)
+            },
+        ]
+        .concat()
+        .into(),
         Err(_) => body.slice_ref(raw),
     }
 }
@@ -199,10 +211,14 @@ mod tests {
         );
         assert_eq!(items("a;b\n1,5;2\n"), [r#"{"a":"1,5","b":2}"#]);
         assert_eq!(
-            items("n\n9223372036854775807\n1 \n9223372036854775808\n1e999\n0.1234567890123456789\n+1\n.5\nNaN\n 1\n"),
+            items(
+                "n\n9223372036854775807\n1 \n12e45\n1e-3\n9223372036854775808\n1e999\n0.1234567890123456789\n+1\n.5\nNaN\n 1\n"
+            ),
             [
                 r#"{"n":9223372036854775807}"#,
                 r#"{"n":"1 "}"#,
+                r#"{"n":"12e45"}"#,
+                r#"{"n":1e-3}"#,
                 r#"{"n":"9223372036854775808"}"#,
                 r#"{"n":"1e999"}"#,
                 r#"{"n":"0.1234567890123456789"}"#,
@@ -223,6 +239,8 @@ mod tests {
         let body = Bytes::from_static(b"a,b\n\xff,1\n2,3\n");
         let rows = rows(&body, b',').expect("rows");
         assert_eq!(rows, [&b"\xff,1"[..], b"{\"a\":2,\"b\":3}"]);
+        let tabs = super::rows(&Bytes::from_static(b"a\tb\n5\n"), b'\t').expect("rows");
+        assert_eq!(tabs, [&b"5,"[..]]);
     }
 
     #[test]

@@ -28,6 +28,9 @@ use crate::doors::{
 /// Bodies from this size on are split on a blocking thread.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
+/// What an item takes in memory beside its bytes.
+const ITEM_BYTES: usize = 64;
+
 /// Ingests documents. When the answer arrives, they are stored and visible.
 #[utoipa::path(
     post,
@@ -54,8 +57,14 @@ pub(super) async fn push(
     let mut reserved = app.pushes.budget.reserve(0, deadline).await?;
     let bytes = body::read(&headers, body, PUSH_BYTES_MAX, Some(&mut reserved)).await?;
     let key = request_key(&headers, &bytes)?;
+    let body_bytes = bytes.len();
     let items = split(bytes, format).await?;
     let count = items.len();
+    if matches!(format, PushFormat::Csv | PushFormat::Tsv) {
+        // Each row has become a document of its own beside the body.
+        let documents: usize = items.iter().map(|item| item.len() + ITEM_BYTES).sum();
+        reserved.grow_to(body_bytes + documents).await?;
+    }
     let outcome = app.pushes.push(&app.engine, &name, items, key, deadline).await?;
     Ok(response(&outcome, count))
 }

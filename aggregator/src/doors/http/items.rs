@@ -60,7 +60,9 @@ pub(super) fn split(body: &Bytes, format: PushFormat) -> Result<Vec<Bytes>, Prob
     } else {
         body.clone()
     };
-    let could_be_rows = !matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+    let first = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let could_be_rows =
+        serde_json::from_slice::<&RawValue>(first).is_err() || !matches!(first.first(), Some(b'{' | b'['));
     let tabs = format == PushFormat::Tsv;
     if could_be_rows && (tabs || format == PushFormat::Csv) {
         sniff::reject_binary(&body)?;

@@ -173,7 +173,7 @@ impl PushRun<'_> {
         let mut ends_with_line = true;
         for (number, known) in known.iter().enumerate() {
             let bytes = input.blocks.exactly(known.bytes).map_err(failed)?;
-            if !known.is(&bytes) {
+            if !known.is(input.blocks.header(), &bytes) {
                 return Err(changed(path));
             }
             ends_with_line = bytes.ends_with(b"\n");
@@ -183,11 +183,8 @@ impl PushRun<'_> {
                     self.totals.file_items += items;
                 }
                 None => {
-                    let block = self
-                        .block(&mut input, bytes, key(memory.run(), number))
-                        .map_err(failed)?;
-                    let items = self.push_block(path, block).await?;
-                    memory.acknowledge(items).map_err(|e| not_remembered(&e))?;
+                    let key = key(memory.run(), number);
+                    self.send_noted(path, &mut input, &mut memory, bytes, key).await?;
                 }
             }
         }
@@ -205,19 +202,45 @@ impl PushRun<'_> {
             if is_continued || number > 0 && *input.blocks.cut() == Cut::Array && !bytes.trim_ascii().is_empty() {
                 return Err(changed(path));
             }
-            memory.begin(KnownBlock::new(&bytes)).map_err(|e| not_remembered(&e))?;
-            let items = match bytes.trim_ascii().is_empty() {
-                true => 0,
-                false => {
-                    let block = self
-                        .block(&mut input, bytes, key(memory.run(), number))
-                        .map_err(failed)?;
-                    self.push_block(path, block).await?
-                }
-            };
-            memory.acknowledge(items).map_err(|e| not_remembered(&e))?;
+            let known = KnownBlock::new(input.blocks.header(), &bytes);
+            memory.begin(known).map_err(|e| not_remembered(&e))?;
+            let key = key(memory.run(), number);
+            self.send_noted(path, &mut input, &mut memory, bytes, key).await?;
         }
         Ok(())
+    }
+
+    /// Pushes the block that was noted last, and notes what became of it.
+    async fn send_noted(
+        &mut self,
+        path: &Path,
+        input: &mut Input,
+        memory: &mut FileMemory,
+        bytes: Vec<u8>,
+        key: String,
+    ) -> Result<(), Failure> {
+        let items = match bytes.trim_ascii().is_empty() {
+            true => 0,
+            false => {
+                let block = self.block(input, bytes, key);
+                let block = block.map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
+                match self.push_block(path, block).await {
+                    Ok(items) => items,
+                    Err(SendError::Refused(failure)) => {
+                        memory.refuse().map_err(|e| not_remembered(&e))?;
+                        return Err(failure.within(&path.display().to_string()));
+                    }
+                    Err(SendError::Changed(failure)) => {
+                        return Err(failure.hint(format!(
+                            "{} has changed since it was pushed; --again pushes all of it again",
+                            path.display()
+                        )));
+                    }
+                    Err(SendError::Failed(failure)) => return Err(failure),
+                }
+            }
+        };
+        memory.acknowledge(items).map_err(|e| not_remembered(&e))
     }
 
     /// A block as it is sent.
@@ -264,19 +287,13 @@ impl PushRun<'_> {
                 let opened = FileMemory::open(folder, identity, path, self.arguments.again);
                 opened.map_err(|error| no_memory(folder, &error).within(&path.display().to_string()))
             }
-            _ => Ok(FileMemory::none()),
+            _ => Ok(FileMemory::none(identity.is_none() || self.arguments.again)),
         }
     }
 
     /// Pushes a block. Returns the number of its items.
-    async fn push_block(&mut self, path: &Path, block: Block) -> Result<u64, Failure> {
-        let answer = self.send(&block).await.map_err(|error| match error {
-            SendError::Changed(failure) => failure.hint(format!(
-                "{} has changed since it was pushed; --again pushes all of it again",
-                path.display()
-            )),
-            SendError::Failed(failure) => failure,
-        })?;
+    async fn push_block(&mut self, path: &Path, block: Block) -> Result<u64, SendError> {
+        let answer = self.send(&block).await?;
         self.totals.bytes += block.bytes.len() as u64;
         let (accepted, rejected) = (
             answer["accepted"].as_u64().unwrap_or(0),
@@ -345,6 +362,7 @@ impl PushRun<'_> {
             failure_from_problem(&answer).unwrap_or_else(|| Failure::new(format!("the server returned {status}")));
         Err(match status {
             StatusCode::CONFLICT => SendError::Changed(failure),
+            status if status.is_client_error() => SendError::Refused(failure),
             _ => SendError::Failed(failure),
         })
     }
@@ -426,6 +444,9 @@ impl PushRun<'_> {
 enum SendError {
     /// The key was used before with other bytes.
     Changed(Failure),
+    /// The server has stored nothing of it.
+    Refused(Failure),
+    /// The outcome may be unknown.
     Failed(Failure),
 }
 

@@ -19,7 +19,7 @@ use crate::{
         gone::GoneRanges,
         sweep::remove_rows,
     },
-    store::{Family, GoneRangeRow, Partition, digest::DigestTag, gone_range},
+    store::{Family, GoneRangeRow, KeyedDocument, Partition, digest::DigestTag, gone_range},
 };
 
 /// How much later than its record documents may have been found to be too old. Two clocks must be wrong to lose any.
@@ -142,11 +142,20 @@ impl Group<'_> {
 
     /// Removes the rows and the keys of deleted documents. A key may belong to a later document by now.
     pub(crate) fn erase(&mut self, erased: &ErasedDocuments) -> Result<(), Error> {
+        let rows = self.state.lock().rows.clone();
+        let is_due = |known: &KeyedDocument| {
+            known.redriven.as_ref().is_none_or(|letter| {
+                let row = rows.get(&Partition::of(&letter.address));
+                row.is_some_and(|row| row.offset >= letter.read_through)
+            })
+        };
         for (address, id) in &erased.documents {
             // A group without a partition writes nothing.
             self.row(&Partition::of(address));
             if let Some(id) = id {
-                self.key_index(id)?.retain(|known| known != address);
+                // In a shard that is filled again, one that was a dead letter still replaces what is before it.
+                self.key_index(id)?
+                    .retain(|known| known.address != *address || !is_due(known));
             }
             remove_rows(self.store, &mut self.batch, address);
         }

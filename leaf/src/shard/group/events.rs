@@ -1,7 +1,7 @@
 //! Applies the events of a group: documents, tombstones and dead letters, with the key index and the outcome counters.
 
 use bytes::Bytes;
-use proto::{Address, ingest::ALREADY_REDRIVEN, record::Record};
+use proto::{Address, ingest::ALREADY_REDRIVEN, place_ranges::Place, record::Record};
 
 use super::{Group, IngestContext, TRIAL_EVENTS};
 use crate::{
@@ -116,15 +116,15 @@ impl Group<'_> {
         if let Some(id) = &document.header.id {
             let keyed = KeyedDocument {
                 address: document.address.clone(),
-                behind: context.redriven.as_ref().map(|redriven| redriven.behind.clone()),
+                redriven: context.redriven.as_ref().map(|redriving| redriving.letter.clone()),
             };
-            let partition = keyed.partition();
-            let others = self.live_key_index(id)?.clone();
+            let (partition, place) = (keyed.partition(), keyed.place());
+            let others = self.live_key_index(id)?;
             let replaced = match is_gone {
-                true => self.key_index(id)?.take_before(keyed.place()),
+                true => self.key_index(id)?.take_through(&partition, place),
                 false => self.key_index(id)?.put(keyed),
             };
-            match replaced {
+            match self.unless_gone(replaced) {
                 Some(old) => {
                     let outcomes = &mut self.row(&Partition::of(&old)).outcomes;
                     outcomes.superseded += 1;
@@ -151,16 +151,24 @@ impl Group<'_> {
 
     /// Deletes the document with a key in the partition of a tombstone, if there is one.
     fn delete_document(&mut self, tombstone: &Address, id: &str) -> Result<(), Error> {
-        let Some(old) = self.live_key_index(id)?.take_before(tombstone) else {
+        let partition = Partition::of(tombstone);
+        let taken = self.key_index(id)?.take_through(&partition, Place::of(tombstone));
+        let Some(old) = self.unless_gone(taken) else {
             return Ok(());
         };
-        let others = self.key_index(id)?.clone();
+        let others = self.live_key_index(id)?;
         let outcomes = &mut self.row(&Partition::of(&old)).outcomes;
         outcomes.deleted += 1;
         outcomes.documents -= 1;
         self.put_delete_marker(old, DeleteMarker::Deleted);
-        self.count_keys_elsewhere(&Partition::of(tombstone), &others, false);
+        self.count_keys_elsewhere(&partition, &others, false);
         Ok(())
+    }
+
+    /// The address, unless its document was deleted by a change: its key is forgotten later. Until then, it still replaces
+    /// what is before it.
+    fn unless_gone(&self, address: Option<Address>) -> Option<Address> {
+        address.filter(|address| !self.gone.contains(address))
     }
 
     pub(super) fn put_delete_marker(&mut self, address: Address, reason: DeleteMarker) {
@@ -190,13 +198,10 @@ impl Group<'_> {
         }
     }
 
-    /// The documents with a key. Forgets those that changes deleted.
-    fn live_key_index(&mut self, id: &str) -> Result<&mut KeyIndexRow, Error> {
-        let gone = self.gone.clone();
-        let row = self.key_index(id)?;
-        if !gone.is_empty() {
-            row.retain(|address| !gone.contains(address));
-        }
+    /// The documents with a key, without those that changes deleted.
+    fn live_key_index(&mut self, id: &str) -> Result<KeyIndexRow, Error> {
+        let mut row = self.key_index(id)?.clone();
+        row.retain(|known| !self.gone.contains(&known.address));
         Ok(row)
     }
 

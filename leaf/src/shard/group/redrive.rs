@@ -9,11 +9,14 @@ use proto::{
     record::{Record, RecordValue},
 };
 
-use super::{Group, IngestContext, RedrivenLetter, changes::NOT_A_CHANGE};
+use super::{Group, IngestContext, Redriving, changes::NOT_A_CHANGE};
 use crate::{
     error::Error,
     shard::event::{self, Event, KeyRule},
-    store::{Family, Partition, RowKey, RowKind, delete_marker::DeleteMarker, digest::DigestTag, redriven},
+    store::{
+        Family, Partition, RowKey, RowKind, delete_marker::DeleteMarker, digest::DigestTag, key_index::RedrivenLetter,
+        redriven,
+    },
 };
 
 impl Group<'_> {
@@ -78,8 +81,11 @@ impl Group<'_> {
             key_rule,
             now_ms: context.now_ms,
             logged: context.logged,
-            redriven: Some(RedrivenLetter {
-                behind: partition.address(redrive.read_through, Some(u32::MAX)),
+            redriven: Some(Redriving {
+                letter: RedrivenLetter {
+                    address: letter,
+                    read_through: redrive.read_through,
+                },
                 ingested_ms: context.ingested_ms(record),
             }),
         };
@@ -95,7 +101,7 @@ impl Group<'_> {
             return Ok(());
         };
         if let Some(id) = &document.header.id {
-            self.key_index(id)?.retain(|known| known != address);
+            self.key_index(id)?.retain(|known| known.address != *address);
         }
         let outcomes = &mut self.row(&Partition::of(address)).outcomes;
         outcomes.superseded += 1;

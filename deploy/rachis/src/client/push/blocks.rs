@@ -12,6 +12,11 @@ const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// Bytes of the documents of one block of rows at most: a server accepts somewhat more.
 const ROW_DOCUMENTS_BYTES_MAX: usize = 48 << 20;
 
+/// Lines or rows of one block: half of the documents that a server accepts at once.
+const BLOCK_LINES_MAX: usize = 500_000;
+/// Bytes of a header.
+const HEADER_BYTES_MAX: usize = 256 << 10;
+
 /// How a file is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cut {
@@ -75,6 +80,14 @@ impl<R: BufRead> Blocks<R> {
         &self.cut
     }
 
+    /// The header that each block is sent with; empty without one.
+    pub(super) fn header(&self) -> &[u8] {
+        match &self.cut {
+            Cut::Rows(header) => &header.bytes,
+            _ => &[],
+        }
+    }
+
     /// The next block; empty at the end.
     pub(super) fn next(&mut self) -> io::Result<Vec<u8>> {
         match &self.cut {
@@ -109,7 +122,9 @@ impl<R: BufRead> Blocks<R> {
 
     fn lines(&mut self) -> io::Result<Vec<u8>> {
         let mut block = std::mem::take(&mut self.carry);
-        while block.len() < self.bytes_max {
+        let mut lines = 0;
+        while block.len() < self.bytes_max && lines < BLOCK_LINES_MAX {
+            lines += 1;
             let line = self.line()?;
             if line.is_empty() {
                 break;
@@ -159,13 +174,15 @@ impl<R: BufRead> Blocks<R> {
 
     /// Whole rows. A row may span lines, so a block ends only where no quote is open.
     fn rows(&mut self, names_bytes: usize, separator: u8) -> io::Result<Vec<u8>> {
-        let (mut block, mut documents_bytes) = (Vec::new(), 0);
+        let (mut block, mut documents_bytes, mut lines) = (Vec::new(), 0, 0);
         let mut rows = RowEnds::new(separator);
         loop {
             let is_whole = rows.is_whole;
-            if is_whole && (block.len() >= self.bytes_max || documents_bytes >= ROW_DOCUMENTS_BYTES_MAX) {
+            let is_full = block.len() >= self.bytes_max || lines >= BLOCK_LINES_MAX;
+            if is_whole && (is_full || documents_bytes >= ROW_DOCUMENTS_BYTES_MAX) {
                 return Ok(block);
             }
+            lines += 1;
             let line = match std::mem::take(&mut self.carry) {
                 carry if carry.is_empty() => self.line()?,
                 carry => carry,
@@ -204,27 +221,33 @@ impl<R: BufRead> Blocks<R> {
     }
 }
 
-/// The header of rows that begin with these bytes, with one of these separators; none if it is too long or no text.
+/// The header of rows that begin with these bytes, with one of these separators; none if it is too long or no text, or if
+/// lines end with carriage returns alone.
 pub(super) fn header(start: &[u8], separators: &[u8]) -> Option<Header> {
-    let mut end = 0;
-    loop {
-        end += start[end..].iter().position(|byte| *byte == b'\n')? + 1;
-        let separator = likely_separator(&start[..end], separators);
-        let mut rows = RowEnds::new(separator);
-        rows.read(&start[..end]);
-        if rows.is_whole {
-            let mut reader = csv::ReaderBuilder::new()
-                .delimiter(separator)
-                .has_headers(false)
-                .from_reader(&start[..end]);
-            let names = reader.records().next()?.ok()?;
-            return Some(Header {
-                bytes: start[..end].to_vec(),
-                names: names.iter().map(str::to_owned).collect(),
-                separator,
-            });
+    let start = &start[..start.len().min(HEADER_BYTES_MAX)];
+    let first = start.split_inclusive(|byte| *byte == b'\n').next()?;
+    let separator = likely_separator(first, separators);
+    let (mut rows, mut end) = (RowEnds::new(separator), 0);
+    for line in start.split_inclusive(|byte| *byte == b'\n') {
+        rows.read(line);
+        end += line.len();
+        if !rows.is_whole || !line.ends_with(b"\n") {
+            continue;
         }
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(separator)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(&start[..end]);
+        let mut records = reader.records();
+        let names = records.next()?.ok()?;
+        return records.next().is_none().then(|| Header {
+            bytes: start[..end].to_vec(),
+            names: names.iter().map(str::to_owned).collect(),
+            separator,
+        });
     }
+    None
 }
 
 /// The separator that a line has most of; of equally many, the first.
@@ -394,6 +417,7 @@ mod tests {
         assert_eq!(header(b"a;b\n1;2\n", b",;").map(|header| header.separator), Some(b';'));
         assert_eq!(header(b"a\tb\n", b",\t").map(|header| header.separator), Some(b'\t'));
         assert_eq!(header(b"no end", b","), None);
+        assert_eq!(header(b"a,b\r1,2\r3,4\r\n", b","), None);
     }
 
     #[test]

@@ -47,6 +47,10 @@ impl Input {
         }
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let reader = decompressed(CountingReader { inner: file, bar })?;
+            return Self::of_text(reader, path, wanted, None);
+        }
         let mut start = [0; 4];
         let read = file.read(&mut start)?;
         io::Seek::rewind(&mut file)?;
@@ -59,7 +63,9 @@ impl Input {
                 metadata: Some(metadata),
             });
         }
-        let reader = decompressed(CountingReader { inner: file, bar })?;
+        // What is appended meanwhile is for the next push.
+        let inner = file.take(metadata.len());
+        let reader = decompressed(CountingReader { inner, bar })?;
         Self::of_text(reader, path, wanted, Some(metadata))
     }
 
@@ -104,8 +110,9 @@ impl Input {
         } else {
             [&start[..], b"\n"].concat()
         };
-        let header = header(&ended, separators)
-            .ok_or_else(|| io::Error::other("its first line is no header: it must name the columns"))?;
+        let header = header(&ended, separators).ok_or_else(|| {
+            io::Error::other("its first line is no header: it must name the columns, and end with a line feed")
+        })?;
         let rest = start.split_off(header.bytes.len().min(start.len()));
         let separator = match header.separator {
             b'\t' => "tabs",

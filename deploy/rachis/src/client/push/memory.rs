@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 /// How long a file is remembered after its last push.
 const KEPT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -29,17 +29,21 @@ pub(super) struct KnownBlock {
 }
 
 impl KnownBlock {
-    pub(super) fn new(bytes: &[u8]) -> Self {
+    /// A block of these bytes, of a file with this header.
+    pub(super) fn new(header: &[u8], bytes: &[u8]) -> Self {
+        let mut hasher = Xxh3::new();
+        hasher.update(header);
+        hasher.update(bytes);
         Self {
             bytes: bytes.len(),
-            hash: format!("{:032x}", xxh3_128(bytes)),
+            hash: format!("{:032x}", hasher.digest128()),
             items: None,
         }
     }
 
-    /// Whether these are its bytes.
-    pub(super) fn is(&self, bytes: &[u8]) -> bool {
-        let other = Self::new(bytes);
+    /// Whether these are its header and its bytes.
+    pub(super) fn is(&self, header: &[u8], bytes: &[u8]) -> bool {
+        let other = Self::new(header, bytes);
         (self.bytes, &self.hash) == (other.bytes, &other.hash)
     }
 }
@@ -59,6 +63,8 @@ enum Noted {
     Begin(KnownBlock),
     /// The last block was acknowledged, with so many items.
     Acknowledged(u64),
+    /// The last block was refused: nothing of it is stored.
+    Refused,
 }
 
 /// The memory of one file; or of none, which remembers nothing.
@@ -94,6 +100,7 @@ impl FileMemory {
                 Ok(Noted::File { run, .. }) => memory.run = run,
                 Ok(Noted::Begin(block)) => memory.blocks.push(block),
                 Ok(Noted::Acknowledged(items)) => memory.set_items(items),
+                Ok(Noted::Refused) => drop(memory.blocks.pop()),
                 Err(_) => break,
             }
             end += line.len();
@@ -110,11 +117,11 @@ impl FileMemory {
         Ok(memory)
     }
 
-    /// The memory of nothing: each push is a new one.
-    pub(super) fn none() -> Self {
+    /// The memory of nothing. If the push is not a new one, a server that has its blocks knows their keys for some time.
+    pub(super) fn none(is_new: bool) -> Self {
         Self {
             file: None,
-            run: new_run(),
+            run: if is_new { new_run() } else { String::new() },
             blocks: Vec::new(),
         }
     }
@@ -140,6 +147,13 @@ impl FileMemory {
     pub(super) fn acknowledge(&mut self, items: u64) -> io::Result<()> {
         self.write(&Noted::Acknowledged(items))?;
         self.set_items(items);
+        Ok(())
+    }
+
+    /// Notes that the server has stored nothing of the last block.
+    pub(super) fn refuse(&mut self) -> io::Result<()> {
+        self.write(&Noted::Refused)?;
+        self.blocks.pop();
         Ok(())
     }
 
@@ -202,9 +216,9 @@ mod tests {
         let open = |forget| FileMemory::open(folder.path(), "file", Path::new("a.json"), forget).expect("a memory");
         let mut memory = open(false);
         assert_eq!((memory.run(), memory.blocks()), ("", &[][..]));
-        memory.begin(KnownBlock::new(b"one")).expect("written");
+        memory.begin(KnownBlock::new(b"h", b"one")).expect("written");
         memory.acknowledge(1).expect("written");
-        memory.begin(KnownBlock::new(b"two")).expect("written");
+        memory.begin(KnownBlock::new(b"h", b"two")).expect("written");
         // A crash cuts what is written next.
         let file = folder.path().join("file.ndjson");
         let cut = fs::read_to_string(&file).expect("a file") + "{\"acknow";
@@ -213,8 +227,14 @@ mod tests {
         let items = |memory: &FileMemory| -> Vec<_> { memory.blocks().iter().map(|block| block.items).collect() };
         let mut known = open(false);
         assert_eq!(items(&known), [Some(1), None]);
-        assert!(known.blocks()[1].is(b"two") && !known.blocks()[1].is(b"tw0"));
+        assert!(known.blocks()[1].is(b"h", b"two") && !known.blocks()[1].is(b"h", b"tw0"));
+        known.refuse().expect("written");
+        drop(known);
+        assert_eq!(items(&open(false)), [Some(1)]);
+        let mut known = open(false);
+        known.begin(KnownBlock::new(b"h", b"two")).expect("written");
         known.acknowledge(2).expect("written");
+        assert!(!known.blocks()[1].is(b"another header", b"two"));
         drop(known);
         assert_eq!(items(&open(false)), [Some(1), Some(2)]);
         let again = open(true);
