@@ -186,7 +186,7 @@ pub struct Outcomes {
     /// Null values: each deleted the document of its key or, without a key, nothing.
     pub tombstones: u64,
     /// Events that changed nothing: items of a push whose request had been applied before, and dead letters that were to
-    /// be ingested again, but had been before, or became no documents again.
+    /// be ingested again, but had been before, or still cannot become documents.
     pub duplicates: u64,
     /// Events that could not become a document.
     pub dead_letters: u64,

@@ -1,5 +1,5 @@
-//! Dead letters: each is ingested again once, whoever asks and however often, through kills and when a shard is filled again
-//! from its sources. One that becomes no document again stays.
+//! Ingesting dead letters again: several clients ask at once, processes are killed, and a leaf loses its disk, and still each
+//! dead letter becomes one document. One that cannot become a document stays.
 
 use std::collections::BTreeSet;
 
@@ -290,7 +290,7 @@ async fn a_wrong_request_says_what_is_wrong_and_ingests_nothing() {
         .get(path)
         .await
         .context("no dead letter")
-        .expect_err("there is none");
+        .expect_err("the address has no dead letter");
     assert!(format!("{missing:#}").contains("404"), "{missing:#}");
     assert_eq!(*server.sql("select count(*) from logs").await.single_value(), json!(1));
     assert_eq!(dead_letters(&server, "logs").await, 1);

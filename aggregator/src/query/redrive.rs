@@ -4,8 +4,8 @@
 //! leaf ══changes of those that would become documents══> the shard's partition of the source of changes ══> leaf
 //! ```
 //!
-//! A change has the whole record of its dead letter, so it means the same to a shard that is filled again. The leaf
-//! ingests each dead letter again once, whoever asks for it and however often.
+//! A change has the whole record of its dead letter, so it means the same to a shard that is filled again. However
+//! many clients ask, and however often, the leaf makes at most one document of a dead letter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ use super::{AppendUntil, Engine, OUTCOME_WAIT_MAX, find_collection::find_collect
 /// How long one request ingests dead letters again; the next request continues.
 const REDRIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// What to do after a failure.
-const REPEAT: &str = "repeat the request: no dead letter is ingested again twice";
+const REPEAT: &str = "repeat the request: a dead letter becomes a document at most once";
 
 /// Which dead letters of a collection to ingest again, and how.
 #[derive(Debug, Clone, Default)]
@@ -57,11 +57,11 @@ pub(crate) struct RedriveRequest {
 pub(crate) struct Redriven {
     /// Those that became documents, or with `dry_run` those that would.
     pub redriven: u64,
-    /// Those that would become no documents again: they stay.
+    /// Those that still cannot become documents: they stay.
     pub rejected: u64,
     /// Those that another request ingested again meanwhile, or that are no dead letters.
     pub gone: u64,
-    /// Why the first ones became no documents, at most [`PUSH_ERRORS_MAX`].
+    /// Why the first ones cannot become documents, at most [`PUSH_ERRORS_MAX`].
     pub errors: Vec<RejectedLetter>,
     /// An answer at this position has the documents.
     pub position: PositionVector,
@@ -69,7 +69,7 @@ pub(crate) struct Redriven {
     pub next: Option<Address>,
 }
 
-/// Why a dead letter became no document again.
+/// Why a dead letter still cannot become a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RejectedLetter {
     pub address: Address,

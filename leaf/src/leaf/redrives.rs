@@ -1,5 +1,5 @@
-//! Which dead letters would become documents, and the changes that make them so. Nothing is written here: a dead letter that
-//! would become none leaves no change.
+//! Finds the dead letters that can become documents, and makes the changes that ingest them. Nothing is written here: a dead
+//! letter that still cannot become a document leaves no change.
 
 use std::sync::Arc;
 
@@ -94,7 +94,7 @@ struct Offer<'a> {
 }
 
 impl Offer<'_> {
-    /// The change that makes a dead letter a document, or why it would become none.
+    /// The change that makes a dead letter a document, or why it cannot become one.
     fn change(&self, dead: DeadRecord) -> Result<Result<Bytes, Reason>, Error> {
         let is_whole = dead.is_whole();
         let DeadRecord { letter, record } = dead;

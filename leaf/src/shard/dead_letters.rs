@@ -1,7 +1,8 @@
 //! Removes dead letters when they expire or on request; their bytes then no longer count against their partition.
 //!
 //! They are found outside the writer, in batches of some thousands. The writer removes those of each batch that are still
-//! there, and subtracts their bytes, in one write. So a crash between two batches leaves the rest for the next time, and other writes wait for one
+//! there, and subtracts their bytes, in one write. So a crash between two batches leaves the rest for the next time, and
+//! other writes wait for one
 //! batch at most. The outcome counters and the digest do not change: they describe what was ingested.
 
 use std::{sync::Arc, time::Instant};

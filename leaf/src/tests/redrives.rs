@@ -1,5 +1,5 @@
-//! Dead letters that are ingested again: each once, whoever asks how often, after any restart, and in whatever order a
-//! shard that is filled again reads the events and the changes.
+//! Ingesting dead letters again: a dead letter becomes at most one document, after any restart, and in any order in which a
+//! shard that is filled again reads events and changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

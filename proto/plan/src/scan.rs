@@ -519,7 +519,7 @@ pub struct RedriveQuery {
 pub struct OfferedRedrive {
     /// Where it is.
     pub address: Address,
-    /// The change that makes it a document, or why it would become none: code and detail.
+    /// The change that makes it a document, or why it cannot become one: code and detail.
     pub change: Result<bytes::Bytes, (String, String)>,
 }
 

@@ -102,7 +102,7 @@ pub(super) async fn get(
     Ok(Json(described(&found)).into_response())
 }
 
-/// Ingests dead letters again, each once. One that becomes no document again stays.
+/// Ingests dead letters again, each once. One that still cannot become a document stays.
 #[utoipa::path(
     post,
     path = "/v1/collections/{collection}/dead-letters/redrive",

@@ -20,7 +20,7 @@ pub(crate) enum DeadLetterAction {
     List(ListDeadLettersArgs),
     /// Show one dead letter with its record
     Show(ShowDeadLetterArgs),
-    /// Ingest dead letters again, each once; one that becomes no document again stays
+    /// Ingest dead letters again, each once; one that still cannot become a document stays
     Redrive(RedriveArgs),
     /// Delete dead letters; a partition that stopped because of them continues
     Clear(ClearDeadLettersArgs),

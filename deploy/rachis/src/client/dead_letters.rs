@@ -179,7 +179,9 @@ async fn redriven(arguments: RedriveArgs) -> Result<(), Failure> {
         return Ok(());
     }
     output::list(&Value::Array(errors), &REJECTED_KEYS, crate::cli::ListOutput::Table)?;
-    let failure = Failure::new(format!("{rejected} dead letters became no documents again, and stay"));
+    let failure = Failure::new(format!(
+        "{rejected} dead letters still cannot become documents, and stay"
+    ));
     Err(failure.hint(
         "edit one: rachis dead-letters show COLLECTION ADDRESS --value > FILE, then redrive with --address and --value",
     ))

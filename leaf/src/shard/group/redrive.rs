@@ -1,5 +1,5 @@
-//! Ingests dead letters again, each once: its document has the address of the change. If it becomes no document again, it
-//! stays as it is.
+//! Ingests dead letters again, each once: its document has the address of the change. One that still cannot become
+//! a document stays as it is.
 
 use bytes::Bytes;
 use proto::{

@@ -72,11 +72,11 @@ pub(in crate::doors::http) struct DeadLetter {
 pub(in crate::doors::http) struct RedriveAnswer {
     /// Those that became documents.
     redriven: Option<u64>,
-    /// Those that became no documents again: they stay.
+    /// Those that still cannot become documents: they stay.
     rejected: Option<u64>,
     /// Those that another request ingested again meanwhile, or that are no dead letters.
     gone: Option<u64>,
-    /// Why the first hundred became no documents: `address`, `code` and `detail` of each.
+    /// Why the first hundred cannot become documents: `address`, `code` and `detail` of each.
     errors: Option<Vec<BTreeMap<String, String>>>,
     /// Where the documents are, in the collection's source of changes.
     position: Option<String>,

@@ -287,7 +287,8 @@ impl RowEnds {
     }
 }
 
-/// The end of the last document after which a block may be cut; 0 if there is none.
+/// Where to cut a block of multi-line documents: behind the last whole one that no array follows. 0 if all must stay
+/// together.
 fn last_cut(block: &[u8]) -> io::Result<usize> {
     let mut values = serde_json::Deserializer::from_slice(block).into_iter::<&RawValue>();
     let mut cut = 0;
