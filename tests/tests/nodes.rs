@@ -193,5 +193,5 @@ fn push_while_kafka_is_paused(cluster: &Cluster, url: &str) {
     );
     assert!(lines.any(|line| line.contains("Kafka does not respond")));
     cluster.kafka.resume();
-    assert!(lines.any(|line| line.contains("1 documents accepted")) && client.wait().expect("it ends").success());
+    assert!(lines.any(|line| line.contains("1 new documents accepted")) && client.wait().expect("it ends").success());
 }
