@@ -22,6 +22,9 @@ pub struct SqlQuery {
     pub parameters: Vec<serde_json::Value>,
     /// Who makes a change, as the client says.
     pub author: Option<String>,
+    /// Whether a statement without a LIMIT returns all its rows, and may work as long as any query unless it has a
+    /// timeout.
+    pub all_rows: bool,
     /// Options that a search has, too.
     pub options: QueryOptions,
 }

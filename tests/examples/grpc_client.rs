@@ -70,7 +70,7 @@ async fn check_sql(client: &mut QueryClient<Channel>, collection: &str, position
         parameters: vec!["10".to_owned()],
         how: Some(how),
         form: Form::Ndjson.into(),
-        author: String::new(),
+        ..SqlRequest::default()
     };
     let mut parts = client.sql(request).await?.into_inner();
     let (mut lines, mut end) = (Vec::new(), None);

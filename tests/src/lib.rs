@@ -4,6 +4,7 @@
 //! kept and its path printed, with the logs inside. Conditions are polled here, with a deadline and the last observed
 //! state in the message; the tests themselves never sleep.
 
+pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod data;

@@ -6,62 +6,16 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::{Server, Settings, oracle, server, unused_address};
-
-/// Runs the program against a server.
-struct Cli<'a> {
-    server: &'a Server,
-}
-
-impl Cli<'_> {
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.with_input(arguments, "")
-    }
-
-    fn with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new(server::binary());
-        command
-            .args(arguments)
-            .env("RACHIS_URL", self.server.url())
-            .env("XDG_STATE_HOME", self.server.data_dir().join("state"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        child
-            .stdin
-            .take()
-            .expect("a pipe")
-            .write_all(input.as_bytes())
-            .expect("the program reads its input");
-        child.wait_with_output().expect("the program exits")
-    }
-}
-
-/// Standard output of a command, which must have succeeded.
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", stderr(output));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Asserts that a command failed with this exit code and a message that contains `text`.
-fn assert_fails(output: &Output, code: i32, text: &str) {
-    let message = stderr(output);
-    assert!(
-        output.status.code() == Some(code) && message.contains(text),
-        "{:?}, not {code} with {text:?}: {message}",
-        output.status
-    );
-}
+use tests::{
+    Server, Settings,
+    cli::{Cli, assert_fails, stderr, stdout},
+    oracle, server, unused_address,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_is_pushed_once_however_often_it_is_pushed() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let plain = folder.path().join("a.json");
     // Over 8 MiB, so that the client sends several blocks.
@@ -125,7 +79,7 @@ async fn a_file_is_pushed_once_however_often_it_is_pushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_was_killed_goes_on_where_it_was() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a.csv");
     let rows: String = (0..400_000)
@@ -165,7 +119,7 @@ async fn a_push_that_was_killed_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parquet_file_of_another_program_is_pushed_with_the_values_that_it_has_there() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let (file, lines) = (folder.path().join("a.parquet"), folder.path().join("a.json"));
     // DuckDB writes the same rows as Parquet and as JSON.
@@ -213,7 +167,7 @@ async fn a_parquet_file_of_another_program_is_pushed_with_the_values_that_it_has
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_folders_and_patterns_are_pushed() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir(at("more")).expect("a folder");
@@ -286,7 +240,7 @@ async fn rows_folders_and_patterns_are_pushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_files_arrays_and_standard_input_are_pushed() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let packed = folder.path().join("b.ndjson.zst");
     std::fs::write(&packed, zstd::encode_all(&b"{\"n\":1}\n[2]\n"[..], 3).expect("memory"))
@@ -309,7 +263,7 @@ async fn compressed_files_arrays_and_standard_input_are_pushed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let folder = tempfile::tempdir().expect("a folder");
     let pretty = folder.path().join("d.json");
     // Over 8 MiB, so that the client has to cut blocks between documents.
@@ -337,7 +291,7 @@ async fn pretty_printed_documents_are_pushed_and_other_formats_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_shown_ingested_again_and_cleared() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let lines = "{\"n\":1}\n{\"n\":2,\"text\":\"unfinished\nGET /index 200\n";
     assert_fails(
         &cli.with_input(&["push", "c", "--format", "ndjson", "-"], lines),
@@ -434,7 +388,7 @@ async fn assert_no_dead_letters(server: &Server) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_written_in_each_format() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     stdout(&cli.with_input(&["push", "c", "-"], "{\"n\":1,\"t\":\"a b\"}\n{\"n\":2}\n"));
     let sql = "select n, t from c order by n";
     let table = stdout(&cli.run(&["sql", sql]));
@@ -508,7 +462,7 @@ async fn an_answer_is_written_in_each_format() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncated_answer_has_its_own_exit_code_in_each_format() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     // One row more than an answer without LIMIT may have. With the text column, the rows exceed what the server buffers
     // before it begins to respond.
     let lines: String = (0..10_001)
@@ -539,7 +493,7 @@ async fn a_truncated_answer_has_its_own_exit_code_in_each_format() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_have_a_reason_and_an_exit_code() {
     let server = Server::start(Settings::default()).await;
-    let cli = Cli { server: &server };
+    let cli = Cli::new(&server);
     let failed = cli.run(&["sql", "selct 1"]);
     assert!(
         failed.status.code() == Some(1) && stderr(&failed).starts_with("error: ") && failed.stdout.is_empty(),

@@ -86,8 +86,11 @@ use crate::{
 
 impl Engine {
     /// Runs a SQL statement.
-    pub async fn query(self: &Arc<Self>, request: SqlQuery) -> Result<Answer, Problem> {
+    pub async fn query(self: &Arc<Self>, mut request: SqlQuery) -> Result<Answer, Problem> {
         let started = Instant::now();
+        if request.all_rows {
+            request.options.timeout.get_or_insert(self.options.timeout_max);
+        }
         let (context, slot) = self.admit(&request.options, &request.sql, started).await?;
         let (mut sender, answer) = run::answer_channel(&context, Some(slot));
         let engine = Arc::clone(self);

@@ -158,7 +158,8 @@ impl AnswerSender {
             stats.truncated = true;
             let rows_max = rows_max.unwrap_or_default();
             stats.warnings.push(format!(
-                "only the first {rows_max} rows are returned; a statement with a LIMIT may return more"
+                "only the first {rows_max} rows are returned; a statement with a LIMIT may return more, and one with all_rows \
+                 returns all"
             ));
         }
         drop(read_views);

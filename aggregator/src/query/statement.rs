@@ -211,7 +211,8 @@ pub(super) async fn prepare(
     let quoted = shape.map_or(&[][..], |shape| &shape.quoted);
     let resolved = sql::resolve(query, &read_views, &request.parameters, quoted)?;
     let values = StatementValues::of(request, shape)?;
-    let rows_max = (!planner::has_limit(query)).then_some(engine.options.rows_max);
+    let is_cut = !request.all_rows && !planner::has_limit(query);
+    let rows_max = is_cut.then_some(engine.options.rows_max);
     let planned = planner::plan(engine, context, &read_views, resolved, values, rows_max).await?;
     Ok((read_views, planned, rows_max))
 }

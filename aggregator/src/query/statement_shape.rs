@@ -118,8 +118,11 @@ pub(super) fn key(request: &SqlQuery) -> Option<StatementKey> {
     Some((request.sql.clone(), parameters))
 }
 
-/// Whether a statement is short enough, with its parameters.
+/// Whether a statement is short enough, with its parameters. One that returns all rows has another plan, and is rare.
 fn may_be_kept(request: &SqlQuery) -> bool {
+    if request.all_rows {
+        return false;
+    }
     let parameters = request.parameters.iter().map(|value| match value {
         Value::String(text) => text.len(),
         Value::Array(_) => value.to_string().len(),

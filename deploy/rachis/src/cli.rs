@@ -1,12 +1,14 @@
 //! The command line: every command and its arguments. Each command runs in the module of the same name.
 
 mod dead_letters;
+pub(crate) mod sql_output;
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::dead_letters::{DeadLetterAction, DeadLettersArgs, ListDeadLettersArgs, RedriveArgs};
+use self::sql_output::SqlOutput;
 
 /// Live analytics for event streams.
 ///
@@ -243,9 +245,13 @@ pub(crate) struct SqlArgs {
     /// Who makes a change of a definition, for its history
     #[arg(long, env = "RACHIS_AUTHOR", value_name = "NAME")]
     pub author: Option<String>,
-    /// The output format
-    #[arg(short, long, default_value = "table")]
-    pub output: Output,
+    /// A format (table, json, ndjson, csv, tsv, arrow), or a file for the whole answer, whose ending says its format:
+    /// .parquet, .arrow, .ndjson, .json, .csv or .tsv, a text also with .gz, .zst or .xz behind it
+    #[arg(short, long, default_value = "table", value_name = "FORMAT|FILE", value_parser = sql_output::parse)]
+    pub output: SqlOutput,
+    /// Return all rows of a statement without LIMIT. A file (-o FILE) always gets them
+    #[arg(long)]
+    pub all_rows: bool,
     #[command(flatten)]
     pub options: QueryArgs,
     #[command(flatten)]
@@ -391,6 +397,8 @@ pub(crate) enum PushFormat {
     Tsv,
     /// Apache Parquet
     Parquet,
+    /// An Apache Arrow IPC file
+    Arrow,
 }
 
 /// `rachis push`
@@ -409,6 +417,10 @@ pub(crate) struct PushArgs {
     /// stored)
     #[arg(long)]
     pub again: bool,
+    /// Store the values of this column, or of this field of each document, as the documents: `--column _doc` brings in
+    /// what `rachis sql 'SELECT _doc FROM …' -o FILE` took out, byte for byte
+    #[arg(long, value_name = "NAME")]
+    pub column: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,
 }

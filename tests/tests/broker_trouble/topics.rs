@@ -377,7 +377,12 @@ pub(super) async fn large_records_are_ingested_and_oversized_ones_block_nothing(
     let whole = padded(2, TOO_LARGE_BYTES).len();
     assert_eq!(
         dead.rows,
-        [[json!("large/0@2"), json!("too_big"), json!(whole), json!(LISTED_DEAD_LETTER_BYTES_MAX)]]
+        [[
+            json!("large/0@2"),
+            json!("too_big"),
+            json!(whole),
+            json!(LISTED_DEAD_LETTER_BYTES_MAX)
+        ]]
     );
     assert_counts(cluster, t, [107, 106, 0, 1, 0, 0, 106]).await;
 }

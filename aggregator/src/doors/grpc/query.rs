@@ -188,6 +188,7 @@ impl query_server::Query for QueryService {
                 sql: request.sql,
                 parameters,
                 author: non_empty(request.author),
+                all_rows: request.all_rows,
                 options,
             })
             .await?;

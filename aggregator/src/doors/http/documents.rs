@@ -3,20 +3,27 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use plan::scan::Document;
 use proto::{Code, CollectionName, Problem, limits::PUSH_BYTES_MAX, record::RequestKey};
+use serde::Deserialize;
 use tokio::time::Instant;
+use utoipa::IntoParams;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     body,
     error::{HttpError, PathText, bad_path, path_text, respond},
     items::{self, PushFormat},
     openapi::schemas,
+    shape::bad_query,
     state::AppState,
 };
 use crate::doors::{
@@ -31,23 +38,36 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// What an item takes in memory beside its bytes.
 const ITEM_BYTES: usize = 64;
 
+/// The query string of [`push`].
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PushOptions {
+    /// The documents are the values of this column of the rows, or of this field of the objects in the body. A text
+    /// becomes a document byte for byte.
+    column: Option<String>,
+}
+
 /// Ingests documents. When the answer arrives, they are stored and visible.
 #[utoipa::path(
     post,
     path = "/v1/collections/{collection}/documents",
     operation_id = "push_documents",
     tag = "Documents",
-    params(("collection" = String, Path, description = "Its name"), ("Idempotency-Key" = Option<String>, Header, description = "The same key and body return the same answer, so a push can be retried")),
+    params(("collection" = String, Path, description = "Its name"), PushOptions, ("Idempotency-Key" = Option<String>, Header, description = "The same key and body return the same answer, so a push can be retried")),
     request_body(description = "JSON, a list of JSON, NDJSON, or CSV or TSV with a header", content((serde_json::Value = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (String = "text/tab-separated-values"))),
     responses((status = 200, description = "What was accepted", body = schemas::PushAnswer))
 )]
 pub(super) async fn push(
     State(app): State<AppState>,
     path: PathText,
+    options: Result<Query<PushOptions>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
     let name = collection_name(&path_text(path)?)?;
+    let Query(PushOptions { column }) =
+        options.map_err(|e| bad_query(&e).hint("?column=_doc stores the texts in the column _doc as the documents"))?;
     let deadline = Instant::now() + BUDGET_WAIT_MAX;
     let format = PushFormat::of(
         headers
@@ -56,11 +76,16 @@ pub(super) async fn push(
     )?;
     let mut reserved = app.pushes.budget.reserve(0, deadline).await?;
     let bytes = body::read(&headers, body, PUSH_BYTES_MAX, Some(&mut reserved)).await?;
-    let key = request_key(&headers, &bytes)?;
+    let mut key = request_key(&headers, &bytes)?;
+    if let (Some(key), Some(column)) = (&mut key, &column) {
+        // The same body has other documents with another column.
+        key.body ^= xxh3_128(column.as_bytes());
+    }
     let body_bytes = bytes.len();
-    let items = split(bytes, format).await?;
+    let is_copied = column.is_some() || matches!(format, PushFormat::Csv | PushFormat::Tsv);
+    let items = split(bytes, format, column).await?;
     let count = items.len();
-    if matches!(format, PushFormat::Csv | PushFormat::Tsv) {
+    if is_copied {
         // Each row has become a document of its own beside the body.
         let documents: usize = items.iter().map(|item| item.len() + ITEM_BYTES).sum();
         reserved.grow_to(body_bytes + documents).await?;
@@ -69,11 +94,19 @@ pub(super) async fn push(
     Ok(response(&outcome, count))
 }
 
-async fn split(bytes: Bytes, format: PushFormat) -> Result<Vec<Bytes>, Problem> {
-    if bytes.len() < INLINE_BYTES_MAX {
-        return items::split(&bytes, format);
+async fn split(bytes: Bytes, format: PushFormat, column: Option<String>) -> Result<Vec<Bytes>, Problem> {
+    let bytes_of_body = bytes.len();
+    let split = move || {
+        let items = items::split(&bytes, format)?;
+        match column {
+            Some(column) => items::values_of(&column, &items),
+            None => Ok(items),
+        }
+    };
+    if bytes_of_body < INLINE_BYTES_MAX {
+        return split();
     }
-    tokio::task::spawn_blocking(move || items::split(&bytes, format))
+    tokio::task::spawn_blocking(split)
         .await
         .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
 }

@@ -5,6 +5,8 @@
 //! is not blank is an item. Whether an item is valid JSON is checked later and per item, so that a bad item does not
 //! affect its neighbours.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use bytes::Bytes;
 use proto::{Code, Problem, limits::PUSH_ITEMS_MAX};
 use serde_json::value::RawValue;
@@ -79,6 +81,24 @@ pub(super) fn split(body: &Bytes, format: PushFormat) -> Result<Vec<Bytes>, Prob
         true => Err(Problem::new(Code::BadRequest, "the body has no documents")
             .hint("send a JSON document, an array of documents, or one document per line")),
     }
+}
+
+/// The values of one column of rows, or of one field of objects, as items: the content of a text, or the JSON of any other
+/// value. Fails if an item has none.
+pub(super) fn values_of(column: &str, items: &[Bytes]) -> Result<Vec<Bytes>, Problem> {
+    let value = |(number, item): (usize, &Bytes)| {
+        let object: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(item).unwrap_or_default();
+        let raw = object.get(column).map(|value| value.get()).filter(|raw| *raw != "null");
+        let value = raw.and_then(|raw| match raw.starts_with('"') {
+            true => serde_json::from_str::<String>(raw).map(Bytes::from).ok(),
+            false => Some(item.slice_ref(raw.as_bytes())),
+        });
+        value.ok_or_else(|| {
+            let detail = format!("item {number} of the body has no value at {column:?}; nothing was stored");
+            Problem::new(Code::BadRequest, detail).hint("name a column that every row has, or leave out the column")
+        })
+    };
+    items.iter().enumerate().map(value).collect()
 }
 
 fn elements(body: &Bytes) -> Result<Vec<Bytes>, Problem> {

@@ -128,8 +128,8 @@ async fn call(app: &AppState, path: PathText, headers: &HeaderMap, body: CallBod
     let query = SqlQuery {
         sql: format!("CALL \"{name}\"({})", places.join(", ")),
         parameters,
-        author: None,
         options: body.options.parse()?,
+        ..SqlQuery::default()
     };
     let answer = app.engine.query(query).await?;
     Ok(respond(answer, format).await?)

@@ -41,6 +41,10 @@ struct SqlBody {
     /// Who makes a change of definitions.
     #[serde(default)]
     author: Option<String>,
+    /// Returns all rows of a statement without a LIMIT, instead of the first 10,000. Without timeout_ms, it may work as
+    /// long as any query.
+    #[serde(default)]
+    all_rows: bool,
     #[serde(flatten)]
     options: QueryOptionsBody,
 }
@@ -133,7 +137,7 @@ fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
     }
     let body: SqlBody = shape::read(bytes).map_err(|problem| {
         problem.hint(
-            "send {\"sql\": \"SELECT 1\"}, if needed with parameters, author, at_least, allow_partial, timeout_ms, scan \
+            "send {\"sql\": \"SELECT 1\"}, if needed with parameters, author, all_rows, at_least, allow_partial, timeout_ms, scan \
              and query_id, or the statement as text/plain",
         )
     })?;
@@ -141,6 +145,7 @@ fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<SqlQuery, Problem> {
         sql: body.sql,
         parameters: body.parameters,
         author: body.author.map_or_else(|| author(headers), |author| Ok(Some(author)))?,
+        all_rows: body.all_rows,
         options: body.options.parse()?,
     })
 }

@@ -408,6 +408,24 @@ async fn a_truncated_answer_reports_what_was_read() {
 }
 
 #[tokio::test]
+async fn all_rows_are_returned_if_they_are_asked_for() {
+    let bench = bench_with((0..30).map(|n| json!({ "n": n })), |limits| limits.rows_max = 10).await;
+    for all_rows in [false, true, false] {
+        let request = SqlQuery {
+            sql: "SELECT n FROM events ORDER BY n".into(),
+            all_rows,
+            ..SqlQuery::default()
+        };
+        let (rows, stats) = read(bench.engine.query(request).await.expect("an answer"))
+            .await
+            .expect("rows");
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((count, stats.truncated), (if all_rows { 30 } else { 10 }, !all_rows));
+    }
+    bench.until_released().await;
+}
+
+#[tokio::test]
 async fn two_casts_of_one_path_are_two_values() {
     let bench = bench(
         [json!("1.5"), json!(2), json!("x"), json!([1])]

@@ -115,7 +115,8 @@ fn statement(statement: String, output: cli::Output, server: cli::ServerArgs) ->
         file: None,
         parameters: Vec::new(),
         author: None,
-        output,
+        output: cli::sql_output::SqlOutput::Shown(output),
+        all_rows: false,
         options: cli::QueryArgs::default(),
         server,
     }

@@ -5,6 +5,7 @@ pub(crate) mod collection;
 pub(crate) mod dead_letters;
 pub(crate) mod debug;
 pub(crate) mod definition;
+mod export;
 pub(crate) mod http;
 mod interactive;
 pub(crate) mod output;

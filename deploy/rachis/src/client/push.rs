@@ -2,10 +2,10 @@
 //! push can simply be run again: after an interruption, or after lines were appended to a file.
 
 mod blocks;
+mod columnar;
 mod files;
 mod input;
 mod memory;
-mod parquet;
 
 use std::{
     io::{self, IsTerminal as _},
@@ -248,7 +248,7 @@ impl PushRun<'_> {
         let content_type = match input.format {
             PushFormat::Csv => "text/csv",
             PushFormat::Tsv => "text/tab-separated-values",
-            PushFormat::Ndjson | PushFormat::Parquet => "application/x-ndjson",
+            PushFormat::Ndjson | PushFormat::Parquet | PushFormat::Arrow => "application/x-ndjson",
             // A file of a single block may also hold multi-line documents: the server detects its format.
             PushFormat::Json => {
                 let is_whole = self.totals.file_items == 0 && input.blocks.is_at_end()?;
@@ -278,6 +278,9 @@ impl PushRun<'_> {
         hasher.update(&metadata.dev().to_le_bytes());
         hasher.update(&metadata.ino().to_le_bytes());
         hasher.update(self.collection.as_bytes());
+        if let Some(column) = &self.arguments.column {
+            hasher.update(column.as_bytes());
+        }
         Some(format!("{:032x}", hasher.digest128()))
     }
 
@@ -346,8 +349,12 @@ impl PushRun<'_> {
         let request = || {
             let segments = ["collections", &self.arguments.collection, "documents"];
             let wait = RETRY_MAX + Duration::from_secs(block.bytes.len() as u64 / RATE_MIN_BYTES_PER_SECOND);
-            self.client
-                .request(Method::POST, &segments)
+            let request = self.client.request(Method::POST, &segments);
+            let request = match &self.arguments.column {
+                Some(column) => request.query(&[("column", column)]),
+                None => request,
+            };
+            request
                 .header("content-type", block.content_type)
                 .header("idempotency-key", &block.key)
                 .timeout(wait)

@@ -12,18 +12,18 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use super::{
-    Failure,
+    Failure, export,
     http::{Client, broke_off, failure_from_problem},
     interactive,
     output::{self, Cells, SqlAnswer, note_warnings},
 };
-use crate::cli::{self, Output};
+use crate::cli::{self, Output, sql_output::SqlOutput};
 
 /// The statistics of a JSON answer are within this many bytes of its end.
 const STATS_BYTES_MAX: usize = 1 << 20;
 
 /// Runs the statements of the arguments, of a file or of standard input.
-pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
+pub(crate) async fn run(mut arguments: cli::SqlArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let text = match (&arguments.statement, &arguments.file) {
         (_, Some(file)) => {
@@ -44,19 +44,23 @@ pub(crate) async fn run(arguments: cli::SqlArgs) -> Result<(), Failure> {
         let hint = "give it as an argument, in a file (-f FILE), on standard input, or at a terminal";
         return Err(Failure::usage("there is no statement").hint(hint));
     }
-    if found.len() == 1 {
-        return stream(&client, &arguments, &text).await;
-    }
-    if arguments.output == Output::Arrow {
-        let failure = Failure::usage("an Arrow stream has the answer of one statement; this text has several");
-        return Err(failure.hint("run them one by one"));
-    }
+    arguments.all_rows |= matches!(arguments.output, SqlOutput::File(_));
+    let format = match (&arguments.output, found.len()) {
+        (SqlOutput::File(file), 1) => return export::run(&client, &arguments, &text, file).await,
+        (SqlOutput::Shown(format), 1) => return stream(&client, &arguments, &text, *format).await,
+        (SqlOutput::Shown(Output::Arrow) | SqlOutput::File(_), _) => {
+            let failure =
+                Failure::usage("a file, or an Arrow stream, has the answer of one statement; this text has several");
+            return Err(failure.hint("run them one by one"));
+        }
+        (SqlOutput::Shown(format), _) => *format,
+    };
     let mut truncated = None;
     for (index, statement) in found.iter().enumerate() {
-        if index > 0 && arguments.output == Output::Table {
+        if index > 0 && format == Output::Table {
             output::write(b"\n")?;
         }
-        match stream(&client, &arguments, statement.text).await {
+        match stream(&client, &arguments, statement.text, format).await {
             Err(failure) if failure.is_truncated() => truncated = Some(failure),
             other => other
                 .map_err(|failure| failure.within(&format!("statement {} (line {})", index + 1, statement.at.0)))?,
@@ -87,16 +91,16 @@ pub(crate) fn request(client: &Client, arguments: &cli::SqlArgs, sql: &str, form
 }
 
 /// Runs one statement and streams the answer.
-async fn stream(client: &Client, arguments: &cli::SqlArgs, sql: &str) -> Result<(), Failure> {
-    if arguments.output == Output::Table {
-        let response = client.send(request(client, arguments, sql, arguments.output)).await?;
+async fn stream(client: &Client, arguments: &cli::SqlArgs, sql: &str, format: Output) -> Result<(), Failure> {
+    if format == Output::Table {
+        let response = client.send(request(client, arguments, sql, format)).await?;
         let text = response.text().await.map_err(|e| broke_off(&e))?;
         let answer = parse_answer(&text, sql)?;
         output::write(answer.table(Cells::of_stdout()).as_bytes())?;
         output::note_stats(answer.rows.len(), &answer.stats);
         return require_complete(&answer.stats);
     }
-    let stats = pass_on(client, arguments, sql, &mut |chunk| output::write(chunk)).await?;
+    let stats = pass_on(client, arguments, sql, format, &mut |chunk| output::write(chunk)).await?;
     note_warnings(&stats);
     require_complete(&stats)
 }
@@ -129,10 +133,11 @@ pub(crate) async fn pass_on(
     client: &Client,
     arguments: &cli::SqlArgs,
     sql: &str,
+    format: Output,
     write: &mut (dyn FnMut(&[u8]) -> Result<(), Failure> + Send),
 ) -> Result<Value, Failure> {
-    let response = client.send(request(client, arguments, sql, arguments.output)).await?;
-    match arguments.output {
+    let response = client.send(request(client, arguments, sql, format)).await?;
+    match format {
         Output::Table | Output::Json => {
             let mut end = Vec::new();
             stream_body(response, |chunk| {
@@ -188,11 +193,11 @@ fn stats_of_json(end: &[u8]) -> Result<Value, Failure> {
 }
 
 /// Fails for a truncated answer in every output format, so that no program takes it for the whole result.
-fn require_complete(stats: &Value) -> Result<(), Failure> {
+pub(super) fn require_complete(stats: &Value) -> Result<(), Failure> {
     match stats["truncated"] == true {
         true => Err(
             Failure::truncated("the answer was truncated and is not the complete result")
-                .hint("add a LIMIT to the statement to choose how many rows are returned"),
+                .hint("add a LIMIT to the statement, or get all rows with --all-rows or in a file (-o FILE)"),
         ),
         false => Ok(()),
     }
@@ -204,6 +209,9 @@ fn request_body(arguments: &cli::SqlArgs, sql: &str) -> Value {
     let mut body = json!({ "sql": sql, "parameters": parameters });
     if let Some(author) = &arguments.author {
         body["author"] = author.as_str().into();
+    }
+    if arguments.all_rows {
+        body["all_rows"] = true.into();
     }
     add_options(&mut body, &arguments.options);
     body

@@ -140,3 +140,33 @@ fn too_many_items_are_rejected() {
         Ok(PUSH_ITEMS_MAX)
     );
 }
+
+#[test]
+fn the_values_of_a_column_are_documents_byte_for_byte() {
+    let split = |format, body: &'static [u8]| split(&Bytes::from_static(body), format).expect("items");
+    let objects = br#"{"_doc":" {\"a\" :\n1.50}\u0000","x":1}
+{"x":{"_doc":"y"},"_doc":{"b" : 2}}
+{"_doc":7.10}
+"#;
+    assert_eq!(
+        values_of("_doc", &split(PushFormat::Lines, objects)),
+        Ok([" {\"a\" :\n1.50}\0", "{\"b\" : 2}", "7.10"].map(Bytes::from).to_vec())
+    );
+    let rows = b"x,_doc\n1,\"{\"\"a\"\" : 1,\n\"\"b\"\":2}\"\n";
+    assert_eq!(
+        values_of("_doc", &split(PushFormat::Csv, rows)),
+        Ok(vec![Bytes::from("{\"a\" : 1,\n\"b\":2}")])
+    );
+}
+
+#[test]
+fn an_item_without_the_column_is_named_and_nothing_is_taken() {
+    for item in [r#"{"x":1}"#, r#"{"_doc":null}"#, "[1]", "oops", r#"{"_doc":"\ud800"}"#] {
+        let items = [Bytes::from_static(b"{\"_doc\":1}"), Bytes::from(item)];
+        let problem = values_of("_doc", &items).expect_err(item).to_string();
+        assert!(
+            problem.contains("item 1 of the body has no value at \"_doc\""),
+            "{problem}"
+        );
+    }
+}

@@ -12,11 +12,12 @@ fn query(content_type: &str, body: &str) -> Result<SqlQuery, Problem> {
 #[test]
 fn a_json_body_has_parameters_and_options() {
     let body = r#"{"sql":"select $1","parameters":[1],"at_least":"push/0@3","allow_partial":true,"timeout_ms":5,"scan":"raw",
-            "query_id":"00000000-0000-0000-0000-0000000000ff","author":"ann"}"#;
+            "query_id":"00000000-0000-0000-0000-0000000000ff","author":"ann","all_rows":true}"#;
     let SqlQuery {
         sql,
         parameters,
         author,
+        all_rows,
         options,
     } = query("application/json", body).expect("a query");
     assert_eq!(
@@ -28,7 +29,7 @@ fn a_json_body_has_parameters_and_options() {
         (true, Some(Duration::from_millis(5)), ScanSource::Raw)
     );
     assert_eq!(options.id.map(|id| id.0), Some(255));
-    assert_eq!(author.as_deref(), Some("ann"));
+    assert_eq!((author.as_deref(), all_rows), (Some("ann"), true));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::{
     names::Names,
     progress,
 };
-use crate::cli::{Output, SqlArgs};
+use crate::cli::{Output, SqlArgs, sql_output::SqlOutput};
 
 /// What remains of a statement that Ctrl-C stops.
 const STOPPED: &str = "stopped";
@@ -37,6 +37,8 @@ const STOPPED: &str = "stopped";
 pub(super) struct ShellSession {
     client: Client,
     arguments: SqlArgs,
+    /// How answers are written.
+    format: Output,
     names: Arc<Names>,
     expanded: Expanded,
     timing: bool,
@@ -63,16 +65,19 @@ struct Shown {
 impl ShellSession {
     /// A session with a server.
     pub(super) fn new(client: Client, arguments: SqlArgs, names: Arc<Names>) -> Result<Self, Failure> {
-        if arguments.output == Output::Arrow {
-            return Err(
-                Failure::usage("an Arrow stream cannot be shown at a terminal").hint("give a statement or a file")
-            );
-        }
+        let format = match arguments.output {
+            SqlOutput::Shown(format) if format != Output::Arrow => format,
+            _ => {
+                let failure = Failure::usage("a file, or an Arrow stream, has the answer of one statement");
+                return Err(failure.hint("give the statement, or leave out -o"));
+            }
+        };
         let interrupts =
             signal(SignalKind::interrupt()).map_err(|e| Failure::with_cause("cannot wait for Ctrl-C", &e))?;
         Ok(Self {
             client,
             arguments,
+            format,
             names,
             expanded: Expanded::Auto,
             timing: true,
@@ -144,7 +149,7 @@ impl ShellSession {
                 })
             }
             ShellCommand::Format(format) => {
-                self.arguments.output = format;
+                self.format = format;
                 Ok(())
             }
             ShellCommand::Into(None) => {
@@ -229,6 +234,7 @@ impl ShellSession {
         let Self {
             client,
             arguments,
+            format,
             file,
             expanded,
             size,
@@ -236,7 +242,7 @@ impl ShellSession {
             ..
         } = self;
         let shown = tokio::select! {
-            shown = answer(client, arguments, *expanded, *size, file.as_mut(), statement) => shown?,
+            shown = answer(client, arguments, *format, *expanded, *size, file.as_mut(), statement) => shown?,
             never = progress::show(client, statement) => match never {},
             _ = interrupts.recv() => {
                 note(STOPPED);
@@ -271,6 +277,7 @@ impl ShellSession {
 async fn answer(
     client: &Client,
     arguments: &SqlArgs,
+    format: Output,
     expanded: Expanded,
     size: Option<TerminalSize>,
     mut file: Option<&mut (PathBuf, File)>,
@@ -284,9 +291,9 @@ async fn answer(
             .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display()))),
         None => Ok(false),
     };
-    if arguments.output != Output::Table {
+    if format != Output::Table {
         let mut shown = Vec::new();
-        let stats = sql::pass_on(client, arguments, statement, &mut |chunk| {
+        let stats = sql::pass_on(client, arguments, statement, format, &mut |chunk| {
             if !into_file(chunk)? {
                 shown.extend_from_slice(chunk);
             }
@@ -298,7 +305,7 @@ async fn answer(
         let summary = None;
         return Ok(Shown { answer, summary, stats });
     }
-    let request = sql::request(client, arguments, statement, arguments.output);
+    let request = sql::request(client, arguments, statement, format);
     let text = client.send(request).await?.text().await.map_err(|e| broke_off(&e))?;
     let answer = sql::parse_answer(&text, statement)?;
     let (cells, size) = match is_for_file {

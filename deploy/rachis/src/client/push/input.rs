@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use super::{
     blocks::{Blocks, Cut, header, is_multiline},
-    parquet::ParquetLines,
+    columnar::RowLines,
 };
 use crate::cli::PushFormat;
 
@@ -51,22 +51,36 @@ impl Input {
             let reader = decompressed(CountingReader { inner: file, bar })?;
             return Self::of_text(reader, path, wanted, None);
         }
-        let mut start = [0; 4];
+        let mut start = [0; 6];
         let read = file.read(&mut start)?;
         io::Seek::rewind(&mut file)?;
-        if wanted == Some(PushFormat::Parquet) || wanted.is_none() && start[..read] == *b"PAR1" {
-            let lines = ParquetLines::open(file, metadata.len(), bar)?;
-            return Ok(Self {
-                guess: Some(format!("Parquet, {} rows", lines.rows())),
-                blocks: Blocks::new(Box::new(BufReader::with_capacity(READ_BYTES, lines)), Cut::Lines),
-                format: PushFormat::Parquet,
-                metadata: Some(metadata),
-            });
+        let length = metadata.len();
+        match wanted.or_else(|| columnar(&start[..read])) {
+            Some(format @ PushFormat::Parquet) => {
+                return Ok(Self::of_rows(
+                    RowLines::of_parquet(file, length, bar)?,
+                    format,
+                    metadata,
+                ));
+            }
+            Some(format @ PushFormat::Arrow) => {
+                return Ok(Self::of_rows(RowLines::of_arrow(file, length, bar)?, format, metadata));
+            }
+            _ => {}
         }
         // What is appended meanwhile is for the next push.
-        let inner = file.take(metadata.len());
+        let inner = file.take(length);
         let reader = decompressed(CountingReader { inner, bar })?;
         Self::of_text(reader, path, wanted, Some(metadata))
+    }
+
+    fn of_rows(lines: RowLines, format: PushFormat, metadata: Metadata) -> Self {
+        Self {
+            guess: Some(lines.summary()),
+            blocks: Blocks::new(Box::new(BufReader::with_capacity(READ_BYTES, lines)), Cut::Lines),
+            format,
+            metadata: Some(metadata),
+        }
     }
 
     fn of_text(
@@ -80,9 +94,12 @@ impl Input {
         if start.starts_with(BYTE_ORDER_MARK) {
             start.drain(..BYTE_ORDER_MARK.len());
         }
-        if wanted == Some(PushFormat::Parquet) || start.starts_with(b"PAR1") {
+        if wanted
+            .or_else(|| columnar(&start))
+            .is_some_and(|format| matches!(format, PushFormat::Parquet | PushFormat::Arrow))
+        {
             return Err(io::Error::other(
-                "a Parquet file must be a file by itself, and not compressed",
+                "a Parquet or Arrow file must be a file by itself, and not compressed",
             ));
         }
         let format = wanted.or_else(|| by_name(path)).unwrap_or_else(|| by_content(&start));
@@ -130,6 +147,15 @@ impl Input {
             guess: Some(guess),
             metadata,
         })
+    }
+}
+
+/// The format of a file of columns that begins so.
+fn columnar(start: &[u8]) -> Option<PushFormat> {
+    match start {
+        [b'P', b'A', b'R', b'1', ..] => Some(PushFormat::Parquet),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(PushFormat::Arrow),
+        _ => None,
     }
 }
 

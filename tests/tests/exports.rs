@@ -1,0 +1,243 @@
+//! `rachis sql -o FILE` writes whole answers, which other programs read as they are and a push brings in again.
+
+use std::{path::Path, process::Command};
+
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+use tests::{
+    Server, Settings,
+    cli::{Cli, assert_fails, stderr, stdout},
+    data, oracle,
+};
+
+/// More than the server returns of a statement without LIMIT.
+const DOCUMENTS: usize = 12_000;
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Runs a script of Python, which has DuckDB, and returns what it prints.
+fn python(script: &str) -> String {
+    let output = Command::new(oracle::python()).args(["-c", script]).output();
+    stdout(&output.expect("Python starts"))
+}
+
+/// JSON as nobody would write it: blanks and line breaks between all tokens, numbers with digits to lose, escapes.
+fn odd_document(random: &mut StdRng, depth: u32) -> String {
+    let blank = |random: &mut StdRng| ["", "", " ", "\n", "\t", "\r\n"][random.random_range(0..6)];
+    let kind = if depth > 3 {
+        random.random_range(0..5)
+    } else {
+        random.random_range(0..7)
+    };
+    let value = match kind {
+        0 => ["null", "true", "false"][random.random_range(0..3)].to_owned(),
+        1 => ["1.50", "-0", "1e400", "123456789012345678901234567890", "0.1000"][random.random_range(0..5)].to_owned(),
+        2 => random.next_u64().to_string(),
+        3 => [
+            "\"\"",
+            "\"\\u00e9 \\\"\\n\"",
+            "\"é😀\"",
+            "\"\\ud83d\\ude00\"",
+            "\"a,b;c\\td\"",
+        ][random.random_range(0..5)]
+        .to_owned(),
+        4 => format!("\"{}\"", "x,\\n'".repeat(random.random_range(0..50))),
+        5 => {
+            let items: Vec<String> = (0..random.random_range(0..4))
+                .map(|_| odd_document(random, depth + 1))
+                .collect();
+            format!("[{}]", items.join(","))
+        }
+        _ => {
+            let fields: Vec<String> = (0..random.random_range(0..4))
+                .map(|_| {
+                    let name = ["a", "b.c", "_doc", "é", "a"][random.random_range(0..5)];
+                    format!(
+                        "{}\"{name}\"{}:{}",
+                        blank(random),
+                        blank(random),
+                        odd_document(random, depth + 1)
+                    )
+                })
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+    };
+    format!("{}{value}{}", blank(random), blank(random))
+}
+
+/// The documents of a collection, sorted.
+async fn documents(server: &Server, collection: &str) -> Vec<String> {
+    let statement = format!("SELECT _doc FROM {collection}");
+    let all = server.query(&statement, json!({ "all_rows": true }));
+    let rows = all.await.expect("an answer").rows;
+    let mut documents: Vec<String> = rows
+        .iter()
+        .filter_map(|row| Some(row[0].as_str()?.to_owned()))
+        .collect();
+    documents.sort_unstable();
+    documents
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_collection_out_and_in_again_is_the_same_byte_for_byte() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut random = StdRng::seed_from_u64(tests::seed());
+    let mut expected: Vec<String> = (0..DOCUMENTS).map(|_| odd_document(&mut random, 0)).collect();
+    if data::folder().is_some() {
+        let real = data::documents("gharchive_2015.ndjson.gz").expect("documents");
+        expected.extend(real.into_iter().take(3_000));
+    }
+    let lines: String = expected
+        .iter()
+        .map(|document| format!("{}\n", json!({ "_doc": document })))
+        .collect();
+    let pushed = cli.with_input(&["push", "first", "-", "--column", "_doc"], &lines);
+    assert!(pushed.status.success(), "{}", stderr(&pushed));
+    expected.sort_unstable();
+    assert!(
+        documents(&server, "first").await == expected,
+        "the column is stored as it is"
+    );
+    for ending in ["parquet", "arrow", "csv", "csv.gz", "ndjson.zst", "jsonl.xz"] {
+        let file = folder.path().join(format!("all.{ending}"));
+        let exported = cli.run(&["sql", "SELECT _doc FROM first", "-o", text(&file)]);
+        assert!(
+            exported.status.success() && exported.stdout.is_empty(),
+            "{}",
+            stderr(&exported)
+        );
+        let collection = format!("from_{}", ending.replace('.', "_"));
+        let pushed = cli.run(&["push", &collection, text(&file), "--column", "_doc"]);
+        assert!(pushed.status.success(), "{ending}: {}", stderr(&pushed));
+        assert!(documents(&server, &collection).await == expected, "{ending}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_reads_in_a_file_what_it_had_put_in() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let rows = format!(
+        "select i as n, i / 8 as share, 'text, \"' || i || chr(10) as name, i % 2 = 0 as even, \
+         case when i % 3 = 0 then null else i end as gap, \
+         timestamptz '2024-02-28 23:59:59.123456+00' + interval (i) minute as seen from range({DOCUMENTS}) t(i)"
+    );
+    let input = at("in.json");
+    python(&format!(
+        "import duckdb\nduckdb.sql(\"set timezone='UTC'\")\nduckdb.sql('''copy ({rows}) to '{}' (format json)''')",
+        input.display()
+    ));
+    stdout(&cli.run(&["push", "events", text(&input)]));
+    let statement = "SELECT n, share, name, even, gap, seen::timestamp AS seen FROM events";
+    for (name, read) in [
+        ("out.parquet", "read_parquet('{}')"),
+        (
+            "out.csv.gz",
+            "read_csv('{}', header = true, quote = '\"', escape = '\"')",
+        ),
+        ("out.ndjson.zst", "read_json('{}', format = 'newline_delimited')"),
+    ] {
+        let file = at(name);
+        stdout(&cli.run(&["sql", statement, "-o", text(&file)]));
+        let read = read.replace("{}", text(&file));
+        let columns = "n::bigint n, share::double share, name::text, even::boolean, gap::bigint, seen::timestamptz";
+        let difference = python(&format!(
+            "import duckdb\nduckdb.sql(\"set timezone='UTC'\")\n\
+             put, got = '''select {columns} from ({rows})''', '''select {columns} from {read}'''\n\
+             count = lambda of: duckdb.sql(f'select count(*) from ({{of}})').fetchall()[0][0]\n\
+             print(count(got), count(f'{{put}} except all {{got}}'), count(f'{{got}} except all {{put}}'))"
+        ));
+        assert_eq!(difference.trim(), format!("{DOCUMENTS} 0 0"), "{name}");
+    }
+    let types = python(&format!(
+        "import duckdb\nprint([str(t) for t in duckdb.sql(\"from '{}'\").types])",
+        at("out.parquet").display()
+    ));
+    let expected = "['BIGINT', 'DOUBLE', 'VARCHAR', 'BOOLEAN', 'BIGINT', 'TIMESTAMP WITH TIME ZONE']";
+    assert_eq!(types.trim(), expected);
+    let file = at("out.arrow");
+    stdout(&cli.run(&["sql", statement, "-o", text(&file)]));
+    stdout(&cli.run(&["push", "again", text(&file)]));
+    let sums = "select count(*), sum(n), sum(share), sum(length(name)), count(*) filter (where even), sum(gap), \
+                min(seen::timestamp), max(seen::timestamp) from";
+    let events = server.sql(&format!("{sums} events")).await.rows;
+    assert_eq!(server.sql(&format!("{sums} again")).await.rows, events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_fails_says_so_and_leaves_the_old_file() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines: String = (0..DOCUMENTS)
+        .map(|n| format!("{}\n", json!({ "n": n, "pad": "x".repeat(1_000) })))
+        .collect();
+    stdout(&cli.with_input(&["push", "events", "-"], &lines));
+    // Only the last row is too large, so a part of the answer has been sent before.
+    let last = DOCUMENTS - 1;
+    let fails = format!("SELECT n, pad, repeat(pad, CASE WHEN n = {last} THEN 100000 ELSE 0 END) AS large FROM events");
+    for name in ["a.parquet", "a.arrow", "a.csv.gz", "a.ndjson", "a.json"] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, "old").expect("written");
+        let failed = cli.run(&["sql", &fails, "-o", text(&file)]);
+        assert_fails(&failed, 1, &format!("{name} was not written: "));
+        assert_eq!(std::fs::read_to_string(&file).expect("the file"), "old", "{name}");
+    }
+    let full = folder.path().join("full.csv");
+    std::os::unix::fs::symlink("/dev/full", &full).expect("a link");
+    let failed = cli.run(&["sql", "SELECT * FROM events", "-o", text(&full)]);
+    assert_fails(&failed, 1, "No space left on device");
+    let missing = folder.path().join("missing/a.csv");
+    assert_fails(&cli.run(&["sql", "SELECT 1", "-o", text(&missing)]), 1, "cannot write");
+    assert_fails(
+        &cli.run(&["sql", "SELECT 1; SELECT 2", "-o", text(&full)]),
+        2,
+        "one statement",
+    );
+    assert_fails(&cli.run(&["sql", "SELECT 1", "-o", "a.xlsx"]), 2, ".parquet, .arrow");
+    let names: Vec<String> = std::fs::read_dir(folder.path())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(names.len(), 6, "nothing else is left: {names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_cut_only_where_it_is_shown_and_the_exit_code_says_so() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines: String = (0..DOCUMENTS).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    stdout(&cli.with_input(&["push", "events", "-"], &lines));
+    let rows = |output: &[u8]| output.iter().filter(|byte| **byte == b'\n').count();
+    let shown = cli.run(&["sql", "SELECT n FROM events", "-o", "ndjson"]);
+    assert_fails(&shown, 3, "get all rows with --all-rows or in a file (-o FILE)");
+    assert_eq!(rows(&shown.stdout), 10_000);
+    let all = cli.run(&["sql", "SELECT n FROM events", "-o", "ndjson", "--all-rows"]);
+    assert_eq!(rows(stdout(&all).as_bytes()), DOCUMENTS);
+    let file = folder.path().join("a.ndjson");
+    let exported = cli.run(&["sql", "SELECT n FROM events", "-o", text(&file)]);
+    assert!(
+        stderr(&exported).contains("wrote ") && exported.status.success(),
+        "{}",
+        stderr(&exported)
+    );
+    let numbers: Vec<Value> = std::fs::read_to_string(&file)
+        .expect("the file")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(numbers.len(), DOCUMENTS);
+    let sum: i64 = numbers.iter().filter_map(|row| row["n"].as_i64()).sum();
+    assert_eq!(sum, (0..DOCUMENTS as i64).sum::<i64>());
+    let limited = folder.path().join("limited.csv");
+    stdout(&cli.run(&["sql", "SELECT n FROM events ORDER BY n LIMIT 2", "-o", text(&limited)]));
+    assert_eq!(std::fs::read_to_string(&limited).expect("the file"), "n\n0\n1\n");
+}
