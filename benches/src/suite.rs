@@ -10,6 +10,7 @@ mod definitions;
 mod deletes;
 mod expression;
 mod fan_out;
+mod files;
 mod freshness;
 mod giants;
 mod goals;
@@ -34,6 +35,7 @@ pub use self::{
     deletes::{DeletesArgs, deletes},
     expression::expression,
     fan_out::{FanOutArgs, fan_out},
+    files::{FilesArgs, files},
     freshness::{FreshnessArgs, freshness},
     giants::{GiantsArgs, giants},
     interference::{InterferenceArgs, interference},

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    DefinitionsArgs, DeletesArgs, FanOutArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs, GiantsArgs,
-    InterferenceArgs, LoadArgs, RecoveryArgs, SuiteReport, definitions, deletes, expression, fan_out, footprint,
-    freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery, searches,
+    DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs,
+    GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, SuiteReport, definitions, deletes, expression, fan_out,
+    files, footprint, freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery, searches,
 };
 use crate::report::guarded;
 
@@ -40,6 +40,8 @@ pub enum SuiteCommand {
     Definitions(DefinitionsArgs),
     /// Deletes half of all documents, lets a day of thirty expire, and asks beside it
     Deletes(DeletesArgs),
+    /// Brings a folder of Parquet files in, and takes whole answers out as files
+    Files(FilesArgs),
     /// Loads documents with 100,000 keys among normal ones
     Giants(GiantsArgs),
     /// Asks clusters of one to eight leaves and of one to 64 shards
@@ -64,6 +66,7 @@ impl SuiteCommand {
             Self::Parsers(arguments) => parsers(arguments).await,
             Self::Definitions(arguments) => definitions(arguments).await,
             Self::Deletes(arguments) => deletes(arguments).await,
+            Self::Files(arguments) => files(arguments).await,
             Self::Giants(arguments) => giants(arguments).await,
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
@@ -80,7 +83,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 14] = [
+const SUITES: [(&str, &str, &str); 15] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -91,6 +94,7 @@ const SUITES: [(&str, &str, &str); 14] = [
     ("parsers", "", "--documents 20000 --repetitions 3"),
     ("definitions", "", "--documents 20000 --definitions 100 --repetitions 3"),
     ("deletes", "", "--documents 20000"),
+    ("files", "", "--documents 20000"),
     ("giants", "", "--documents 10000"),
     (
         "fan-out",
