@@ -235,6 +235,73 @@ async fn rows_folders_and_patterns_are_pushed() {
         "nothing-*.json has no files",
     );
     assert_eq!(server.sql("select count(*) from bad").await.rows, [[json!(0)]]);
+    let some = cli.run(&["push", "some", folder.path().to_str().expect("UTF-8")]);
+    assert_fails(&some, 1, "2 of 6 files could not be pushed");
+    assert_fails(&some, 1, "8 new documents accepted from 6 files, 1 rejected");
+    assert_fails(&some, 1, "open.csv: the quote that opens in line 2 never closes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_renamed_replaced_or_still_written_is_pushed_once() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let push = async |what: &str, name: &str, new: u64, stored: u64| {
+        let pushed = cli.run(&["push", "log", at(name).to_str().expect("UTF-8")]);
+        let said = stderr(&pushed);
+        assert!(
+            said.contains(&format!("{new} new documents accepted")),
+            "{what}: {said}"
+        );
+        assert_eq!(
+            server.sql("select count(*) from log").await.rows,
+            [[json!(stored)]],
+            "{what}"
+        );
+        (pushed.status.success(), said)
+    };
+    let lines = |range: std::ops::Range<i32>| range.map(|n| format!("{{\"n\":{n}}}\n")).collect::<String>();
+    let append = |name: &str, text: &str| {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(at(name))
+            .expect("the file");
+        file.write_all(text.as_bytes()).expect("written");
+    };
+    std::fs::write(at("a.log"), lines(0..3)).expect("written");
+    push("the first time", "a.log", 3, 3).await;
+    std::fs::rename(at("a.log"), at("a.log.1")).expect("renamed");
+    append("a.log.1", &lines(3..5));
+    push("renamed and longer", "a.log.1", 2, 5).await;
+    std::fs::write(at("a.log"), lines(100..101)).expect("written");
+    push("another file at the first path", "a.log", 1, 6).await;
+    std::fs::write(at("copy"), lines(0..7)).expect("written");
+    std::fs::rename(at("copy"), at("a.log.1")).expect("replaced");
+    push("replaced by a longer copy", "a.log.1", 2, 8).await;
+    push("once more", "a.log.1", 0, 8).await;
+    push("the other once more", "a.log", 0, 8).await;
+    std::fs::write(at("copy"), lines(200..203)).expect("written");
+    std::fs::rename(at("copy"), at("a.log.1")).expect("replaced");
+    push("replaced by another file", "a.log.1", 3, 11).await;
+
+    append("a.log", "{\"n\":101}\n{\"n\":1");
+    let (succeeded, said) = push("a line that is being written", "a.log", 1, 12).await;
+    assert!(
+        !succeeded && said.contains("a.log was not pushed: it has no line break"),
+        "{said}"
+    );
+    append("a.log", "02}");
+    assert!(push("the line is complete", "a.log", 1, 13).await.0);
+    append("a.log", "\n{\"n\":103}\n");
+    assert!(push("another line", "a.log", 1, 14).await.0);
+    std::fs::write(at("rows.csv"), "n,b\n300,\"x\ny\"\n301").expect("written");
+    assert!(!push("a row that is being written", "rows.csv", 1, 15).await.0);
+    append("rows.csv", ",2\n");
+    assert!(push("the row is complete", "rows.csv", 1, 16).await.0);
+    let sum = (0..7).sum::<i64>() + (100..104).sum::<i64>() + 200 + 201 + 202 + 300 + 301;
+    assert_eq!(server.sql("select sum(n)::bigint from log").await.rows, [[json!(sum)]]);
+    assert_no_dead_letters(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::Xxh3;
 use self::{
     blocks::Cut,
     input::Input,
-    memory::{FileMemory, KnownBlock},
+    memory::{FileIdentity, FileMemory, KnownBlock},
 };
 use super::{
     Failure,
@@ -67,11 +67,18 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
     };
     push.collection = push.collection_uid().await?;
     let started = Instant::now();
-    let mut result = Ok(());
+    let (mut result, mut failed) = (Ok(()), 0);
     for file in &files {
-        result = push.push_file(file).await;
-        if result.is_err() {
-            break;
+        match push.push_file(file).await {
+            Err(PushError::File(failure)) if files.len() > 1 => {
+                failed += 1;
+                push.note(&failure.to_string());
+            }
+            Err(PushError::File(failure) | PushError::All(failure)) => {
+                result = Err(failure);
+                break;
+            }
+            Ok(()) => {}
         }
     }
     push.bar.finish_and_clear();
@@ -99,6 +106,10 @@ pub(crate) async fn run(arguments: cli::PushArgs) -> Result<(), Failure> {
         ));
     }
     result?;
+    if failed > 0 {
+        let failure = Failure::new(format!("{failed} of {} files could not be pushed", files.len()));
+        return Err(failure.hint("the errors above say why; the next push of the same files sends what is missing"));
+    }
     match rejected {
         0 => Ok(()),
         _ => Err(Failure::new(format!("{rejected} items were rejected")).hint(format!(
@@ -156,8 +167,8 @@ impl PushRun<'_> {
         }
     }
 
-    async fn push_file(&mut self, path: &Path) -> Result<(), Failure> {
-        let failed = |e: io::Error| Failure::new(format!("cannot read {}: {e}", path.display()));
+    async fn push_file(&mut self, path: &Path) -> Result<(), PushError> {
+        let failed = |e: io::Error| PushError::File(Failure::new(format!("cannot read {}: {e}", path.display())));
         self.bar
             .set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
         let mut input = Input::open(path, self.arguments.format, &self.bar).map_err(failed)?;
@@ -165,16 +176,15 @@ impl PushRun<'_> {
             self.note(&format!("{}: {guess}", path.display()));
         }
         let identity = self.identity(path, &input);
-        let mut memory = self.memory(path, identity.as_deref())?;
-        let identity = identity.unwrap_or_default();
-        let key = |run: &str, number: usize| format!("file-{identity}{run}-{number}");
+        let mut memory = self.memory(path, identity.as_ref())?;
+        let key = |memory: &FileMemory, number: usize| format!("file-{}-{number}", memory.key());
         self.totals.file_items = 0;
         let known: Vec<KnownBlock> = memory.blocks().to_vec();
         let mut ends_with_line = true;
         for (number, known) in known.iter().enumerate() {
             let bytes = input.blocks.exactly(known.bytes).map_err(failed)?;
             if !known.is(input.blocks.header(), &bytes) {
-                return Err(changed(path));
+                return Err(PushError::File(changed(path)));
             }
             ends_with_line = bytes.ends_with(b"\n");
             match known.items {
@@ -183,13 +193,17 @@ impl PushRun<'_> {
                     self.totals.file_items += items;
                 }
                 None => {
-                    let key = key(memory.run(), number);
+                    let key = key(&memory, number);
                     self.send_noted(path, &mut input, &mut memory, bytes, key).await?;
                 }
             }
         }
+        let mut is_cut = false;
         for number in known.len().. {
-            let bytes = input.blocks.next().map_err(failed)?;
+            let mut bytes = input.blocks.next().map_err(failed)?;
+            let unfinished = input.unfinished_line(&bytes).map_err(failed)?;
+            is_cut |= unfinished > 0;
+            bytes.truncate(bytes.len() - unfinished);
             if bytes.is_empty() {
                 break;
             }
@@ -200,14 +214,17 @@ impl PushRun<'_> {
                 && !bytes.starts_with(b"\n")
                 && !bytes.starts_with(b"\r\n");
             if is_continued || number > 0 && *input.blocks.cut() == Cut::Array && !bytes.trim_ascii().is_empty() {
-                return Err(changed(path));
+                return Err(PushError::File(changed(path)));
             }
             let known = KnownBlock::new(input.blocks.header(), &bytes);
-            memory.begin(known).map_err(|e| not_remembered(&e))?;
-            let key = key(memory.run(), number);
+            memory.begin(known).map_err(|e| PushError::All(not_remembered(&e)))?;
+            let key = key(&memory, number);
             self.send_noted(path, &mut input, &mut memory, bytes, key).await?;
         }
-        Ok(())
+        match is_cut {
+            true => Err(PushError::File(is_unfinished(path))),
+            false => Ok(()),
+        }
     }
 
     /// Pushes the block that was noted last, and notes what became of it.
@@ -218,29 +235,31 @@ impl PushRun<'_> {
         memory: &mut FileMemory,
         bytes: Vec<u8>,
         key: String,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), PushError> {
         let items = match bytes.trim_ascii().is_empty() {
             true => 0,
             false => {
                 let block = self.block(input, bytes, key);
-                let block = block.map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
+                let block =
+                    block.map_err(|e| PushError::File(Failure::new(format!("cannot read {}: {e}", path.display()))))?;
                 match self.push_block(path, block).await {
                     Ok(items) => items,
                     Err(SendError::Refused(failure)) => {
-                        memory.refuse().map_err(|e| not_remembered(&e))?;
-                        return Err(failure.within(&path.display().to_string()));
+                        memory.refuse().map_err(|e| PushError::All(not_remembered(&e)))?;
+                        return Err(PushError::File(failure.within(&path.display().to_string())));
                     }
                     Err(SendError::Changed(failure)) => {
-                        return Err(failure.hint(format!(
+                        return Err(PushError::File(failure.hint(format!(
                             "{} has changed since it was pushed; --again pushes all of it again",
                             path.display()
-                        )));
+                        ))));
                     }
-                    Err(SendError::Failed(failure)) => return Err(failure),
+                    Err(SendError::Failed(failure)) => return Err(PushError::All(failure)),
                 }
             }
         };
-        memory.acknowledge(items).map_err(|e| not_remembered(&e))
+        let acknowledged = memory.acknowledge(items);
+        acknowledged.map_err(|e| PushError::All(not_remembered(&e)))
     }
 
     /// A block as it is sent.
@@ -268,30 +287,56 @@ impl PushRun<'_> {
         })
     }
 
-    /// Identifies the file by path, device and inode: a copy, or a new file at the same path, is another file. Standard
-    /// input has no identity.
-    fn identity(&self, path: &Path, input: &Input) -> Option<String> {
+    /// What the file is known by. Standard input has no identity.
+    fn identity(&self, path: &Path, input: &Input) -> Option<FileIdentity> {
         let metadata = input.metadata.as_ref().filter(|metadata| metadata.is_file())?;
-        let mut hasher = Xxh3::new();
-        let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        hasher.update(place.as_os_str().as_encoded_bytes());
-        hasher.update(&metadata.dev().to_le_bytes());
-        hasher.update(&metadata.ino().to_le_bytes());
-        hasher.update(self.collection.as_bytes());
-        if let Some(column) = &self.arguments.column {
-            hasher.update(column.as_bytes());
-        }
-        Some(format!("{:032x}", hasher.digest128()))
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let hash = |of: &[&[u8]]| {
+            let mut hasher = Xxh3::new();
+            of.iter().for_each(|bytes| hasher.update(bytes));
+            hasher.update(self.collection.as_bytes());
+            if let Some(column) = &self.arguments.column {
+                hasher.update(column.as_bytes());
+            }
+            format!("{:032x}", hasher.digest128())
+        };
+        Some(FileIdentity {
+            inode: hash(&[&metadata.dev().to_le_bytes(), &metadata.ino().to_le_bytes()]),
+            place: hash(&[path.as_os_str().as_encoded_bytes()]),
+            path,
+        })
     }
 
-    fn memory(&self, path: &Path, identity: Option<&str>) -> Result<FileMemory, Failure> {
-        match (identity, &self.memory_folder) {
-            (Some(identity), Some(folder)) => {
-                let opened = FileMemory::open(folder, identity, path, self.arguments.again);
-                opened.map_err(|error| no_memory(folder, &error).within(&path.display().to_string()))
-            }
-            _ => Ok(FileMemory::none(identity.is_none() || self.arguments.again)),
+    /// What was pushed of a file. Of a file that was renamed or replaced, only if its bytes are the same.
+    fn memory(&self, path: &Path, identity: Option<&FileIdentity>) -> Result<FileMemory, PushError> {
+        let (Some(identity), Some(folder)) = (identity, &self.memory_folder) else {
+            return Ok(FileMemory::none(identity, identity.is_none() || self.arguments.again));
+        };
+        let failed = |error: io::Error| PushError::All(no_memory(folder, &error).within(&path.display().to_string()));
+        let mut memory = FileMemory::open(folder, identity, self.arguments.again).map_err(failed)?;
+        if memory.is_certain(folder, identity) {
+            return Ok(memory);
         }
+        let unread =
+            |error: io::Error| PushError::File(Failure::new(format!("cannot read {}: {error}", path.display())));
+        if self.has_blocks(path, memory.blocks()).map_err(unread)? {
+            memory.confirm(folder, identity).map_err(failed)?;
+            return Ok(memory);
+        }
+        drop(memory);
+        FileMemory::open(folder, identity, true).map_err(failed)
+    }
+
+    /// Whether a file begins with these blocks.
+    fn has_blocks(&self, path: &Path, known: &[KnownBlock]) -> io::Result<bool> {
+        let mut input = Input::open(path, self.arguments.format, &ProgressBar::hidden())?;
+        for known in known {
+            let bytes = input.blocks.exactly(known.bytes)?;
+            if !known.is(input.blocks.header(), &bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Pushes a block. Returns the number of its items.
@@ -448,6 +493,14 @@ impl PushRun<'_> {
     }
 }
 
+/// Why a file could not be pushed.
+enum PushError {
+    /// For a reason of its own.
+    File(Failure),
+    /// For a reason that other files would meet, too.
+    All(Failure),
+}
+
 enum SendError {
     /// The key was used before with other bytes.
     Changed(Failure),
@@ -463,6 +516,14 @@ fn changed(path: &Path) -> Failure {
         path.display()
     ))
     .hint("--again pushes all of it again")
+}
+
+fn is_unfinished(path: &Path) -> Failure {
+    Failure::new(format!(
+        "the last line of {} was not pushed: it has no line break, and its document or row does not end",
+        path.display()
+    ))
+    .hint("push the file again when the line is complete")
 }
 
 fn no_memory(folder: &Path, error: &io::Error) -> Failure {

@@ -74,6 +74,27 @@ impl Input {
         Self::of_text(reader, path, wanted, Some(metadata))
     }
 
+    /// The length of the last line of a file if it seems to be still written: it has no line break, and its document or row
+    /// does not end.
+    pub(super) fn unfinished_line(&mut self, block: &[u8]) -> io::Result<usize> {
+        if self.metadata.is_none() || block.is_empty() || block.ends_with(b"\n") || !self.blocks.is_at_end()? {
+            return Ok(0);
+        }
+        let (line, is_unfinished) = match self.blocks.cut() {
+            Cut::Lines => {
+                let line = &block[block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)..];
+                let read = serde_json::from_slice::<serde::de::IgnoredAny>(line);
+                (line, read.is_err_and(|error| error.is_eof()))
+            }
+            Cut::Rows(header) => {
+                let (row, fields) = last_row(block, header.separator);
+                (row, fields < header.names.len())
+            }
+            Cut::Array | Cut::Documents => return Ok(0),
+        };
+        Ok(if is_unfinished { line.len() } else { 0 })
+    }
+
     fn of_rows(lines: RowLines, format: PushFormat, metadata: Metadata) -> Self {
         Self {
             guess: Some(lines.summary()),
@@ -157,6 +178,21 @@ fn columnar(start: &[u8]) -> Option<PushFormat> {
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(PushFormat::Arrow),
         _ => None,
     }
+}
+
+/// The last row of a block, and the number of its fields.
+fn last_row(block: &[u8], separator: u8) -> (&[u8], usize) {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(block);
+    let (mut row, mut last) = (csv::ByteRecord::new(), (0, 0));
+    while reader.read_byte_record(&mut row).unwrap_or(false) {
+        let start = row.position().map_or(0, |position| position.byte() as usize);
+        last = (start, row.len());
+    }
+    (&block[last.0.min(block.len())..], last.1)
 }
 
 fn joined(start: Vec<u8>, rest: Box<dyn BufRead>) -> Box<dyn BufRead> {

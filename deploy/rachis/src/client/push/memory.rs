@@ -3,6 +3,9 @@
 //!
 //! A block is noted before it is sent: if the program or the server dies then, the next run sends the same block with the
 //! same idempotency key.
+//!
+//! A file is known by its inode, so it may be renamed; or by its path, so it may be replaced by a longer copy. If only one of
+//! both is known, it is the same file if its bytes are.
 
 use std::{
     fs,
@@ -52,12 +55,11 @@ impl KnownBlock {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Noted {
-    /// The first line.
+    /// The first line, and again when the file was renamed.
     File {
-        /// Its path, for people.
-        path: String,
+        path: PathBuf,
         /// Part of the idempotency keys; another one after `--again`.
-        run: String,
+        key: String,
     },
     /// A block is about to be sent.
     Begin(KnownBlock),
@@ -67,20 +69,45 @@ enum Noted {
     Refused,
 }
 
+/// What a file is known by.
+#[derive(Debug, Clone)]
+pub(super) struct FileIdentity {
+    /// Its canonical path.
+    pub path: PathBuf,
+    /// A hash of its device and inode and of what it is pushed into.
+    pub inode: String,
+    /// A hash of its path and of what it is pushed into.
+    pub place: String,
+}
+
 /// The memory of one file; or of none, which remembers nothing.
 #[derive(Debug)]
 pub(super) struct FileMemory {
     file: Option<fs::File>,
-    run: String,
+    /// Where it is.
+    name: PathBuf,
+    /// The path that it notes.
+    path: PathBuf,
+    key: String,
     blocks: Vec<KnownBlock>,
 }
 
 impl FileMemory {
-    /// The memory of a file with this identity, in a folder. If `forget`, it begins anew.
-    pub(super) fn open(folder: &Path, identity: &str, path: &Path, forget: bool) -> io::Result<Self> {
-        let name = folder.join(format!("{identity}.ndjson"));
+    /// The memory of a file in a folder. If `forget`, it begins anew.
+    pub(super) fn open(folder: &Path, identity: &FileIdentity, forget: bool) -> io::Result<Self> {
+        let own = own_name(folder, identity);
+        let other = || Some(named(folder, &fs::read_to_string(place_name(folder, identity)).ok()?));
+        let name = match forget || own.exists() {
+            true => own,
+            false => other().filter(|other| other.exists()).unwrap_or(own),
+        };
         let mut options = fs::OpenOptions::new();
-        let mut file = options.create(true).truncate(false).read(true).write(true).open(name)?;
+        let mut file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&name)?;
         file.try_lock()
             .map_err(|_| io::Error::other("another push of the file is running"))?;
         if forget {
@@ -90,14 +117,16 @@ impl FileMemory {
         file.read_to_string(&mut text)?;
         let mut memory = Self {
             file: None,
-            run: if forget { new_run() } else { String::new() },
+            name,
+            path: identity.path.clone(),
+            key: format!("{}{}", identity.inode, if forget { new_run() } else { String::new() }),
             blocks: Vec::new(),
         };
         // A crash may have cut the last line.
         let mut end = 0;
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             match serde_json::from_str(line) {
-                Ok(Noted::File { run, .. }) => memory.run = run,
+                Ok(Noted::File { path, key }) => (memory.path, memory.key) = (path, key),
                 Ok(Noted::Begin(block)) => memory.blocks.push(block),
                 Ok(Noted::Acknowledged(items)) => memory.set_items(items),
                 Ok(Noted::Refused) => drop(memory.blocks.pop()),
@@ -109,26 +138,47 @@ impl FileMemory {
         file.seek(io::SeekFrom::Start(end as u64))?;
         memory.file = Some(file);
         if end == 0 {
-            memory.write(&Noted::File {
-                path: path.display().to_string(),
-                run: memory.run.clone(),
-            })?;
+            memory.note_file(folder, identity)?;
         }
         Ok(memory)
     }
 
     /// The memory of nothing. If the push is not a new one, a server that has its blocks knows their keys for some time.
-    pub(super) fn none(is_new: bool) -> Self {
+    pub(super) fn none(identity: Option<&FileIdentity>, is_new: bool) -> Self {
+        let inode = identity.map_or("", |identity| &identity.inode);
         Self {
             file: None,
-            run: if is_new { new_run() } else { String::new() },
+            name: PathBuf::new(),
+            path: PathBuf::new(),
+            key: format!("{inode}{}", if is_new { new_run() } else { String::new() }),
             blocks: Vec::new(),
         }
     }
 
+    /// Whether both the path and the inode of the file are those that were noted. If not, the memory may be that of
+    /// another file.
+    pub(super) fn is_certain(&self, folder: &Path, identity: &FileIdentity) -> bool {
+        self.path == identity.path && self.name == own_name(folder, identity)
+    }
+
+    /// Notes that the memory is that of this file.
+    pub(super) fn confirm(&mut self, folder: &Path, identity: &FileIdentity) -> io::Result<()> {
+        let own = own_name(folder, identity);
+        fs::rename(&self.name, &own)?;
+        self.name = own;
+        self.note_file(folder, identity)
+    }
+
+    fn note_file(&mut self, folder: &Path, identity: &FileIdentity) -> io::Result<()> {
+        self.path.clone_from(&identity.path);
+        let (path, key) = (self.path.clone(), self.key.clone());
+        self.write(&Noted::File { path, key })?;
+        fs::write(place_name(folder, identity), &identity.inode)
+    }
+
     /// What makes the idempotency keys of this push differ from those of others.
-    pub(super) fn run(&self) -> &str {
-        &self.run
+    pub(super) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The blocks so far. Only the last one may not be acknowledged.
@@ -172,6 +222,20 @@ impl FileMemory {
     }
 }
 
+/// The memory of a file with this inode.
+fn own_name(folder: &Path, identity: &FileIdentity) -> PathBuf {
+    named(folder, &identity.inode)
+}
+
+fn named(folder: &Path, inode: &str) -> PathBuf {
+    folder.join(format!("{inode}.ndjson"))
+}
+
+/// The file that names the inode that was last seen at a path.
+fn place_name(folder: &Path, identity: &FileIdentity) -> PathBuf {
+    folder.join(format!("{}.inode", identity.place))
+}
+
 fn new_run() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
@@ -213,9 +277,10 @@ mod tests {
     #[test]
     fn blocks_are_remembered_until_they_are_pushed_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        let open = |forget| FileMemory::open(folder.path(), "file", Path::new("a.json"), forget).expect("a memory");
+        let identity = identity("a.json", "file");
+        let open = |forget| FileMemory::open(folder.path(), &identity, forget).expect("a memory");
         let mut memory = open(false);
-        assert_eq!((memory.run(), memory.blocks()), ("", &[][..]));
+        assert_eq!((memory.key(), memory.blocks()), ("file", &[][..]));
         memory.begin(KnownBlock::new(b"h", b"one")).expect("written");
         memory.acknowledge(1).expect("written");
         memory.begin(KnownBlock::new(b"h", b"two")).expect("written");
@@ -238,11 +303,48 @@ mod tests {
         drop(known);
         assert_eq!(items(&open(false)), [Some(1), Some(2)]);
         let again = open(true);
-        assert!(again.blocks().is_empty() && !again.run().is_empty());
-        let run = again.run().to_owned();
-        let at_once = FileMemory::open(folder.path(), "file", Path::new("a.json"), false);
+        assert!(again.blocks().is_empty() && again.key() != "file");
+        let key = again.key().to_owned();
+        let at_once = FileMemory::open(folder.path(), &identity, false);
         assert!(at_once.is_err_and(|error| error.to_string().contains("another push")));
         drop(again);
-        assert_eq!(open(false).run(), run);
+        assert_eq!(open(false).key(), key);
+    }
+
+    fn identity(path: &str, inode: &str) -> FileIdentity {
+        FileIdentity {
+            path: path.into(),
+            inode: inode.into(),
+            place: format!("at-{path}"),
+        }
+    }
+
+    #[test]
+    fn a_renamed_and_a_replaced_file_keep_their_memory_and_keys() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |identity: &FileIdentity| FileMemory::open(folder.path(), identity, false).expect("a memory");
+        let mut memory = open(&identity("a", "1"));
+        memory.begin(KnownBlock::new(b"", b"one")).expect("written");
+        drop(memory);
+        for (path, inode) in [("b", "1"), ("b", "2"), ("c", "2")] {
+            let identity = identity(path, inode);
+            let mut memory = open(&identity);
+            assert!(
+                !memory.is_certain(folder.path(), &identity) && memory.blocks().len() == 1,
+                "{path} {inode}"
+            );
+            memory.confirm(folder.path(), &identity).expect("written");
+            drop(memory);
+            let memory = open(&identity);
+            assert!(
+                memory.is_certain(folder.path(), &identity) && memory.blocks().len() == 1,
+                "{path} {inode}"
+            );
+            assert_eq!(memory.key(), "1");
+        }
+        assert!(
+            open(&identity("d", "1")).blocks().is_empty(),
+            "another file with an inode that is free again"
+        );
     }
 }
