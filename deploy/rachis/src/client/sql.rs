@@ -236,20 +236,21 @@ pub(crate) fn add_options(body: &mut Value, options: &cli::QueryArgs) {
 struct NdjsonRows {
     /// The last complete line so far, which may be the end line, and the incomplete line after it.
     pending: Vec<u8>,
+    /// Where the incomplete line begins.
+    open_line: usize,
 }
 
 impl NdjsonRows {
     /// Adds a chunk and returns the lines that are certainly rows.
     fn push(&mut self, chunk: &[u8]) -> Vec<u8> {
+        let before = self.pending.len();
         self.pending.extend_from_slice(chunk);
-        let ends: Vec<usize> = self
-            .pending
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'\n')
-            .map(|(at, _)| at + 1)
-            .collect();
-        let rows_end = ends.len().checked_sub(2).map_or(0, |before_last| ends[before_last]);
+        let line_end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n');
+        let Some(last) = line_end(chunk) else {
+            return Vec::new();
+        };
+        let rows_end = line_end(&chunk[..last]).map_or(self.open_line, |end| before + end + 1);
+        self.open_line = before + last + 1 - rows_end;
         let rest = self.pending.split_off(rows_end);
         std::mem::replace(&mut self.pending, rest)
     }
@@ -286,11 +287,10 @@ mod tests {
     #[test]
     fn the_last_line_is_never_a_row_however_the_answer_is_chunked() {
         let answer = b"{\"a\":1}\n{\"a\":2}\n{\"end\":{\"stats\":{}}}\n";
-        for cut in 0..answer.len() {
+        for length in 1..=answer.len() {
             let mut lines = NdjsonRows::default();
-            let mut rows = lines.push(&answer[..cut]);
-            rows.extend(lines.push(&answer[cut..]));
-            assert_eq!(rows, b"{\"a\":1}\n{\"a\":2}\n", "cut at {cut}");
+            let rows: Vec<u8> = answer.chunks(length).flat_map(|chunk| lines.push(chunk)).collect();
+            assert_eq!(rows, b"{\"a\":1}\n{\"a\":2}\n", "chunks of {length}");
             assert!(lines.finish().is_ok());
         }
         let mut lines = NdjsonRows::default();
