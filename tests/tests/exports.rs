@@ -1,6 +1,13 @@
 //! `rachis sql -o FILE` writes whole answers, which other programs read as they are and a push brings in again.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs::Permissions,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -181,13 +188,24 @@ async fn an_export_that_fails_says_so_and_leaves_the_old_file() {
         .collect();
     stdout(&cli.with_input(&["push", "events", "-"], &lines));
     // Only the last row is too large, so a part of the answer has been sent before.
+    let four = ["events"; 4]
+        .map(|name| format!("SELECT n, pad FROM {name}"))
+        .join(" UNION ALL ");
     let last = DOCUMENTS - 1;
-    let fails = format!("SELECT n, pad, repeat(pad, CASE WHEN n = {last} THEN 100000 ELSE 0 END) AS large FROM events");
+    let fails =
+        format!("SELECT n, pad, CASE WHEN n = {last} THEN replace(pad, 'x', $1) END AS large FROM ({four}) AS a");
+    let large = "y".repeat(100_000);
     for name in ["a.parquet", "a.arrow", "a.csv.gz", "a.ndjson", "a.json"] {
         let file = folder.path().join(name);
         std::fs::write(&file, "old").expect("written");
-        let failed = cli.run(&["sql", &fails, "-o", text(&file)]);
+        let failed = cli.run(&["sql", &fails, "-p", &large, "-o", text(&file)]);
         assert_fails(&failed, 1, &format!("{name} was not written: "));
+        let why = if name == "a.ndjson" {
+            "a row of the answer has"
+        } else {
+            "the answer ended early"
+        };
+        assert_fails(&failed, 1, why);
         assert_eq!(std::fs::read_to_string(&file).expect("the file"), "old", "{name}");
     }
     let full = folder.path().join("full.csv");
@@ -240,4 +258,119 @@ async fn an_answer_is_cut_only_where_it_is_shown_and_the_exit_code_says_so() {
     let limited = folder.path().join("limited.csv");
     stdout(&cli.run(&["sql", "SELECT n FROM events ORDER BY n LIMIT 2", "-o", text(&limited)]));
     assert_eq!(std::fs::read_to_string(&limited).expect("the file"), "n\n0\n1\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_file_keeps_its_mode_and_links_stay_links() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (private, link, behind) = (
+        folder.path().join("private.csv"),
+        folder.path().join("link.csv"),
+        folder.path().join("behind.csv"),
+    );
+    std::fs::write(&private, "old").expect("written");
+    std::fs::set_permissions(&private, Permissions::from_mode(0o640)).expect("a mode");
+    std::os::unix::fs::symlink("behind.csv", &link).expect("a link");
+    for file in [&private, &link, &link] {
+        stdout(&cli.run(&["sql", "SELECT 1 AS one", "-o", text(file)]));
+    }
+    let mode = std::fs::metadata(&private).expect("the file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+    assert!(link.is_symlink() && !behind.is_symlink());
+    for file in [&private, &behind] {
+        assert_eq!(std::fs::read_to_string(file).expect("the file"), "one\n1\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_into_a_pipe_that_nobody_reads_can_be_interrupted_and_is_no_whole_file() {
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let folder = tempfile::tempdir().expect("a folder");
+    // More than a pipe holds, also when it is compressed.
+    let mut random = StdRng::seed_from_u64(tests::seed());
+    let lines: String = (0..DOCUMENTS)
+        .map(|_| format!("{}\n", json!({ "pad": format!("{:x}", random.random::<u128>()) })))
+        .collect();
+    stdout(&cli.with_input(&["push", "events", "-"], &lines));
+    let pipe = folder.path().join("pipe.csv.gz");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let mut command = Command::new(tests::server::binary());
+    command.args([
+        "sql",
+        "SELECT pad FROM events",
+        "-o",
+        text(&pipe),
+        "--url",
+        server.url(),
+    ]);
+    let mut export = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut reader = std::fs::File::open(&pipe).expect("the pipe");
+    let mut packed = vec![0; 1];
+    reader.read_exact(&mut packed).expect("it writes");
+    let terminated = Command::new("kill")
+        .arg(export.id().to_string())
+        .status()
+        .expect("kill");
+    assert!(terminated.success());
+    let status = export.wait().expect("it ends");
+    let mut said = String::new();
+    export
+        .stderr
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut said)
+        .expect("UTF-8");
+    assert!(
+        status.code() == Some(1) && said.contains("pipe.csv.gz was not written: interrupted"),
+        "{status}: {said}"
+    );
+    reader.read_to_end(&mut packed).expect("the rest");
+    let unpacked = flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut Vec::new());
+    assert!(unpacked.is_err(), "it is no complete file");
+}
+
+/// A server that answers once, as a proxy does that has lost the end of an answer.
+fn answer_once(content_type: &str, body: &'static [u8]) -> (String, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut request = Vec::new();
+        // The statement is the end of the request.
+        while !request.ends_with(b"}") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the request");
+            request.push(byte[0]);
+        }
+        stream.write_all(&[head.as_bytes(), body].concat()).expect("it reads");
+    });
+    (url, serving)
+}
+
+#[test]
+fn an_answer_without_its_statistics_is_not_complete() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, content_type, body) in [
+        ("a.csv", "text/csv", b"n\n1\n".as_slice()),
+        ("a.tsv.gz", "text/tab-separated-values", b"n\n1\n"),
+        ("a.ndjson", "application/x-ndjson", b"{\"n\":1}\n{\"n\":2}\n"),
+        ("a.json", "application/json", b"{\"columns\":[],\"rows\":[]}"),
+        ("a.parquet", "application/vnd.apache.arrow.stream", b""),
+    ] {
+        let (url, serving) = answer_once(content_type, body);
+        let file = folder.path().join(name);
+        let mut command = Command::new(tests::server::binary());
+        command.args(["sql", "SELECT n FROM events", "-o", text(&file), "--url", &url]);
+        assert_fails(&command.output().expect("it runs"), 1, "its statistics are missing");
+        assert!(!file.exists(), "{name}");
+        serving.join().expect("it has answered");
+    }
 }

@@ -5,7 +5,7 @@ pub(crate) mod sql_output;
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 
 pub(crate) use self::dead_letters::{DeadLetterAction, DeadLettersArgs, ListDeadLettersArgs, RedriveArgs};
 use self::sql_output::SqlOutput;
@@ -230,7 +230,7 @@ const EXIT_CODES: &str = "Exit codes: 0 complete answer; 1 failure; 2 invalid co
     3 answer truncated at the maximum number of rows for a statement without LIMIT";
 
 /// `rachis sql`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct SqlArgs {
     /// The statements, separated by `;`; `-` reads standard input. Without any: those of standard input, or a shell at
@@ -419,7 +419,7 @@ pub(crate) struct PushArgs {
     pub again: bool,
     /// Store the values of this column, or of this field of each document, as the documents: `--column _doc` brings in
     /// what `rachis sql 'SELECT _doc FROM …' -o FILE` took out, byte for byte
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub column: Option<String>,
     #[command(flatten)]
     pub server: ServerArgs,

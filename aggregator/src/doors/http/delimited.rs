@@ -17,10 +17,17 @@ use super::items::too_many;
 /// Digits of a number that stays one: those that a 64-bit float keeps. Integers have up to 64 bits.
 const DIGITS_MAX: usize = 15;
 
-/// What separates the fields of a body: a tab, or what its first line has more of.
+/// What separates the fields of a body: a tab, or what its first line has more of outside of quotes.
 pub(super) fn separator_of(body: &[u8], tabs: bool) -> u8 {
     let first = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let count = |separator: u8| first.iter().filter(|byte| **byte == separator).count();
+    let count = |separator: u8| {
+        let mut is_quoted = false;
+        let outside_quotes = |byte: &&u8| {
+            is_quoted ^= **byte == b'"';
+            !is_quoted && **byte == separator
+        };
+        first.iter().filter(outside_quotes).count()
+    };
     match (tabs, count(b';') > count(b',')) {
         (true, _) => b'\t',
         (false, true) => b';',
@@ -210,6 +217,7 @@ mod tests {
             ]
         );
         assert_eq!(items("a;b\n1,5;2\n"), [r#"{"a":"1,5","b":2}"#]);
+        assert_eq!(items("a,\"b;c;d\"\n1,2\n"), [r#"{"a":1,"b;c;d":2}"#]);
         assert_eq!(
             items(
                 "n\n9223372036854775807\n1 \n12e45\n1e-3\n9223372036854775808\n1e999\n0.1234567890123456789\n+1\n.5\nNaN\n 1\n"

@@ -4,8 +4,8 @@
 use std::{
     fs::{File, Permissions},
     io::{self, BufWriter, Write},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -15,14 +15,16 @@ use arrow::{
     datatypes::SchemaRef,
     ipc::{reader::StreamDecoder, writer::FileWriter},
 };
+use futures::future::select_all;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression as ParquetCompression, ZstdLevel},
     file::properties::WriterProperties,
 };
+use serde_json::Value;
 use tempfile::NamedTempFile;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Failure,
@@ -42,51 +44,101 @@ const ROW_GROUP_BYTES_MAX: usize = 64 << 20;
 pub(crate) async fn run(client: &Client, arguments: &SqlArgs, sql: &str, file: &ExportFile) -> Result<(), Failure> {
     let started = Instant::now();
     let target = Target::create(&file.path).map_err(|e| cannot_write(&file.path, &e))?;
-    let mut writer = Writer::new(target.file().map_err(|e| cannot_write(&file.path, &e))?, file)?;
-    let bar = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    let format = match file.format {
-        FileFormat::Text(format, _) => format,
-        FileFormat::Parquet | FileFormat::Arrow => Output::Arrow,
+    let export = Export {
+        client: client.clone(),
+        arguments: arguments.clone(),
+        sql: sql.to_owned(),
+        file: file.clone(),
+        hidden: target.file().map_err(|e| cannot_write(&file.path, &e))?,
     };
-    let mut write = |bytes: &[u8]| {
-        bar.inc(bytes.len() as u64);
-        writer.write(bytes).map_err(|e| cannot_write(&file.path, &e))
+    let mut signals = signals().map_err(|e| Failure::with_cause("cannot wait for signals", &e))?;
+    let interrupted = select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
+    // A write to a pipe or a lost disk may block for good, and signals must still be heard.
+    let runtime = tokio::runtime::Handle::current();
+    let writing = tokio::task::spawn_blocking(move || runtime.block_on(export.run()));
+    let written = tokio::select! {
+        written = writing => written.unwrap_or_else(|e| Err(Failure::with_cause("cannot write the answer", &e))),
+        _ = interrupted => Err(Failure::new("interrupted")),
     };
-    let stats = tokio::select! {
-        stats = sql::pass_on(client, arguments, sql, format, &mut write) => stats,
-        interrupted = interrupted() => Err(interrupted),
-    };
-    bar.finish_and_clear();
-    let not_written = |failure: Failure| failure.within(&format!("{} was not written", file.path.display()));
-    let stats = stats.map_err(not_written)?;
-    let written = writer
-        .finish()
-        .and_then(|rows| target.complete().map(|bytes| (rows, bytes)));
-    let (rows, bytes) = written.map_err(|e| not_written(cannot_write(&file.path, &e)))?;
+    let completed = written.and_then(|written| {
+        let bytes = target.complete().map_err(|e| cannot_write(&file.path, &e))?;
+        Ok((written, bytes))
+    });
+    let (Written { stats, rows }, bytes) =
+        completed.map_err(|failure| failure.within(&format!("{} was not written", file.path.display())))?;
     let rows = rows.map_or(String::new(), |rows| format!("{rows} rows, "));
+    let bytes = bytes.map_or(String::new(), |bytes| format!("{} ", HumanBytes(bytes)));
     let seconds = started.elapsed().as_secs_f64();
-    output::note(&format!(
-        "wrote {}: {rows}{} in {seconds:.1} s",
-        file.path.display(),
-        HumanBytes(bytes)
-    ));
+    let path = file.path.display();
+    output::note(&format!("wrote {path}: {rows}{bytes}in {seconds:.1} s"));
     note_warnings(&stats);
     sql::require_complete(&stats)
 }
 
-async fn interrupted() -> Failure {
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+/// What ends an export, from now on.
+fn signals() -> io::Result<Vec<Signal>> {
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::quit(),
+    ];
+    kinds.into_iter().map(signal).collect()
+}
+
+/// The work of a thread: to ask and to write.
+struct Export {
+    client: Client,
+    arguments: SqlArgs,
+    sql: String,
+    file: ExportFile,
+    /// None if the file is a pipe or a device, which is opened by the thread.
+    hidden: Option<File>,
+}
+
+/// What was written.
+struct Written {
+    stats: Value,
+    /// None if they were not counted.
+    rows: Option<u64>,
+}
+
+impl Export {
+    async fn run(self) -> Result<Written, Failure> {
+        let failed = |e: io::Error| cannot_write(&self.file.path, &e);
+        let file = match &self.hidden {
+            Some(hidden) => hidden.try_clone(),
+            None => File::options().write(true).open(&self.file.path),
+        };
+        let mut writer = Writer::new(file.map_err(failed)?, self.file.format).map_err(failed)?;
+        let bar = ProgressBar::no_length().with_style(
+            ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        );
+        let format = match self.file.format {
+            FileFormat::Text(format, _) => format,
+            FileFormat::Parquet | FileFormat::Arrow => Output::Arrow,
+        };
+        let mut write = |bytes: &[u8]| {
+            bar.inc(bytes.len() as u64);
+            writer.write(bytes).map_err(failed)
+        };
+        let asked = sql::pass_on(&self.client, &self.arguments, &self.sql, format, &mut write).await;
+        bar.finish_and_clear();
+        match asked {
+            Ok(stats) => {
+                let rows = writer.finish().map_err(failed)?;
+                if let Some(hidden) = &self.hidden {
+                    hidden.sync_all().map_err(failed)?;
+                }
+                Ok(Written { stats, rows })
             }
-            Failure::new("interrupted")
+            Err(failure) => {
+                // Dropped, it would write the end of a complete file, which who reads a pipe would believe.
+                std::mem::forget(writer);
+                Err(failure)
+            }
         }
-        (Err(error), _) | (_, Err(error)) => Failure::with_cause("cannot wait for signals", &error),
     }
 }
 
@@ -96,10 +148,10 @@ fn cannot_write(path: &Path, error: &dyn std::error::Error) -> Failure {
 
 /// Where the bytes go.
 enum Target {
-    /// A hidden file, which takes its name when it is complete. It is removed otherwise.
-    Hidden(NamedTempFile, std::path::PathBuf),
+    /// A hidden file, which takes the path when it is complete. It is removed otherwise.
+    Hidden(NamedTempFile, PathBuf),
     /// A pipe or a device.
-    Special(File),
+    Special,
 }
 
 impl Target {
@@ -108,39 +160,54 @@ impl Target {
             return Err(io::Error::other("it is a folder"));
         }
         if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Ok(Self::Special(File::options().write(true).open(path)?));
+            return Ok(Self::Special);
         }
-        // Behind a symbolic link, the file that it names is replaced.
-        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let path = behind_links(path);
+        let mut hidden = tempfile::Builder::new();
+        hidden.prefix(".rachis-").suffix(".partial");
+        if !path.exists() {
+            // What the umask leaves of it. Otherwise it takes the mode of the file that it replaces.
+            hidden.permissions(Permissions::from_mode(0o666));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hidden = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .suffix(".partial")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        let hidden = hidden.tempfile_in(folder.unwrap_or(Path::new(".")))?;
         Ok(Self::Hidden(hidden, path))
     }
 
-    fn file(&self) -> io::Result<File> {
+    fn file(&self) -> io::Result<Option<File>> {
         match self {
-            Self::Hidden(hidden, _) => hidden.as_file().try_clone(),
-            Self::Special(file) => file.try_clone(),
+            Self::Hidden(hidden, _) => hidden.as_file().try_clone().map(Some),
+            Self::Special => Ok(None),
         }
     }
 
-    /// Makes the file durable and gives it its name. Returns its size in bytes.
-    fn complete(self) -> io::Result<u64> {
-        match self {
-            Self::Hidden(hidden, path) => {
-                hidden.as_file().sync_all()?;
-                let bytes = hidden.as_file().metadata()?.len();
-                hidden.persist(path).map_err(|e| e.error)?;
-                Ok(bytes)
-            }
-            Self::Special(_) => Ok(0),
+    /// Gives the file its name. Returns its size in bytes.
+    fn complete(self) -> io::Result<Option<u64>> {
+        let Self::Hidden(hidden, path) = self else {
+            return Ok(None);
+        };
+        if let Ok(replaced) = path.metadata() {
+            // Only root may give a file to another owner.
+            let _ = std::os::unix::fs::fchown(hidden.as_file(), Some(replaced.uid()), Some(replaced.gid()));
+            hidden.as_file().set_permissions(replaced.permissions())?;
+        }
+        let bytes = hidden.as_file().metadata()?.len();
+        hidden.persist(path).map_err(|e| e.error)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// The file that a path names, which need not exist: a file behind a symbolic link is replaced, not the link.
+fn behind_links(path: &Path) -> PathBuf {
+    const LINKS_MAX: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match path.read_link() {
+            Ok(link) => path = path.parent().unwrap_or(Path::new("")).join(link),
+            Err(_) => break,
         }
     }
+    path
 }
 
 /// Writes the bytes of an answer in the format of the file.
@@ -151,14 +218,11 @@ enum Writer {
 }
 
 impl Writer {
-    fn new(file: File, export: &ExportFile) -> Result<Self, Failure> {
-        Ok(match export.format {
-            FileFormat::Text(_, compression) => {
-                let file = CompressedFile::new(file, compression);
-                Self::Text(file.map_err(|e| cannot_write(&export.path, &e))?)
-            }
+    fn new(file: File, format: FileFormat) -> io::Result<Self> {
+        Ok(match format {
+            FileFormat::Text(_, compression) => Self::Text(CompressedFile::new(file, compression)?),
             FileFormat::Parquet | FileFormat::Arrow => {
-                let is_parquet = export.format == FileFormat::Parquet;
+                let is_parquet = format == FileFormat::Parquet;
                 Self::Batches(Box::default(), BatchFile::Unopened { file, is_parquet })
             }
         })
@@ -238,14 +302,14 @@ impl BatchFile {
         }
         match self {
             Self::Parquet { writer, rows } => {
-                writer.write(batch).map_err(not_storable)?;
+                writer.write(batch).map_err(io::Error::other)?;
                 if writer.in_progress_size() > ROW_GROUP_BYTES_MAX {
                     writer.flush().map_err(io::Error::other)?;
                 }
                 *rows += batch.num_rows() as u64;
             }
             Self::Arrow { writer, rows } => {
-                writer.write(batch).map_err(not_storable)?;
+                writer.write(batch).map_err(io::Error::other)?;
                 *rows += batch.num_rows() as u64;
             }
             Self::Unopened { .. } | Self::Failed => {}

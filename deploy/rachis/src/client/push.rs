@@ -246,7 +246,11 @@ impl PushRun<'_> {
                     Ok(items) => items,
                     Err(SendError::Refused(failure)) => {
                         memory.refuse().map_err(|e| PushError::All(not_remembered(&e)))?;
-                        return Err(PushError::File(failure.within(&path.display().to_string())));
+                        let sent = match self.totals.file_items {
+                            0 => String::new(),
+                            items => format!(", in the block after its first {items} items"),
+                        };
+                        return Err(PushError::File(failure.within(&format!("{}{sent}", path.display()))));
                     }
                     Err(SendError::Changed(failure)) => {
                         return Err(PushError::File(failure.hint(format!(

@@ -152,7 +152,7 @@ pub(crate) async fn pass_on(
         Output::Csv | Output::Tsv | Output::Arrow => {
             let header = stats_of(response.headers());
             let trailers = stream_body(response, write).await?;
-            Ok(header.or_else(|| stats_of(&trailers)).unwrap_or_default())
+            header.or_else(|| stats_of(&trailers)).ok_or_else(no_statistics)
         }
         Output::Ndjson => {
             let mut rows = NdjsonRows::default();
@@ -189,7 +189,13 @@ fn stats_of_json(end: &[u8]) -> Result<Value, Failure> {
     let stats = text
         .rsplit_once("],\"stats\":")
         .and_then(|(_, stats)| serde_json::from_str::<Value>(stats.trim_end().strip_suffix('}')?).ok());
-    stats.ok_or_else(|| Failure::new("the answer ended early: its statistics are missing"))
+    stats.ok_or_else(no_statistics)
+}
+
+/// The failure of an answer without the end that every whole answer has.
+fn no_statistics() -> Failure {
+    Failure::new("the answer ended early: its statistics are missing")
+        .hint("if a proxy is between, let it pass the trailers of HTTP/1.1 responses")
 }
 
 /// Fails for a truncated answer in every output format, so that no program takes it for the whole result.
@@ -262,7 +268,10 @@ impl NdjsonRows {
         if last["error"].is_object() {
             return Err(failure_from_problem(&last["error"]).unwrap_or_else(|| Failure::new("the answer ended early")));
         }
-        Ok(last["end"]["stats"].take())
+        match last["end"]["stats"].take() {
+            stats @ Value::Object(_) => Ok(stats),
+            _ => Err(no_statistics()),
+        }
     }
 }
 
@@ -297,5 +306,11 @@ mod tests {
         lines.push(b"{\"a\":1}\n{\"error\":{\"detail\":\"too slow\"}}\n");
         assert_eq!(lines.finish().map_err(|f| f.to_string()), Err("error: too slow".into()));
         assert!(NdjsonRows::default().finish().is_err());
+        let mut cut = NdjsonRows::default();
+        cut.push(b"{\"a\":1}\n{\"a\":2}\n");
+        assert!(
+            cut.finish()
+                .is_err_and(|failure| failure.to_string().contains("statistics are missing"))
+        );
     }
 }

@@ -250,9 +250,15 @@ pub(super) fn header(start: &[u8], separators: &[u8]) -> Option<Header> {
     None
 }
 
-/// The separator that a line has most of; of equally many, the first.
+/// The separator that a line has most of outside of quotes; of equally many, the first.
 fn likely_separator(line: &[u8], separators: &[u8]) -> u8 {
-    let count = |separator: &u8| line.iter().filter(|byte| *byte == separator).count();
+    let mut is_quoted = false;
+    let outside_quotes = |byte: &&u8| {
+        is_quoted ^= **byte == b'"';
+        !is_quoted
+    };
+    let unquoted: Vec<u8> = line.iter().filter(outside_quotes).copied().collect();
+    let count = |separator: &u8| unquoted.iter().filter(|byte| *byte == separator).count();
     let most = separators.iter().rev().max_by_key(|separator| count(separator));
     most.copied().unwrap_or(b',')
 }

@@ -10,12 +10,15 @@ use arrow_json::{LineDelimitedWriter, WriterBuilder, writer::LineDelimited};
 use indicatif::ProgressBar;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-/// Rows that are read at once.
-const BATCH_ROWS: usize = 1_024;
+/// Rows that are read at once, and their bytes, if one row does not have more.
+const BATCH_ROWS_MAX: usize = 1_024;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// The rows of a file, one document per line; a null value is left out.
 pub(super) struct RowLines {
     batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>,
+    /// The rows of a batch that are not in `lines` yet.
+    batch: Option<RecordBatch>,
     lines: io::Cursor<Vec<u8>>,
     rows: u64,
     rows_read: u64,
@@ -30,7 +33,11 @@ impl RowLines {
         const KIND: &str = "Parquet";
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| not_read(KIND, &e))?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
-        let batches = builder.with_batch_size(BATCH_ROWS).build();
+        let groups = builder.metadata().row_groups().iter();
+        let group_rows =
+            groups.map(|group| rows_of(group.total_byte_size().unsigned_abs(), group.num_rows().unsigned_abs()));
+        let batch_rows = group_rows.min().unwrap_or(1);
+        let batches = builder.with_batch_size(batch_rows).build();
         let batches = Box::new(batches.map_err(|e| not_read(KIND, &e))?);
         Ok(Self::new(batches, rows, file_bytes, KIND, bar))
     }
@@ -57,6 +64,7 @@ impl RowLines {
     ) -> Self {
         Self {
             batches,
+            batch: None,
             lines: io::Cursor::default(),
             rows,
             rows_read: 0,
@@ -85,11 +93,20 @@ impl io::Read for RowLines {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let Some(batch) = self.batches.next() else {
-                return Ok(0);
-            };
             let failed = |e| not_read(self.kind, &e);
-            let batch = batch.map_err(failed)?;
+            let batch = match self.batch.take() {
+                Some(batch) => batch,
+                None => match self.batches.next() {
+                    Some(batch) => batch.map_err(failed)?,
+                    None => return Ok(0),
+                },
+            };
+            let bytes = batch.get_array_memory_size() as u64;
+            let at_once = rows_of(bytes, batch.num_rows() as u64).min(batch.num_rows());
+            if at_once < batch.num_rows() {
+                self.batch = Some(batch.slice(at_once, batch.num_rows() - at_once));
+            }
+            let batch = batch.slice(0, at_once);
             let mut writer: LineDelimitedWriter<Vec<u8>> = WriterBuilder::new().build::<_, LineDelimited>(Vec::new());
             writer.write(&batch).and_then(|()| writer.finish()).map_err(failed)?;
             let before = self.bytes_at(self.rows_read);
@@ -98,6 +115,12 @@ impl io::Read for RowLines {
             self.lines = io::Cursor::new(writer.into_inner());
         }
     }
+}
+
+/// How many rows of so many bytes are read at once.
+fn rows_of(bytes: u64, rows: u64) -> usize {
+    let row_bytes = usize::try_from(bytes / rows.max(1)).unwrap_or(usize::MAX);
+    (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
 }
 
 fn not_read(kind: &str, error: &dyn std::fmt::Display) -> io::Error {
