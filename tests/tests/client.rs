@@ -278,29 +278,50 @@ async fn a_file_that_is_renamed_replaced_or_still_written_is_pushed_once() {
     push("another file at the first path", "a.log", 1, 6).await;
     std::fs::write(at("copy"), lines(0..7)).expect("written");
     std::fs::rename(at("copy"), at("a.log.1")).expect("replaced");
-    push("replaced by a longer copy", "a.log.1", 2, 8).await;
+    let (succeeded, said) = push("replaced by a longer copy", "a.log.1", 0, 6).await;
+    assert!(
+        !succeeded && said.contains("begins with the same bytes") && said.contains("--resume"),
+        "{said}"
+    );
+    stdout(&cli.run(&["push", "log", at("a.log.1").to_str().expect("UTF-8"), "--resume"]));
+    push("the copy has been pushed", "a.log.1", 0, 8).await;
     push("once more", "a.log.1", 0, 8).await;
     push("the other once more", "a.log", 0, 8).await;
     std::fs::write(at("copy"), lines(200..203)).expect("written");
     std::fs::rename(at("copy"), at("a.log.1")).expect("replaced");
     push("replaced by another file", "a.log.1", 3, 11).await;
+    for stored in 12..15 {
+        std::fs::write(at("spool"), "{\"n\":0}\n").expect("written");
+        let name = format!("spool-{stored}");
+        std::fs::rename(at("spool"), at(&name)).expect("renamed");
+        push("a new file, perhaps with the inode of the last one", &name, 1, stored).await;
+        std::fs::remove_file(at(&name)).expect("removed");
+    }
 
     append("a.log", "{\"n\":101}\n{\"n\":1");
-    let (succeeded, said) = push("a line that is being written", "a.log", 1, 12).await;
+    let (succeeded, said) = push("a line that is being written", "a.log", 1, 15).await;
     assert!(
         !succeeded && said.contains("a.log was not pushed: it has no line break"),
         "{said}"
     );
     append("a.log", "02}");
-    assert!(push("the line is complete", "a.log", 1, 13).await.0);
+    assert!(push("the line is complete", "a.log", 1, 16).await.0);
     append("a.log", "\n{\"n\":103}\n");
-    assert!(push("another line", "a.log", 1, 14).await.0);
+    assert!(push("another line", "a.log", 1, 17).await.0);
     std::fs::write(at("rows.csv"), "n,b\n300,\"x\ny\"\n301").expect("written");
-    assert!(!push("a row that is being written", "rows.csv", 1, 15).await.0);
+    assert!(!push("a row that is being written", "rows.csv", 1, 18).await.0);
     append("rows.csv", ",2\n");
-    assert!(push("the row is complete", "rows.csv", 1, 16).await.0);
+    assert!(push("the row is complete", "rows.csv", 1, 19).await.0);
     let sum = (0..7).sum::<i64>() + (100..104).sum::<i64>() + 200 + 201 + 202 + 300 + 301;
     assert_eq!(server.sql("select sum(n)::bigint from log").await.rows, [[json!(sum)]]);
+    std::fs::write(at("numbers.json"), "1\n2\n15").expect("written");
+    let numbers = at("numbers.json");
+    let push_numbers = || cli.run(&["push", "numbers", numbers.to_str().expect("UTF-8")]);
+    assert_fails(&push_numbers(), 1, "2 new documents accepted");
+    append("numbers.json", "02\n");
+    stdout(&push_numbers());
+    let stored = server.sql("select _doc from numbers order by _doc").await.rows;
+    assert_eq!(stored, [["1"], ["1502"], ["2"]]);
     assert_no_dead_letters(&server).await;
 }
 

@@ -176,6 +176,10 @@ async fn another_program_reads_in_a_file_what_it_had_put_in() {
                 min(seen::timestamp), max(seen::timestamp) from";
     let events = server.sql(&format!("{sums} events")).await.rows;
     assert_eq!(server.sql(&format!("{sums} again")).await.rows, events);
+    let stream = cli.run(&["sql", statement, "-o", "arrow", "--all-rows"]);
+    std::fs::write(at("stream"), &stream.stdout).expect("written");
+    stdout(&cli.run(&["push", "streamed", text(&at("stream"))]));
+    assert_eq!(server.sql(&format!("{sums} streamed")).await.rows, events);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -417,6 +417,9 @@ pub(crate) struct PushArgs {
     /// stored)
     #[arg(long)]
     pub again: bool,
+    /// If another file is at the path of one that was pushed, and begins with the same bytes, store only what is new
+    #[arg(long, conflicts_with = "again")]
+    pub resume: bool,
     /// Store the values of this column, or of this field of each document, as the documents: `--column _doc` brings in
     /// what `rachis sql 'SELECT _doc FROM …' -o FILE` took out, byte for byte
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]

@@ -94,7 +94,8 @@ pub(super) fn values_of(column: &str, items: &[Bytes]) -> Result<Vec<Bytes>, Pro
             false => Some(item.slice_ref(raw.as_bytes())),
         });
         value.ok_or_else(|| {
-            let detail = format!("item {number} of the body has no value at {column:?}; nothing was stored");
+            let detail =
+                format!("item {number} of the body has no value at {column:?}; nothing of the body was stored");
             Problem::new(Code::BadRequest, detail).hint("name a column that every row has, or leave out the column")
         })
     };

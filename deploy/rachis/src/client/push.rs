@@ -11,7 +11,7 @@ use std::{
     io::{self, IsTerminal as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -157,7 +157,11 @@ impl PushRun<'_> {
         let get = || self.client.request(Method::GET, &segments);
         let put = || self.client.request(Method::PUT, &segments).json(&json!({}));
         let (_, described) = match self.until_answered(get).await? {
-            (StatusCode::NOT_FOUND, _) => self.until_answered(put).await?,
+            (StatusCode::NOT_FOUND, _) => match self.until_answered(put).await? {
+                // Somebody else has created it.
+                (StatusCode::CONFLICT, _) => self.until_answered(get).await?,
+                created => created,
+            },
             answered => answered,
         };
         match described["uid"].as_str() {
@@ -304,14 +308,23 @@ impl PushRun<'_> {
             }
             format!("{:032x}", hasher.digest128())
         };
+        // A file system gives the inode of a deleted file to the next one. Where it does not say when a file was created, the
+        // path must tell them apart.
+        let created = metadata.created().ok();
+        let created = created
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .map(|since| since.as_nanos());
+        let which = created.map_or(path.as_os_str().as_encoded_bytes().to_vec(), |nanos| {
+            nanos.to_le_bytes().to_vec()
+        });
         Some(FileIdentity {
-            inode: hash(&[&metadata.dev().to_le_bytes(), &metadata.ino().to_le_bytes()]),
+            inode: hash(&[&metadata.dev().to_le_bytes(), &metadata.ino().to_le_bytes(), &which]),
             place: hash(&[path.as_os_str().as_encoded_bytes()]),
             path,
         })
     }
 
-    /// What was pushed of a file. Of a file that was renamed or replaced, only if its bytes are the same.
+    /// What was pushed of a file.
     fn memory(&self, path: &Path, identity: Option<&FileIdentity>) -> Result<FileMemory, PushError> {
         let (Some(identity), Some(folder)) = (identity, &self.memory_folder) else {
             return Ok(FileMemory::none(identity, identity.is_none() || self.arguments.again));
@@ -323,8 +336,12 @@ impl PushRun<'_> {
         }
         let unread =
             |error: io::Error| PushError::File(Failure::new(format!("cannot read {}: {error}", path.display())));
-        if self.has_blocks(path, memory.blocks()).map_err(unread)? {
-            memory.confirm(folder, identity).map_err(failed)?;
+        let is_alike = self.has_blocks(path, memory.blocks()).map_err(unread)?;
+        if is_alike && !self.arguments.resume {
+            return Err(PushError::File(replaced(path)));
+        }
+        if is_alike {
+            memory.adopt(folder, identity).map_err(failed)?;
             return Ok(memory);
         }
         drop(memory);
@@ -520,6 +537,14 @@ fn changed(path: &Path) -> Failure {
         path.display()
     ))
     .hint("--again pushes all of it again")
+}
+
+fn replaced(path: &Path) -> Failure {
+    Failure::new(format!(
+        "{} is another file than the one that was pushed from this path, and begins with the same bytes",
+        path.display()
+    ))
+    .hint("--resume pushes only what is new, if it is a copy that has grown; --again pushes all of it")
 }
 
 fn is_unfinished(path: &Path) -> Failure {

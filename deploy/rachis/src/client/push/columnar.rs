@@ -2,10 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Seek as _},
+    io::{self, BufRead as _, BufReader, Seek as _},
 };
 
-use arrow::{array::RecordBatch, error::ArrowError, ipc::reader::FileReader};
+use arrow::{
+    array::RecordBatch,
+    error::ArrowError,
+    ipc::reader::{FileReader, StreamReader},
+};
 use arrow_json::{LineDelimitedWriter, WriterBuilder, writer::LineDelimited};
 use indicatif::ProgressBar;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -14,9 +18,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 const BATCH_ROWS_MAX: usize = 1_024;
 const BATCH_BYTES: usize = 4 << 20;
 
+type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
 /// The rows of a file, one document per line; a null value is left out.
 pub(super) struct RowLines {
-    batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>,
+    batches: Batches,
     /// The rows of a batch that are not in `lines` yet.
     batch: Option<RecordBatch>,
     lines: io::Cursor<Vec<u8>>,
@@ -42,26 +48,27 @@ impl RowLines {
         Ok(Self::new(batches, rows, file_bytes, KIND, bar))
     }
 
-    /// The rows of an Arrow IPC file.
+    /// The rows of an Arrow IPC file or stream.
     pub(super) fn of_arrow(mut file: File, file_bytes: u64, bar: ProgressBar) -> io::Result<Self> {
         const KIND: &str = "Arrow";
-        let reader = |file| FileReader::try_new(BufReader::new(file), None).map_err(|e| not_read(KIND, &e));
+        let reader = |file: File| -> io::Result<Batches> {
+            let mut file = BufReader::new(file);
+            let is_stream = file.fill_buf()?.first() == Some(&0xff);
+            Ok(match is_stream {
+                true => Box::new(StreamReader::try_new(file, None).map_err(|e| not_read(KIND, &e))?),
+                false => Box::new(FileReader::try_new(file, None).map_err(|e| not_read(KIND, &e))?),
+            })
+        };
         // Its end does not say how many rows it has.
         let mut rows = 0;
         for batch in reader(file.try_clone()?)? {
             rows += batch.map_err(|e| not_read(KIND, &e))?.num_rows() as u64;
         }
         file.rewind()?;
-        Ok(Self::new(Box::new(reader(file)?), rows, file_bytes, KIND, bar))
+        Ok(Self::new(reader(file)?, rows, file_bytes, KIND, bar))
     }
 
-    fn new(
-        batches: Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>,
-        rows: u64,
-        file_bytes: u64,
-        kind: &'static str,
-        bar: ProgressBar,
-    ) -> Self {
+    fn new(batches: Batches, rows: u64, file_bytes: u64, kind: &'static str, bar: ProgressBar) -> Self {
         Self {
             batches,
             batch: None,

@@ -68,8 +68,8 @@ impl Input {
             }
             _ => {}
         }
-        // What is appended meanwhile is for the next push.
-        let inner = file.take(length);
+        // What is appended meanwhile is for the next push. Files of the kernel have no length.
+        let inner = file.take(if length == 0 { u64::MAX } else { length });
         let reader = decompressed(CountingReader { inner, bar })?;
         Self::of_text(reader, path, wanted, Some(metadata))
     }
@@ -84,7 +84,9 @@ impl Input {
             Cut::Lines => {
                 let line = &block[block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)..];
                 let read = serde_json::from_slice::<serde::de::IgnoredAny>(line);
-                (line, read.is_err_and(|error| error.is_eof()))
+                // A number goes on as long as digits come.
+                let is_number = line.last().is_some_and(u8::is_ascii_digit);
+                (line, is_number || read.is_err_and(|error| error.is_eof()))
             }
             Cut::Rows(header) => {
                 let (row, fields) = last_row(block, header.separator);
@@ -175,7 +177,8 @@ impl Input {
 fn columnar(start: &[u8]) -> Option<PushFormat> {
     match start {
         [b'P', b'A', b'R', b'1', ..] => Some(PushFormat::Parquet),
-        [b'A', b'R', b'R', b'O', b'W', b'1', ..] => Some(PushFormat::Arrow),
+        // The second is how a stream begins.
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => Some(PushFormat::Arrow),
         _ => None,
     }
 }

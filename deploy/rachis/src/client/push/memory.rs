@@ -4,8 +4,8 @@
 //! A block is noted before it is sent: if the program or the server dies then, the next run sends the same block with the
 //! same idempotency key.
 //!
-//! A file is known by its inode, so it may be renamed; or by its path, so it may be replaced by a longer copy. If only one of
-//! both is known, it is the same file if its bytes are.
+//! A file is known by its inode, so it may be renamed. If another file is at its path that begins with the same bytes, it may be
+//! a copy or a new file with the same lines: the user decides.
 
 use std::{
     fs,
@@ -55,8 +55,9 @@ impl KnownBlock {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Noted {
-    /// The first line, and again when the file was renamed.
+    /// The first line.
     File {
+        /// Its path, for people.
         path: PathBuf,
         /// Part of the idempotency keys; another one after `--again`.
         key: String,
@@ -74,7 +75,7 @@ enum Noted {
 pub(super) struct FileIdentity {
     /// Its canonical path.
     pub path: PathBuf,
-    /// A hash of its device and inode and of what it is pushed into.
+    /// A hash of its device, inode and time of creation, and of what it is pushed into.
     pub inode: String,
     /// A hash of its path and of what it is pushed into.
     pub place: String,
@@ -86,8 +87,6 @@ pub(super) struct FileMemory {
     file: Option<fs::File>,
     /// Where it is.
     name: PathBuf,
-    /// The path that it notes.
-    path: PathBuf,
     key: String,
     blocks: Vec<KnownBlock>,
 }
@@ -118,7 +117,6 @@ impl FileMemory {
         let mut memory = Self {
             file: None,
             name,
-            path: identity.path.clone(),
             key: format!("{}{}", identity.inode, if forget { new_run() } else { String::new() }),
             blocks: Vec::new(),
         };
@@ -126,7 +124,7 @@ impl FileMemory {
         let mut end = 0;
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             match serde_json::from_str(line) {
-                Ok(Noted::File { path, key }) => (memory.path, memory.key) = (path, key),
+                Ok(Noted::File { key, .. }) => memory.key = key,
                 Ok(Noted::Begin(block)) => memory.blocks.push(block),
                 Ok(Noted::Acknowledged(items)) => memory.set_items(items),
                 Ok(Noted::Refused) => drop(memory.blocks.pop()),
@@ -138,7 +136,11 @@ impl FileMemory {
         file.seek(io::SeekFrom::Start(end as u64))?;
         memory.file = Some(file);
         if end == 0 {
-            memory.note_file(folder, identity)?;
+            let (path, key) = (identity.path.clone(), memory.key.clone());
+            memory.write(&Noted::File { path, key })?;
+        }
+        if memory.is_certain(folder, identity) {
+            fs::write(place_name(folder, identity), &identity.inode)?;
         }
         Ok(memory)
     }
@@ -149,30 +151,21 @@ impl FileMemory {
         Self {
             file: None,
             name: PathBuf::new(),
-            path: PathBuf::new(),
             key: format!("{inode}{}", if is_new { new_run() } else { String::new() }),
             blocks: Vec::new(),
         }
     }
 
-    /// Whether both the path and the inode of the file are those that were noted. If not, the memory may be that of
-    /// another file.
+    /// Whether it is the memory of this very file. If not, it is that of another file that was at its path.
     pub(super) fn is_certain(&self, folder: &Path, identity: &FileIdentity) -> bool {
-        self.path == identity.path && self.name == own_name(folder, identity)
+        self.name == own_name(folder, identity)
     }
 
-    /// Notes that the memory is that of this file.
-    pub(super) fn confirm(&mut self, folder: &Path, identity: &FileIdentity) -> io::Result<()> {
+    /// Takes over the memory of another file.
+    pub(super) fn adopt(&mut self, folder: &Path, identity: &FileIdentity) -> io::Result<()> {
         let own = own_name(folder, identity);
         fs::rename(&self.name, &own)?;
         self.name = own;
-        self.note_file(folder, identity)
-    }
-
-    fn note_file(&mut self, folder: &Path, identity: &FileIdentity) -> io::Result<()> {
-        self.path.clone_from(&identity.path);
-        let (path, key) = (self.path.clone(), self.key.clone());
-        self.write(&Noted::File { path, key })?;
         fs::write(place_name(folder, identity), &identity.inode)
     }
 
@@ -320,31 +313,22 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_and_a_replaced_file_keep_their_memory_and_keys() {
+    fn the_memory_of_a_file_goes_on_when_it_is_renamed_or_adopted() {
         let folder = tempfile::tempdir().expect("a folder");
         let open = |identity: &FileIdentity| FileMemory::open(folder.path(), identity, false).expect("a memory");
         let mut memory = open(&identity("a", "1"));
         memory.begin(KnownBlock::new(b"", b"one")).expect("written");
         drop(memory);
-        for (path, inode) in [("b", "1"), ("b", "2"), ("c", "2")] {
-            let identity = identity(path, inode);
-            let mut memory = open(&identity);
-            assert!(
-                !memory.is_certain(folder.path(), &identity) && memory.blocks().len() == 1,
-                "{path} {inode}"
-            );
-            memory.confirm(folder.path(), &identity).expect("written");
-            drop(memory);
-            let memory = open(&identity);
-            assert!(
-                memory.is_certain(folder.path(), &identity) && memory.blocks().len() == 1,
-                "{path} {inode}"
-            );
-            assert_eq!(memory.key(), "1");
-        }
-        assert!(
-            open(&identity("d", "1")).blocks().is_empty(),
-            "another file with an inode that is free again"
-        );
+        let renamed = identity("b", "1");
+        assert!(open(&renamed).is_certain(folder.path(), &renamed) && open(&renamed).blocks().len() == 1);
+        let replaced = identity("a", "2");
+        let mut memory = open(&replaced);
+        assert!(!memory.is_certain(folder.path(), &replaced) && memory.blocks().len() == 1);
+        memory.adopt(folder.path(), &replaced).expect("written");
+        drop(memory);
+        let memory = open(&replaced);
+        assert!(memory.is_certain(folder.path(), &replaced) && memory.blocks().len() == 1);
+        assert_eq!(memory.key(), "1");
+        assert!(open(&identity("d", "1")).blocks().is_empty());
     }
 }
