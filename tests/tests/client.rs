@@ -314,6 +314,15 @@ async fn a_file_that_is_renamed_replaced_or_still_written_is_pushed_once() {
     assert!(push("the row is complete", "rows.csv", 1, 19).await.0);
     let sum = (0..7).sum::<i64>() + (100..104).sum::<i64>() + 200 + 201 + 202 + 300 + 301;
     assert_eq!(server.sql("select sum(n)::bigint from log").await.rows, [[json!(sum)]]);
+    std::fs::write(at("fixed.csv"), "a,a\n1,2\n").expect("written");
+    assert_fails(
+        &cli.run(&["push", "fixed", at("fixed.csv").to_str().expect("UTF-8")]),
+        1,
+        "twice",
+    );
+    std::fs::write(at("copy"), "a,b\n1,2\n").expect("written");
+    std::fs::rename(at("copy"), at("fixed.csv")).expect("replaced");
+    stdout(&cli.run(&["push", "fixed", at("fixed.csv").to_str().expect("UTF-8")]));
     std::fs::write(at("numbers.json"), "1\n2\n15").expect("written");
     let numbers = at("numbers.json");
     let push_numbers = || cli.run(&["push", "numbers", numbers.to_str().expect("UTF-8")]);
@@ -323,6 +332,23 @@ async fn a_file_that_is_renamed_replaced_or_still_written_is_pushed_once() {
     let stored = server.sql("select _doc from numbers order by _doc").await.rows;
     assert_eq!(stored, [["1"], ["1502"], ["2"]]);
     assert_no_dead_letters(&server).await;
+    // The kernel's files have no length.
+    let kernel = cli.run(&["push", "kernel", "/proc/version"]);
+    assert_fails(&kernel, 1, "0 new documents accepted, 1 rejected");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_create_a_collection_at_once_all_succeed() {
+    const PUSHES: usize = 8;
+    let server = Server::start(Settings::default()).await;
+    let cli = Cli::new(&server);
+    let results: Vec<std::process::Output> = std::thread::scope(|scope| {
+        let push = |n| cli.with_input(&["push", "new", "-"], &format!("{{\"n\":{n}}}\n"));
+        let running: Vec<_> = (0..PUSHES).map(|n| scope.spawn(move || push(n))).collect();
+        running.into_iter().map(|push| push.join().expect("it runs")).collect()
+    });
+    results.iter().for_each(|pushed| drop(stdout(pushed)));
+    assert_eq!(server.sql("select count(*) from new").await.rows, [[json!(PUSHES)]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

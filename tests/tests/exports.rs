@@ -30,7 +30,7 @@ fn python(script: &str) -> String {
     stdout(&output.expect("Python starts"))
 }
 
-/// JSON as nobody would write it: blanks and line breaks between all tokens, numbers with digits to lose, escapes.
+/// Generates a JSON value with whitespace between its tokens, numbers that a float cannot hold, and escapes.
 fn odd_document(random: &mut StdRng, depth: u32) -> String {
     let blank = |random: &mut StdRng| ["", "", " ", "\n", "\t", "\r\n"][random.random_range(0..6)];
     let kind = if depth > 3 {

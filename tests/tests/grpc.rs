@@ -149,6 +149,22 @@ async fn a_grpc_query_streams_columns_rows_and_stats(query: &mut QueryClient<Cha
     );
     assert!(bytes.starts_with(&[0xff; 4]), "an Arrow IPC stream begins");
     assert_eq!(end.expect("an end").documents_scanned, 3);
+    let tables: Vec<String> = (0..9).map(|number| format!("both t{number}")).collect();
+    for all_rows in [false, true] {
+        let request = SqlRequest {
+            sql: format!("select t0.n from {}", tables.join(", ")),
+            all_rows,
+            ..SqlRequest::default()
+        };
+        let mut parts = query.sql(request).await.expect("an answer").into_inner();
+        let mut truncated = None;
+        while let Some(part) = parts.message().await.expect("the stream continues") {
+            if let Some(Part::End(stats)) = part.part {
+                truncated = Some(stats.truncated);
+            }
+        }
+        assert_eq!(truncated, Some(!all_rows), "of 19,683 rows");
+    }
 }
 
 async fn errors_are_the_same_over_http_and_grpc(service: &Service, query: &mut QueryClient<Channel>) {

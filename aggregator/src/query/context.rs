@@ -24,6 +24,10 @@ use super::{
 };
 use crate::answer::QueryOptions;
 
+/// How long a part of an answer may wait for its reader, whatever the timeout: who stops reading must not keep a slot, or
+/// read views, for the hour that an export may work.
+const PART_READ_MAX: Duration = Duration::from_secs(600);
+
 /// The state that all scans of one query share.
 pub(super) struct QueryContext {
     /// Identifies the query to clients and operators; the client may have chosen it.
@@ -156,7 +160,7 @@ impl QueryContext {
 
 /// The deadline of a query, extended by the time that the query has spent waiting for its client to read. The timeout
 /// bounds the work, so that an export may be read slowly; but no single part of the answer waits longer than the
-/// timeout itself.
+/// timeout itself, or than [`PART_READ_MAX`].
 #[derive(Debug)]
 pub(super) struct Deadline {
     without_waits: Instant,
@@ -187,7 +191,7 @@ impl Deadline {
         self.without_waits + waited.min(ANSWER_READ_MAX)
     }
 
-    /// Waits for the reader to accept a part. The wait extends the deadline, and fails if it exceeds the timeout.
+    /// Waits for the reader to accept a part. The wait extends the deadline, and fails if it is too long.
     pub(super) async fn wait_for_reader<T>(&self, accepted: impl Future<Output = T>) -> Result<T, Problem> {
         struct ReaderWaitGuard<'a>(&'a Deadline);
         impl Drop for ReaderWaitGuard<'_> {
@@ -199,15 +203,18 @@ impl Deadline {
         }
         self.reader_wait.lock().since = Some(Instant::now());
         let _until_accepted = ReaderWaitGuard(self);
-        tokio::time::timeout(self.timeout, accepted).await.map_err(|_| {
-            Problem::new(
-                Code::Timeout,
-                format!(
-                    "the client read nothing of the answer for {} ms",
-                    self.timeout.as_millis()
-                ),
+        self.read_in_time(accepted).await
+    }
+
+    /// The same, but the deadline stays.
+    pub(super) async fn read_in_time<T>(&self, accepted: impl Future<Output = T>) -> Result<T, Problem> {
+        let wait_max = self.timeout.min(PART_READ_MAX);
+        tokio::time::timeout(wait_max, accepted).await.map_err(|_| {
+            let detail = format!("the client read nothing of the answer for {} ms", wait_max.as_millis());
+            Problem::new(Code::Timeout, detail).hint(
+                "read it faster, or raise timeout_ms: each part of up to 4 MiB may take that long, and ten minutes at \
+                 most",
             )
-            .hint("read it faster, or raise timeout_ms: each part of up to 4 MiB may take that long")
         })
     }
 

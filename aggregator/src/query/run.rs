@@ -201,7 +201,7 @@ impl AnswerSender {
                 let accepted = if released {
                     time.wait_for_reader(self.chunks.reserve()).await?
                 } else {
-                    self.chunks.reserve().await
+                    time.read_in_time(self.chunks.reserve()).await?
                 };
                 if let Some((slot, _)) = &mut self.slot {
                     slot.reacquire();

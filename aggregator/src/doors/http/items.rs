@@ -5,10 +5,14 @@
 //! is not blank is an item. Whether an item is valid JSON is checked later and per item, so that a bad item does not
 //! affect its neighbours.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use proto::{Code, Problem, limits::PUSH_ITEMS_MAX};
+use serde::{
+    Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{body::media_type, delimited, sniff};
@@ -87,8 +91,9 @@ pub(super) fn split(body: &Bytes, format: PushFormat) -> Result<Vec<Bytes>, Prob
 /// value. Fails if an item has none.
 pub(super) fn values_of(column: &str, items: &[Bytes]) -> Result<Vec<Bytes>, Problem> {
     let value = |(number, item): (usize, &Bytes)| {
-        let object: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(item).unwrap_or_default();
-        let raw = object.get(column).map(|value| value.get()).filter(|raw| *raw != "null");
+        let mut object = serde_json::Deserializer::from_slice(item);
+        let found = object.deserialize_map(ValueOf(column)).ok().flatten();
+        let raw = found.map(RawValue::get).filter(|raw| *raw != "null");
         let value = raw.and_then(|raw| match raw.starts_with('"') {
             true => serde_json::from_str::<String>(raw).map(Bytes::from).ok(),
             false => Some(item.slice_ref(raw.as_bytes())),
@@ -100,6 +105,28 @@ pub(super) fn values_of(column: &str, items: &[Bytes]) -> Result<Vec<Bytes>, Pro
         })
     };
     items.iter().enumerate().map(value).collect()
+}
+
+/// Finds the value of one field of an object, without keeping the others.
+struct ValueOf<'a>(&'a str);
+
+impl<'de> Visitor<'de> for ValueOf<'_> {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+            match name == self.0 {
+                true => found = Some(fields.next_value()?),
+                false => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn elements(body: &Bytes) -> Result<Vec<Bytes>, Problem> {

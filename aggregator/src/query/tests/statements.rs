@@ -408,7 +408,19 @@ async fn a_truncated_answer_reports_what_was_read() {
 }
 
 #[tokio::test]
-async fn all_rows_are_returned_if_they_are_asked_for() {
+async fn all_rows_are_returned_if_they_are_asked_for_within_the_longest_timeout() {
+    let bench = bench_with((0..30).map(|n| json!({ "n": n })), |limits| {
+        limits.timeout = std::time::Duration::ZERO
+    })
+    .await;
+    let export = |all_rows| SqlQuery {
+        sql: "SELECT n FROM events".into(),
+        all_rows,
+        ..SqlQuery::default()
+    };
+    let timed_out = bench.engine.query(export(false)).await.map(drop).map_err(|p| p.code);
+    assert_eq!(timed_out, Err(Code::Timeout));
+    assert!(bench.engine.query(export(true)).await.is_ok());
     let bench = bench_with((0..30).map(|n| json!({ "n": n })), |limits| limits.rows_max = 10).await;
     for all_rows in [false, true, false] {
         let request = SqlQuery {

@@ -329,14 +329,19 @@ impl PushRun<'_> {
         let (Some(identity), Some(folder)) = (identity, &self.memory_folder) else {
             return Ok(FileMemory::none(identity, identity.is_none() || self.arguments.again));
         };
-        let failed = |error: io::Error| PushError::All(no_memory(folder, &error).within(&path.display().to_string()));
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock => PushError::File(
+                Failure::new(format!("another push of {} is running", path.display())).hint("wait until it has ended"),
+            ),
+            _ => PushError::All(no_memory(folder, &error).within(&path.display().to_string())),
+        };
         let mut memory = FileMemory::open(folder, identity, self.arguments.again).map_err(failed)?;
         if memory.is_certain(folder, identity) {
             return Ok(memory);
         }
         let unread =
             |error: io::Error| PushError::File(Failure::new(format!("cannot read {}: {error}", path.display())));
-        let is_alike = self.has_blocks(path, memory.blocks()).map_err(unread)?;
+        let is_alike = !memory.blocks().is_empty() && self.has_blocks(path, memory.blocks()).map_err(unread)?;
         if is_alike && !self.arguments.resume {
             return Err(PushError::File(replaced(path)));
         }
@@ -552,7 +557,7 @@ fn is_unfinished(path: &Path) -> Failure {
         "the last line of {} was not pushed: it has no line break, and its document or row does not end",
         path.display()
     ))
-    .hint("push the file again when the line is complete")
+    .hint("push the file again when the line is complete; if it is, end it with a line break")
 }
 
 fn no_memory(folder: &Path, error: &io::Error) -> Failure {

@@ -84,9 +84,12 @@ impl Input {
             Cut::Lines => {
                 let line = &block[block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)..];
                 let read = serde_json::from_slice::<serde::de::IgnoredAny>(line);
-                // A number goes on as long as digits come.
-                let is_number = line.last().is_some_and(u8::is_ascii_digit);
-                (line, is_number || read.is_err_and(|error| error.is_eof()))
+                let is_unfinished = match read {
+                    // A number goes on as long as digits come.
+                    Ok(_) => line.last().is_some_and(u8::is_ascii_digit),
+                    Err(error) => error.is_eof(),
+                };
+                (line, is_unfinished)
             }
             Cut::Rows(header) => {
                 let (row, fields) = last_row(block, header.separator);
