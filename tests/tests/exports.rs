@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -22,6 +22,19 @@ const DOCUMENTS: usize = 12_000;
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
+}
+
+fn named_pipe(folder: &Path) -> PathBuf {
+    let pipe = folder.join("pipe.csv.gz");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    pipe
+}
+
+/// Asserts that some bytes were written, but not the end of a complete file.
+fn assert_no_whole_gzip(packed: &[u8]) {
+    let unpacked = flate2::read::GzDecoder::new(packed).read_to_end(&mut Vec::new());
+    assert!(!packed.is_empty() && unpacked.is_err());
 }
 
 /// Runs a script of Python, which has DuckDB, and returns what it prints.
@@ -212,6 +225,14 @@ async fn an_export_that_fails_says_so_and_leaves_the_old_file() {
         assert_fails(&failed, 1, why);
         assert_eq!(std::fs::read_to_string(&file).expect("the file"), "old", "{name}");
     }
+    let pipe = named_pipe(folder.path());
+    let reading = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::read(pipe).expect("the pipe"))
+    };
+    let failed = cli.run(&["sql", &fails, "-p", &large, "-o", text(&pipe)]);
+    assert_fails(&failed, 1, "the answer ended early");
+    assert_no_whole_gzip(&reading.join().expect("it reads"));
     let full = folder.path().join("full.csv");
     std::os::unix::fs::symlink("/dev/full", &full).expect("a link");
     let failed = cli.run(&["sql", "SELECT * FROM events", "-o", text(&full)]);
@@ -228,7 +249,7 @@ async fn an_export_that_fails_says_so_and_leaves_the_old_file() {
         .expect("the folder")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
-    assert_eq!(names.len(), 6, "nothing else is left: {names:?}");
+    assert_eq!(names.len(), 7, "nothing else is left: {names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -299,9 +320,7 @@ async fn an_export_into_a_pipe_that_nobody_reads_can_be_interrupted_and_is_no_wh
         .map(|_| format!("{}\n", json!({ "pad": format!("{:x}", random.random::<u128>()) })))
         .collect();
     stdout(&cli.with_input(&["push", "events", "-"], &lines));
-    let pipe = folder.path().join("pipe.csv.gz");
-    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
-    assert!(made.success());
+    let pipe = named_pipe(folder.path());
     let mut command = Command::new(tests::server::binary());
     command.args([
         "sql",
@@ -333,8 +352,7 @@ async fn an_export_into_a_pipe_that_nobody_reads_can_be_interrupted_and_is_no_wh
         "{status}: {said}"
     );
     reader.read_to_end(&mut packed).expect("the rest");
-    let unpacked = flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut Vec::new());
-    assert!(unpacked.is_err(), "it is no complete file");
+    assert_no_whole_gzip(&packed);
 }
 
 /// A server that answers once, as a proxy does that has lost the end of an answer.
