@@ -22,8 +22,8 @@ use plan::{
 use proto::{
     Catalog, Code, CollectionUid, Position, PositionVector, Problem, SourceName,
     catalog::{Collection, CollectionSettings},
-    client::ingest::RemoteIngest,
-    cluster::{Members, Role},
+    client::{ingest::RemoteIngest, peers::Peers},
+    cluster::{Member, Role},
     ingest::{Batch, BatchOutcome, INGEST_RULES_LEVEL, Ingest, Loss, ShardId},
     record::{Record, RecordValue, RequestKey, Rules, TimeKind},
 };
@@ -38,8 +38,6 @@ struct ServedLeaf {
     leaf: Arc<Leaf>,
     shard: ShardId,
     stop: CancellationToken,
-    /// Where it is served, if over gRPC.
-    members: Members,
     catalog: watch::Sender<Arc<Catalog>>,
     _folder: TempDir,
 }
@@ -66,7 +64,7 @@ impl ServedLeaf {
     /// Another client, whose tasks run on these threads.
     fn client(&self, threads: &tokio::runtime::Runtime) -> RemoteScan {
         let _there = threads.enter();
-        RemoteScan::new(RemoteIngest::new(&self.members, self.catalog.subscribe()).expect("the leaves"))
+        RemoteScan::new(RemoteIngest::new(Peers::new(self.catalog.subscribe())))
     }
 
     /// Waits until the leaf has released all views.
@@ -119,18 +117,22 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
     catalog
         .collections
         .insert("events".parse().expect("a name"), collection);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let member = Member::new(Role::Leaf, url, uuid::Uuid::nil());
+    catalog.members.insert("leaf-1".parse().expect("a name"), member);
     let (sender, receiver) = watch::channel(Arc::new(catalog));
     let folder = tempfile::tempdir().expect("a folder");
     let mut options = LeafOptions::new(folder.path());
     options.node = Some("leaf-1".parse().expect("a name"));
     let leaf = Leaf::open(options, receiver.clone()).expect("a leaf");
     let stop = CancellationToken::new();
-    let (ingest, scan, members): (Arc<dyn Ingest>, Arc<dyn Scan>, Members) = if over_grpc {
-        let members = serve_over_grpc(&leaf, &receiver, stop.clone()).await;
-        let leaves = RemoteIngest::new(&members, receiver).expect("the leaves");
-        (Arc::new(leaves.clone()), Arc::new(RemoteScan::new(leaves)), members)
+    let (ingest, scan): (Arc<dyn Ingest>, Arc<dyn Scan>) = if over_grpc {
+        serve_over_grpc(listener, &leaf, &receiver, stop.clone());
+        let leaves = RemoteIngest::new(Peers::new(receiver));
+        (Arc::new(leaves.clone()), Arc::new(RemoteScan::new(leaves)))
     } else {
-        (leaf.clone(), leaf.clone(), Members::default())
+        (leaf.clone(), leaf.clone())
     };
     ServedLeaf {
         ingest,
@@ -138,32 +140,23 @@ async fn serve(over_grpc: bool) -> ServedLeaf {
         leaf,
         shard: shard_of_clicks(uid),
         stop,
-        members,
         catalog: sender,
         _folder: folder,
     }
 }
 
-/// Serves a leaf over gRPC until `stop` and returns its address.
-async fn serve_over_grpc(
+/// Serves a leaf over gRPC until `stop`.
+fn serve_over_grpc(
+    listener: TcpListener,
     leaf: &Arc<Leaf>,
     catalog: &watch::Receiver<Arc<Catalog>>,
     stop: CancellationToken,
-) -> Members {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let mut members = Members::default();
-    members
-        .add(
-            Role::Leaf,
-            &format!("leaf-1=http://{}", listener.local_addr().expect("an address")),
-        )
-        .expect("a member");
+) {
     let mut routes = tonic::service::RoutesBuilder::default();
     leaf::service::add(&mut routes, leaf, catalog);
     let server = tonic::transport::Server::builder().add_routes(routes.routes());
     let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
     tokio::spawn(server.serve_with_incoming_shutdown(connections, stop.cancelled_owned()));
-    members
 }
 
 fn clicks() -> SourceName {

@@ -1,16 +1,18 @@
 //! Cluster membership and shard placement. Used by every role.
 //!
-//! Each node reads the members from its settings. Placement is part of the catalog: rendezvous hashing computes it
-//! once, when a collection is created.
+//! Each node announces itself by a change of the catalog. Placement is part of the catalog, too: rendezvous hashing
+//! computes it once, when a collection is created.
 
-use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     address::{Malformed, malformed, name_conversions},
     catalog::CollectionUid,
+    limits::{CAPACITY_MAX, ZONE_BYTES_MAX},
 };
 
 /// The name of a node, unique and stable across restarts: `[a-z0-9][a-z0-9.-]{0,62}`.
@@ -36,7 +38,8 @@ impl FromStr for NodeName {
 }
 
 /// The role of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads source topics and writes the change log.
     Tailer,
@@ -57,90 +60,119 @@ impl Role {
     }
 }
 
-/// All nodes and their URLs, for example `http://10.0.0.7:7700`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members {
-    /// The URL of each node, by role and name.
-    pub nodes: BTreeMap<(Role, NodeName), String>,
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
-impl Members {
-    /// Adds the nodes of a list `NAME=URL,NAME=URL`. The error says why the list is invalid.
-    pub fn add(&mut self, role: Role, list: &str) -> Result<(), String> {
-        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let (name, url) = entry
-                .split_once('=')
-                .ok_or_else(|| format!("{entry:?} is not NAME=URL"))?;
-            let name: NodeName = name.trim().parse().map_err(|e: Malformed| e.to_string())?;
-            let url = url.trim().trim_end_matches('/');
-            if !url.starts_with("http://") || url.len() <= "http://".len() {
-                return Err(format!(
-                    "{url:?} is not a valid URL for {name}; an example is http://10.0.0.7:7700"
-                ));
-            }
-            if self.nodes.keys().any(|(_, known)| *known == name) {
-                return Err(format!("{name} is listed twice"));
-            }
-            if let Some(((_, other), _)) = self.nodes.iter().find(|(_, known)| *known == url) {
-                return Err(format!("{other} and {name} have the same URL, {url}"));
-            }
-            self.nodes.insert((role, name), url.to_owned());
+/// A member of the cluster, as it has announced itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// What it does.
+    pub role: Role,
+    /// Where other nodes reach it, for example `http://10.0.0.7:7700`.
+    pub url: String,
+    /// The id of its data folder: a node of the same name with another data folder is another node.
+    pub instance: Uuid,
+    /// The part of the infrastructure that fails together, such as a rack or an availability zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// How many shards a leaf takes in proportion to others: one with 2 gets twice as many as one with 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub capacity: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(capacity: &u32) -> bool {
+    *capacity == 1
+}
+
+impl Member {
+    /// A member without a zone, of capacity 1.
+    pub fn new(role: Role, url: impl Into<String>, instance: Uuid) -> Self {
+        Self {
+            role,
+            url: url.into(),
+            instance,
+            zone: None,
+            capacity: 1,
         }
-        Ok(())
     }
 
-    /// The nodes of a role.
-    pub fn of(&self, role: Role) -> impl Iterator<Item = (&NodeName, &str)> {
-        self.nodes
-            .iter()
-            .filter(move |((node_role, _), _)| *node_role == role)
-            .map(|((_, name), url)| (name, url.as_str()))
+    /// Why its URL, zone or capacity is invalid, if one is.
+    pub fn fault(&self) -> Option<String> {
+        let rest = self.url.strip_prefix("http://").unwrap_or_default();
+        let port = rest.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if rest.starts_with(':') || rest.contains(['/', '@', ' ']) || port.is_none_or(|port| port == 0) {
+            let url = &self.url;
+            return Some(format!("{url:?} is no URL of a node; one is http://10.0.0.7:7700"));
+        }
+        let is_zone = |zone: &String| (1..=ZONE_BYTES_MAX).contains(&zone.len()) && !zone.contains(char::is_control);
+        if !self.zone.as_ref().is_none_or(is_zone) {
+            return Some(format!(
+                "a zone has 1 to {ZONE_BYTES_MAX} bytes, without control characters"
+            ));
+        }
+        if !(1..=CAPACITY_MAX).contains(&self.capacity) {
+            return Some(format!(
+                "a capacity is a number from 1 to {CAPACITY_MAX}, not {}",
+                self.capacity
+            ));
+        }
+        None
     }
 }
 
-/// Assigns each shard of a new collection to a leaf: the one with the highest rendezvous weight among those that hold
-/// the fewest shards of this collection.
-pub fn place(collection: CollectionUid, shards: u32, leaves: &[NodeName]) -> Vec<Vec<NodeName>> {
-    if leaves.is_empty() {
-        return Vec::new();
-    }
-    let mut assigned: BTreeMap<&NodeName, usize> = BTreeMap::new();
+/// Assigns each shard of a new collection to a leaf: the one that then holds the fewest shards of this collection for its
+/// capacity, and among those the one with the highest rendezvous weight.
+pub fn place(collection: CollectionUid, shards: u32, leaves: &[(NodeName, u32)]) -> Vec<Vec<NodeName>> {
+    let mut assigned = vec![0_u64; leaves.len()];
     let weight = |number: u32, leaf: &NodeName| xxh3_64(format!("{collection}/{number}/{leaf}").as_bytes());
-    (0..shards)
-        .map(|number| {
-            let count = |leaf: &NodeName| assigned.get(leaf).copied().unwrap_or_default();
-            let fewest = leaves.iter().map(count).min().unwrap_or_default();
-            let best = leaves
-                .iter()
-                .filter(|leaf| count(leaf) == fewest)
-                .max_by_key(|leaf| weight(number, leaf))
-                .unwrap_or(&leaves[0]);
-            *assigned.entry(best).or_default() += 1;
-            vec![best.clone()]
-        })
-        .collect()
+    let place_one = |number| {
+        // Of two leaves, `(a + 1) / capacity` is compared without a division.
+        let load = |leaf: usize, other: usize| (assigned[leaf] + 1) * u64::from(leaves[other].1);
+        let best = (0..leaves.len()).min_by(|a, b| {
+            let by_weight = || weight(number, &leaves[*b].0).cmp(&weight(number, &leaves[*a].0));
+            load(*a, *b).cmp(&load(*b, *a)).then_with(by_weight)
+        })?;
+        assigned[best] += 1;
+        Some(vec![leaves[best].0.clone()])
+    };
+    (0..shards).map_while(place_one).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn leaves(count: usize) -> Vec<NodeName> {
-        (1..=count)
-            .map(|n| format!("leaf-{n}").parse().expect("a name"))
+    fn leaves(capacities: &[u32]) -> Vec<(NodeName, u32)> {
+        let name = |number: usize| format!("leaf-{number}").parse().expect("a name");
+        capacities
+            .iter()
+            .enumerate()
+            .map(|(number, capacity)| (name(number), *capacity))
             .collect()
+    }
+
+    /// How many of these shards each leaf holds.
+    fn held(placed: &[Vec<NodeName>], leaves: &[(NodeName, u32)]) -> Vec<usize> {
+        let count = |leaf: &NodeName| placed.iter().filter(|row| row.contains(leaf)).count();
+        leaves.iter().map(|(leaf, _)| count(leaf)).collect()
     }
 
     #[test]
     fn placement_is_even_and_deterministic() {
-        let uid = CollectionUid(uuid::Uuid::from_u128(7));
+        let uid = CollectionUid(Uuid::from_u128(7));
         for (shards, count) in [(1, 3), (4, 3), (16, 5), (1024, 7)] {
-            let placed = place(uid, shards, &leaves(count));
-            assert_eq!(placed, place(uid, shards, &leaves(count)));
-            let held: Vec<usize> = leaves(count)
-                .iter()
-                .map(|leaf| placed.iter().filter(|row| row[0] == *leaf).count())
-                .collect();
+            let leaves = leaves(&vec![1; count]);
+            let placed = place(uid, shards, &leaves);
+            assert_eq!(placed, place(uid, shards, &leaves));
+            let held = held(&placed, &leaves);
             assert!(
                 held.iter().max() <= held.iter().min().map(|least| least + 1).as_ref(),
                 "{shards} on {count}: {held:?}"
@@ -150,27 +182,46 @@ mod tests {
     }
 
     #[test]
-    fn members_are_parsed_from_a_list() {
-        let mut members = Members::default();
-        members
-            .add(Role::Leaf, "leaf-1=http://a:1/, leaf-2=http://b:2")
-            .expect("a list");
-        assert_eq!(
-            members
-                .of(Role::Leaf)
-                .map(|(name, url)| format!("{name} {url}"))
-                .collect::<Vec<_>>(),
-            ["leaf-1 http://a:1", "leaf-2 http://b:2"]
-        );
+    fn a_leaf_takes_shards_in_proportion_to_its_capacity() {
+        let leaves = leaves(&[1, 3, 2]);
+        let placed = place(CollectionUid(Uuid::from_u128(7)), 12, &leaves);
+        assert_eq!(held(&placed, &leaves), [2, 6, 4]);
+    }
+
+    #[test]
+    fn a_member_has_a_url_a_zone_and_a_capacity_that_make_sense() {
+        let member = |url: &str| Member::new(Role::Leaf, url, Uuid::nil());
+        for good in ["http://10.0.0.7:7700", "http://leaf-0.leaf:1", "http://[::1]:7700"] {
+            assert_eq!(member(good).fault(), None, "{good}");
+        }
         for bad in [
-            "leaf-3",
-            "leaf-3=b:2",
-            "Leaf=http://a:1",
-            "leaf-1=http://c:3",
-            "x=http://",
-            "y=http://a:1",
+            "",
+            "leaf-1:7700",
+            "https://a:1",
+            "http://a",
+            "http://:1",
+            "http://a:0",
+            "http://a:1/b",
+            "http://a:99999",
         ] {
-            assert!(members.clone().add(Role::Tailer, bad).is_err(), "{bad}");
+            assert!(member(bad).fault().is_some(), "{bad}");
+        }
+        for zone in ["", "a\nb", &"z".repeat(ZONE_BYTES_MAX + 1)] {
+            let zoned = Member {
+                zone: Some(zone.to_owned()),
+                ..member("http://a:1")
+            };
+            assert!(zoned.fault().is_some(), "{zone:?}");
+        }
+        for capacity in [0, CAPACITY_MAX + 1] {
+            assert!(
+                Member {
+                    capacity,
+                    ..member("http://a:1")
+                }
+                .fault()
+                .is_some()
+            );
         }
     }
 }

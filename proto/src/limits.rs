@@ -29,6 +29,12 @@ pub const REDRIVES_MAX: usize = crate::ingest::PUSH_ERRORS_MAX;
 pub const PATHS_MAX: usize = 10_000;
 /// Shards of one collection.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Nodes of one cluster.
+pub const MEMBERS_MAX: usize = 10_000;
+/// The largest capacity of a leaf.
+pub const CAPACITY_MAX: u32 = 1_000;
+/// Bytes of the name of a zone.
+pub const ZONE_BYTES_MAX: usize = 128;
 /// Kafka sources of one collection, dropped ones included.
 pub const SOURCES_MAX: usize = 1_000;
 /// Definitions of a catalog.

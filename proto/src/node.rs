@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
     problem::Problem,
@@ -78,6 +79,9 @@ pub enum Watched {
 pub struct NodeReport {
     /// The release that the node runs.
     pub version: String,
+    /// The id of its data folder; none in a single process.
+    #[serde(default)]
+    pub instance: Option<Uuid>,
     /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
     /// The change log, as the node sees it.
@@ -93,6 +97,10 @@ pub struct NodeStatus {
     pub role: String,
     /// The URL that the node listens on.
     pub url: String,
+    /// Its zone, if it has one.
+    pub zone: Option<String>,
+    /// The capacity of a leaf.
+    pub capacity: Option<u32>,
     /// The node's report, or why there is none.
     pub report: Result<NodeReport, Problem>,
 }
@@ -141,6 +149,7 @@ impl Nodes for SingleNode {
     async fn status(&self) -> Vec<NodeStatus> {
         let report = NodeReport {
             version: VERSION.to_owned(),
+            instance: None,
             started_ms: self.started_ms,
             log: self.changes.health(),
         };
@@ -148,6 +157,8 @@ impl Nodes for SingleNode {
             name: self.own().to_owned(),
             role: "tailer, leaf, aggregator".to_owned(),
             url: self.url.clone(),
+            zone: None,
+            capacity: None,
             report: Ok(report),
         }]
     }

@@ -59,6 +59,7 @@ def calls(kafka):
         ("GET", "/v1/definitions/export", {}, None, 200),
         ("POST", "/v1/definitions/apply", {"?": "dry_run=true"}, VIEW + ";", 200),
         ("POST", "/v1/definitions/try", {}, {"sql": "CREATE FIELD events.x AS n + 1", "limit": 2}, 200),
+        ("DELETE", "/v1/nodes/{node}", {"node": "leaf-9", "?": "lost=true"}, None, 404),
         ("GET", "/v1/queries", {}, None, 200),
         ("DELETE", "/v1/queries/{query}", {"query": "0123"}, None, 404),
         ("POST", source_path + "/preview", clicks, source | {"limit": 1}, 200),

@@ -1,8 +1,14 @@
 //! A cluster under test: a real Kafka, and a process per node. Each node can be killed, paused and restarted.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, bail, ensure};
+use serde_json::json;
 
 use crate::{
     Kafka, Network, WAIT_MAX,
@@ -71,6 +77,8 @@ pub struct ClusterNode {
     /// Its base URL.
     pub url: String,
     host: Host,
+    /// Environment variables of its own.
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -141,6 +149,7 @@ impl Cluster {
                     name: name.clone(),
                     url: format!("http://{}", host.socket_addr(port)),
                     host,
+                    environment: Vec::new(),
                     process: None,
                 },
             )
@@ -169,7 +178,72 @@ impl Cluster {
         for (_, name) in &names {
             cluster.wait_until_ready(name).await.expect("the node is ready");
         }
+        cluster.wait_until_all_know_all().await;
         cluster
+    }
+
+    /// Waits until each aggregator knows every node.
+    async fn wait_until_all_know_all(&self) {
+        for node in self.nodes.values().filter(|node| node.role == "aggregator") {
+            let client = self.client_of(&node.name);
+            client
+                .eventually("select count(*) from rachis.nodes", json!(self.nodes.len()))
+                .await;
+        }
+    }
+
+    /// Starts a further node with these environment variables, and waits until it is ready.
+    pub async fn add(&mut self, role: &'static str, name: &str, environment: &[(&str, &str)]) {
+        let host = Host::local();
+        let port = host.free_ports(1).expect("a free port")[0];
+        let node = ClusterNode {
+            role,
+            name: name.to_owned(),
+            url: format!("http://{}", host.socket_addr(port)),
+            host,
+            environment: environment
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            process: None,
+        };
+        self.nodes.insert(name.to_owned(), node);
+        self.restart(name).await;
+    }
+
+    /// Gives a node that does not run another address.
+    pub fn change_address(&mut self, name: &str) {
+        let node = self.nodes.get_mut(name).expect("a node");
+        let port = node.host.free_ports(1).expect("a free port")[0];
+        node.url = format!("http://{}", node.host.socket_addr(port));
+        let aggregators = self.nodes.values().filter(|node| node.role == "aggregator");
+        self.client = Client::new(aggregators.map(|node| node.url.clone()).collect());
+    }
+
+    /// Starts a second process with the name of a node, in this folder or an empty one. Returns what it says when it ends.
+    pub async fn start_double(&self, name: &str, folder: Option<&Path>) -> String {
+        self.double(name, self.nodes[name].role, folder).await
+    }
+
+    /// Starts a process with the name of a node of another role. Returns what it says when it ends.
+    pub async fn start_double_as(&self, name: &str, role: &str) -> String {
+        self.double(name, role, None).await
+    }
+
+    async fn double(&self, name: &str, role: &str, folder: Option<&Path>) -> String {
+        let empty = TestDir::new("double").expect("a temporary folder");
+        let mut command = tokio::process::Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        command
+            .args([role, "--name", name, "--listen", "127.0.0.1:0", "--config"])
+            .arg(self.config())
+            .arg("--data")
+            .arg(folder.unwrap_or(&empty.path()))
+            .envs(self.settings.environment.iter().cloned())
+            .kill_on_drop(true);
+        let ended = tokio::time::timeout(WAIT_MAX, command.output()).await;
+        let output = ended.expect("the second process ends by itself").expect("it starts");
+        assert!(!output.status.success(), "the second {name} ended well");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// The configuration file shared by all nodes.
@@ -178,22 +252,7 @@ impl Cluster {
     }
 
     fn config_text(&self) -> String {
-        let members = |role: &str| {
-            let members: Vec<String> = self
-                .nodes
-                .values()
-                .filter(|node| node.role == role)
-                .map(|node| format!("{}={}", node.name, node.url))
-                .collect();
-            members.join(",")
-        };
-        format!(
-            "[cluster]\nkafka = \"{}\"\nreplication = 1\ntailers = \"{}\"\nleaves = \"{}\"\naggregators = \"{}\"\n",
-            self.kafka.bootstrap(),
-            members("tailer"),
-            members("leaf"),
-            members("aggregator")
-        )
+        format!("[cluster]\nkafka = \"{}\"\nreplication = 1\n", self.kafka.bootstrap())
     }
 
     /// Runs a command of the binary with the cluster's configuration and returns its standard output.
@@ -276,7 +335,8 @@ impl Cluster {
         let node = &self.nodes[name];
         let mut command = node.host.command(self.settings.binary.clone().unwrap_or_else(binary));
         command
-            .args([node.role, "--name", name])
+            .args([node.role, "--name", name, "--listen"])
+            .arg(node.url.trim_start_matches("http://"))
             .arg("--config")
             .arg(self.config())
             .arg("--data")
@@ -286,7 +346,8 @@ impl Cluster {
         }
         command
             .env_remove("RACHIS_URL")
-            .envs(self.settings.environment.iter().cloned());
+            .envs(self.settings.environment.iter().cloned())
+            .envs(node.environment.iter().cloned());
         let process = Process::start(name, &mut command, &self.log_file(name))?;
         self.nodes.get_mut(name).expect("a node").process = Some(process);
         Ok(())

@@ -14,9 +14,10 @@ async fn start() -> Cluster {
     cluster
 }
 
-/// The nodes as `rachis cluster status` reports them.
+/// The nodes as `rachis cluster status` reports them: an aggregator knows them also without the log.
 fn nodes(cluster: &Cluster) -> Result<Vec<Value>> {
-    let status: Value = serde_json::from_str(&cluster.command(&["cluster", "status", "-o", "json"])?)?;
+    let status = ["cluster", "status", "-o", "json", "--url", cluster.url()];
+    let status: Value = serde_json::from_str(&cluster.command(&status)?)?;
     Ok(status["nodes"].as_array().context("no nodes")?.clone())
 }
 

@@ -99,15 +99,18 @@ pub(crate) struct DevArgs {
 /// `rachis tailer`, `rachis leaf`, `rachis aggregator`
 #[derive(Debug, Args)]
 pub(crate) struct NodeArgs {
-    /// The name of this node in [cluster]; it must not change between restarts
+    /// The name of this node, unique in the cluster; it must not change between restarts [default: name in [node]]
     #[arg(long, env = "RACHIS_NAME", value_name = "NAME")]
-    pub name: String,
+    pub name: Option<String>,
     /// The data folder; created if missing [default: $XDG_DATA_HOME/rachis/NAME or ~/.local/share/rachis/NAME]
     #[arg(long, env = "RACHIS_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// The address to listen on [default: the node's address in [cluster]]
+    /// The address to listen on [default: 127.0.0.1:7700]
     #[arg(long, env = "RACHIS_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// Where other nodes reach this one [default: address in [node], else the address to listen on]
+    #[arg(long, env = "RACHIS_ADDRESS", value_name = "HOST:PORT")]
+    pub address: Option<String>,
     /// The settings file (TOML); RACHIS_SECTION__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -130,6 +133,8 @@ pub(crate) enum ClusterAction {
     Init(ClusterConfigArgs),
     /// Show the members, how far each has read the change log, and the leaf of each shard
     Status(ClusterStatusArgs),
+    /// Remove a node that does not run any more
+    Remove(RemoveMemberArgs),
     /// Recreate a lost change log from a node's copy
     RestoreChanges(RestoreChangesArgs),
 }
@@ -145,8 +150,8 @@ pub(crate) struct ClusterConfigArgs {
 /// `rachis cluster status`
 #[derive(Debug, Args)]
 pub(crate) struct ClusterStatusArgs {
-    /// Ask this aggregator instead of each node in the settings [default if the settings list no nodes:
-    /// $RACHIS_URL]
+    /// Ask this aggregator, instead of reading the change log and asking each member [default if the settings name no
+    /// Kafka: $RACHIS_URL]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     #[command(flatten)]
@@ -154,6 +159,18 @@ pub(crate) struct ClusterStatusArgs {
     /// The output format
     #[arg(short, long, default_value = "table")]
     pub output: ListOutput,
+}
+
+/// `rachis cluster remove`
+#[derive(Debug, Args)]
+pub(crate) struct RemoveMemberArgs {
+    /// The name of the node
+    pub name: String,
+    /// Also a leaf that holds shards: its disk is lost, and a new leaf of its name fills them again from Kafka
+    #[arg(long)]
+    pub lost: bool,
+    #[command(flatten)]
+    pub server: ServerArgs,
 }
 
 /// `rachis cluster restore-changes`

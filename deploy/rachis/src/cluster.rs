@@ -1,14 +1,18 @@
-//! `rachis cluster`: creates the change log of a new cluster, shows the status of the nodes, and restores a lost log.
+//! `rachis cluster`: creates the change log of a new cluster, shows the status of the nodes, removes nodes, and restores a
+//! lost log.
+
+use std::sync::Arc;
 
 use proto::{
     Catalog, Problem,
     catalog::State,
     client::nodes::RemoteNodes,
-    cluster::Members,
     node::{NodeStatus, Nodes as _},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
-use tailer::{create_change_log, restore_change_log};
+use tailer::{ClusterKafka, create_change_log, read_change_log, restore_change_log};
+use tokio::sync::watch;
 
 use crate::{
     cli::{self, ClusterAction},
@@ -17,10 +21,12 @@ use crate::{
 };
 
 /// Columns of the table of nodes.
-const NODE_KEYS: [&str; 8] = [
+const NODE_KEYS: [&str; 10] = [
     "name",
     "role",
     "state",
+    "zone",
+    "capacity",
     "version",
     "log_offset",
     "log_hash",
@@ -35,6 +41,7 @@ pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
     match arguments.action {
         ClusterAction::Init(cluster) => init(cluster).await,
         ClusterAction::Status(status) => show(status).await,
+        ClusterAction::Remove(member) => remove(member).await,
         ClusterAction::RestoreChanges(restore) => restore_changes(restore).await,
     }
 }
@@ -42,7 +49,6 @@ pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
 async fn init(cluster: cli::ClusterConfigArgs) -> Result<(), Failure> {
     let settings = settings::load(cluster.config.as_deref())?.cluster;
     let kafka = settings.kafka()?;
-    require_no_cluster(&settings).await?;
     let id = create_change_log(&kafka).await.map_err(to_failure)?;
     output::note(&format!(
         "created cluster {}; its change log is topic {} at {}",
@@ -77,24 +83,13 @@ fn to_failure(problem: Problem) -> Failure {
     }
 }
 
-/// Fails if the nodes already belong to a cluster: a second log must not be created for them. A lost log is restored
-/// from their copies instead.
-async fn require_no_cluster(settings: &settings::ClusterSettings) -> Result<(), Failure> {
-    let newest = RemoteNodes::new("", &settings.members()?)
-        .map_err(to_failure)?
-        .newest_state()
-        .await;
-    match newest.filter(|state| state.cluster.is_some()) {
-        None => Ok(()),
-        Some(state) => Err(Failure::new(format!(
-            "the cluster already exists: its nodes have read {} changes",
-            state.catalog.version
-        ))
-        .hint(
-            "if its change log is lost, restore it with `rachis cluster restore-changes --from FILE`; FILE is the \
-             catalog.json of an up-to-date node",
-        )),
-    }
+/// Removes a node from the cluster.
+async fn remove(arguments: cli::RemoveMemberArgs) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let request = client.request(Method::DELETE, &["nodes", &arguments.name]);
+    client.send(request.query(&[("lost", arguments.lost)])).await?;
+    output::note(&format!("removed {} from the cluster", arguments.name));
+    Ok(())
 }
 
 async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
@@ -125,27 +120,41 @@ async fn cluster_view(arguments: &cli::ClusterStatusArgs) -> Result<ClusterView,
     if let Some(url) = &arguments.url {
         return ask_aggregator(url).await;
     }
-    let members = settings::load(arguments.cluster.config.as_deref())?.cluster.members()?;
-    if !members.nodes.is_empty() {
-        return ask_nodes(&members).await;
-    }
-    match std::env::var("RACHIS_URL").ok().filter(|url| !url.is_empty()) {
-        Some(url) => ask_aggregator(&url).await,
-        None => Err(Failure::usage("the settings list no nodes: [cluster] is missing")
-            .hint("select the settings file of the nodes with --config, or an aggregator with --url or RACHIS_URL")),
+    let settings = settings::load(arguments.cluster.config.as_deref())?.cluster;
+    let aggregator = std::env::var("RACHIS_URL").ok().filter(|url| !url.is_empty());
+    match (settings.has_kafka(), aggregator) {
+        (true, aggregator) => match (ask_members(&settings.kafka()?).await, aggregator) {
+            // The aggregator knows more than a log that cannot be read.
+            (Err(failure), Some(url)) => {
+                output::note(&format!("{failure}; asking {url}"));
+                ask_aggregator(&url).await
+            }
+            (view, _) => view,
+        },
+        (false, Some(url)) => ask_aggregator(&url).await,
+        (false, None) => Err(
+            Failure::usage("the settings name no Kafka: kafka in [cluster] is missing")
+                .hint("select the settings file of the nodes with --config, or an aggregator with --url or RACHIS_URL"),
+        ),
     }
 }
 
-/// Asks each node.
-async fn ask_nodes(members: &Members) -> Result<ClusterView, Failure> {
-    let remote = RemoteNodes::new("", members).map_err(to_failure)?;
-    let (nodes, newest) = tokio::join!(remote.status(), remote.newest_state());
+/// The catalog of a cluster, from its change log.
+pub(crate) async fn catalog_of(kafka: &ClusterKafka) -> Result<Catalog, Failure> {
+    let read = read_change_log(kafka, State::default()).await;
+    read.map(|state| state.catalog).map_err(|problem| {
+        Failure::new(format!("the change log cannot be read: {}", problem.detail))
+            .hint("ask an aggregator, which knows the members without the log: --url URL")
+    })
+}
+
+/// Reads the change log, and asks each member.
+async fn ask_members(kafka: &ClusterKafka) -> Result<ClusterView, Failure> {
+    let catalog = Arc::new(catalog_of(kafka).await?);
+    let nodes = RemoteNodes::new("", watch::channel(catalog.clone()).1).status().await;
     Ok(ClusterView {
         nodes: nodes.iter().map(node_row).collect(),
-        shards: newest
-            .as_ref()
-            .map(|state| shard_rows(&state.catalog))
-            .unwrap_or_default(),
+        shards: shard_rows(&catalog),
     })
 }
 
@@ -157,15 +166,23 @@ async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
         Ok::<_, Failure>(answer["rows"].as_array().cloned().unwrap_or_default())
     };
     let nodes =
-        rows("SELECT name, role, url, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes")
-            .await?;
+        rows(
+            "SELECT name, role, url, zone, capacity, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes",
+        )
+        .await?;
     let shards =
         rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
     Ok(ClusterView { nodes, shards })
 }
 
 fn node_row(node: &NodeStatus) -> Value {
-    let mut row = json!({ "name": node.name, "role": node.role, "url": node.url });
+    let mut row = json!({
+        "name": node.name,
+        "role": node.role,
+        "url": node.url,
+        "zone": node.zone,
+        "capacity": node.capacity,
+    });
     let report = match &node.report {
         Ok(report) => json!({
             "state": "up",

@@ -10,6 +10,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::client::Failure;
 
@@ -62,25 +63,30 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// Records that the folder belongs to `node`. Fails if it belongs to another node, because this node would serve
-    /// that node's shards as its own.
-    pub(crate) fn claim_for(&self, node: &str) -> Result<(), Failure> {
+    /// Records that the folder belongs to `node`, and returns the id of the folder. Fails if it belongs to another node,
+    /// because this node would serve that node's shards as its own.
+    pub(crate) fn claim_for(&self, node: &str) -> Result<Uuid, Failure> {
         let file = self.join("node");
-        match fs::read_to_string(&file) {
-            Ok(owner) if owner.trim_end() == node => Ok(()),
-            Ok(owner) => Err(Failure::new(format!(
-                "the data folder {} belongs to {}, not to {node}",
+        let known = match fs::read_to_string(&file) {
+            Ok(known) => known,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Failure::new(format!("cannot read {}: {error}", file.display()))),
+        };
+        let mut lines = known.lines();
+        if let Some(owner) = lines.next().filter(|owner| *owner != node) {
+            return Err(Failure::new(format!(
+                "the data folder {} belongs to {owner}, not to {node}",
                 self.path.display(),
-                owner.trim_end()
             ))
-            .hint("choose another folder with --data; each node needs its own")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let written =
-                    File::create(&file).and_then(|mut file| writeln!(file, "{node}").and_then(|()| file.sync_all()));
-                written.map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))
-            }
-            Err(error) => Err(Failure::new(format!("cannot read {}: {error}", file.display()))),
+            .hint("choose another folder with --data; each node needs its own"));
         }
+        if let Some(id) = lines.next().and_then(|id| id.parse().ok()) {
+            return Ok(id);
+        }
+        let id = Uuid::new_v4();
+        let written = self.write_atomically("node", &format!("{node}\n{id}\n"));
+        written.map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
+        Ok(id)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -94,11 +100,16 @@ impl DataFolder {
 
     /// Writes the URL for clients to the file `listening`, atomically.
     pub(crate) fn write_url(&self, url: &str) -> io::Result<()> {
-        let temporary = self.join("listening.new");
+        self.write_atomically("listening", &format!("{url}\n"))
+    }
+
+    fn write_atomically(&self, name: &str, text: &str) -> io::Result<()> {
+        let temporary = self.join(&format!("{name}.new"));
         let mut file = File::create(&temporary)?;
-        writeln!(file, "{url}")?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
         drop(file);
-        fs::rename(temporary, self.join("listening"))
+        fs::rename(temporary, self.join(name))
     }
 
     /// Removes the file `listening`.

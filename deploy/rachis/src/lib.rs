@@ -9,6 +9,7 @@ mod dev;
 #[cfg(feature = "seeded-bugs")]
 mod duplicate_sender;
 mod file_limits;
+mod member;
 mod node;
 mod settings;
 mod shell;

@@ -1,7 +1,8 @@
-//! `rachis tailer`, `rachis leaf`, `rachis aggregator`: one role as a process. Its peers are in the settings. It keeps
-//! a copy of the catalog in its data folder, so that it can start while all peers are down.
+//! `rachis tailer`, `rachis leaf`, `rachis aggregator`: one role as a process. The settings name the Kafka of the cluster,
+//! and the catalog the other members. It keeps a copy of the catalog in its data folder, so that it can start while all
+//! others are down.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use futures::{
@@ -15,23 +16,28 @@ use proto::{
     client::{
         ingest::RemoteIngest,
         nodes::RemoteNodes,
+        peers::Peers,
         tailers::{LoggedPushes, Tailers},
     },
-    cluster::{Members, NodeName, Role},
+    cluster::{Member, NodeName, Role},
     node::Queries,
     service::node::NodeService,
     tailer::Changes,
     wire::node::node_server::NodeServer,
 };
-use tailer::{CatalogFile, CatalogReplica, Follower, Tailer, TailerOptions, TopicChanges, service::PushLog};
+use tailer::{
+    CatalogFile, CatalogReplica, ClusterKafka, Follower, Tailer, TailerOptions, TopicChanges, service::PushLog,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use crate::{
     cli,
     client::Failure,
-    dev, settings,
+    dev,
+    member::{self, Membership},
+    settings,
     settings::Settings,
     shell::{self, Shell},
 };
@@ -41,42 +47,51 @@ const PUSH_SHARDS: u32 = 4;
 /// How long shutdown waits for pushes to reach Kafka.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The address to listen on, unless the user chooses another.
+const LISTEN: &str = "127.0.0.1:7700";
+
 /// Runs a role until shutdown.
 pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Failure> {
-    let config = arguments.config.as_deref();
-    let settings = settings::load(config)?;
-    let members = settings.cluster.members()?;
-    let name: NodeName = arguments
-        .name
+    let settings = settings::load(arguments.config.as_deref())?;
+    let kafka = settings.cluster.kafka()?;
+    let name = arguments.name.as_ref().or(settings.node.name.as_ref()).ok_or_else(|| {
+        Failure::usage("this node has no name").hint("give it one that no other node has: --name, or name in [node]")
+    })?;
+    let name: NodeName = name
         .parse()
         .map_err(|e: proto::address::Malformed| Failure::usage(e.to_string()))?;
-    let member_address = member_address(&members, role, &name, config)?;
-    let listen = arguments.listen.unwrap_or_else(|| member_address.clone());
+    let listen = arguments.listen.as_deref().unwrap_or(LISTEN);
     let data = arguments
         .data
         .map_or_else(|| dev::default_data().map(|folder| folder.join(name.as_str())), Ok)?;
-    let shell = Shell::start(&settings.log, &data, &listen, arguments.insecure).await?;
-    shell.folder.claim_for(&format!("{} {name}", role.as_str()))?;
+    let shell = Shell::start(&settings.log, &data, listen, arguments.insecure).await?;
+    let instance = shell.folder.claim_for(&format!("{role} {name}"))?;
+    let address = arguments.address.or_else(|| settings.node.address.clone());
+    let member = Member {
+        zone: settings.node.zone.clone(),
+        capacity: settings.node.capacity.unwrap_or(1),
+        ..Member::new(role, url_for_others(address.as_deref(), &shell)?, instance)
+    };
+    if let Some(fault) = member.fault() {
+        return Err(Failure::usage(fault).hint("set --address HOST:PORT, and zone and capacity in [node]"));
+    }
     let replica = CatalogFile::new(shell.folder.path())
         .and_then(CatalogReplica::open)
         .map_err(|e| {
             Failure::new(format!("cannot read this node's copy of the catalog: {e}"))
                 .hint("move catalog.json out of the data folder; the node fetches it again from its peers")
         })?;
+    let stop = CancellationToken::new();
     let node = Node {
+        follower: Follower::start(replica.clone(), &name, &stop),
         name,
-        members,
+        member,
+        kafka,
         replica,
         settings,
-        stop: CancellationToken::new(),
+        stop,
     };
-    if listen != member_address {
-        warn!(
-            listen,
-            member_address, "this node does not listen on its address in [cluster], where other nodes connect"
-        );
-    }
-    info!(name = %node.name, role = role.as_str(), "starting node");
+    info!(name = %node.name, %role, url = node.member.url, "starting node");
     let names = node.allowed_hosts();
     let running = match role {
         Role::Leaf => node.leaf(&shell).await?,
@@ -87,36 +102,29 @@ pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Fail
     running.serve(shell, names).await
 }
 
-/// The node's `HOST:PORT` in [cluster].
-fn member_address(members: &Members, role: Role, name: &NodeName, config: Option<&Path>) -> Result<String, Failure> {
-    if members.nodes.is_empty() {
-        let place = config.map_or_else(
-            || "there is no settings file".to_owned(),
-            |file| format!("{} has none", file.display()),
-        );
-        return Err(
-            Failure::usage(format!("the settings list no nodes: [cluster] is missing ({place})")).hint(
-                "--config selects the settings file, which is the same on all nodes; deploy/rachis.toml is a sample",
-            ),
-        );
+/// The URL at which other nodes reach this one.
+fn url_for_others(address: Option<&str>, shell: &Shell) -> Result<String, Failure> {
+    if let Some(address) = address {
+        return Ok(format!("http://{address}"));
     }
-    let url = members.nodes.get(&(role, name.clone())).ok_or_else(|| {
-        let known: Vec<&str> = members.of(role).map(|(name, _)| name.as_str()).collect();
-        let key = settings::members_key(role);
-        Failure::usage(format!(
-            "`{key}` in [cluster] does not list {name}; it lists {}",
-            known.join(", ")
+    match shell.bound.ip().is_unspecified() {
+        false => Ok(format!("http://{}", shell.bound)),
+        true => Err(Failure::usage(format!(
+            "this node listens on all addresses ({}), so it cannot tell others where it is",
+            shell.bound
         ))
-        .hint(format!("add it to `{key}` on every node"))
-    })?;
-    Ok(url.trim_start_matches("http://").to_owned())
+        .hint("set --address HOST:PORT, at which the other nodes reach it")),
+    }
 }
 
 /// A node before it starts its role.
 struct Node {
     name: NodeName,
-    members: Members,
+    member: Member,
+    kafka: ClusterKafka,
     replica: Arc<CatalogReplica>,
+    /// Follows the change log through the other members.
+    follower: Arc<Follower>,
     settings: Settings,
     stop: CancellationToken,
 }
@@ -124,36 +132,57 @@ struct Node {
 /// A node with a running role.
 struct Running {
     router: doors::NodeServer,
+    /// Announces the node.
+    membership: Membership,
     /// Closes the role.
     close: BoxFuture<'static, ()>,
     stop: CancellationToken,
 }
 
 impl Running {
-    /// Serves until shutdown, then closes the role.
+    /// Serves until shutdown, or until the node cannot be a member. Then closes the role.
     async fn serve(self, shell: Shell, names: doors::AllowedHosts) -> Result<(), Failure> {
         let close = async move {
             self.close.await;
             self.stop.cancel();
         };
-        shell.serve(self.router, names, close).await
+        let shutdown = shell.shutdown.clone();
+        let excluded = async {
+            tokio::select! {
+                failure = self.membership.keep() => {
+                    // The log has it too: the exit message of a service is easily missed.
+                    error!(why = %failure, "this node cannot be a member of the cluster: shutting down");
+                    shutdown.cancel();
+                    Err(failure)
+                }
+                () = shutdown.cancelled() => Ok(()),
+            }
+        };
+        let (served, excluded) = tokio::join!(shell.serve(self.router, names, close), excluded);
+        excluded.and(served)
     }
 }
 
 impl Node {
-    /// Hosts to which the node answers besides its own address. Peers on this machine may know each other by the
-    /// machine's name, which means loopback here.
+    /// Hosts to which the node answers. Others on this machine may know it by the machine's name, which means loopback
+    /// here.
     fn allowed_hosts(&self) -> doors::AllowedHosts {
-        let members = self
-            .members
-            .nodes
-            .values()
-            .filter_map(|url| Some(url.split_once("://")?.1.to_owned()));
-        self.settings.http.names().iter().cloned().chain(members).collect()
+        let own = self.member.url.split_once("://").map(|(_, host)| host.to_owned());
+        self.settings.http.names().iter().cloned().chain(own).collect()
+    }
+
+    /// The node as a member, which proposes through `changes`.
+    fn membership(&self, changes: &Arc<dyn Changes>) -> Membership {
+        Membership {
+            name: self.name.clone(),
+            member: self.member.clone(),
+            changes: changes.clone(),
+            replica: self.replica.clone(),
+        }
     }
 
     async fn leaf(self, shell: &Shell) -> Result<Running, Failure> {
-        let changes = self.follow()?;
+        let changes = self.follow();
         let mut options = LeafOptions::new(shell.folder.join("shards"));
         options.open_files_max = shell.files.shards;
         options.node = Some(self.name.clone());
@@ -166,20 +195,19 @@ impl Node {
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         Ok(Running {
             router,
+            membership: self.membership(&changes),
             close: async move { leaf.close().await }.boxed(),
             stop: self.stop,
         })
     }
 
     fn tailer(self, shell: &Shell) -> Result<Running, Failure> {
-        let kafka = self.settings.cluster.kafka()?;
-        let leaves: Vec<NodeName> = self.members.of(Role::Leaf).map(|(name, _)| name.clone()).collect();
-        // While Kafka is down, a tailer learns the catalog from its peers.
-        let _follower = self.follow()?;
-        let changes = TopicChanges::start(kafka.clone(), self.replica.clone(), leaves, self.stop.clone())
+        // While Kafka is down, its follower learns the catalog from the other members.
+        let kafka = self.kafka.clone();
+        let changes = TopicChanges::start(kafka.clone(), self.replica.clone(), self.stop.clone())
             .map_err(failed("read the change log"))?;
         let shared: Arc<dyn Changes> = Arc::new(changes.clone());
-        let remote = RemoteIngest::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
+        let remote = RemoteIngest::new(Peers::new(self.replica.catalog()));
         let mut options = TailerOptions {
             node: Some(self.name.to_string()),
             pushes: Some(kafka.clone()),
@@ -187,7 +215,7 @@ impl Node {
         };
         let Settings { tailer: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
-        let dropped_kept = options.dropped_kept;
+        let (dropped_kept, absent_kept) = (options.dropped_kept, options.absent_kept);
         let tailer = Tailer::start(options, Arc::new(remote), shared.clone());
         let pushes = PushLog::new(kafka, shared.clone()).map_err(failed("reach Kafka"))?;
         tokio::spawn(
@@ -195,6 +223,8 @@ impl Node {
                 .clone()
                 .run_until_cancelled_owned(pushes.clone().delete_dropped(dropped_kept)),
         );
+        let removing = member::remove_absent(self.follower.clone(), shared.clone(), absent_kept);
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(removing));
         let mut routes = self.routes(&shared, None, shell)?;
         tailer::service::add(&mut routes, changes, pushes.clone(), tailer.clone());
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
@@ -204,17 +234,19 @@ impl Node {
         };
         Ok(Running {
             router,
+            membership: self.membership(&shared),
             close: close.boxed(),
             stop: self.stop,
         })
     }
 
     fn aggregator(self, shell: &Shell) -> Result<Running, Failure> {
-        let changes = self.follow()?;
-        let leaves = RemoteIngest::new(&self.members, self.replica.catalog()).map_err(failed("reach the leaves"))?;
+        let changes = self.follow();
+        let peers = Peers::new(self.replica.catalog());
+        let leaves = RemoteIngest::new(peers.clone());
         let leaf = Arc::new(RemoteScan::new(leaves.clone()));
         let ingest = Arc::new(leaves);
-        let tailers = Tailers::new(&self.members, self.replica.catalog()).map_err(failed("reach the tailers"))?;
+        let tailers = Tailers::new(peers);
         let pushes = LoggedPushes::new(tailers.clone(), ingest.clone(), self.replica.catalog());
         let mut options = AggregatorOptions {
             push_shards: PUSH_SHARDS,
@@ -222,7 +254,7 @@ impl Node {
         };
         let Settings { aggregator: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
-        let nodes = RemoteNodes::new(self.name.as_str(), &self.members).map_err(failed("reach the other nodes"))?;
+        let nodes = RemoteNodes::new(self.name.as_str(), self.replica.catalog());
         let roles = Roles {
             leaf,
             ingest,
@@ -236,16 +268,17 @@ impl Node {
         let router = doors::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
         Ok(Running {
             router,
+            membership: self.membership(&changes),
             close: future::ready(()).boxed(),
             stop: self.stop,
         })
     }
 
-    /// Follows the change log through peers.
-    fn follow(&self) -> Result<Arc<dyn Changes>, Failure> {
-        let follower = Follower::start(self.replica.clone(), &self.name, &self.members, &self.stop)
-            .map_err(failed("follow the change log"))?;
-        Ok(follower)
+    /// Follows the change log through the other members and, while no tailer answers, at the broker.
+    fn follow(&self) -> Arc<dyn Changes> {
+        let reading = self.follower.clone().read_log_without_tailers(self.kafka.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(reading));
+        self.follower.clone()
     }
 
     /// The gRPC services of every node: those of every process, and the node service.
@@ -257,6 +290,7 @@ impl Node {
     ) -> Result<RoutesBuilder, Failure> {
         let mut routes = shell::routes()?;
         let node = NodeService {
+            instance: self.member.instance,
             started_ms: shell.started_ms,
             state: self.replica.state(),
             changes: changes.clone(),
@@ -267,17 +301,27 @@ impl Node {
         Ok(routes)
     }
 
-    /// A node is ready once it knows its cluster, and while its change log has no fault.
+    /// A node is ready once it is a member of its cluster, and while its change log has no fault.
     fn readiness(&self) -> doors::ReadinessCheck {
-        let replica = self.replica.clone();
+        let (replica, name, instance) = (self.replica.clone(), self.name.clone(), self.member.instance);
+        let catalog = replica.catalog();
         Arc::new(move || {
             let health = replica.health();
+            let is_member = catalog
+                .borrow()
+                .members
+                .get(&name)
+                .is_some_and(|member| member.instance == instance);
             match (health.cluster, health.fault) {
                 (None, fault) => Err(Problem::new(
                     Code::Unavailable,
                     fault.unwrap_or_else(|| "the change log has not been read yet".to_owned()),
                 )),
                 (_, Some(fault)) => Err(Problem::new(Code::Unavailable, fault)),
+                _ if !is_member => Err(
+                    Problem::new(Code::Unavailable, "this node is not a member of the cluster yet")
+                        .hint("its log says why"),
+                ),
                 _ => Ok(()),
             }
         })

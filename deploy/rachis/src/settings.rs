@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use aggregator::AggregatorOptions;
 use config::{Config, File, FileFormat};
 use leaf::LeafOptions;
-use proto::cluster::{Members, Role};
 use serde::Deserialize;
 use tailer::{ClusterKafka, TailerOptions};
 
@@ -24,6 +23,8 @@ pub(crate) struct Settings {
     pub tailer: TailerSettings,
     /// The cluster of the node.
     pub cluster: ClusterSettings,
+    /// The node as a member of its cluster.
+    pub node: NodeSettings,
     /// Which requests are accepted.
     pub http: HttpSettings,
 }
@@ -59,39 +60,26 @@ pub(crate) struct ClusterSettings {
     changes_topic: Option<String>,
     /// The replication factor of each topic.
     replication: Option<i32>,
-    /// `NAME=URL,NAME=URL`.
-    tailers: String,
-    /// `NAME=URL,NAME=URL`.
-    leaves: String,
-    /// `NAME=URL,NAME=URL`.
-    aggregators: String,
 }
 
-/// The key of [cluster] that lists the nodes of a role.
-pub(crate) fn members_key(role: Role) -> &'static str {
-    match role {
-        Role::Tailer => "tailers",
-        Role::Leaf => "leaves",
-        Role::Aggregator => "aggregators",
-    }
+/// A node as a member of its cluster.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NodeSettings {
+    /// Its name.
+    pub name: Option<String>,
+    /// `HOST:PORT` at which the other nodes reach it.
+    pub address: Option<String>,
+    /// What fails together with it: a rack, an availability zone.
+    pub zone: Option<String>,
+    /// How many shards a leaf takes in proportion to others.
+    pub capacity: Option<u32>,
 }
 
 impl ClusterSettings {
-    /// All nodes of the cluster.
-    pub(crate) fn members(&self) -> Result<Members, Failure> {
-        let mut members = Members::default();
-        for (role, list) in [
-            (Role::Tailer, &self.tailers),
-            (Role::Leaf, &self.leaves),
-            (Role::Aggregator, &self.aggregators),
-        ] {
-            let key = members_key(role);
-            members.add(role, list).map_err(|why| {
-                Failure::usage(format!("{key} in [cluster]: {why}"))
-                    .hint("write NAME=URL, for example leaf-1=http://10.0.0.7:7700,leaf-2=http://10.0.0.8:7700")
-            })?;
-        }
-        Ok(members)
+    /// Whether the settings name the Kafka of a cluster.
+    pub(crate) fn has_kafka(&self) -> bool {
+        self.kafka.as_ref().is_some_and(|servers| !servers.trim().is_empty())
     }
 
     pub(crate) fn kafka(&self) -> Result<ClusterKafka, Failure> {
@@ -220,10 +208,11 @@ section! {
         batch_records_max: usize => batch_records_max,
         batch_bytes_max: usize => batch_bytes_max,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
+        absent_kept_ms: u64 => absent_kept as Duration::from_millis,
     }
 }
 
-const SECTIONS: [&str; 5] = ["log", "leaf", "aggregator", "tailer", "cluster"];
+const SECTIONS: [&str; 6] = ["log", "leaf", "aggregator", "tailer", "cluster", "node"];
 /// Keys for which zero (none, or at once) is a sensible value.
 const MAY_BE_ZERO: [&str; 11] = [
     "index_tail_documents",

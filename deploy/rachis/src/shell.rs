@@ -32,6 +32,8 @@ pub(crate) struct Shell {
     pub folder: DataFolder,
     /// The bound socket.
     pub listener: TcpListener,
+    /// The address of the socket.
+    pub bound: SocketAddr,
     /// The URL for clients on this machine.
     pub url: String,
     /// When the process started, in milliseconds since 1970.
@@ -67,6 +69,7 @@ impl Shell {
         Ok(Self {
             folder,
             listener,
+            bound,
             url: data_folder::local_url(bound),
             started_ms,
             files,

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// A leaf, and indexes of shards that it holds.
-type IndexesOnLeaf<'a> = (&'a Peer, Vec<usize>);
+type IndexesOnLeaf = (Peer, Vec<usize>);
 
 /// All leaves of a cluster, as the client of queries. [`RemoteIngest`] is the client of writers. Cheap to clone.
 #[derive(Clone)]
@@ -48,12 +48,16 @@ impl RemoteScan {
     }
 
     /// The leaves that hold these shards, each with the indexes of its shards, and why some have none.
-    fn by_leaf(&self, shards: impl Iterator<Item = ShardId>) -> (Vec<IndexesOnLeaf<'_>>, Vec<(usize, Problem)>) {
-        let mut by_leaf: BTreeMap<&NodeName, (&Peer, Vec<usize>)> = BTreeMap::new();
+    fn by_leaf(&self, shards: impl Iterator<Item = ShardId>) -> (Vec<IndexesOnLeaf>, Vec<(usize, Problem)>) {
+        let mut by_leaf: BTreeMap<NodeName, IndexesOnLeaf> = BTreeMap::new();
         let mut without_leaf = Vec::new();
         for (index, shard) in shards.enumerate() {
             match self.leaves.holder(shard) {
-                Ok(peer) => by_leaf.entry(&peer.name).or_insert((peer, Vec::new())).1.push(index),
+                Ok(peer) => by_leaf
+                    .entry(peer.name.clone())
+                    .or_insert_with(|| (peer, Vec::new()))
+                    .1
+                    .push(index),
                 Err(problem) => without_leaf.push((index, problem)),
             }
         }
@@ -81,7 +85,7 @@ impl Scan for RemoteScan {
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let answer = peer.answer(data(peer).document(peer.json(&(shard, id), ASK_WAIT)?).await)?;
+        let answer = peer.answer(data(&peer).document(peer.json(&(shard, id), ASK_WAIT)?).await)?;
         let document = |document: JsonWithBytes| {
             let (document, bytes) = document.decode()?;
             Ok(Document { bytes, ..document })
@@ -91,30 +95,30 @@ impl Scan for RemoteScan {
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
         let peer = self.leaves.holder(shard)?;
-        let fields = peer.answer(data(peer).fields(peer.json(&shard, ASK_WAIT)?).await)?;
-        collect(peer, fields, |field| field.decode()).await
+        let fields = peer.answer(data(&peer).fields(peer.json(&shard, ASK_WAIT)?).await)?;
+        collect(&peer, fields, |field| field.decode()).await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
         let peer = self.leaves.holder(shard)?;
-        peer.value(control(peer).status(peer.json(&shard, ASK_WAIT)?).await)
+        peer.value(control(&peer).status(peer.json(&shard, ASK_WAIT)?).await)
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
         let peer = self.leaves.holder(shard)?;
         let request = peer.json(&(shard, limit), ASK_WAIT * 3)?;
-        let letters = peer.answer(data(peer).dead_letters(request).await)?;
+        let letters = peer.answer(data(&peer).dead_letters(request).await)?;
         let letter = |letter: JsonWithBytes| {
             let (letter, bytes) = letter.decode()?;
             Ok(DeadLetter { bytes, ..letter })
         };
-        collect(peer, letters, letter).await
+        collect(&peer, letters, letter).await
     }
 
     async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem> {
         let peer = self.leaves.holder(shard)?;
         let request = peer.json(&(shard, address), ASK_WAIT * 3)?;
-        DeadRecord::from_wire(peer.answer(data(peer).dead_record(request).await)?)
+        DeadRecord::from_wire(peer.answer(data(&peer).dead_record(request).await)?)
     }
 
     async fn redrives(&self, shard: ShardId, query: &RedriveQuery) -> Result<RedrivePage, Problem> {
@@ -124,7 +128,7 @@ impl Scan for RemoteScan {
             query: Some(Json::of(query)?),
             value: query.value.clone(),
         };
-        RedrivePage::from_wire(peer.answer(data(peer).redrives(peer.request(message, ASK_WAIT * 3)).await)?)
+        RedrivePage::from_wire(peer.answer(data(&peer).redrives(peer.request(message, ASK_WAIT * 3)).await)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changes: the transitions of the catalog, and the rules by which they are accepted or refused.
 
 mod definitions;
+mod members;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,14 +12,14 @@ use super::{
 };
 use crate::{
     address::{PositionVector, SourceName},
-    cluster::NodeName,
+    cluster::{Member, NodeName},
     limits::{SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
 };
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 5;
+pub const CATALOG_RULES_LEVEL: u16 = 6;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -27,6 +28,7 @@ const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
 const BATCHES_LEVEL: u16 = 3;
 /// From this level on, documents can be deleted (and from level 5 on they expire), and the name of the source of changes is reserved.
 const DELETES_LEVEL: u16 = 4;
+// From level 6 on, nodes announce themselves.
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -117,6 +119,22 @@ pub enum Change {
     RenameDefinition { id: DefinitionId, to: String },
     /// Drops a definition; refused while another one uses it. With `if_exists`, a missing definition is not an error.
     Undefine { id: DefinitionId, if_exists: bool },
+    /// States where a node is, and what it offers. With `replaces`, it takes over the name of a node with that data
+    /// folder.
+    Announce {
+        name: NodeName,
+        member: Member,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<Uuid>,
+    },
+    /// Removes a node with this data folder from the cluster; refused for a leaf that holds shards, unless its disk is
+    /// lost.
+    RemoveMember {
+        name: NodeName,
+        instance: Uuid,
+        #[serde(default, skip_serializing_if = "super::collection::is_false")]
+        lost: bool,
+    },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
 }
@@ -173,6 +191,8 @@ impl Catalog {
             | Change::SetTag { .. }
             | Change::RenameDefinition { .. }
             | Change::All { .. } => self.definitions_version,
+            // They name the data folder that they refer to.
+            Change::Announce { .. } | Change::RemoveMember { .. } => 0,
         }
     }
 
@@ -211,6 +231,8 @@ impl Catalog {
             | Change::SetTag { .. }
             | Change::RenameDefinition { .. }
             | Change::Undefine { .. } => self.change_definition(record, &record.change),
+            Change::Announce { name, member, replaces } => self.announce(name, member, *replaces),
+            Change::RemoveMember { name, instance, lost } => self.remove_member(name, *instance, *lost),
             Change::All { changes } => changes
                 .iter()
                 .try_for_each(|change| self.change_definition(record, change)),

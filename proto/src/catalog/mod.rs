@@ -28,13 +28,19 @@ pub use state::{
     Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State, StatePosition,
 };
 
-use crate::address::SourceName;
+use crate::{
+    address::SourceName,
+    cluster::{Member, NodeName, Role},
+};
 
 /// The catalog: the result of all accepted changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Catalog {
     /// The number of changes read. Calls between nodes and `expected` refer to it.
     pub version: u64,
+    /// The nodes of the cluster by name; none if one process has all roles.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<NodeName, Member>,
     /// Collections by name.
     pub collections: BTreeMap<CollectionName, Collection>,
     /// Kafka sources by name, without the `push` source that every collection has.
@@ -70,6 +76,11 @@ impl Catalog {
     /// A collection by its uid.
     pub fn collection(&self, uid: CollectionUid) -> Option<(&CollectionName, &Collection)> {
         self.collections.iter().find(|(_, collection)| collection.uid == uid)
+    }
+
+    /// The nodes of a role.
+    pub fn members_of(&self, role: Role) -> impl Iterator<Item = (&NodeName, &Member)> {
+        self.members.iter().filter(move |(_, member)| member.role == role)
     }
 
     /// The Kafka sources of a collection.

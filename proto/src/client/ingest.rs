@@ -2,19 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tokio::sync::watch;
 
-use super::{ASK_WAIT, Peer};
+use super::{ASK_WAIT, Peer, peers::Peers};
 use crate::{
     address::{Position, SourceName},
-    catalog::{Catalog, CollectionUid},
-    cluster::{Members, NodeName, Role},
+    catalog::CollectionUid,
+    cluster::NodeName,
     ingest::{
         Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardAnswers, ShardId,
         StoredPosition,
@@ -33,24 +31,18 @@ const CLEAR_WAIT: Duration = Duration::from_secs(60);
 /// All leaves of a cluster. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RemoteIngest {
-    peers: Arc<BTreeMap<NodeName, Peer>>,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    peers: Peers,
 }
 
 impl RemoteIngest {
     /// The leaves among the members.
-    pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
-        let peer = |(name, url): (&NodeName, &str)| Ok((name.clone(), Peer::new(name.clone(), url, catalog.clone())?));
-        let peers = members.of(Role::Leaf).map(peer).collect::<Result<_, Problem>>()?;
-        Ok(Self {
-            peers: Arc::new(peers),
-            catalog,
-        })
+    pub fn new(peers: Peers) -> Self {
+        Self { peers }
     }
 
     /// The leaf that holds a shard.
-    pub fn holder(&self, shard: ShardId) -> Result<&Peer, Problem> {
-        let catalog = self.catalog.borrow().clone();
+    pub fn holder(&self, shard: ShardId) -> Result<Peer, Problem> {
+        let catalog = self.peers.catalog().borrow().clone();
         let (name, collection) = catalog
             .collection(shard.collection)
             .ok_or_else(|| no_collection(shard.collection))?;
@@ -65,19 +57,13 @@ impl RemoteIngest {
     }
 
     /// A leaf by its name.
-    pub fn peer(&self, leaf: &NodeName) -> Result<&Peer, Problem> {
-        self.peers.get(leaf).ok_or_else(|| {
-            Problem::new(
-                Code::Unavailable,
-                format!("leaf {leaf} is not in the settings of this node"),
-            )
-            .hint("add it to `leaves` in [cluster]")
-        })
+    pub fn peer(&self, leaf: &NodeName) -> Result<Peer, Problem> {
+        self.peers.named(leaf)
     }
 
     /// The leaves that hold shards of a collection.
-    pub fn holders(&self, collection: CollectionUid) -> Result<Vec<&Peer>, Problem> {
-        let catalog = self.catalog.borrow().clone();
+    pub fn holders(&self, collection: CollectionUid) -> Result<Vec<Peer>, Problem> {
+        let catalog = self.peers.catalog().borrow().clone();
         let (_, found) = catalog
             .collection(collection)
             .ok_or_else(|| no_collection(collection))?;
@@ -92,7 +78,7 @@ impl RemoteIngest {
         ask: impl Fn(Peer) -> F,
     ) -> Result<Vec<T>, Problem> {
         let peers = self.holders(collection)?;
-        let answers = join_all(peers.into_iter().cloned().map(ask))
+        let answers = join_all(peers.into_iter().map(ask))
             .await
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
@@ -151,13 +137,13 @@ fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 impl Ingest for RemoteIngest {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
-        peer.value(client(peer).write(peer.request(batch.into(), WRITE_WAIT)).await)
+        peer.value(client(&peer).write(peer.request(batch.into(), WRITE_WAIT)).await)
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
         let peer = self.holder(shard)?;
         let request = peer.json(&(shard, source, partition), ASK_WAIT)?;
-        peer.value(control(peer).stored(request).await)
+        peer.value(control(&peer).stored(request).await)
     }
 
     async fn pushed(
@@ -179,8 +165,8 @@ impl Ingest for RemoteIngest {
         // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
         let request = peer.json(&value, wait + Duration::from_secs(1))?;
         peer.value(match position.source.is_changes() {
-            true => control(peer).changed(request).await,
-            false => control(peer).pushed(request).await,
+            true => control(&peer).changed(request).await,
+            false => control(&peer).pushed(request).await,
         })
     }
 
@@ -199,7 +185,7 @@ impl Ingest for RemoteIngest {
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
         let peer = self.holder(shard)?;
         let request = peer.json(&(shard, loss), ASK_WAIT)?;
-        peer.value(control(peer).note_loss(request).await)
+        peer.value(control(&peer).note_loss(request).await)
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {

@@ -5,6 +5,7 @@
 
 pub mod ingest;
 pub mod nodes;
+pub mod peers;
 pub mod tailers;
 
 use std::{error::Error as _, sync::Arc, time::Duration};

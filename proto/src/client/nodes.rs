@@ -7,10 +7,10 @@ use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::Peer;
+use super::{Peer, peers::Peers};
 use crate::{
-    catalog::{State, StatePosition},
-    cluster::{Members, NodeName, Role},
+    catalog::{Catalog, State, StatePosition},
+    cluster::{Member, NodeName, Role},
     node::{NodeQueries, NodeReport, NodeStatus, Nodes, QueryId, RunningQuery, Watched},
     problem::Problem,
     wire::{leaf::Json, node::node_client::NodeClient},
@@ -24,50 +24,21 @@ const STATE_BYTES_MAX: usize = 256 << 20;
 /// The members of a cluster.
 pub struct RemoteNodes {
     own: String,
-    nodes: Vec<(Role, String, Peer)>,
+    peers: Peers,
 }
 
 impl RemoteNodes {
     /// All members, as seen by the node named `own`. Must be called within a tokio runtime.
-    pub fn new(own: &str, members: &Members) -> Result<Self, Problem> {
-        // These requests are about the node, not the catalog. With version 0, no node waits until it has caught up.
-        let any_version = watch::channel(Arc::default()).1;
-        let peer = |((role, name), url): (&(Role, NodeName), &String)| {
-            Ok((*role, url.clone(), Peer::new(name.clone(), url, any_version.clone())?))
-        };
-        Ok(Self {
+    pub fn new(own: &str, catalog: watch::Receiver<Arc<Catalog>>) -> Self {
+        Self {
             own: own.to_owned(),
-            nodes: members.nodes.iter().map(peer).collect::<Result<_, Problem>>()?,
-        })
-    }
-
-    /// The newest state of the change log on any node that answers.
-    pub async fn newest_state(&self) -> Option<State> {
-        let read = |(.., peer): &(Role, String, Peer)| {
-            let peer = peer.clone();
-            async move {
-                tokio::time::timeout(STATUS_WAIT, StateReader::current(&peer))
-                    .await
-                    .ok()?
-                    .ok()?
-            }
-        };
-        let states = join_all(self.nodes.iter().map(read)).await;
-        states.into_iter().flatten().reduce(|best, state| {
-            if state.position().is_newer_than(&best.position()) {
-                state
-            } else {
-                best
-            }
-        })
+            peers: Peers::of_any_version(catalog),
+        }
     }
 
     fn other_aggregators(&self) -> impl Iterator<Item = Peer> + '_ {
-        let others = self
-            .nodes
-            .iter()
-            .filter(|(role, _, peer)| *role == Role::Aggregator && peer.name.as_str() != self.own);
-        others.map(|(.., peer)| peer.clone())
+        let aggregators = self.peers.of(Role::Aggregator).into_iter();
+        aggregators.filter(|peer| peer.name.as_str() != self.own)
     }
 }
 
@@ -78,18 +49,27 @@ impl Nodes for RemoteNodes {
     }
 
     async fn status(&self) -> Vec<NodeStatus> {
-        let request = |(role, url, peer): &(Role, String, Peer)| {
-            let (role, url, peer) = (*role, url.clone(), peer.clone());
+        let catalog = self.peers.catalog().borrow().clone();
+        let mut members: Vec<(&NodeName, &Member)> = catalog.members.iter().collect();
+        members.sort_by_key(|(name, member)| (member.role, *name));
+        let status = |(name, member): (&NodeName, &Member)| {
+            let (peer, name, member) = (self.peers.named(name), name.to_string(), member.clone());
             async move {
+                let report = match peer {
+                    Ok(peer) => report(&peer).await,
+                    Err(problem) => Err(problem),
+                };
                 NodeStatus {
-                    name: peer.name.to_string(),
-                    role: role.as_str().to_owned(),
-                    url,
-                    report: report(&peer).await,
+                    name,
+                    role: member.role.to_string(),
+                    url: member.url,
+                    zone: member.zone,
+                    capacity: (member.role == Role::Leaf).then_some(member.capacity),
+                    report,
                 }
             }
         };
-        join_all(self.nodes.iter().map(request)).await
+        join_all(members.into_iter().map(status)).await
     }
 
     async fn remote_queries(&self) -> Vec<NodeQueries> {
@@ -120,7 +100,8 @@ async fn queries(peer: &Peer) -> Result<Vec<RunningQuery>, Problem> {
     peer.value(NodeClient::new(peer.control.clone()).queries(request).await)
 }
 
-async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
+/// What a node reports about itself.
+pub async fn report(peer: &Peer) -> Result<NodeReport, Problem> {
     let request = peer.json(&(), STATUS_WAIT)?;
     peer.value(NodeClient::new(peer.control.clone()).describe(request).await)
 }

@@ -14,14 +14,13 @@ use std::{
 use async_trait::async_trait;
 use futures::future::join_all;
 pub use pushes::LoggedPushes;
-use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::{ASK_WAIT, Peer};
+use super::{ASK_WAIT, Peer, peers::Peers};
 use crate::{
     address::SourceName,
-    catalog::{Catalog, CollectionName, SourceSettings},
-    cluster::{Members, Role},
+    catalog::{CollectionName, SourceSettings},
+    cluster::Role,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::Record,
@@ -33,46 +32,43 @@ use crate::{
 /// All tailers of a cluster. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tailers {
-    peers: Arc<Vec<Peer>>,
+    peers: Peers,
     next: Arc<AtomicUsize>,
 }
 
 impl Tailers {
     /// The tailers among the members.
-    pub fn new(members: &Members, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Self, Problem> {
-        let peers = members
-            .of(Role::Tailer)
-            .map(|(name, url)| Peer::new(name.clone(), url, catalog.clone()));
-        Ok(Self {
-            peers: Arc::new(peers.collect::<Result<_, _>>()?),
+    pub fn new(peers: Peers) -> Self {
+        Self {
+            peers,
             next: Arc::default(),
-        })
+        }
     }
 
     /// All tailers; each call starts with the next one.
-    fn round_robin(&self) -> impl Iterator<Item = &Peer> {
+    fn round_robin(&self) -> Vec<Peer> {
+        let mut peers = self.peers.of(Role::Tailer);
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.peers.len()).map(move |at| &self.peers[(first + at) % self.peers.len()])
+        let first = first % peers.len().max(1);
+        peers.rotate_left(first);
+        peers
     }
 
     /// What the tailers that answer within `wait` read; fails if none does.
     ///
     /// One that does not answer is left out: it reads nothing, and other tailers take over its partitions.
     async fn status_within(&self, wait: Duration) -> Result<Vec<TailStatus>, Problem> {
-        let ask = |peer: &Peer| {
-            let peer = peer.clone();
-            async move {
-                let asked = async {
-                    let request = peer.json(&(), wait)?;
-                    peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
-                };
-                let silent = || Problem::new(Code::Unavailable, format!("{} does not respond", peer.name));
-                tokio::time::timeout(wait, asked)
-                    .await
-                    .unwrap_or_else(|_| Err(silent()))
-            }
+        let ask = |peer: Peer| async move {
+            let asked = async {
+                let request = peer.json(&(), wait)?;
+                peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
+            };
+            let silent = || Problem::new(Code::Unavailable, format!("{} does not respond", peer.name));
+            tokio::time::timeout(wait, asked)
+                .await
+                .unwrap_or_else(|_| Err(silent()))
         };
-        let answers = join_all(self.peers.iter().map(ask)).await;
+        let answers = join_all(self.peers.of(Role::Tailer).into_iter().map(ask)).await;
         if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
             return Err(problem.clone());
         }
@@ -84,16 +80,21 @@ impl Tailers {
     where
         F: Future<Output = Result<T, Problem>>,
     {
-        let mut last = Problem::new(Code::Unavailable, "the settings of this node list no tailers")
-            .hint("add one to `tailers` in [cluster]");
+        let mut last = no_tailer();
         for peer in self.round_robin() {
-            match ask(peer.clone()).await {
+            match ask(peer).await {
                 Err(problem) if problem.code == Code::Unavailable => last = problem,
                 answer => return answer,
             }
         }
         Err(last)
     }
+}
+
+/// The problem of a cluster without a tailer.
+pub fn no_tailer() -> Problem {
+    Problem::new(Code::Unavailable, "the cluster has no tailer")
+        .hint("start one with `rachis tailer`; `rachis cluster status` lists the members")
 }
 
 fn sources(peer: &Peer) -> SourcesClient<Channel> {

@@ -6,6 +6,7 @@ use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use crate::{
     catalog::State,
@@ -16,6 +17,8 @@ use crate::{
 
 /// The node service.
 pub struct NodeService {
+    /// The id of the node's data folder.
+    pub instance: Uuid,
     /// When the node started, milliseconds since 1970.
     pub started_ms: i64,
     /// The state of the change log, as this node has read it.
@@ -57,6 +60,7 @@ impl node_server::Node for NodeService {
         super::wait_for_catalog(&request, &catalog).await?;
         Json::response(&NodeReport {
             version: VERSION.to_owned(),
+            instance: Some(self.instance),
             started_ms: self.started_ms,
             log: self.changes.health(),
         })

@@ -1,10 +1,12 @@
-//! The change log on a node without access to Kafka: it copies the state from its peers, saves it, and proposes changes
-//! through tailers.
+//! The change log on a node that is no tailer: it copies the state from its peers, saves it, and proposes changes through
+//! tailers.
 //!
-//! The node watches every peer, whatever its role, and adopts the newest state within its cluster. So it can start
-//! while Kafka or all tailers are unavailable.
+//! The node watches every member, whatever its role, and adopts the newest state within its cluster. So it can start
+//! while Kafka or all tailers are unavailable. While no tailer answers, it reads the log at the broker: so a new node
+//! learns who the members are, and any node learns where they have moved.
 
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::{
         Arc,
@@ -19,8 +21,8 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, Problem,
     catalog::Change,
-    client::{Peer, nodes::StateReader, was_not_sent},
-    cluster::{Members, NodeName, Role},
+    client::{Peer, nodes::StateReader, peers::Peers, tailers::no_tailer, was_not_sent},
+    cluster::{NodeName, Role},
     tailer::{Changes, LogHealth},
     wire::{leaf::Json, node::node_client::NodeClient, tailer::changes_client::ChangesClient},
 };
@@ -29,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::replica::CatalogReplica;
+use super::{contacts::Contacts, replica::CatalogReplica, topic::read_change_log};
+use crate::kafka::cluster::ClusterKafka;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -55,12 +58,19 @@ const FROZEN_AFTER: Duration = Duration::from_millis(600);
 /// How long a request waits until this node has asked its peers.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(3);
 
-/// Follows the change log through the node's peers.
+/// How long the members may take to answer after a start, before the log is read at the broker.
+const MEMBERS_ANSWER: Duration = Duration::from_secs(2);
+/// How often the log is read at the broker while no tailer answers.
+const READ_LOG_EVERY: Duration = Duration::from_secs(5);
+/// How often while the node does not know its cluster.
+const READ_FIRST_LOG_EVERY: Duration = Duration::from_millis(500);
+
+/// Follows the change log through the other members.
 pub struct Follower {
     replica: Arc<CatalogReplica>,
-    tailers: Vec<Peer>,
-    /// The other aggregators. Once a change is answered, queries to any of them see it.
-    aggregators: Vec<Peer>,
+    own: NodeName,
+    peers: Peers,
+    contacts: Arc<Contacts>,
     freeze_detector: Arc<FreezeDetector>,
 }
 
@@ -106,11 +116,11 @@ impl FreezeDetector {
     }
 
     /// Ticks for ever, and asks all peers for their state whenever changes may have been missed.
-    async fn run(self: Arc<Self>, replica: Arc<CatalogReplica>, peers: Vec<Peer>) {
+    async fn run(self: Arc<Self>, follower: Arc<Follower>) {
         loop {
             self.tick();
             if !*self.caught_up.borrow() {
-                self.ask(&replica, &peers).await;
+                self.ask(&follower.replica, &follower.others()).await;
             }
             let _ = tokio::time::timeout(TICK, self.told.notified()).await;
         }
@@ -151,40 +161,107 @@ async fn fetch_state(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<(), P
 
 impl Follower {
     /// Follows all members except this node, until stopped. Must be called within a tokio runtime.
-    pub fn start(
-        replica: Arc<CatalogReplica>,
-        own: &NodeName,
-        members: &Members,
-        stop: &CancellationToken,
-    ) -> Result<Arc<Self>, Problem> {
-        let (mut tailers, mut aggregators, mut all) = (Vec::new(), Vec::new(), Vec::new());
-        for ((role, name), url) in members.nodes.iter().filter(|((_, name), _)| name != own) {
-            let peer = Peer::new(name.clone(), url, replica.catalog())?;
-            match role {
-                Role::Tailer => tailers.push(peer.clone()),
-                Role::Aggregator => aggregators.push(peer.clone()),
-                Role::Leaf => {}
-            }
-            all.push(peer.clone());
-            tokio::spawn(stop.clone().run_until_cancelled_owned(follow(replica.clone(), peer)));
-        }
-        let freeze_detector = FreezeDetector::new();
-        let detect = freeze_detector.clone().run(replica.clone(), all);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(detect));
-        Ok(Arc::new(Self {
+    pub fn start(replica: Arc<CatalogReplica>, own: &NodeName, stop: &CancellationToken) -> Arc<Self> {
+        let follower = Arc::new(Self {
+            own: own.clone(),
+            peers: Peers::new(replica.catalog()),
             replica,
-            tailers,
-            aggregators,
-            freeze_detector,
-        }))
+            contacts: Arc::default(),
+            freeze_detector: FreezeDetector::new(),
+        });
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(follower.clone().follow_members(stop.clone())),
+        );
+        let detect = follower.freeze_detector.clone().run(follower.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(detect));
+        follower
+    }
+
+    /// Since when a member has not answered this node, if it does not.
+    pub fn away_since(&self, member: &NodeName) -> Option<Instant> {
+        self.contacts.away_since(member)
+    }
+
+    /// The other members.
+    fn others(&self) -> Vec<Peer> {
+        let all = [Role::Tailer, Role::Leaf, Role::Aggregator].map(|role| self.peers.of(role));
+        all.into_iter().flatten().filter(|peer| peer.name != self.own).collect()
+    }
+
+    /// Follows the members of the catalog, as they join, move and leave.
+    async fn follow_members(self: Arc<Self>, stop: CancellationToken) {
+        let mut catalog = self.replica.catalog();
+        let mut followed = BTreeMap::new();
+        loop {
+            let members = catalog.borrow_and_update().members.clone();
+            followed.retain(|name: &NodeName, (url, _)| {
+                let stays = members.get(name).is_some_and(|member| member.url == *url);
+                if !stays {
+                    self.contacts.forget(name);
+                }
+                stays
+            });
+            for (name, member) in members {
+                if name == self.own || followed.contains_key(&name) {
+                    continue;
+                }
+                let Ok(peer) = self.peers.named(&name) else { continue };
+                let until = stop.child_token();
+                let follow = follow(self.replica.clone(), peer, member.role, self.contacts.clone());
+                tokio::spawn(until.clone().run_until_cancelled_owned(follow));
+                followed.insert(name, (member.url, until.drop_guard()));
+            }
+            if catalog.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads the change log at the broker whenever no tailer answers. Never ends.
+    pub async fn read_log_without_tailers(self: Arc<Self>, kafka: ClusterKafka) {
+        let mut pause = match self.replica.knows_cluster() {
+            true => MEMBERS_ANSWER,
+            false => Duration::ZERO,
+        };
+        // Why the node does not know its cluster yet.
+        let mut fault = None;
+        loop {
+            tokio::time::sleep(pause).await;
+            if !self.contacts.has(Role::Tailer) {
+                let known = (**self.replica.state().borrow()).clone();
+                match read_change_log(&kafka, known).await {
+                    Ok(state) => {
+                        let replica = self.replica.clone();
+                        let _ = tokio::task::spawn_blocking(move || replica.advance(state)).await;
+                    }
+                    // A node that knows its cluster serves what it has, and its tailers say what is wrong.
+                    Err(problem) if self.replica.knows_cluster() => debug!(%problem, "cannot read the change log"),
+                    Err(problem) => {
+                        fault = Some(problem.to_string());
+                        self.replica.set_fault(fault.clone());
+                    }
+                }
+            }
+            pause = match self.replica.knows_cluster() {
+                true => READ_LOG_EVERY,
+                false => READ_FIRST_LOG_EVERY,
+            };
+            if self.replica.knows_cluster() && fault.is_some() && self.replica.health().fault == fault {
+                self.replica.set_fault(None);
+            }
+        }
     }
 }
 
 /// Watches a peer for ever, with a pause after each failure.
-async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
+async fn follow(replica: Arc<CatalogReplica>, peer: Peer, role: Role, contacts: Arc<Contacts>) {
     let mut pause = RETRY_MIN;
+    contacts.lost(&peer.name, role);
     loop {
-        match watch_peer(&replica, &peer).await {
+        let watched = watch_peer(&replica, &peer, || contacts.heard(&peer.name, role)).await;
+        contacts.lost(&peer.name, role);
+        match watched {
             Ok(states) if states > 0 => pause = RETRY_MIN,
             Ok(_) => {}
             Err(problem) if problem.code == Code::Unavailable => {
@@ -198,9 +275,10 @@ async fn follow(replica: Arc<CatalogReplica>, peer: Peer) {
 }
 
 /// Adopts the states of a peer until the stream ends; returns their number.
-async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer) -> Result<usize, Problem> {
+async fn watch_peer(replica: &Arc<CatalogReplica>, peer: &Peer, heard: impl Fn()) -> Result<usize, Problem> {
     let (mut reader, mut states) = (StateReader::open(peer).await?, 0);
     while let Some(position) = reader.next().await? {
+        heard();
         if replica.notice(&position, &peer.name) {
             // A peer that stalls meanwhile does not keep the others from sending the state.
             let _alone = tokio::time::timeout(FETCH_ALONE, replica.fetching.lock()).await;
@@ -228,11 +306,13 @@ impl Changes for Follower {
         // Whether a tailer may have appended the proposal without telling.
         let mut may_be_appended = false;
         let (started, mut refusals) = (Instant::now(), 0);
-        let first = uid.as_u128() as usize % self.tailers.len().max(1);
-        for tailer in self.tailers.iter().cycle().skip(first) {
-            if Instant::now() >= deadline {
-                break;
-            }
+        let mut turn = uid.as_u128() as usize;
+        while Instant::now() < deadline {
+            let tailers = self.peers.of(Role::Tailer);
+            let Some(tailer) = tailers.get(turn % tailers.len().max(1)) else {
+                return Err(with_outcome(last.unwrap_or_else(no_tailer), may_be_appended));
+            };
+            turn = turn.wrapping_add(1);
             let mut client = ChangesClient::new(tailer.control.clone());
             match client.propose(tailer.request(proposal.clone(), TAILER_WAIT)).await {
                 Ok(judged) => return self.catalog_at(judged.into_inner().decode()?, deadline).await,
@@ -243,7 +323,7 @@ impl Changes for Follower {
                     let problem = tailer.problem(status);
                     may_be_appended |= problem.code == Code::UnknownOutcome;
                     // Every tailer answers, and none can decide: this will not pass soon.
-                    let persistent = refusals > self.tailers.len() && started.elapsed() > REFUSED_WAIT;
+                    let persistent = refusals > tailers.len() && started.elapsed() > REFUSED_WAIT;
                     if persistent || !matches!(problem.code, Code::Unavailable | Code::Timeout | Code::UnknownOutcome) {
                         return Err(with_outcome(problem, may_be_appended));
                     }
@@ -253,11 +333,7 @@ impl Changes for Follower {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
-        let last = last.map(|problem| with_outcome(problem, may_be_appended));
-        Err(last.unwrap_or_else(|| {
-            Problem::new(Code::Unavailable, "the settings of this node list no tailers")
-                .hint("add one to `tailers` in [cluster]")
-        }))
+        Err(with_outcome(last.unwrap_or_else(no_tailer), may_be_appended))
     }
 
     fn health(&self) -> LogHealth {
@@ -295,14 +371,13 @@ impl Follower {
     /// query to any of them.
     async fn wait_for_aggregators(&self) {
         // `describe` waits on the peer until it has the catalog version that the request names.
-        let describe = |peer: &Peer| {
-            let peer = peer.clone();
-            async move {
-                let request = peer.json(&(), PROPAGATION_WAIT)?;
-                peer.answer(NodeClient::new(peer.control.clone()).describe(request).await)
-            }
+        let describe = |peer: Peer| async move {
+            let request = peer.json(&(), PROPAGATION_WAIT)?;
+            peer.answer(NodeClient::new(peer.control.clone()).describe(request).await)
         };
-        drop(join_all(self.aggregators.iter().map(describe)).await);
+        let others = self.peers.of(Role::Aggregator).into_iter();
+        let others = others.filter(|peer| peer.name != self.own);
+        drop(join_all(others.map(describe)).await);
     }
 
     /// The catalog, once this node has read the log up to `offset` and the other aggregators have caught up.

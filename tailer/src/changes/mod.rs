@@ -5,6 +5,7 @@
 //! ([`follower`]). All three implement [`Changes`].
 
 mod catalog_file;
+mod contacts;
 mod error;
 mod follower;
 mod log;

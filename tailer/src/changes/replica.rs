@@ -73,6 +73,11 @@ impl CatalogReplica {
         self.catalog.subscribe()
     }
 
+    /// Whether the node has read the change log, or has a copy of it, so that it knows its cluster.
+    pub fn knows_cluster(&self) -> bool {
+        self.state.borrow().cluster.is_some()
+    }
+
     /// Installs and saves a state, if it is newer than the current one. Blocks for an fsync.
     pub(super) fn advance(&self, state: State) {
         let _saving = self.saving.lock();

@@ -5,6 +5,7 @@
 //! or has a record that the node cannot read. The node recovers by itself once the log is healthy.
 
 mod create;
+mod read_once;
 mod reader;
 
 use std::{
@@ -18,14 +19,17 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, CollectionUid, Problem,
     catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, Entry, LogChange, LogRecord},
-    cluster::{NodeName, place},
+    cluster::{NodeName, Role, place},
     tailer::{Changes, LogHealth},
 };
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::create::{create_change_log, restore_change_log};
+pub use self::{
+    create::{create_change_log, restore_change_log},
+    read_once::read_change_log,
+};
 use super::{CHANGE_BYTES_MAX, replica::CatalogReplica};
 use crate::kafka::cluster::{Appender, ClusterKafka};
 
@@ -60,27 +64,20 @@ struct TopicLog {
     kafka: ClusterKafka,
     replica: Arc<CatalogReplica>,
     appender: Appender,
-    leaves: Vec<NodeName>,
     /// The proposals that wait for their verdict.
     waiting: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Verdict>>>>,
     stop: CancellationToken,
 }
 
 impl TopicChanges {
-    /// Starts to read the log into `replica`. New collections are placed on `leaves`.
-    pub fn start(
-        kafka: ClusterKafka,
-        replica: Arc<CatalogReplica>,
-        leaves: Vec<NodeName>,
-        stop: CancellationToken,
-    ) -> Result<Self, Problem> {
+    /// Starts to read the log into `replica`.
+    pub fn start(kafka: ClusterKafka, replica: Arc<CatalogReplica>, stop: CancellationToken) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
         replica.mark_unread();
         let log = Arc::new(TopicLog {
             kafka,
             replica,
             appender,
-            leaves,
             waiting: Mutex::default(),
             stop,
         });
@@ -161,7 +158,7 @@ impl TopicLog {
             uid,
             level: CATALOG_RULES_LEVEL,
             expected,
-            change: with_placement(change, uid, &self.leaves),
+            change: with_placement(change, uid, &state.catalog)?,
         };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
         let entry = Entry::Change(Box::new(LogChange {
@@ -184,15 +181,26 @@ impl TopicLog {
     }
 }
 
-/// Places the shards of a new collection.
-fn with_placement(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
-    match change {
+/// Places the shards of a new collection on the leaves that are members.
+fn with_placement(change: Change, uid: Uuid, catalog: &Catalog) -> Result<Change, Problem> {
+    Ok(match change {
         Change::CreateCollection {
             name,
             settings,
             placement,
         } if placement.is_empty() => {
-            let placement = place(CollectionUid(uid), settings.shards, leaves);
+            let leaves: Vec<(NodeName, u32)> = catalog
+                .members_of(Role::Leaf)
+                .map(|(leaf, member)| (leaf.clone(), member.capacity))
+                .collect();
+            if leaves.is_empty() {
+                return Err(Problem::new(
+                    Code::Unavailable,
+                    format!("{name} cannot be created: the cluster has no leaf"),
+                )
+                .hint("start one with `rachis leaf`; `rachis cluster status` lists the members"));
+            }
+            let placement = place(CollectionUid(uid), settings.shards, &leaves);
             Change::CreateCollection {
                 name,
                 settings,
@@ -200,7 +208,7 @@ fn with_placement(change: Change, uid: Uuid, leaves: &[NodeName]) -> Change {
             }
         }
         other => other,
-    }
+    })
 }
 
 /// The time of this machine in milliseconds since 1970.

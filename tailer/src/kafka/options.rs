@@ -27,6 +27,8 @@ pub struct TailerOptions {
     pub pushes: Option<ClusterKafka>,
     /// How long the push topic of a dropped collection is retained.
     pub dropped_kept: Duration,
+    /// After how long without an answer a tailer or an aggregator is removed from the cluster. It joins again by itself.
+    pub absent_kept: Duration,
 }
 
 impl Default for TailerOptions {
@@ -40,6 +42,7 @@ impl Default for TailerOptions {
             shutdown_wait: Duration::from_secs(10),
             pushes: None,
             dropped_kept: Duration::from_secs(24 * 3600),
+            absent_kept: Duration::from_secs(3600),
         }
     }
 }

@@ -127,19 +127,9 @@ impl Server {
     }
 
     fn init_cluster(&self, kafka: &str) -> Result<()> {
-        let members = |role: Role| {
-            let nodes = self.nodes.iter().filter(|node| node.role == role);
-            nodes
-                .map(|node| format!("{}={}", node.name, node.url.as_deref().unwrap_or_default()))
-                .collect::<Vec<_>>()
-                .join(",")
-        };
         let text = format!(
-            "[cluster]\nkafka = \"{kafka}\"\nreplication = 1\ntailers = \"{}\"\nleaves = \"{}\"\naggregators = \"{}\"\n\
+            "[cluster]\nkafka = \"{kafka}\"\nreplication = 1\n\
              [cluster.kafka_config]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n",
-            members(Role::Tailer),
-            members(Role::Leaf),
-            members(Role::Aggregator)
         );
         std::fs::write(self.config(), text)?;
         let output = Command::new(&self.binary)
@@ -184,13 +174,14 @@ impl Server {
         if listening.exists() {
             std::fs::remove_file(&listening).context("cannot remove the earlier address")?;
         }
-        let Node { role, name, .. } = &self.nodes[node];
+        let Node { role, name, url, .. } = &self.nodes[node];
         let mut command = Command::new(&self.binary);
+        let listen = url.as_deref().and_then(|url| url.strip_prefix("http://"));
         command.arg(role.command()).arg("--data").arg(self.data(node));
-        match role {
-            Role::Whole => command.args(["--listen", "127.0.0.1:0"]),
-            _ => command.arg("--name").arg(name).arg("--config").arg(self.config()),
-        };
+        command.arg("--listen").arg(listen.unwrap_or("127.0.0.1:0"));
+        if *role != Role::Whole {
+            command.arg("--name").arg(name).arg("--config").arg(self.config());
+        }
         command.envs(self.faults.environment(crash)).env("RUST_BACKTRACE", "1");
         let process = Process::start(name, &mut command, &self.folder.join(format!("{name}.log")))?;
         self.nodes[node].process = Some(process);

@@ -14,6 +14,7 @@ mod delimited;
 mod documents;
 pub(super) mod error;
 mod items;
+mod nodes;
 mod observe;
 mod openapi;
 mod queries;
@@ -88,6 +89,7 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(saved::by_query, saved::by_body))
         .routes(routes!(queries::list))
         .routes(routes!(queries::cancel))
+        .routes(routes!(nodes::remove))
         .routes(routes!(sources::list))
         .routes(routes!(sources::get, sources::put, sources::delete))
         .routes(routes!(sources::preview))

@@ -35,6 +35,8 @@ pub(super) async fn nodes(engine: &Engine) -> Vec<Value> {
         Ok(report) => json!({
             "name": node.name,
             "role": node.role,
+            "zone": node.zone,
+            "capacity": node.capacity,
             "state": "up",
             "url": node.url,
             "version": report.version,
@@ -46,6 +48,8 @@ pub(super) async fn nodes(engine: &Engine) -> Vec<Value> {
         Err(problem) => json!({
             "name": node.name,
             "role": node.role,
+            "zone": node.zone,
+            "capacity": node.capacity,
             "state": "away",
             "url": node.url,
             "error": problem.detail,

@@ -212,6 +212,8 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
         &[
             ("name", Text),
             ("role", Text),
+            ("zone", Text),
+            ("capacity", Int),
             ("state", Text),
             ("url", Text),
             ("version", Text),

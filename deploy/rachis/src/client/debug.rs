@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Failure, http::Client, output};
 use crate::{
     cli::{self, DebugAction},
-    settings,
+    cluster, settings,
 };
 
 /// Timeout of one request.
@@ -37,18 +37,24 @@ const NODE_PATHS: [&str; 3] = ["healthz", "readyz", "metrics"];
 /// Writes the bundle and prints its path.
 pub(crate) async fn run(arguments: cli::DebugArgs) -> Result<(), Failure> {
     let DebugAction::Bundle(arguments) = arguments.action;
+    let mut bundle = Bundle::default();
     let mut nodes: Vec<(String, String)> = match &arguments.config {
         None => Vec::new(),
         Some(file) => {
-            let members = settings::load(Some(file))?.cluster.members()?;
-            members
-                .nodes
-                .into_iter()
-                .map(|((_, name), url)| (name.to_string(), url))
-                .collect()
+            let kafka = settings::load(Some(file))?.cluster.kafka()?;
+            match cluster::catalog_of(&kafka).await {
+                Ok(catalog) => {
+                    let members = catalog.members.into_iter();
+                    members.map(|(name, member)| (name.to_string(), member.url)).collect()
+                }
+                // An aggregator may know the members.
+                Err(failure) => {
+                    bundle.missing.push(failure.to_string());
+                    Vec::new()
+                }
+            }
         }
     };
-    let mut bundle = Bundle::default();
     let urls: Vec<String> = std::iter::once(arguments.server.url.clone())
         .chain(nodes.iter().map(|(_, url)| url.clone()))
         .collect();

@@ -71,7 +71,7 @@ impl RemoteViews {
         let scan = expected.and_then(|request| Some((encode_request(request).ok()?, request.deadline)));
         let message = scan.as_ref().map(|(message, _)| message);
         let calls = by_leaf.into_iter().map(|(leaf, indexes)| async move {
-            let wanted = LeafShards::new(self, leaf, shards, &indexes);
+            let wanted = LeafShards::new(self, &leaf, shards, &indexes);
             let answer = match message {
                 Some(scan) => wanted.open_and_scan(deadline, scan.clone()).await,
                 None => wanted.open(deadline).await.map(|outcomes| (outcomes, None)),
@@ -87,7 +87,7 @@ impl RemoteViews {
         for (leaf, indexes, answer) in answers {
             let parts = place_outcomes(&mut outcomes, &indexes, answer);
             started = started.zip(parts).map(|((mut started, deadline), parts)| {
-                started.push((leaf.clone(), indexes, LeafParts::Started(parts)));
+                started.push((leaf, indexes, LeafParts::Started(parts)));
                 (started, deadline)
             });
         }
@@ -125,13 +125,13 @@ impl ReadViews for RemoteViews {
             Err(problem) => return request.shards.iter().map(|_| failed(problem.clone())).collect(),
         };
         let (by_leaf, without_leaf) = self.client.by_leaf(request.shards.iter().copied());
-        let unrequested = |(leaf, indexes): (&Peer, Vec<usize>)| {
+        let unrequested = |(leaf, indexes): (Peer, Vec<usize>)| {
             let message = wire::ScanRequest {
                 views: id_bytes(self.lease.id),
                 shards: indexes.iter().map(|index| request.shards[*index].into()).collect(),
                 ..message.clone()
             };
-            (leaf.clone(), indexes, LeafParts::Unrequested(Box::new(message)))
+            (leaf, indexes, LeafParts::Unrequested(Box::new(message)))
         };
         streams(
             without_leaf,

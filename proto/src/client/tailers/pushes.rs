@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::Tailers;
+use super::{Tailers, no_tailer};
 use crate::{
     address::{Position, SourceName},
     catalog::{Catalog, CollectionName},
@@ -208,8 +208,7 @@ impl LoggedPushes {
                     }
                 }
             }
-            let problem =
-                last.unwrap_or_else(|| Problem::new(Code::Unavailable, "the settings of this node list no tailers"));
+            let problem = last.unwrap_or_else(no_tailer);
             let (until, error) = match maybe_appended {
                 true => (deadline, unknown_outcome(&problem)),
                 false => (not_appended_until, not_appended(problem)),

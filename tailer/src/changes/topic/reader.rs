@@ -18,9 +18,9 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{BROKER_ANSWER, PARTITION, TOPIC_SETTINGS, TOPIC_SETTINGS_CHECKED, TopicLog};
-use crate::kafka::{ClientError, Error};
+use crate::kafka::{ClientError, Error, cluster::ClusterKafka};
 
-const POLL: Duration = Duration::from_millis(50);
+pub(super) const POLL: Duration = Duration::from_millis(50);
 /// How often the topic is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait after a fault.
@@ -51,7 +51,7 @@ impl TopicLog {
     }
 
     fn read(&self, runtime: &Runtime) -> Result<(), Error> {
-        let consumer = self.consumer()?;
+        let consumer = log_consumer(&self.kafka)?;
         self.check(&consumer, runtime)?;
         let state = (*self.replica.state().borrow().clone()).clone();
         let mut cursor = LogCursor {
@@ -154,30 +154,8 @@ impl TopicLog {
         }
     }
 
-    fn consumer(&self) -> Result<BaseConsumer, Error> {
-        let config = self.kafka.client(&[
-            ("group.id", "rachis-changes"),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "error"),
-            ("enable.partition.eof", "true"),
-            ("check.crcs", "true"),
-            ("allow.auto.create.topics", "false"),
-            ("fetch.wait.max.ms", "100"),
-            ("topic.metadata.refresh.interval.ms", "5000"),
-        ]);
-        config.create().map_err(|error| Error::cluster(&error))
-    }
-
     fn assign(&self, consumer: &BaseConsumer, offset: i64) -> Result<(), Error> {
-        let topic = &self.kafka.changes_topic;
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, PARTITION, Offset::Offset(offset))
-            .and_then(|()| consumer.assign(&list))
-            .map_err(|error| Error::Seek {
-                topic: topic.clone(),
-                error,
-            })
+        assign(consumer, &self.kafka.changes_topic, offset)
     }
 
     /// Checks that the topic exists, has every record that this node has read, and is configured as required. Returns
@@ -293,4 +271,31 @@ impl TopicLog {
             topic: self.kafka.changes_topic.clone(),
         })
     }
+}
+
+/// A client that reads the log.
+pub(super) fn log_consumer(kafka: &ClusterKafka) -> Result<BaseConsumer, Error> {
+    let config = kafka.client(&[
+        ("group.id", "rachis-changes"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "error"),
+        ("enable.partition.eof", "true"),
+        ("check.crcs", "true"),
+        ("allow.auto.create.topics", "false"),
+        ("fetch.wait.max.ms", "100"),
+        ("topic.metadata.refresh.interval.ms", "5000"),
+    ]);
+    config.create().map_err(|error| Error::cluster(&error))
+}
+
+/// Lets a client read the log from this offset on.
+pub(super) fn assign(consumer: &BaseConsumer, topic: &str, offset: i64) -> Result<(), Error> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, PARTITION, Offset::Offset(offset))
+        .and_then(|()| consumer.assign(&list))
+        .map_err(|error| Error::Seek {
+            topic: topic.to_owned(),
+            error,
+        })
 }

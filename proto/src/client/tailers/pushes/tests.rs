@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::{
     catalog::CollectionUid,
-    cluster::Members,
+    client::peers::Peers,
     ingest::{Batch, BatchOutcome, Loss, PartitionStatus, StoredPosition},
     record::Rules,
 };
@@ -78,7 +78,7 @@ async fn outcome(answers: Vec<Result<PushResult, Problem>>) -> Result<PushResult
         items: Vec::new(),
     };
     let catalog = watch::channel(Arc::default()).1;
-    let tailers = Tailers::new(&Members::default(), catalog.clone()).expect("none");
+    let tailers = Tailers::new(Peers::new(catalog.clone()));
     let pushes = LoggedPushes::new(tailers, Arc::new(ScriptedLeaf(Mutex::new(answers.into()))), catalog);
     pushes
         .outcome(&push, 7, &request, Instant::now() + Duration::from_secs(60))
