@@ -3,7 +3,7 @@
 //! Each node announces itself by a change of the catalog. Placement is part of the catalog, too: rendezvous hashing
 //! computes it once, when a collection is created.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

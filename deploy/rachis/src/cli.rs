@@ -130,7 +130,7 @@ pub(crate) struct ClusterArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterAction {
     /// Create the change log of a new cluster (once)
-    Init(ClusterConfigArgs),
+    Init(InitArgs),
     /// Show the members, how far each has read the change log, and the leaf of each shard
     Status(ClusterStatusArgs),
     /// Remove a node that does not run any more
@@ -145,6 +145,16 @@ pub(crate) struct ClusterConfigArgs {
     /// The settings file of the nodes; RACHIS_CLUSTER__KEY in the environment overrides it
     #[arg(long, env = "RACHIS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// `rachis cluster init`
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    pub cluster: ClusterConfigArgs,
+    /// Also if this Kafka has topics of another cluster
+    #[arg(long)]
+    pub beside: bool,
 }
 
 /// `rachis cluster status`

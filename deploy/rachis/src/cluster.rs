@@ -39,17 +39,16 @@ const SHARD_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 /// Runs `rachis cluster`.
 pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
     match arguments.action {
-        ClusterAction::Init(cluster) => init(cluster).await,
+        ClusterAction::Init(arguments) => init(arguments).await,
         ClusterAction::Status(status) => show(status).await,
         ClusterAction::Remove(member) => remove(member).await,
         ClusterAction::RestoreChanges(restore) => restore_changes(restore).await,
     }
 }
 
-async fn init(cluster: cli::ClusterConfigArgs) -> Result<(), Failure> {
-    let settings = settings::load(cluster.config.as_deref())?.cluster;
-    let kafka = settings.kafka()?;
-    let id = create_change_log(&kafka).await.map_err(to_failure)?;
+async fn init(arguments: cli::InitArgs) -> Result<(), Failure> {
+    let kafka = settings::load(arguments.cluster.config.as_deref())?.cluster.kafka()?;
+    let id = create_change_log(&kafka, arguments.beside).await.map_err(to_failure)?;
     output::note(&format!(
         "created cluster {}; its change log is topic {} at {}",
         id.simple(),

@@ -54,14 +54,19 @@ impl fmt::Display for CollectionUid {
     }
 }
 
+/// What the names of all topics for pushes begin with.
+pub const PUSH_TOPICS: &str = "rachis-push-";
+/// What the names of all topics for changes of documents begin with.
+pub const CHANGE_TOPICS: &str = "rachis-changes-";
+
 /// The name of the topic for the pushes of a collection.
 pub fn push_topic_of(collection: CollectionUid) -> String {
-    format!("rachis-push-{collection}")
+    format!("{PUSH_TOPICS}{collection}")
 }
 
 /// The name of the topic for the changes of a collection's documents.
 pub fn change_topic_of(collection: CollectionUid) -> String {
-    format!("rachis-changes-{collection}")
+    format!("{CHANGE_TOPICS}{collection}")
 }
 
 /// A collection.

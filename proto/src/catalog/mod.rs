@@ -15,7 +15,10 @@ mod state;
 use std::collections::BTreeMap;
 
 pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord, reserved_source};
-pub use collection::{Collection, CollectionName, CollectionSettings, CollectionUid, change_topic_of, push_topic_of};
+pub use collection::{
+    CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, PUSH_TOPICS, change_topic_of,
+    push_topic_of,
+};
 pub use definition::{
     Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent, LATEST, Origin, Pinned, Tag,
     VersionRef, as_list, is_plain_name, no_definition, parse_tag,

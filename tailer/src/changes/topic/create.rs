@@ -2,7 +2,7 @@
 
 use proto::{
     Code, Problem,
-    catalog::{CATALOG_RULES_LEVEL, Entry, LogHeader, LogRecord, State},
+    catalog::{CATALOG_RULES_LEVEL, CHANGE_TOPICS, Entry, LogHeader, LogRecord, PUSH_TOPICS, State},
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
@@ -17,12 +17,60 @@ use crate::kafka::{
     cluster::{Appender, ClusterKafka},
 };
 
-/// Creates the change log of a new cluster and returns the id of the cluster.
-pub async fn create_change_log(kafka: &ClusterKafka) -> Result<Uuid, Problem> {
+/// Creates the change log of a new cluster and returns the id of the cluster. Refused if the log is missing and the
+/// broker has topics of collections, unless the cluster is to be `beside` the one that these belong to.
+pub async fn create_change_log(kafka: &ClusterKafka, beside: bool) -> Result<Uuid, Problem> {
+    if !beside && let Some(topic) = topic_of_a_lost_log(kafka).await? {
+        return Err(Problem::new(
+            Code::Conflict,
+            format!(
+                "topic {topic} belongs to a collection, so this Kafka has a cluster, but not its change log, topic {}",
+                kafka.changes_topic
+            ),
+        )
+        .hint(
+            "if the log is lost, restore it with `rachis cluster restore-changes --from FILE`; FILE is the catalog.json of \
+             an up-to-date node. For a second cluster, set another `changes_topic` in [cluster] and add --beside",
+        ));
+    }
     let cluster = Uuid::now_v7();
     create(kafka, LogHeader { cluster, from: None }).await?;
     info!(topic = kafka.changes_topic, cluster = %cluster.simple(), "created the change log");
     Ok(cluster)
+}
+
+/// A topic of a collection, if there is one and no change log.
+async fn topic_of_a_lost_log(kafka: &ClusterKafka) -> Result<Option<String>, Problem> {
+    let topics = topics(kafka).await?;
+    let of_collection = |topic: &&String| {
+        let uid = topic
+            .strip_prefix(PUSH_TOPICS)
+            .or_else(|| topic.strip_prefix(CHANGE_TOPICS));
+        uid.is_some_and(|uid| Uuid::parse_str(uid).is_ok())
+    };
+    Ok(match topics.contains(&kafka.changes_topic) {
+        true => None,
+        false => topics.iter().find(of_collection).cloned(),
+    })
+}
+
+async fn topics(kafka: &ClusterKafka) -> Result<Vec<String>, Problem> {
+    let config = kafka.client(&[("group.id", "rachis-changes")]);
+    let request = move || -> Result<Vec<String>, KafkaError> {
+        let consumer: BaseConsumer = config.create()?;
+        let metadata = consumer.fetch_metadata(None, BROKER_ANSWER)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    };
+    ask(request).await
+}
+
+async fn ask<T: Send + 'static>(
+    request: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(request)
+        .await
+        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
+        .map_err(|error| Error::cluster(&error).into())
 }
 
 /// Recreates a lost change log from the copy of a node.
@@ -73,8 +121,5 @@ async fn record_count(kafka: &ClusterKafka) -> Result<i64, Problem> {
         let (_, high) = consumer.fetch_watermarks(&topic, PARTITION, BROKER_ANSWER)?;
         Ok(high)
     };
-    tokio::task::spawn_blocking(request)
-        .await
-        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?
-        .map_err(|error| Error::cluster(&error).into())
+    ask(request).await
 }
