@@ -191,7 +191,11 @@ mod tests {
     #[test]
     fn a_member_has_a_url_a_zone_and_a_capacity_that_make_sense() {
         let member = |url: &str| Member::new(Role::Leaf, url, Uuid::nil());
-        for good in ["http://10.0.0.7:7700", "http://leaf-0.leaf:1", "http://[::1]:7700"] {
+        for good in [
+            "http://10.0.0.7:7700",
+            "http://leaf-0.leaf:1",
+            "http://[2001:db8::1]:7700",
+        ] {
             assert_eq!(member(good).fault(), None, "{good}");
         }
         for bad in [

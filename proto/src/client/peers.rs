@@ -103,12 +103,12 @@ mod tests {
             peers.named(&leaf).map_err(|problem| problem.code).err(),
             Some(Code::Unavailable)
         );
-        join("http://127.0.0.1:1");
+        join("http://leaf-1.example:7700");
         assert_eq!(peers.named(&leaf).expect("a member").name, leaf);
         assert_eq!((peers.of(Role::Leaf).len(), peers.of(Role::Tailer).len()), (1, 0));
-        join("http://127.0.0.1:2");
+        join("http://leaf-1.elsewhere:7700");
         peers.named(&leaf).expect("a member");
-        assert_eq!(peers.connected.lock()[&leaf].0, "http://127.0.0.1:2");
+        assert_eq!(peers.connected.lock()[&leaf].0, "http://leaf-1.elsewhere:7700");
         sender.send_replace(Arc::default());
         assert!(peers.named(&leaf).is_err() && peers.of(Role::Leaf).is_empty());
     }
