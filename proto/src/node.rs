@@ -1,6 +1,6 @@
 //! Nodes and their running queries, for `rachis.nodes` and `rachis.queries`. Every node reports, aggregators show it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,10 @@ pub struct NodeReport {
     pub started_ms: i64,
     /// The change log, as the node sees it.
     pub log: LogHealth,
+    /// For how many milliseconds each member that does not answer this node has not answered; none in a single process,
+    /// or if it does not tell.
+    #[serde(default)]
+    pub silent: Option<BTreeMap<String, u64>>,
 }
 
 /// A node as another node sees it.
@@ -152,6 +156,7 @@ impl Nodes for SingleNode {
             instance: None,
             started_ms: self.started_ms,
             log: self.changes.health(),
+            silent: None,
         };
         vec![NodeStatus {
             name: self.own().to_owned(),

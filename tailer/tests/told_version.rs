@@ -1,6 +1,6 @@
 //! A node that lacks a change which a peer has told it of.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use proto::{
@@ -59,6 +59,7 @@ async fn serve(listener: TcpListener, state: &watch::Sender<Arc<State>>, stop: &
         state: state.subscribe(),
         changes: Arc::new(FixedChanges(watch::channel(Arc::default()).1)),
         queries: None,
+        silent: Arc::new(BTreeMap::new),
         stop: stop.clone(),
     };
     let incoming = TcpIncoming::from(listener);

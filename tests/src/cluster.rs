@@ -196,15 +196,31 @@ impl Cluster {
     pub async fn add(&mut self, role: &'static str, name: &str, environment: &[(&str, &str)]) {
         let host = Host::local();
         let port = host.free_ports(1).expect("a free port")[0];
+        let url = format!("http://{}", host.socket_addr(port));
+        let environment = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let node = ClusterNode {
             role,
             name: name.to_owned(),
-            url: format!("http://{}", host.socket_addr(port)),
+            url,
             host,
-            environment: environment
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect(),
+            environment: environment.collect(),
+            process: None,
+        };
+        self.nodes.insert(name.to_owned(), node);
+        self.restart(name).await;
+    }
+
+    /// Starts a further node at the address of one that does not run, and waits until it is ready.
+    pub async fn add_at(&mut self, role: &'static str, name: &str, address_of: &str) {
+        let (url, host) = (self.nodes[address_of].url.clone(), self.nodes[address_of].host.clone());
+        let node = ClusterNode {
+            role,
+            name: name.to_owned(),
+            url,
+            host,
+            environment: Vec::new(),
             process: None,
         };
         self.nodes.insert(name.to_owned(), node);

@@ -105,6 +105,13 @@ async fn a_recreated_empty_log_is_never_accepted() {
         format!("{refused:#}").contains("restore-changes --from FILE"),
         "{refused:#}"
     );
+    // A topic that the broker or a person has created again has no record.
+    cluster.kafka.create_topic(TOPIC, 1, &[]).await;
+    let refused = cluster
+        .command(&["cluster", "init"])
+        .expect_err("the log is lost all the same");
+    assert!(format!("{refused:#}").contains("--beside"), "{refused:#}");
+    cluster.kafka.delete_topic(TOPIC).await;
     let names: Vec<String> = cluster.nodes().map(|node| node.name.clone()).collect();
     names.iter().for_each(|name| cluster.kill(name));
     cluster

@@ -49,7 +49,11 @@ async fn nodes_join_by_their_name_and_serve_at_once() {
     let leaves = asked
         .sql("select leaf, count(*) from rachis.shards where collection = 'after' group by 1 order by 1")
         .await;
-    assert_eq!(leaves.rows, [[json!("leaf-1"), json!(2)], [json!("leaf-2"), json!(2)]]);
+    assert_eq!(
+        leaves.rows,
+        [[json!("leaf-1"), json!(1)], [json!("leaf-2"), json!(3)]],
+        "by capacity"
+    );
     for client in ["aggregator-1", "aggregator-2"].map(|name| cluster.client_of(name)) {
         assert_eq!(
             *client.sql("select count(*) from after").await.single_value(),
@@ -199,4 +203,35 @@ async fn tailers_and_aggregators_that_are_away_for_long_are_removed_and_join_aga
     until_member(&cluster, "aggregator-2", None).await;
     let up = asked.sql("select count(*) from rachis.nodes where state = 'up'").await;
     assert_eq!(*up.single_value(), json!(6));
+}
+
+#[tokio::test]
+async fn a_node_at_the_address_of_another_does_not_pass_for_it() {
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    cluster.kill("tailer-2");
+    cluster.add_at("aggregator", "aggregator-3", "tailer-2").await;
+    let asked = cluster.client_of("aggregator-1");
+    eventually("tailer-2 is away", || async {
+        let sql = "select state, error from rachis.nodes where name = 'tailer-2'";
+        let row = asked.query(sql, json!({})).await?.rows.remove(0);
+        ensure!(
+            row[0] == "away" && row[1].to_string().contains("another node has its address"),
+            "{row:?}"
+        );
+        Ok(())
+    })
+    .await;
+    // Changes and pushes whose turn is tailer-2 go to the other tailer.
+    for n in 0..6 {
+        let path = format!("/v1/collections/c{n}");
+        asked.json(Method::PUT, &path, json!({})).await.expect("a collection");
+        asked.push(&format!("c{n}"), "{\"n\":1}").await.expect("a push");
+    }
+    assert_eq!(
+        *asked
+            .sql("select count(*) from rachis.nodes where state = 'up'")
+            .await
+            .single_value(),
+        json!(7)
+    );
 }

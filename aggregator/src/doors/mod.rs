@@ -17,7 +17,14 @@ mod sources;
 mod stalled_write;
 mod time_paths;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -26,13 +33,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use proto::{Code, Problem};
+use proto::{Code, Problem, client::INSTANCE_METADATA};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status,
     service::{Routes, RoutesBuilder},
 };
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 pub use self::{
     connections::serve,
@@ -52,13 +60,16 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 pub type NodeServer = Router;
 
 /// The routes of an aggregator: HTTP, its gRPC services and those that `grpc` already has. `/metrics` serves `metrics`.
-/// Once `closing` is cancelled, `/readyz` reports that the node is not ready.
+/// Once `closing` is cancelled, `/readyz` reports that the node is not ready. Clients are served from the time on when
+/// `joined` is fulfilled: before, others do not know of this node, so it may lack what they have acknowledged.
 pub fn router(
     engine: Arc<Engine>,
     metrics: Option<MetricsText>,
     closing: CancellationToken,
+    joined: ReadinessCheck,
     mut grpc: RoutesBuilder,
 ) -> NodeServer {
+    let has_joined = Arc::new(AtomicBool::new(false));
     let pushes = Arc::new(PushPipeline::new(engine.options.push_bytes_inflight_max));
     grpc::add(&mut grpc, &engine, &pushes);
     let changes = engine.roles.changes.clone();
@@ -70,10 +81,16 @@ pub fn router(
     }));
     let router = with_grpc(http::routes(state), grpc.routes());
     router.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
-        let changes = changes.clone();
+        let (changes, joined, has_joined) = (changes.clone(), joined.clone(), has_joined.clone());
         async move {
             let path = request.uri().path();
             if path.starts_with("/v1/") || path.starts_with("/rachis.v1.") || path == "/readyz" {
+                if !has_joined.load(Ordering::Relaxed) {
+                    if let Err(problem) = joined() {
+                        return reject(&request, problem);
+                    }
+                    has_joined.store(true, Ordering::Relaxed);
+                }
                 changes.catch_up().await;
             }
             next.run(request).await
@@ -89,6 +106,21 @@ pub fn status_router(
     grpc: RoutesBuilder,
 ) -> NodeServer {
     with_grpc(http::status::router(metrics, closing, ready), grpc.routes())
+}
+
+/// Refuses calls that are meant for another node: one that had this address before.
+pub fn refuse_calls_to_others(server: NodeServer, own: Uuid) -> NodeServer {
+    let own = own.to_string();
+    server.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+        let named = request.headers().get(INSTANCE_METADATA);
+        let is_other = named.is_some_and(|named| named.as_bytes() != own.as_bytes());
+        async move {
+            match is_other {
+                true => Status::from(Problem::new(Code::Unavailable, "another node has its address")).into_http(),
+                false => next.run(request).await,
+            }
+        }
+    }))
 }
 
 /// Serves HTTP and gRPC on one address. The content type of a request decides which of the two handles it.

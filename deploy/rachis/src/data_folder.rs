@@ -80,13 +80,26 @@ impl DataFolder {
             ))
             .hint("choose another folder with --data; each node needs its own"));
         }
-        if let Some(id) = lines.next().and_then(|id| id.parse().ok()) {
+        let id = lines.next().and_then(|id| id.parse().ok());
+        if let Some(why) = lines.next() {
+            return Err(Failure::new(format!("this node left its cluster: {why}")).hint(format!(
+                "start it with another --name and another --data folder; to let it be a member again, stop the other node, \
+                 remove it from the cluster, and delete the third line of {}",
+                file.display()
+            )));
+        }
+        if let Some(id) = id {
             return Ok(id);
         }
         let id = Uuid::new_v4();
-        let written = self.write_atomically("node", &format!("{node}\n{id}\n"));
+        let written = write_atomically(&self.path, "node", &format!("{node}\n{id}\n"));
         written.map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
         Ok(id)
+    }
+
+    /// With it, the folder can be marked while the server has it.
+    pub(crate) fn mark(&self) -> FolderMark {
+        FolderMark(self.path.clone())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -100,22 +113,33 @@ impl DataFolder {
 
     /// Writes the URL for clients to the file `listening`, atomically.
     pub(crate) fn write_url(&self, url: &str) -> io::Result<()> {
-        self.write_atomically("listening", &format!("{url}\n"))
-    }
-
-    fn write_atomically(&self, name: &str, text: &str) -> io::Result<()> {
-        let temporary = self.join(&format!("{name}.new"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(temporary, self.join(name))
+        write_atomically(&self.path, "listening", &format!("{url}\n"))
     }
 
     /// Removes the file `listening`.
     pub(crate) fn remove_url(&self) {
         let _ = fs::remove_file(self.join("listening"));
     }
+}
+
+/// Marks a data folder whose node must not start again.
+pub(crate) struct FolderMark(PathBuf);
+
+impl FolderMark {
+    /// No process starts with this folder any more; it says why.
+    pub(crate) fn retire(&self, why: &str) -> io::Result<()> {
+        let known = fs::read_to_string(self.0.join("node"))?;
+        write_atomically(&self.0, "node", &format!("{}\n{why}\n", known.trim_end()))
+    }
+}
+
+fn write_atomically(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(temporary, folder.join(name))
 }
 
 /// The URL for clients on this machine.
@@ -153,6 +177,22 @@ mod tests {
             "the URL of the previous process is removed"
         );
         fs::remove_dir_all(root).expect("the folder is removed");
+    }
+
+    #[test]
+    fn a_folder_has_one_id_and_one_owner_until_its_node_was_replaced() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::open(root.path()).expect("the folder is free");
+        let id = folder.claim_for("leaf leaf-1").expect("it has no owner");
+        assert_eq!(folder.claim_for("leaf leaf-1").expect("the same owner"), id);
+        let other = folder.claim_for("leaf leaf-2").expect_err("another owner");
+        assert!(other.to_string().contains("belongs to leaf leaf-1"), "{other}");
+        folder.mark().retire("another leaf has its name").expect("it is marked");
+        let retired = folder.claim_for("leaf leaf-1").expect_err("it was replaced");
+        assert!(retired.to_string().contains("another leaf has its name"), "{retired}");
+        // As earlier releases wrote it.
+        fs::write(folder.join("node"), "leaf leaf-1\n").expect("it is written");
+        assert_ne!(folder.claim_for("leaf leaf-1").expect("the same owner"), id);
     }
 
     #[test]

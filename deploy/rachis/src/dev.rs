@@ -36,7 +36,14 @@ pub(crate) async fn run(arguments: cli::DevArgs) -> Result<(), Failure> {
     shell.publish_url();
     let demo = (arguments.demo).then(|| tokio::spawn(demo::run(shell.url.clone(), shell.shutdown.clone())));
     let (metrics, shutdown) = (shell.metrics.clone(), shell.shutdown.clone());
-    let router = doors::router(Arc::clone(&server.engine), Some(metrics), shutdown, shell::routes()?);
+    let joined = Arc::new(|| Ok(()));
+    let router = doors::router(
+        Arc::clone(&server.engine),
+        Some(metrics),
+        shutdown,
+        joined,
+        shell::routes()?,
+    );
     let close = async move {
         if let Some(demo) = demo {
             let _ = demo.await;

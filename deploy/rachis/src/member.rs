@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use proto::{
     Code, Problem,
     catalog::Change,
-    client::{Peer, nodes},
+    client::{Peer, nodes, peers::Peers},
     cluster::{Member, NodeName, Role},
     tailer::Changes,
 };
@@ -17,9 +18,9 @@ use tokio::{
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::client::Failure;
+use crate::{client::Failure, data_folder::FolderMark};
 
-/// How long a tailer or an aggregator must not answer before another process may take its name.
+/// How long a tailer or an aggregator must not answer before another process may take over its name.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often absent nodes are looked for, at most and at least.
@@ -31,6 +32,7 @@ pub(crate) struct Membership {
     pub member: Member,
     pub changes: Arc<dyn Changes>,
     pub replica: Arc<CatalogReplica>,
+    pub folder: FolderMark,
 }
 
 /// What follows from what the catalog says about the node's name.
@@ -42,6 +44,8 @@ enum NextStep {
     },
     /// Ask again whether the other node that has the name answers.
     AskAgain,
+    /// Another node has taken over the name.
+    Displaced(Member),
     Leave(Failure),
 }
 
@@ -65,6 +69,7 @@ impl Membership {
                 }
                 NextStep::AskAgain => sleep(RETRY).await,
                 NextStep::Leave(failure) => return failure,
+                NextStep::Displaced(by) => return self.displaced(&by),
                 NextStep::Announce { replaces } => {
                     let change = Change::Announce {
                         name: self.name.clone(),
@@ -90,7 +95,12 @@ impl Membership {
         }
     }
 
-    async fn next_step(&self, known: Option<Member>, was_member: bool, silent_since: &mut Option<Instant>) -> NextStep {
+    async fn next_step(
+        &self,
+        known: Option<Member>,
+        was_member: bool,
+        silent_since: &mut Option<(Uuid, Instant)>,
+    ) -> NextStep {
         let Some(known) = known else {
             return NextStep::Announce { replaces: None };
         };
@@ -99,23 +109,15 @@ impl Membership {
         }
         let is_own = known.instance == self.member.instance;
         if was_member && !is_own {
-            return NextStep::Leave(
-                Failure::new(format!(
-                    "another {} at {} has taken the name {} from this node",
-                    known.role, known.url, self.name
-                ))
-                .hint("start this node again with another --name and another --data folder"),
-            );
+            return NextStep::Displaced(known);
         }
-        // Only one process can listen there, and that is this one.
-        if known.url == self.member.url && known.role == self.member.role {
-            return NextStep::Announce {
-                replaces: (!is_own).then_some(known.instance),
-            };
+        let is_here = known.url == self.member.url && known.role == self.member.role;
+        if is_own && is_here {
+            return NextStep::Announce { replaces: None };
         }
         let answers = instance_at(&self.name, &known.url).await == Some(known.instance);
         match (is_own, known.role) {
-            (true, _) if was_member || answers => NextStep::Leave(
+            (true, _) if answers => NextStep::Leave(
                 Failure::new(format!(
                     "a {} at {} runs with a copy of this data folder, also as {}",
                     known.role, known.url, self.name
@@ -123,12 +125,39 @@ impl Membership {
                 .hint("give this node another --name and an empty --data folder"),
             ),
             (true, _) => NextStep::Announce { replaces: None },
-            (false, Role::Leaf) => NextStep::Leave(self.taken(&known, answers)),
             (false, _) if answers || known.role != self.member.role => NextStep::Leave(self.taken(&known, answers)),
-            (false, _) if silent_since.get_or_insert_with(Instant::now).elapsed() < SILENT_FOR => NextStep::AskAgain,
-            (false, _) => NextStep::Announce {
+            // At this node's own address the other one cannot be.
+            (false, _) if is_here => NextStep::Announce {
                 replaces: Some(known.instance),
             },
+            (false, Role::Leaf) => NextStep::Leave(self.taken(&known, answers)),
+            (false, _) => {
+                let since = match *silent_since {
+                    Some((instance, since)) if instance == known.instance => since,
+                    _ => Instant::now(),
+                };
+                *silent_since = Some((known.instance, since));
+                match since.elapsed() < SILENT_FOR {
+                    true => NextStep::AskAgain,
+                    false => NextStep::Announce {
+                        replaces: Some(known.instance),
+                    },
+                }
+            }
+        }
+    }
+
+    /// The node stays out, also after a restart: two nodes that cannot reach each other must not take turns.
+    fn displaced(&self, by: &Member) -> Failure {
+        let why = format!(
+            "another {} at {} has taken the name {} from this node",
+            by.role, by.url, self.name
+        );
+        let failure =
+            Failure::new(why.clone()).hint("start this node again with another --name and another --data folder");
+        match self.folder.retire(&why) {
+            Ok(()) => failure,
+            Err(error) => failure.within(&format!("the data folder could not be marked ({error})")),
         }
     }
 
@@ -163,16 +192,21 @@ async fn instance_at(name: &NodeName, url: &str) -> Option<Uuid> {
     nodes::report(&peer).await.ok()?.instance
 }
 
-/// Removes tailers and aggregators that have not answered for `kept` from the cluster: they hold nothing, and join again
-/// by themselves. Never ends.
+/// Removes nodes that hold nothing and have not answered for `kept` from the cluster: they join again by themselves. Never
+/// ends.
 pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Changes>, kept: Duration) {
     let catalog = changes.catalog();
+    let peers = Peers::of_any_version(catalog.clone());
     loop {
         sleep((kept / 10).clamp(LOOK_EVERY[0], LOOK_EVERY[1])).await;
-        let members = catalog.borrow().members.clone();
-        for (name, member) in members {
-            let is_absent = follower.away_since(&name).is_some_and(|since| since.elapsed() > kept);
-            if member.role == Role::Leaf || !is_absent {
+        let known = catalog.borrow().clone();
+        let absent = follower.silent().into_iter().filter(|(_, silent)| *silent > kept);
+        for (name, _) in absent {
+            let Some(member) = known.members.get(&name) else {
+                continue;
+            };
+            let holds_shards = member.role == Role::Leaf && known.shards_on(&name) > 0;
+            if holds_shards || is_heard(&peers, &name).await {
                 continue;
             }
             let change = Change::RemoveMember {
@@ -182,10 +216,23 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
             };
             match changes.propose(change, None).await {
                 Ok(_) => info!(%name, role = %member.role, "a node that did not answer for long was removed"),
-                // Another tailer was faster, or the node has just come back.
-                Err(problem) if matches!(problem.code, Code::NotFound | Code::Conflict) => {}
+                // Another tailer was faster, or the node has just come back or got shards.
+                Err(problem) if matches!(problem.code, Code::NotFound | Code::Conflict | Code::InUse) => {}
                 Err(problem) => warn!(%name, %problem, "a node that does not answer cannot be removed"),
             }
         }
     }
+}
+
+/// Whether a node answers this one after all, or any other that answers this one.
+async fn is_heard(peers: &Peers, name: &NodeName) -> bool {
+    let of_roles = [Role::Tailer, Role::Leaf, Role::Aggregator].map(|role| peers.of(role));
+    let ask = |peer: Peer| async move {
+        match nodes::report(&peer).await {
+            Ok(_) if peer.name == *name => true,
+            Ok(report) => report.silent.is_some_and(|silent| !silent.contains_key(name.as_str())),
+            Err(_) => false,
+        }
+    };
+    join_all(of_roles.into_iter().flatten().map(ask)).await.contains(&true)
 }

@@ -99,6 +99,11 @@ pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Fail
         Role::Aggregator => node.aggregator(&shell)?,
     };
     shell.publish_url();
+    let instance = running.membership.member.instance;
+    let running = Running {
+        router: doors::refuse_calls_to_others(running.router, instance),
+        ..running
+    };
     running.serve(shell, names).await
 }
 
@@ -172,8 +177,9 @@ impl Node {
     }
 
     /// The node as a member, which proposes through `changes`.
-    fn membership(&self, changes: &Arc<dyn Changes>) -> Membership {
+    fn membership(&self, changes: &Arc<dyn Changes>, shell: &Shell) -> Membership {
         Membership {
+            folder: shell.folder.mark(),
             name: self.name.clone(),
             member: self.member.clone(),
             changes: changes.clone(),
@@ -195,7 +201,7 @@ impl Node {
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
         Ok(Running {
             router,
-            membership: self.membership(&changes),
+            membership: self.membership(&changes, shell),
             close: async move { leaf.close().await }.boxed(),
             stop: self.stop,
         })
@@ -204,8 +210,13 @@ impl Node {
     fn tailer(self, shell: &Shell) -> Result<Running, Failure> {
         // While Kafka is down, its follower learns the catalog from the other members.
         let kafka = self.kafka.clone();
-        let changes = TopicChanges::start(kafka.clone(), self.replica.clone(), self.stop.clone())
-            .map_err(failed("read the change log"))?;
+        let changes = TopicChanges::start(
+            kafka.clone(),
+            self.replica.clone(),
+            self.follower.clone(),
+            self.stop.clone(),
+        )
+        .map_err(failed("read the change log"))?;
         let shared: Arc<dyn Changes> = Arc::new(changes.clone());
         let remote = RemoteIngest::new(Peers::new(self.replica.catalog()));
         let mut options = TailerOptions {
@@ -234,7 +245,7 @@ impl Node {
         };
         Ok(Running {
             router,
-            membership: self.membership(&shared),
+            membership: self.membership(&shared, shell),
             close: close.boxed(),
             stop: self.stop,
         })
@@ -265,10 +276,16 @@ impl Node {
         };
         let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
         let routes = self.routes(&changes, Some(engine.clone()), shell)?;
-        let router = doors::router(engine, Some(shell.metrics.clone()), shell.shutdown.clone(), routes);
+        let router = doors::router(
+            engine,
+            Some(shell.metrics.clone()),
+            shell.shutdown.clone(),
+            self.has_joined(),
+            routes,
+        );
         Ok(Running {
             router,
-            membership: self.membership(&changes),
+            membership: self.membership(&changes, shell),
             close: future::ready(()).boxed(),
             stop: self.stop,
         })
@@ -289,40 +306,51 @@ impl Node {
         shell: &Shell,
     ) -> Result<RoutesBuilder, Failure> {
         let mut routes = shell::routes()?;
+        let follower = self.follower.clone();
         let node = NodeService {
             instance: self.member.instance,
             started_ms: shell.started_ms,
             state: self.replica.state(),
             changes: changes.clone(),
             queries,
+            silent: Arc::new(move || follower.silent()),
             stop: shell.shutdown.clone(),
         };
         routes.add_service(NodeServer::new(node));
         Ok(routes)
     }
 
-    /// A node is ready once it is a member of its cluster, and while its change log has no fault.
-    fn readiness(&self) -> doors::ReadinessCheck {
-        let (replica, name, instance) = (self.replica.clone(), self.name.clone(), self.member.instance);
-        let catalog = replica.catalog();
+    /// Whether the node is a member of its cluster.
+    fn has_joined(&self) -> doors::ReadinessCheck {
+        let (catalog, name, instance) = (self.replica.catalog(), self.name.clone(), self.member.instance);
         Arc::new(move || {
-            let health = replica.health();
-            let is_member = catalog
-                .borrow()
+            let catalog = catalog.borrow().clone();
+            match catalog
                 .members
                 .get(&name)
-                .is_some_and(|member| member.instance == instance);
+                .is_some_and(|member| member.instance == instance)
+            {
+                true => Ok(()),
+                false => Err(
+                    Problem::new(Code::Unavailable, "this node is not a member of the cluster yet")
+                        .hint("its log says why"),
+                ),
+            }
+        })
+    }
+
+    /// A node is ready once it is a member of its cluster, and while its change log has no fault.
+    fn readiness(&self) -> doors::ReadinessCheck {
+        let (replica, has_joined) = (self.replica.clone(), self.has_joined());
+        Arc::new(move || {
+            let health = replica.health();
             match (health.cluster, health.fault) {
                 (None, fault) => Err(Problem::new(
                     Code::Unavailable,
                     fault.unwrap_or_else(|| "the change log has not been read yet".to_owned()),
                 )),
                 (_, Some(fault)) => Err(Problem::new(Code::Unavailable, fault)),
-                _ if !is_member => Err(
-                    Problem::new(Code::Unavailable, "this node is not a member of the cluster yet")
-                        .hint("its log says why"),
-                ),
-                _ => Ok(()),
+                _ => has_joined(),
             }
         })
     }

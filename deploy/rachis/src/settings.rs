@@ -279,12 +279,22 @@ fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Res
     };
     let config = builder.build().map_err(describe)?;
     reject_zeros(&config)?;
+    if let Some(key) = ["tailers", "leaves", "aggregators"]
+        .into_iter()
+        .find(|key| config.get::<String>(&format!("cluster.{key}")).is_ok())
+    {
+        return Err(format!(
+            "{key} of [cluster] does not exist any more: nodes announce themselves. Delete it, and start each node with \
+             --listen HOST:PORT, and --address HOST:PORT if others reach it elsewhere"
+        ));
+    }
     config.try_deserialize().map_err(describe)
 }
 
 /// Rejects limits of zero, which would silently stop all work.
 fn reject_zeros(config: &Config) -> Result<(), String> {
-    for section in SECTIONS {
+    // A node may have the name 0.
+    for section in SECTIONS.into_iter().filter(|section| *section != "node") {
         let Ok(keys) = config.get_table(section) else { continue };
         let is_zero = |value: config::Value| value.into_string().is_ok_and(|text| text.trim() == "0");
         if let Some((key, _)) = keys

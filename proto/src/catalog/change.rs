@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     address::{PositionVector, SourceName},
-    cluster::{Member, NodeName},
+    cluster::{Member, NodeName, Role},
     limits::{SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
 };
@@ -272,6 +272,17 @@ impl Catalog {
                     placement.len()
                 ),
             ));
+        }
+        // One may have been removed since the placement was computed. Before level 6, there were no members.
+        let is_leaf = |leaf: &NodeName| self.members.get(leaf).is_some_and(|member| member.role == Role::Leaf);
+        if !self.members.is_empty()
+            && let Some(other) = placement.iter().flatten().find(|leaf| !is_leaf(leaf))
+        {
+            return Err(Problem::new(
+                Code::Unavailable,
+                format!("{name} cannot be created: {other} is not a leaf of the cluster any more"),
+            )
+            .hint("retry: it is then placed on other leaves"));
         }
         let collection = Collection {
             placement: placement.to_vec(),

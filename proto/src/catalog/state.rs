@@ -32,6 +32,10 @@ pub struct State {
     pub hash: u64,
     /// The hash of the last record's bytes. A node that resumes compares it, to detect that the log is another one.
     pub last: u64,
+    /// The highest level of the rules of its records. A release that does not know it must not take the state over: it
+    /// would read a part of it only.
+    #[serde(default)]
+    pub rules_level: u16,
     /// The catalog.
     pub catalog: Catalog,
     /// The outcomes of requests that may still be repeated.
@@ -49,9 +53,17 @@ pub struct StatePosition {
     pub restored: u32,
     /// The last record read; -1 before the first.
     pub offset: i64,
+    /// The highest level of the rules of its records.
+    #[serde(default)]
+    pub rules_level: u16,
 }
 
 impl StatePosition {
+    /// Whether this release knows the rules of all its records.
+    pub fn is_known_here(&self) -> bool {
+        self.rules_level <= CATALOG_RULES_LEVEL
+    }
+
     /// Whether it is ahead of `other`, in the same log or in a later one.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         (self.restored, self.offset) > (other.restored, other.offset)
@@ -210,6 +222,7 @@ impl Default for State {
             offset: -1,
             hash: 0,
             last: 0,
+            rules_level: 0,
             catalog: Catalog::default(),
             recent: BTreeMap::new(),
             trail: VecDeque::new(),
@@ -232,6 +245,7 @@ impl State {
             cluster: self.cluster,
             restored: self.restored,
             offset: self.offset,
+            rules_level: self.rules_level,
         }
     }
 
@@ -249,7 +263,7 @@ impl State {
                 found: offset,
             });
         }
-        let entry = decode(bytes).map_err(|reason| LogFault::Unknown { offset, reason })?;
+        let (level, entry) = decode(bytes).map_err(|reason| LogFault::Unknown { offset, reason })?;
         let outcome = match entry {
             Entry::Begin(header) => {
                 self.begin(offset, header)?;
@@ -263,6 +277,7 @@ impl State {
             }
             Entry::Change(change) => Outcome::Judged(change.record.uid, self.decide(offset, time_ms, &change)?),
         };
+        self.rules_level = self.rules_level.max(level);
         let accepted = !matches!(outcome, Outcome::Judged(_, Err(_)));
         self.advance(offset, bytes, accepted);
         Ok(outcome)
@@ -352,7 +367,8 @@ impl State {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Entry, String> {
+/// The level of a record, and its content.
+fn decode(bytes: &[u8]) -> Result<(u16, Entry), String> {
     #[derive(Deserialize)]
     struct Level {
         level: u16,
@@ -364,13 +380,13 @@ fn decode(bytes: &[u8]) -> Result<Entry, String> {
         ));
     }
     serde_json::from_slice::<LogRecord>(bytes)
-        .map(|record| record.entry)
+        .map(|record| (level, record.entry))
         .map_err(|e| e.to_string())
 }
 
 /// The state that a log continues from, according to its first record.
 fn restored_from(first: &[u8]) -> Option<State> {
-    match decode(first).ok()? {
+    match decode(first).ok()?.1 {
         Entry::Begin(header) => header.from.map(|from| *from),
         Entry::Change(_) => None,
     }

@@ -16,6 +16,7 @@ use tonic::{
     Request, Response, Status,
     transport::{Channel, Endpoint},
 };
+use uuid::Uuid;
 
 use crate::{
     catalog::Catalog,
@@ -26,6 +27,8 @@ use crate::{
 
 /// The metadata key of the catalog version that the caller has seen.
 pub const CATALOG_METADATA: &str = "rachis-catalog";
+/// The metadata key of the data folder whose node is called. Another node at its address refuses the call.
+pub const INSTANCE_METADATA: &str = "rachis-instance";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
@@ -48,6 +51,8 @@ pub struct Peer {
     pub control: Channel,
     /// The channel for events and rows.
     pub data: Channel,
+    /// The id of its data folder, if only that node may answer.
+    instance: Option<Uuid>,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
@@ -60,17 +65,38 @@ impl Peer {
             name,
             control: endpoint.connect_lazy(),
             data: endpoint.connect_lazy(),
+            instance: None,
             catalog,
         })
     }
 
+    /// The same connection for calls that only the node with this data folder answers.
+    pub fn of_instance(self, instance: Uuid) -> Self {
+        Self {
+            instance: Some(instance),
+            ..self
+        }
+    }
+
     /// A request with a deadline and the catalog version of this process.
     pub fn request<T>(&self, message: T, wait: Duration) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = self.endless_request(message);
         request.set_timeout(wait);
+        request
+    }
+
+    /// A request for a stream that does not end, with the catalog version of this process.
+    pub fn endless_request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         let version = self.catalog.borrow().version;
-        if let Ok(value) = version.to_string().parse() {
-            request.metadata_mut().insert(CATALOG_METADATA, value);
+        let instance = self.instance.map(|instance| instance.to_string());
+        for (key, value) in [
+            (CATALOG_METADATA, Some(version.to_string())),
+            (INSTANCE_METADATA, instance),
+        ] {
+            if let Some(value) = value.and_then(|value| value.parse().ok()) {
+                request.metadata_mut().insert(key, value);
+            }
         }
         request
     }

@@ -134,7 +134,7 @@ impl StateReader {
 
 async fn watch(peer: &Peer, watched: Watched) -> Result<tonic::Streaming<Json>, Problem> {
     let mut client = NodeClient::new(peer.control.clone()).max_decoding_message_size(STATE_BYTES_MAX);
-    peer.answer(client.watch(Json::of(&watched)?).await)
+    peer.answer(client.watch(peer.endless_request(Json::of(&watched)?)).await)
 }
 
 async fn next<T: DeserializeOwned>(peer: &Peer, messages: &mut tonic::Streaming<Json>) -> Result<Option<T>, Problem> {

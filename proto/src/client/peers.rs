@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Peer;
 use crate::{
     catalog::Catalog,
-    cluster::{NodeName, Role},
+    cluster::{Member, NodeName, Role},
     problem::{Code, Problem},
 };
 
@@ -18,8 +18,8 @@ pub struct Peers {
     catalog: watch::Receiver<Arc<Catalog>>,
     /// The catalog whose version requests carry.
     versions: watch::Receiver<Arc<Catalog>>,
-    /// By name, with the URL of each.
-    connected: Arc<Mutex<BTreeMap<NodeName, (String, Peer)>>>,
+    /// By name, with what the catalog said of each.
+    connected: Arc<Mutex<BTreeMap<NodeName, (Member, Peer)>>>,
 }
 
 impl Peers {
@@ -52,7 +52,7 @@ impl Peers {
             Problem::new(Code::Unavailable, format!("{name} is not a member of the cluster"))
                 .hint("start it: a node joins by itself; `rachis cluster status` lists the members")
         })?;
-        self.connect(name, &member.url)
+        self.connect(name, member)
     }
 
     /// The members of a role, ordered by name. Must be called within a tokio runtime.
@@ -61,22 +61,22 @@ impl Peers {
         let members = catalog.members_of(role);
         // The catalog accepts no URL to which no connection can be made.
         members
-            .filter_map(|(name, member)| self.connect(name, &member.url).ok())
+            .filter_map(|(name, member)| self.connect(name, member).ok())
             .collect()
     }
 
-    /// A connection to this URL, which is kept until the node moves or leaves.
-    fn connect(&self, name: &NodeName, url: &str) -> Result<Peer, Problem> {
+    /// A connection that is kept until the node moves or leaves. No other node at its address answers it.
+    fn connect(&self, name: &NodeName, member: &Member) -> Result<Peer, Problem> {
         let mut connected = self.connected.lock();
         if let Some((known, peer)) = connected.get(name)
-            && known == url
+            && (&known.url, known.instance) == (&member.url, member.instance)
         {
             return Ok(peer.clone());
         }
-        let peer = Peer::new(name.clone(), url, self.versions.clone())?;
+        let peer = Peer::new(name.clone(), &member.url, self.versions.clone())?.of_instance(member.instance);
         let catalog = self.catalog.borrow().clone();
         connected.retain(|name, _| catalog.members.contains_key(name));
-        connected.insert(name.clone(), (url.to_owned(), peer.clone()));
+        connected.insert(name.clone(), (member.clone(), peer.clone()));
         Ok(peer)
     }
 }
@@ -86,7 +86,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::Member;
 
     #[tokio::test]
     async fn connections_follow_the_members_of_the_catalog() {
@@ -108,7 +107,7 @@ mod tests {
         assert_eq!((peers.of(Role::Leaf).len(), peers.of(Role::Tailer).len()), (1, 0));
         join("http://leaf-1.elsewhere:7700");
         peers.named(&leaf).expect("a member");
-        assert_eq!(peers.connected.lock()[&leaf].0, "http://leaf-1.elsewhere:7700");
+        assert_eq!(peers.connected.lock()[&leaf].0.url, "http://leaf-1.elsewhere:7700");
         sender.send_replace(Arc::default());
         assert!(peers.named(&leaf).is_err() && peers.of(Role::Leaf).is_empty());
     }

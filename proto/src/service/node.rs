@@ -1,6 +1,6 @@
 //! `rachis.node.v1.Node`: streams the node's catalog to peers, and describes the node and its queries.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     catalog::State,
+    cluster::NodeName,
     node::{NodeReport, Queries, VERSION, Watched},
     tailer::Changes,
     wire::{leaf::Json, node::node_server},
@@ -27,6 +28,8 @@ pub struct NodeService {
     pub changes: Arc<dyn Changes>,
     /// The queries of this process, if its role runs queries.
     pub queries: Option<Arc<dyn Queries>>,
+    /// For how long each member that does not answer this node has not answered.
+    pub silent: Arc<dyn Fn() -> BTreeMap<NodeName, Duration> + Send + Sync>,
     /// Ends the watch streams, which otherwise never end.
     pub stop: CancellationToken,
 }
@@ -58,11 +61,14 @@ impl node_server::Node for NodeService {
             self.changes.missed(version);
         }
         super::wait_for_catalog(&request, &catalog).await?;
+        let silent = (self.silent)().into_iter();
+        let silent = silent.map(|(name, silent)| (name.to_string(), silent.as_millis() as u64));
         Json::response(&NodeReport {
             version: VERSION.to_owned(),
             instance: Some(self.instance),
             started_ms: self.started_ms,
             log: self.changes.health(),
+            silent: Some(silent.collect()),
         })
     }
 

@@ -1,6 +1,9 @@
 //! Which members this node hears from.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use proto::cluster::{NodeName, Role};
@@ -14,24 +17,30 @@ pub(super) struct Contacts {
 #[derive(Debug)]
 struct Contact {
     role: Role,
+    /// Which following of the member this is: an earlier one, which is about to end, says nothing any more.
+    following: u64,
     /// Since when it has not answered; none while it does.
     away_since: Option<Instant>,
 }
 
 impl Contacts {
-    /// Notes that a member answers.
-    pub(super) fn heard(&self, name: &NodeName, role: Role) {
-        self.note(name, role, None);
+    /// Begins to follow a member, which has not answered yet.
+    pub(super) fn follow(&self, name: &NodeName, role: Role, following: u64) {
+        let contact = Contact {
+            role,
+            following,
+            away_since: Some(Instant::now()),
+        };
+        self.members.lock().insert(name.clone(), contact);
     }
 
-    /// Notes that a member does not answer, or has not yet.
-    pub(super) fn lost(&self, name: &NodeName, role: Role) {
-        let known = self.members.lock().get(name).and_then(|contact| contact.away_since);
-        self.note(name, role, Some(known.unwrap_or_else(Instant::now)));
-    }
-
-    fn note(&self, name: &NodeName, role: Role, away_since: Option<Instant>) {
-        self.members.lock().insert(name.clone(), Contact { role, away_since });
+    /// Notes whether a member answers.
+    pub(super) fn note(&self, name: &NodeName, following: u64, answers: bool) {
+        let mut members = self.members.lock();
+        if let Some(contact) = members.get_mut(name).filter(|contact| contact.following == following) {
+            let since = contact.away_since.unwrap_or_else(Instant::now);
+            contact.away_since = (!answers).then_some(since);
+        }
     }
 
     /// Notes that a node is no member any more.
@@ -42,13 +51,38 @@ impl Contacts {
     /// Whether a node of this role answers.
     pub(super) fn has(&self, role: Role) -> bool {
         let members = self.members.lock();
-        members
-            .values()
-            .any(|contact| contact.role == role && contact.away_since.is_none())
+        let mut of_role = members.values().filter(|contact| contact.role == role);
+        of_role.any(|contact| contact.away_since.is_none())
     }
 
-    /// Since when a member has not answered, if it does not.
-    pub(super) fn away_since(&self, name: &NodeName) -> Option<Instant> {
-        self.members.lock().get(name)?.away_since
+    /// For how long each member that does not answer has not answered.
+    pub(super) fn silent(&self) -> BTreeMap<NodeName, Duration> {
+        let members = self.members.lock();
+        let silent = |(name, contact): (&NodeName, &Contact)| Some((name.clone(), contact.away_since?.elapsed()));
+        members.iter().filter_map(silent).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_following_that_has_ended_says_nothing_of_the_member() {
+        let (contacts, name): (_, NodeName) = (Contacts::default(), "tailer-1".parse().expect("a name"));
+        contacts.follow(&name, Role::Tailer, 1);
+        assert!(!contacts.has(Role::Tailer) && contacts.silent().contains_key(&name));
+        contacts.note(&name, 1, true);
+        assert!(contacts.has(Role::Tailer) && !contacts.has(Role::Leaf) && contacts.silent().is_empty());
+        // It moves, and the old following still notes what it heard.
+        contacts.follow(&name, Role::Tailer, 2);
+        contacts.note(&name, 1, true);
+        assert!(!contacts.has(Role::Tailer));
+        contacts.note(&name, 2, true);
+        contacts.note(&name, 1, false);
+        assert!(contacts.has(Role::Tailer));
+        contacts.forget(&name);
+        contacts.note(&name, 2, true);
+        assert!(!contacts.has(Role::Tailer));
     }
 }

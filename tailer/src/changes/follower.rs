@@ -22,12 +22,12 @@ use proto::{
     Catalog, Code, Problem,
     catalog::Change,
     client::{Peer, nodes::StateReader, peers::Peers, tailers::no_tailer, was_not_sent},
-    cluster::{NodeName, Role},
+    cluster::{Member, NodeName, Role},
     tailer::{Changes, LogHealth},
     wire::{leaf::Json, node::node_client::NodeClient, tailer::changes_client::ChangesClient},
 };
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -115,6 +115,14 @@ impl FreezeDetector {
         }
     }
 
+    /// Records that the node has read the log itself, to its end, since it may have missed changes.
+    fn has_read_log(&self, version: u64) {
+        if self.told_version.load(Ordering::SeqCst) <= version {
+            self.was_frozen.store(false, Ordering::SeqCst);
+            self.caught_up.send_replace(true);
+        }
+    }
+
     /// Ticks for ever, and asks all peers for their state whenever changes may have been missed.
     async fn run(self: Arc<Self>, follower: Arc<Follower>) {
         loop {
@@ -126,6 +134,7 @@ impl FreezeDetector {
         }
     }
 
+    /// Asks the peers, and notes whether the node has caught up. Without a peer that answers it has not.
     async fn ask(&self, replica: &Arc<CatalogReplica>, peers: &[Peer]) {
         let (was_frozen, version) = (
             self.was_frozen.swap(false, Ordering::SeqCst),
@@ -137,9 +146,12 @@ impl FreezeDetector {
         let is_late = was_frozen || tokio::time::timeout(TOLD_WAIT, &mut has_version).await.is_err();
         if is_late {
             let fetch = |peer| tokio::time::timeout(PROPAGATION_WAIT, fetch_state(replica, peer));
-            tokio::select! {
-                _ = join_all(peers.iter().map(fetch)) => {}
-                _ = has_version => {}
+            let has_answer = tokio::select! {
+                fetched = join_all(peers.iter().map(fetch)) => fetched.iter().any(|fetched| matches!(fetched, Ok(Ok(())))),
+                _ = has_version => true,
+            };
+            if !has_answer && was_frozen {
+                self.was_frozen.store(true, Ordering::SeqCst);
             }
         }
         *self.last_tick.lock() = Instant::now();
@@ -178,9 +190,9 @@ impl Follower {
         follower
     }
 
-    /// Since when a member has not answered this node, if it does not.
-    pub fn away_since(&self, member: &NodeName) -> Option<Instant> {
-        self.contacts.away_since(member)
+    /// For how long each member that does not answer this node has not answered.
+    pub fn silent(&self) -> BTreeMap<NodeName, Duration> {
+        self.contacts.silent()
     }
 
     /// The other members.
@@ -192,25 +204,35 @@ impl Follower {
     /// Follows the members of the catalog, as they join, move and leave.
     async fn follow_members(self: Arc<Self>, stop: CancellationToken) {
         let mut catalog = self.replica.catalog();
-        let mut followed = BTreeMap::new();
+        let mut followed: BTreeMap<NodeName, (Member, DropGuard)> = BTreeMap::new();
+        let mut following = 0;
         loop {
             let members = catalog.borrow_and_update().members.clone();
-            followed.retain(|name: &NodeName, (url, _)| {
-                let stays = members.get(name).is_some_and(|member| member.url == *url);
-                if !stays {
-                    self.contacts.forget(name);
-                }
-                stays
-            });
+            let is_same = |name: &NodeName, known: &Member| {
+                let member = members.get(name);
+                member.is_some_and(|member| {
+                    (&member.url, member.instance, member.role) == (&known.url, known.instance, known.role)
+                })
+            };
+            let ended: Vec<NodeName> = followed
+                .extract_if(.., |name, (known, _)| !is_same(name, known))
+                .map(|(name, _)| name)
+                .collect();
+            for name in ended {
+                self.contacts.forget(&name);
+                self.replica.forget_peer(&name);
+            }
             for (name, member) in members {
                 if name == self.own || followed.contains_key(&name) {
                     continue;
                 }
                 let Ok(peer) = self.peers.named(&name) else { continue };
+                following += 1;
+                self.contacts.follow(&name, member.role, following);
                 let until = stop.child_token();
-                let follow = follow(self.replica.clone(), peer, member.role, self.contacts.clone());
+                let follow = follow(self.replica.clone(), peer, self.contacts.clone(), following);
                 tokio::spawn(until.clone().run_until_cancelled_owned(follow));
-                followed.insert(name, (member.url, until.drop_guard()));
+                followed.insert(name, (member, until.drop_guard()));
             }
             if catalog.changed().await.is_err() {
                 return;
@@ -232,8 +254,9 @@ impl Follower {
                 let known = (**self.replica.state().borrow()).clone();
                 match read_change_log(&kafka, known).await {
                     Ok(state) => {
-                        let replica = self.replica.clone();
+                        let (replica, version) = (self.replica.clone(), state.catalog.version);
                         let _ = tokio::task::spawn_blocking(move || replica.advance(state)).await;
+                        self.freeze_detector.has_read_log(version);
                     }
                     // A node that knows its cluster serves what it has, and its tailers say what is wrong.
                     Err(problem) if self.replica.knows_cluster() => debug!(%problem, "cannot read the change log"),
@@ -255,12 +278,11 @@ impl Follower {
 }
 
 /// Watches a peer for ever, with a pause after each failure.
-async fn follow(replica: Arc<CatalogReplica>, peer: Peer, role: Role, contacts: Arc<Contacts>) {
+async fn follow(replica: Arc<CatalogReplica>, peer: Peer, contacts: Arc<Contacts>, following: u64) {
     let mut pause = RETRY_MIN;
-    contacts.lost(&peer.name, role);
     loop {
-        let watched = watch_peer(&replica, &peer, || contacts.heard(&peer.name, role)).await;
-        contacts.lost(&peer.name, role);
+        let watched = watch_peer(&replica, &peer, || contacts.note(&peer.name, following, true)).await;
+        contacts.note(&peer.name, following, false);
         match watched {
             Ok(states) if states > 0 => pause = RETRY_MIN,
             Ok(_) => {}

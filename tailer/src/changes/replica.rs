@@ -117,19 +117,29 @@ impl CatalogReplica {
             && ours != theirs
         {
             self.set_fault(Some(format!(
-                "{} {}, this node to {}",
-                foreign_peer(from),
+                "{from} belongs to cluster {}, this node to {}",
                 theirs.simple(),
                 ours.simple()
             )));
             return false;
         }
-        // A fault about the cluster of this peer no longer holds.
+        if !state.is_known_here() {
+            self.set_fault(Some(format!(
+                "{from} has read changes of a newer release than this node's: upgrade this node"
+            )));
+            return false;
+        }
+        // A fault of this peer no longer holds.
+        self.forget_peer(from);
+        state.is_newer_than(&own)
+    }
+
+    /// A peer is no member any more, or not where it was: what it said of its cluster does not matter.
+    pub(super) fn forget_peer(&self, peer: &NodeName) {
         let fault = self.fault.lock().clone();
-        if fault.is_some_and(|fault| fault.starts_with(&foreign_peer(from))) {
+        if fault.is_some_and(|fault| fault.starts_with(&format!("{peer} "))) {
             self.set_fault(None);
         }
-        state.is_newer_than(&own)
     }
 
     /// Records that the log has not been read yet, so that no change is accepted.
@@ -163,11 +173,6 @@ impl CatalogReplica {
             fault: self.fault.lock().clone(),
         }
     }
-}
-
-/// The beginning of the fault that a peer belongs to another cluster.
-fn foreign_peer(peer: &NodeName) -> String {
-    format!("{peer} belongs to cluster")
 }
 
 #[cfg(test)]

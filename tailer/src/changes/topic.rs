@@ -9,7 +9,7 @@ mod read_once;
 mod reader;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ pub use self::{
     create::{create_change_log, restore_change_log},
     read_once::read_change_log,
 };
-use super::{CHANGE_BYTES_MAX, replica::CatalogReplica};
+use super::{CHANGE_BYTES_MAX, follower::Follower, replica::CatalogReplica};
 use crate::kafka::cluster::{Appender, ClusterKafka};
 
 /// The required settings of the topic.
@@ -48,6 +48,8 @@ const PARTITION: i32 = 0;
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// Every node refuses a proposal that reaches the log later than this.
 const VALID_FOR: Duration = Duration::from_secs(60);
+/// A leaf that has not answered for so long gets no shards of new collections.
+const LEAF_AWAY: Duration = Duration::from_secs(60);
 /// How long a proposal waits until it is read back.
 const JUDGED_WITHIN: Duration = Duration::from_secs(8);
 
@@ -64,20 +66,28 @@ struct TopicLog {
     kafka: ClusterKafka,
     replica: Arc<CatalogReplica>,
     appender: Appender,
+    /// Knows which leaves answer.
+    follower: Arc<Follower>,
     /// The proposals that wait for their verdict.
     waiting: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Verdict>>>>,
     stop: CancellationToken,
 }
 
 impl TopicChanges {
-    /// Starts to read the log into `replica`.
-    pub fn start(kafka: ClusterKafka, replica: Arc<CatalogReplica>, stop: CancellationToken) -> Result<Self, Problem> {
+    /// Starts to read the log into `replica`. New collections are placed on leaves that answer `follower`.
+    pub fn start(
+        kafka: ClusterKafka,
+        replica: Arc<CatalogReplica>,
+        follower: Arc<Follower>,
+        stop: CancellationToken,
+    ) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
         replica.mark_unread();
         let log = Arc::new(TopicLog {
             kafka,
             replica,
             appender,
+            follower,
             waiting: Mutex::default(),
             stop,
         });
@@ -158,7 +168,7 @@ impl TopicLog {
             uid,
             level: CATALOG_RULES_LEVEL,
             expected,
-            change: with_placement(change, uid, &state.catalog)?,
+            change: with_placement(change, uid, &state.catalog, &self.follower.silent())?,
         };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
         let entry = Entry::Change(Box::new(LogChange {
@@ -181,18 +191,27 @@ impl TopicLog {
     }
 }
 
-/// Places the shards of a new collection on the leaves that are members.
-fn with_placement(change: Change, uid: Uuid, catalog: &Catalog) -> Result<Change, Problem> {
+/// Places the shards of a new collection on the leaves that are members, but for those that have not answered for long,
+/// unless none has.
+fn with_placement(
+    change: Change,
+    uid: Uuid,
+    catalog: &Catalog,
+    silent: &BTreeMap<NodeName, Duration>,
+) -> Result<Change, Problem> {
     Ok(match change {
         Change::CreateCollection {
             name,
             settings,
             placement,
         } if placement.is_empty() => {
-            let leaves: Vec<(NodeName, u32)> = catalog
+            let all: Vec<(NodeName, u32)> = catalog
                 .members_of(Role::Leaf)
                 .map(|(leaf, member)| (leaf.clone(), member.capacity))
                 .collect();
+            let answers = |leaf: &NodeName| silent.get(leaf).is_none_or(|silent| *silent < LEAF_AWAY);
+            let up: Vec<_> = all.iter().filter(|(leaf, _)| answers(leaf)).cloned().collect();
+            let leaves = if up.is_empty() { all } else { up };
             if leaves.is_empty() {
                 return Err(Problem::new(
                     Code::Unavailable,

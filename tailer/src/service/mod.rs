@@ -8,6 +8,8 @@ use std::sync::Arc;
 use proto::{
     Problem,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    service::wait_for_catalog,
+    tailer::Changes as _,
     wire::{
         leaf::Json,
         tailer::{
@@ -39,6 +41,7 @@ struct ChangesService {
 #[tonic::async_trait]
 impl changes_server::Changes for ChangesService {
     async fn propose(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        wait_for_catalog(&request, &self.changes.catalog()).await?;
         let ((uid, expected, change), changes) = (request.into_inner().decode()?, self.changes.clone());
         // A proposal that has started is completed even if its client disconnects.
         let offset = tokio::spawn(async move { changes.submit(uid, change, expected).await });

@@ -60,6 +60,11 @@ pub(super) async fn readyz(State(app): State<AppState>) -> Result<Response, Http
         .filter(|leaf| leaf.report.is_err())
         .map(|leaf| leaf.name.as_str())
         .collect();
+    if leaves.is_empty() {
+        return Err(Problem::new(Code::Unavailable, "the cluster has no leaf")
+            .hint("start one with `rachis leaf`")
+            .into());
+    }
     if unreachable.len() == leaves.len() {
         let detail = format!("no leaf responds: {}", unreachable.join(", "));
         return Err(Problem::new(Code::Unavailable, detail).into());

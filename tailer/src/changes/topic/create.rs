@@ -17,14 +17,15 @@ use crate::kafka::{
     cluster::{Appender, ClusterKafka},
 };
 
-/// Creates the change log of a new cluster and returns the id of the cluster. Refused if the log is missing and the
-/// broker has topics of collections, unless the cluster is to be `beside` the one that these belong to.
+/// Creates the change log of a new cluster and returns the id of the cluster. Refused if the log is missing or empty and
+/// the broker has topics or consumer groups of collections, unless the cluster is to be `beside` the one that these
+/// belong to.
 pub async fn create_change_log(kafka: &ClusterKafka, beside: bool) -> Result<Uuid, Problem> {
-    if !beside && let Some(topic) = topic_of_a_lost_log(kafka).await? {
+    if !beside && let Some(trace) = trace_of_a_lost_log(kafka).await? {
         return Err(Problem::new(
             Code::Conflict,
             format!(
-                "topic {topic} belongs to a collection, so this Kafka has a cluster, but not its change log, topic {}",
+                "{trace} belongs to a collection, so this Kafka has a cluster, but not its change log, topic {}",
                 kafka.changes_topic
             ),
         )
@@ -39,27 +40,43 @@ pub async fn create_change_log(kafka: &ClusterKafka, beside: bool) -> Result<Uui
     Ok(cluster)
 }
 
-/// A topic of a collection, if there is one and no change log.
-async fn topic_of_a_lost_log(kafka: &ClusterKafka) -> Result<Option<String>, Problem> {
-    let topics = topics(kafka).await?;
-    let of_collection = |topic: &&String| {
-        let uid = topic
-            .strip_prefix(PUSH_TOPICS)
-            .or_else(|| topic.strip_prefix(CHANGE_TOPICS));
+/// A topic or a consumer group of a collection, if there is one and no change log with records.
+async fn trace_of_a_lost_log(kafka: &ClusterKafka) -> Result<Option<String>, Problem> {
+    let (topics, groups) = topics_and_groups(kafka).await?;
+    if topics.contains(&kafka.changes_topic) && record_count(kafka).await? > 0 {
+        return Ok(None);
+    }
+    // `rachis-push-UID`, `rachis-changes-UID`.
+    let is_topic = |topic: &&String| {
+        let uid = [PUSH_TOPICS, CHANGE_TOPICS]
+            .into_iter()
+            .find_map(|prefix| topic.strip_prefix(prefix));
         uid.is_some_and(|uid| Uuid::parse_str(uid).is_ok())
     };
-    Ok(match topics.contains(&kafka.changes_topic) {
-        true => None,
-        false => topics.iter().find(of_collection).cloned(),
-    })
+    // `rachis-UID-SOURCE`.
+    let is_group = |group: &&String| {
+        let uid = group.strip_prefix("rachis-").and_then(|rest| rest.split('-').next());
+        uid.is_some_and(|uid| Uuid::parse_str(uid).is_ok())
+    };
+    let topic = topics.iter().find(is_topic).map(|topic| format!("topic {topic}"));
+    Ok(topic.or_else(|| {
+        groups
+            .iter()
+            .find(is_group)
+            .map(|group| format!("the consumer group {group}"))
+    }))
 }
 
-async fn topics(kafka: &ClusterKafka) -> Result<Vec<String>, Problem> {
+async fn topics_and_groups(kafka: &ClusterKafka) -> Result<(Vec<String>, Vec<String>), Problem> {
     let config = kafka.client(&[("group.id", "rachis-changes")]);
-    let request = move || -> Result<Vec<String>, KafkaError> {
+    let request = move || -> Result<_, KafkaError> {
         let consumer: BaseConsumer = config.create()?;
         let metadata = consumer.fetch_metadata(None, BROKER_ANSWER)?;
-        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        let groups = consumer.fetch_group_list(None, BROKER_ANSWER)?;
+        Ok((
+            metadata.topics().iter().map(|topic| topic.name().to_owned()).collect(),
+            groups.groups().iter().map(|group| group.name().to_owned()).collect(),
+        ))
     };
     ask(request).await
 }

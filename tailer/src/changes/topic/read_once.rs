@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use proto::{Code, Problem, catalog::State};
+use proto::{
+    Code, Problem,
+    catalog::{LogFault, State},
+};
 use rdkafka::{
     Message as _,
     consumer::{BaseConsumer, Consumer as _},
@@ -40,8 +43,10 @@ fn read_to_end(kafka: &ClusterKafka, mut state: State) -> Result<State, Error> {
     let (_, end) = consumer
         .fetch_watermarks(topic, PARTITION, BROKER_ANSWER)
         .map_err(|error| Error::cluster(&error))?;
-    // The last record that the node knows comes first: it shows whether this is the same log.
-    let mut next = state.offset.max(0);
+    // The last record that the node knows comes first: it shows whether this is the same log. A shorter log, or one with
+    // another record there, may have been restored from a copy.
+    let mut is_restored = end <= state.offset;
+    let mut next = if is_restored { 0 } else { state.offset.max(0) };
     assign(&consumer, topic, next)?;
     let mut progress = Instant::now();
     while next < end {
@@ -54,9 +59,20 @@ fn read_to_end(kafka: &ClusterKafka, mut state: State) -> Result<State, Error> {
         };
         let time_ms = message.timestamp().to_millis().unwrap_or_default();
         let bytes = message.payload().unwrap_or_default();
-        state.read(message.offset(), time_ms, bytes).map_err(Error::Log)?;
-        next = message.offset() + 1;
         progress = Instant::now();
+        if is_restored && message.offset() == 0 {
+            state = state.adopt(bytes).map_err(Error::Log)?;
+            next = 1;
+            continue;
+        }
+        match state.read(message.offset(), time_ms, bytes) {
+            Ok(_) => next = message.offset() + 1,
+            Err(LogFault::RecordChanged { offset }) if offset > 0 && !is_restored => {
+                (is_restored, next) = (true, 0);
+                assign(&consumer, topic, next)?;
+            }
+            Err(fault) => return Err(Error::Log(fault)),
+        }
     }
     match state.cluster {
         Some(_) => Ok(state),
