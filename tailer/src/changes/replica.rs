@@ -179,6 +179,8 @@ impl CatalogReplica {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use proto::catalog::CATALOG_RULES_LEVEL;
+
     use super::*;
 
     #[test]
@@ -229,5 +231,30 @@ mod tests {
             (STATES, STATES as u64)
         );
         assert_eq!(file.load().expect("it reads"), Some(state(STATES)));
+    }
+
+    #[test]
+    fn a_state_of_a_newer_release_is_not_taken_over_and_the_fault_ends_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let replica = CatalogReplica::open(CatalogFile::new(folder.path()).expect("a file")).expect("nothing is saved");
+        let peer: NodeName = "leaf-1".parse().expect("a name");
+        let state = |offset, rules_level| State {
+            offset,
+            rules_level,
+            ..State::default()
+        };
+        replica.offer(state(3, CATALOG_RULES_LEVEL), &peer);
+        assert_eq!((replica.health().offset, replica.health().fault), (3, None));
+        replica.offer(state(4, CATALOG_RULES_LEVEL + 1), &peer);
+        let fault = replica.health().fault.unwrap_or_default();
+        assert_eq!(replica.health().offset, 3);
+        assert!(
+            fault.starts_with("leaf-1 ") && fault.contains("upgrade this node"),
+            "{fault}"
+        );
+        replica.forget_peer(&"leaf-2".parse().expect("a name"));
+        assert!(replica.health().fault.is_some(), "another peer says nothing of it");
+        replica.forget_peer(&peer);
+        assert_eq!(replica.health().fault, None);
     }
 }

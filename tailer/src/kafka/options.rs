@@ -27,7 +27,8 @@ pub struct TailerOptions {
     pub pushes: Option<ClusterKafka>,
     /// How long the push topic of a dropped collection is retained.
     pub dropped_kept: Duration,
-    /// After how long without an answer a tailer or an aggregator is removed from the cluster. It joins again by itself.
+    /// After how long without an answer a node that holds no shards is removed from the cluster. It joins again by
+    /// itself.
     pub absent_kept: Duration,
 }
 
