@@ -197,24 +197,22 @@ impl Cluster {
         let host = Host::local();
         let port = host.free_ports(1).expect("a free port")[0];
         let url = format!("http://{}", host.socket_addr(port));
+        self.insert(role, name, url, host);
         let environment = environment
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let node = ClusterNode {
-            role,
-            name: name.to_owned(),
-            url,
-            host,
-            environment: environment.collect(),
-            process: None,
-        };
-        self.nodes.insert(name.to_owned(), node);
+        self.nodes.get_mut(name).expect("a node").environment = environment.collect();
         self.restart(name).await;
     }
 
     /// Starts a further node at the address of one that does not run, and waits until it is ready.
     pub async fn add_at(&mut self, role: &'static str, name: &str, address_of: &str) {
         let (url, host) = (self.nodes[address_of].url.clone(), self.nodes[address_of].host.clone());
+        self.insert(role, name, url, host);
+        self.restart(name).await;
+    }
+
+    fn insert(&mut self, role: &'static str, name: &str, url: String, host: Host) {
         let node = ClusterNode {
             role,
             name: name.to_owned(),
@@ -224,7 +222,37 @@ impl Cluster {
             process: None,
         };
         self.nodes.insert(name.to_owned(), node);
-        self.restart(name).await;
+    }
+
+    /// Starts another process with the name of a node, in the folder of an earlier call or in a new one, at another address.
+    pub fn start_rival(&self, name: &str) -> Process {
+        let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        command
+            .args([
+                self.nodes[name].role,
+                "--name",
+                name,
+                "--listen",
+                "127.0.0.1:0",
+                "--config",
+            ])
+            .arg(self.config())
+            .arg("--data")
+            .arg(self.folder.path().join(format!("rival-of-{name}")))
+            .envs(self.settings.environment.iter().cloned());
+        let log = self.log_file(&format!("rival-of-{name}"));
+        Process::start(name, &mut command, &log).expect("the process starts")
+    }
+
+    /// Waits until a node's process ends by itself.
+    pub async fn wait_until_ended(&mut self, name: &str) {
+        let started = std::time::Instant::now();
+        let process = self.nodes.get_mut(name).and_then(|node| node.process.as_mut());
+        let process = process.expect("the node runs");
+        while process.exit_status().is_none() {
+            assert!(started.elapsed() < WAIT_MAX, "{name} did not end within {WAIT_MAX:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Gives a node that does not run another address.
@@ -236,17 +264,8 @@ impl Cluster {
         self.client = Client::new(aggregators.map(|node| node.url.clone()).collect());
     }
 
-    /// Starts a second process with the name of a node, in this folder or an empty one. Returns what it says when it ends.
-    pub async fn start_double(&self, name: &str, folder: Option<&Path>) -> String {
-        self.double(name, self.nodes[name].role, folder).await
-    }
-
-    /// Starts a process with the name of a node of another role. Returns what it says when it ends.
-    pub async fn start_double_as(&self, name: &str, role: &str) -> String {
-        self.double(name, role, None).await
-    }
-
-    async fn double(&self, name: &str, role: &str, folder: Option<&Path>) -> String {
+    /// Starts another process with the name of a node, in this folder or an empty one. Returns what it says when it ends.
+    pub async fn start_double(&self, role: &str, name: &str, folder: Option<&Path>) -> String {
         let empty = TestDir::new("double").expect("a temporary folder");
         let mut command = tokio::process::Command::new(self.settings.binary.clone().unwrap_or_else(binary));
         command

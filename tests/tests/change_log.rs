@@ -94,6 +94,22 @@ async fn a_deleted_log_is_reported_and_restored_from_a_copy() {
 }
 
 #[tokio::test]
+async fn nodes_find_a_tailer_that_has_moved_in_a_log_that_was_restored() {
+    let mut cluster = start().await;
+    let names = ["tailer-1", "leaf-1", "aggregator-1"].map(str::to_owned);
+    names.iter().for_each(|name| cluster.kill(name));
+    cluster.kafka.delete_topic(TOPIC).await;
+    let copy = cluster.data_dir("leaf-1").join("catalog.json");
+    cluster
+        .command(&["cluster", "restore-changes", "--from", &copy.display().to_string()])
+        .expect("the log is restored");
+    // Leaf and aggregator know the tailer only where it was, and the log only as it was.
+    cluster.change_address("tailer-1");
+    cluster.restart_all(&names).await;
+    eventually_writable(&cluster, "afterwards").await;
+}
+
+#[tokio::test]
 async fn a_recreated_empty_log_is_never_accepted() {
     let mut cluster = start().await;
     cluster.kafka.delete_topic(TOPIC).await;

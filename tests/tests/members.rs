@@ -1,4 +1,4 @@
-//! Nodes join, move and leave a running cluster, and no other node is told of them or restarted.
+//! A node can join, move or leave while the cluster runs. The other nodes need no restart and no new settings.
 
 use std::process::Command;
 
@@ -95,8 +95,9 @@ async fn a_node_that_moves_is_found_again_although_no_other_node_is_up() {
 async fn the_later_of_two_nodes_with_one_name_is_refused_with_the_reason() {
     let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
     cluster.push("events", "{\"n\":1}").await.expect("a push");
-    for name in ["leaf-1", "tailer-1", "aggregator-1"] {
-        let refused = cluster.start_double(name, None).await;
+    for role in ["leaf", "tailer", "aggregator"] {
+        let name = format!("{role}-1");
+        let refused = cluster.start_double(role, &name, None).await;
         assert!(
             refused.contains(&format!("the name {name} is taken by the")) && refused.contains("choose another --name"),
             "{refused}"
@@ -106,13 +107,13 @@ async fn the_later_of_two_nodes_with_one_name_is_refused_with_the_reason() {
     for file in ["node", "catalog.json"] {
         std::fs::copy(cluster.data_dir("leaf-1").join(file), copy.path().join(file)).expect("a copy");
     }
-    let refused = cluster.start_double("leaf-1", Some(copy.path())).await;
+    let refused = cluster.start_double("leaf", "leaf-1", Some(copy.path())).await;
     assert!(refused.contains("runs with a copy of this data folder"), "{refused}");
-    let refused = cluster.start_double_as("leaf-1", "aggregator").await;
+    let refused = cluster.start_double("aggregator", "leaf-1", None).await;
     assert!(refused.contains("is taken by the leaf at"), "{refused}");
     // Also while it does not run: an empty folder must not pass for the documents of another.
     cluster.kill("leaf-1");
-    let refused = cluster.start_double("leaf-1", None).await;
+    let refused = cluster.start_double("leaf", "leaf-1", None).await;
     assert!(refused.contains("rachis cluster remove leaf-1 --lost"), "{refused}");
     cluster.restart("leaf-1").await;
     assert_eq!(
@@ -234,4 +235,33 @@ async fn a_node_at_the_address_of_another_does_not_pass_for_it() {
             .single_value(),
         json!(7)
     );
+}
+
+#[tokio::test]
+async fn a_frozen_node_that_was_replaced_ends_and_stays_out() {
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    cluster.push("events", "{\"n\":1}").await.expect("a push");
+    let asked = cluster.client_of("aggregator-1");
+    let old_url = cluster.client_of("aggregator-2").url().to_owned();
+    cluster.process("aggregator-2").pause();
+    let rival = cluster.start_rival("aggregator-2");
+    let is_replaced = format!("select state, url <> '{old_url}' from rachis.nodes where name = 'aggregator-2'");
+    eventually("the frozen aggregator is replaced", || async {
+        let rows = asked.query(&is_replaced, json!({})).await?.rows;
+        ensure!(rows == [[json!("up"), json!(true)]], "{rows:?}");
+        Ok(())
+    })
+    .await;
+    cluster.process("aggregator-2").resume();
+    cluster.wait_until_ended("aggregator-2").await;
+    // Not even if the other one is gone: two that do not see each other would take turns.
+    drop(rival);
+    cluster.restart_without_waiting("aggregator-2");
+    cluster.wait_until_ended("aggregator-2").await;
+    let log = cluster.log("aggregator-2");
+    assert!(
+        log.contains("this node left its cluster: another aggregator at") && log.contains("has taken the name"),
+        "{log}"
+    );
+    assert_eq!(*asked.sql("select count(*) from events").await.single_value(), json!(1));
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use proto::{
-    Catalog, Problem,
+    Catalog,
     catalog::State,
     client::nodes::RemoteNodes,
     node::{NodeStatus, Nodes as _},
@@ -48,7 +48,7 @@ pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
 
 async fn init(arguments: cli::InitArgs) -> Result<(), Failure> {
     let kafka = settings::load(arguments.cluster.config.as_deref())?.cluster.kafka()?;
-    let id = create_change_log(&kafka, arguments.beside).await.map_err(to_failure)?;
+    let id = create_change_log(&kafka, arguments.beside).await?;
     output::note(&format!(
         "created cluster {}; its change log is topic {} at {}",
         id.simple(),
@@ -67,19 +67,11 @@ async fn restore_changes(restore: cli::RestoreChangesArgs) -> Result<(), Failure
             .hint("use the catalog.json in a node's data folder")
     })?;
     let (offset, changes) = (state.offset, state.catalog.version);
-    restore_change_log(&kafka, state).await.map_err(to_failure)?;
+    restore_change_log(&kafka, state).await?;
     output::note(&format!(
         "restored the change log: it continues after {changes} changes (the lost log was read through offset {offset})"
     ));
     Ok(())
-}
-
-fn to_failure(problem: Problem) -> Failure {
-    let failure = Failure::new(problem.detail);
-    match problem.hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
 }
 
 /// Removes a node from the cluster.

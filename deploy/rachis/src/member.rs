@@ -1,13 +1,15 @@
-//! A node as a member of its cluster: it announces itself, so that no other node needs to be told of it.
+//! How a node joins its cluster: it announces its name and its address in the change log, and stops if another node has the
+//! name.
 
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use proto::{
-    Code, Problem,
+    Code,
     catalog::Change,
     client::{Peer, nodes, peers::Peers},
     cluster::{Member, NodeName, Role},
+    node::NodeReport,
     tailer::Changes,
 };
 use tailer::{CatalogReplica, Follower};
@@ -23,6 +25,9 @@ use crate::{client::Failure, data_folder::FolderMark};
 /// How long a tailer or an aggregator must not answer before another process may take over its name.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
+/// How often a node announces its address again after its own data folder was announced elsewhere. One such announcement
+/// may be an old one of this node that reached the log late; several are another process with a copy of the folder.
+const REANNOUNCED_MAX: u32 = 3;
 /// How often absent nodes are looked for, at most and at least.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(60)];
 
@@ -35,6 +40,17 @@ pub(crate) struct Membership {
     pub folder: FolderMark,
 }
 
+/// What the node remembers between two looks at the catalog.
+#[derive(Default)]
+struct Past {
+    /// Which log the node was a member in, by how often the log had been restored.
+    member_in: Option<u32>,
+    /// Since when the other node that has the name has not answered, and its data folder.
+    silent_since: Option<(Uuid, Instant)>,
+    /// How often the node has announced its address again.
+    reannounced: u32,
+}
+
 /// What follows from what the catalog says about the node's name.
 enum NextStep {
     /// The node is a member as it should be.
@@ -44,8 +60,8 @@ enum NextStep {
     },
     /// Ask again whether the other node that has the name answers.
     AskAgain,
-    /// Another node has taken over the name.
-    Displaced(Member),
+    /// Another node has taken over the name; the reason.
+    Displaced(String),
     Leave(Failure),
 }
 
@@ -53,23 +69,26 @@ impl Membership {
     /// Keeps the node a member. Returns why it cannot be one.
     pub(crate) async fn keep(self) -> Failure {
         let mut state = self.replica.state();
-        let (mut was_member, mut silent_since, mut told) = (false, None, String::new());
+        let (mut past, mut told) = (Past::default(), String::new());
         loop {
             // Nothing is known of members before the change log has been read.
             if state.wait_for(|state| state.cluster.is_some()).await.is_err() {
                 return Failure::new("the change log is closed");
             }
-            let known = state.borrow_and_update().catalog.members.get(&self.name).cloned();
-            match self.next_step(known, was_member, &mut silent_since).await {
+            let (known, log) = {
+                let state = state.borrow_and_update();
+                (state.catalog.members.get(&self.name).cloned(), state.restored)
+            };
+            match self.next_step(known, log, &mut past).await {
                 NextStep::Wait => {
-                    if !std::mem::replace(&mut was_member, true) {
+                    if past.member_in.replace(log) != Some(log) {
                         info!(name = %self.name, url = self.member.url, "this node is a member of the cluster");
                     }
                     let _ = state.changed().await;
                 }
                 NextStep::AskAgain => sleep(RETRY).await,
                 NextStep::Leave(failure) => return failure,
-                NextStep::Displaced(by) => return self.displaced(&by),
+                NextStep::Displaced(why) => return self.displaced(&why),
                 NextStep::Announce { replaces } => {
                     let change = Change::Announce {
                         name: self.name.clone(),
@@ -79,7 +98,7 @@ impl Membership {
                     match self.changes.propose(change, None).await {
                         Ok(_) => {}
                         Err(problem) if matches!(problem.code, Code::BadRequest | Code::LimitReached) => {
-                            return refused(problem);
+                            return Failure::from(problem).within("the cluster does not accept this node");
                         }
                         Err(problem) => {
                             let why = problem.to_string();
@@ -95,12 +114,7 @@ impl Membership {
         }
     }
 
-    async fn next_step(
-        &self,
-        known: Option<Member>,
-        was_member: bool,
-        silent_since: &mut Option<(Uuid, Instant)>,
-    ) -> NextStep {
+    async fn next_step(&self, known: Option<Member>, log: u32, past: &mut Past) -> NextStep {
         let Some(known) = known else {
             return NextStep::Announce { replaces: None };
         };
@@ -108,23 +122,34 @@ impl Membership {
             return NextStep::Wait;
         }
         let is_own = known.instance == self.member.instance;
+        // A log that was restored from an older copy may name an earlier node.
+        let was_member = past.member_in == Some(log);
         if was_member && !is_own {
-            return NextStep::Displaced(known);
+            return NextStep::Displaced(format!(
+                "another {} at {} has taken the name {} from this node",
+                known.role, known.url, self.name
+            ));
         }
         let is_here = known.url == self.member.url && known.role == self.member.role;
         if is_own && is_here {
             return NextStep::Announce { replaces: None };
         }
         let answers = instance_at(&self.name, &known.url).await == Some(known.instance);
+        let is_copied = || {
+            format!(
+                "a {} at {} runs with a copy of this data folder, also as {}",
+                known.role, known.url, self.name
+            )
+        };
         match (is_own, known.role) {
             (true, _) if answers => NextStep::Leave(
-                Failure::new(format!(
-                    "a {} at {} runs with a copy of this data folder, also as {}",
-                    known.role, known.url, self.name
-                ))
-                .hint("give this node another --name and an empty --data folder"),
+                Failure::new(is_copied()).hint("give this node another --name and an empty --data folder"),
             ),
-            (true, _) => NextStep::Announce { replaces: None },
+            (true, _) if was_member && past.reannounced == REANNOUNCED_MAX => NextStep::Displaced(is_copied()),
+            (true, _) => {
+                past.reannounced += u32::from(was_member);
+                NextStep::Announce { replaces: None }
+            }
             (false, _) if answers || known.role != self.member.role => NextStep::Leave(self.taken(&known, answers)),
             // At this node's own address the other one cannot be.
             (false, _) if is_here => NextStep::Announce {
@@ -132,11 +157,11 @@ impl Membership {
             },
             (false, Role::Leaf) => NextStep::Leave(self.taken(&known, answers)),
             (false, _) => {
-                let since = match *silent_since {
+                let since = match past.silent_since {
                     Some((instance, since)) if instance == known.instance => since,
                     _ => Instant::now(),
                 };
-                *silent_since = Some((known.instance, since));
+                past.silent_since = Some((known.instance, since));
                 match since.elapsed() < SILENT_FOR {
                     true => NextStep::AskAgain,
                     false => NextStep::Announce {
@@ -148,14 +173,9 @@ impl Membership {
     }
 
     /// The node stays out, also after a restart: two nodes that cannot reach each other must not take turns.
-    fn displaced(&self, by: &Member) -> Failure {
-        let why = format!(
-            "another {} at {} has taken the name {} from this node",
-            by.role, by.url, self.name
-        );
-        let failure =
-            Failure::new(why.clone()).hint("start this node again with another --name and another --data folder");
-        match self.folder.retire(&why) {
+    fn displaced(&self, why: &str) -> Failure {
+        let failure = Failure::new(why).hint("start this node again with another --name and another --data folder");
+        match self.folder.retire(why) {
             Ok(()) => failure,
             Err(error) => failure.within(&format!("the data folder could not be marked ({error})")),
         }
@@ -178,14 +198,6 @@ impl Membership {
     }
 }
 
-fn refused(problem: Problem) -> Failure {
-    let failure = Failure::new(format!("the cluster does not accept this node: {}", problem.detail));
-    match problem.hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
-}
-
 /// The data folder of the node that answers at a URL.
 async fn instance_at(name: &NodeName, url: &str) -> Option<Uuid> {
     let peer = Peer::new(name.clone(), url, watch::channel(Arc::default()).1).ok()?;
@@ -200,22 +212,24 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
     loop {
         sleep((kept / 10).clamp(LOOK_EVERY[0], LOOK_EVERY[1])).await;
         let known = catalog.borrow().clone();
-        let absent = follower.silent().into_iter().filter(|(_, silent)| *silent > kept);
-        for (name, _) in absent {
-            let Some(member) = known.members.get(&name) else {
-                continue;
-            };
-            let holds_shards = member.role == Role::Leaf && known.shards_on(&name) > 0;
-            if holds_shards || is_heard(&peers, &name).await {
-                continue;
-            }
+        let holds_shards = |name: &NodeName, member: &Member| member.role == Role::Leaf && known.shards_on(name) > 0;
+        let absent = |(name, silent): (NodeName, Duration)| {
+            let member = known.members.get(&name).filter(|_| silent > kept)?;
+            (!holds_shards(&name, member)).then_some((name, member.instance))
+        };
+        let absent: Vec<(NodeName, Uuid)> = follower.silent().into_iter().filter_map(absent).collect();
+        if absent.is_empty() {
+            continue;
+        }
+        let reports = reports(&peers).await;
+        for (name, instance) in absent.into_iter().filter(|(name, _)| !is_heard(&reports, name)) {
             let change = Change::RemoveMember {
                 name: name.clone(),
-                instance: member.instance,
+                instance,
                 lost: false,
             };
             match changes.propose(change, None).await {
-                Ok(_) => info!(%name, role = %member.role, "a node that did not answer for long was removed"),
+                Ok(_) => info!(%name, "a node that did not answer for long was removed"),
                 // Another tailer was faster, or the node has just come back or got shards.
                 Err(problem) if matches!(problem.code, Code::NotFound | Code::Conflict | Code::InUse) => {}
                 Err(problem) => warn!(%name, %problem, "a node that does not answer cannot be removed"),
@@ -224,15 +238,55 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
     }
 }
 
-/// Whether a node answers this one after all, or any other that answers this one.
-async fn is_heard(peers: &Peers, name: &NodeName) -> bool {
+/// What the members that answer report.
+async fn reports(peers: &Peers) -> Vec<(NodeName, NodeReport)> {
     let of_roles = [Role::Tailer, Role::Leaf, Role::Aggregator].map(|role| peers.of(role));
-    let ask = |peer: Peer| async move {
-        match nodes::report(&peer).await {
-            Ok(_) if peer.name == *name => true,
-            Ok(report) => report.silent.is_some_and(|silent| !silent.contains_key(name.as_str())),
-            Err(_) => false,
-        }
+    let ask = |peer: Peer| async move { Some((peer.name.clone(), nodes::report(&peer).await.ok()?)) };
+    let reports = join_all(of_roles.into_iter().flatten().map(ask)).await;
+    reports.into_iter().flatten().collect()
+}
+
+/// Whether a node answers after all, or answers any other node.
+fn is_heard(reports: &[(NodeName, NodeReport)], name: &NodeName) -> bool {
+    let hears = |report: &NodeReport| {
+        let silent = report.silent.as_ref();
+        silent.is_some_and(|silent| !silent.contains_key(name.as_str()))
     };
-    join_all(of_roles.into_iter().flatten().map(ask)).await.contains(&true)
+    reports.iter().any(|(by, report)| by == name || hears(report))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::tailer::LogHealth;
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_heard_if_it_answers_or_another_node_hears_it() {
+        let name = |text: &str| -> NodeName { text.parse().expect("a name") };
+        let report = |by: &str, silent: Option<&[&str]>| {
+            let silent = silent.map(|silent| silent.iter().map(|name| ((*name).to_owned(), 1)).collect());
+            let report = NodeReport {
+                version: String::new(),
+                instance: None,
+                started_ms: 0,
+                log: LogHealth::default(),
+                silent,
+            };
+            (name(by), report)
+        };
+        let absent = name("aggregator-2");
+        assert!(!is_heard(&[], &absent));
+        let all_silent = [
+            report("a", Some(&["aggregator-2", "x"])),
+            report("b", Some(&["aggregator-2"])),
+        ];
+        assert!(!is_heard(&all_silent, &absent));
+        assert!(!is_heard(&[report("a", None)], &absent), "it does not tell");
+        assert!(is_heard(
+            &[report("a", Some(&["aggregator-2"])), report("b", Some(&["x"]))],
+            &absent
+        ));
+        assert!(is_heard(&[report("aggregator-2", Some(&["a"]))], &absent));
+    }
 }

@@ -80,6 +80,8 @@ struct FreezeDetector {
     last_tick: Mutex<Instant>,
     /// Whether the process has started or was frozen since it last asked its peers.
     was_frozen: AtomicBool,
+    /// How often the process was frozen.
+    freezes: AtomicU64,
     /// The newest catalog version that a peer has told this process of.
     told_version: AtomicU64,
     told: Notify,
@@ -92,6 +94,7 @@ impl FreezeDetector {
         Arc::new(Self {
             last_tick: Mutex::new(Instant::now()),
             was_frozen: AtomicBool::new(true),
+            freezes: AtomicU64::new(0),
             told_version: AtomicU64::new(0),
             told: Notify::new(),
             caught_up: watch::channel(false).0,
@@ -102,6 +105,7 @@ impl FreezeDetector {
     fn tick(&self) {
         let last = std::mem::replace(&mut *self.last_tick.lock(), Instant::now());
         if last.elapsed() > FROZEN_AFTER {
+            self.freezes.fetch_add(1, Ordering::SeqCst);
             self.was_frozen.store(true, Ordering::SeqCst);
             self.caught_up.send_replace(false);
         }
@@ -115,9 +119,11 @@ impl FreezeDetector {
         }
     }
 
-    /// Records that the node has read the log itself, to its end, since it may have missed changes.
-    fn has_read_log(&self, version: u64) {
-        if self.told_version.load(Ordering::SeqCst) <= version {
+    /// Records that the node has read the log itself, to its end, and has this version. Before it began, it had been frozen
+    /// `freezes` times.
+    fn has_read_log(&self, version: u64, freezes: u64) {
+        let is_as_before = self.freezes.load(Ordering::SeqCst) == freezes;
+        if is_as_before && self.told_version.load(Ordering::SeqCst) <= version {
             self.was_frozen.store(false, Ordering::SeqCst);
             self.caught_up.send_replace(true);
         }
@@ -251,12 +257,13 @@ impl Follower {
         loop {
             tokio::time::sleep(pause).await;
             if !self.contacts.has(Role::Tailer) {
+                let freezes = self.freeze_detector.freezes.load(Ordering::SeqCst);
                 let known = (**self.replica.state().borrow()).clone();
                 match read_change_log(&kafka, known).await {
                     Ok(state) => {
                         let (replica, version) = (self.replica.clone(), state.catalog.version);
                         let _ = tokio::task::spawn_blocking(move || replica.advance(state)).await;
-                        self.freeze_detector.has_read_log(version);
+                        self.freeze_detector.has_read_log(version, freezes);
                     }
                     // A node that knows its cluster serves what it has, and its tailers say what is wrong.
                     Err(problem) if self.replica.knows_cluster() => debug!(%problem, "cannot read the change log"),

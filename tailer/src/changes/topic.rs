@@ -253,3 +253,47 @@ impl Changes for TopicChanges {
         self.log.replica.health()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proto::{catalog::CollectionSettings, cluster::Member};
+
+    use super::*;
+
+    #[test]
+    fn a_new_collection_is_placed_on_leaves_that_answer_or_on_all_if_none_does() {
+        let leaf = |number: u32| -> NodeName { format!("leaf-{number}").parse().expect("a name") };
+        let mut catalog = Catalog::default();
+        let placed = |catalog: &Catalog, silent: &[(u32, u64)]| {
+            let create = Change::CreateCollection {
+                name: "events".parse().expect("a name"),
+                settings: CollectionSettings {
+                    shards: 4,
+                    ..CollectionSettings::default()
+                },
+                placement: Vec::new(),
+            };
+            let silent = silent
+                .iter()
+                .map(|(number, seconds)| (leaf(*number), Duration::from_secs(*seconds)));
+            let placed = with_placement(create, Uuid::nil(), catalog, &silent.collect());
+            let Change::CreateCollection { placement, .. } = placed.map_err(|problem| problem.code)? else {
+                panic!("another change");
+            };
+            let leaves: BTreeSet<NodeName> = placement.into_iter().flatten().collect();
+            Ok(leaves.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(placed(&catalog, &[]), Err(Code::Unavailable));
+        for number in [1, 2] {
+            let member = Member::new(Role::Leaf, format!("http://10.0.0.{number}:7700"), Uuid::nil());
+            catalog.members.insert(leaf(number), member);
+        }
+        let both = Ok(vec![leaf(1), leaf(2)]);
+        assert_eq!(placed(&catalog, &[]), both);
+        assert_eq!(placed(&catalog, &[(2, 59)]), both, "it may restart");
+        assert_eq!(placed(&catalog, &[(2, 60)]), Ok(vec![leaf(1)]));
+        assert_eq!(placed(&catalog, &[(1, 60), (2, 60)]), both);
+    }
+}

@@ -17,6 +17,8 @@ pub(crate) mod status;
 
 use std::fmt;
 
+use proto::Problem;
+
 /// Why a command failed, with a hint for the user and the exit code of the process.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -94,6 +96,16 @@ impl Failure {
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         self.exit_code
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let failure = Self::new(problem.detail);
+        match problem.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
     }
 }
 

@@ -51,6 +51,8 @@ fn an_error_names_the_unknown_key_or_invalid_value() {
         ),
         ("[log]\nformat = \"xml\"\n", ("RACHIS_URL", ""), "xml"),
         ("[leaf]\nmerge_splits = 0\n", ("RACHIS_URL", ""), "merge_splits"),
+        ("[cluster]\nleaves = \"a=http://a:1\"\n", ("RACHIS_URL", ""), "--listen"),
+        ("", ("RACHIS_CLUSTER__TAILERS", "a=http://a:1"), "--listen"),
         ("", ("RACHIS_AGGREGATOR__QUERIES_MAX", "0"), "queries_max"),
         ("", ("RACHIS_LEAF_SPLIT_DOCUMENTS", "1"), "RACHIS_LEAF__"),
     ] {
