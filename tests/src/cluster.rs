@@ -104,13 +104,18 @@ impl std::ops::Deref for Cluster {
 impl Cluster {
     /// Starts a broker and all nodes, and waits until they are ready.
     pub async fn start(size: ClusterSize, settings: Settings) -> Self {
-        Self::start_on(Kafka::start().await, size, settings).await
+        let init = ["cluster", "init"];
+        Self::start_with(Kafka::start().await, &init, size, settings, BTreeMap::new(), |_| {
+            Host::local()
+        })
+        .await
     }
 
     /// Starts a cluster in which one node uses the given data directory.
     pub async fn start_with_data_dir(size: ClusterSize, settings: Settings, node: &str, data_dir: PathBuf) -> Self {
         Self::start_with(
             Kafka::start().await,
+            &["cluster", "init"],
             size,
             settings,
             [(node.to_owned(), data_dir)].into(),
@@ -122,16 +127,19 @@ impl Cluster {
     /// Starts a broker and all nodes, each on its own host of a network.
     pub async fn start_within(network: &Network, size: ClusterSize, settings: Settings) -> Self {
         let kafka = Kafka::start_on(network.host("kafka"), &[]).await;
-        Self::start_with(kafka, size, settings, BTreeMap::new(), |name| network.host(name)).await
+        let init = ["cluster", "init"];
+        Self::start_with(kafka, &init, size, settings, BTreeMap::new(), |name| network.host(name)).await
     }
 
-    /// Starts all nodes on a running broker.
+    /// Starts all nodes on a running broker, which may have topics of others.
     pub async fn start_on(kafka: Kafka, size: ClusterSize, settings: Settings) -> Self {
-        Self::start_with(kafka, size, settings, BTreeMap::new(), |_| Host::local()).await
+        let init = ["cluster", "init", "--beside"];
+        Self::start_with(kafka, &init, size, settings, BTreeMap::new(), |_| Host::local()).await
     }
 
     async fn start_with(
         kafka: Kafka,
+        init: &[&str],
         size: ClusterSize,
         settings: Settings,
         data_dirs: BTreeMap<String, PathBuf>,
@@ -169,9 +177,7 @@ impl Cluster {
             client: Client::new(urls),
         };
         std::fs::write(cluster.config(), cluster.config_text()).expect("the folder can be written");
-        cluster
-            .command(&["cluster", "init"])
-            .expect("the change log is created");
+        cluster.command(init).expect("the change log is created");
         for (_, name) in &names {
             cluster.spawn(name).expect("the node starts");
         }

@@ -31,7 +31,8 @@ pub async fn create_change_log(kafka: &ClusterKafka, beside: bool) -> Result<Uui
         )
         .hint(
             "if the log is lost, restore it with `rachis cluster restore-changes --from FILE`; FILE is the catalog.json of \
-             an up-to-date node. For a second cluster, set another `changes_topic` in [cluster] and add --beside",
+             an up-to-date node. If it belongs to a `rachis dev`, or to a cluster with another `changes_topic` in \
+             [cluster], add --beside",
         ));
     }
     let cluster = Uuid::now_v7();
