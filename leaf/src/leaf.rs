@@ -10,6 +10,7 @@ mod memory;
 mod open_limits;
 mod query;
 mod redrives;
+pub(crate) mod replicas;
 mod scrub;
 mod shards;
 pub(crate) mod views;
@@ -37,6 +38,7 @@ use crate::{
     threads::{self, blocking},
 };
 use leases::ViewLeases;
+use replicas::grants::Grants;
 use shards::Shards;
 
 /// How long a request without a deadline of its own waits for a shard to open.
@@ -64,6 +66,8 @@ pub struct Leaf {
     scans: ScanPool,
     /// The views of clients on other nodes.
     pub(crate) leases: ViewLeases,
+    /// What other leaves with replicas of the same shards have granted, and what this one has granted them.
+    grants: Grants,
     /// A clone for each query with open views.
     views_counter: Arc<()>,
     this: Weak<Self>,
@@ -99,6 +103,7 @@ impl Leaf {
             catalog,
             scans,
             leases: ViewLeases::default(),
+            grants: Grants::new(replicas::grants::now()),
             views_counter: Arc::default(),
             this: this.clone(),
             threads: Mutex::default(),
@@ -222,10 +227,15 @@ impl Leaf {
         match catalog.collection(id.collection) {
             Some((_, collection)) if self.owns(collection, id.number) => Ok(()),
             Some((name, collection)) if id.number < collection.settings.shards => {
-                let owner = collection.leaf_of(id.number).map_or("no leaf", |leaf| leaf.as_str());
+                let leaves: Vec<&str> = collection.replicas_of(id.number).iter().map(NodeName::as_str).collect();
+                let leaves = if leaves.is_empty() {
+                    "no leaf".to_owned()
+                } else {
+                    leaves.join(", ")
+                };
                 Err(Problem::new(
                     Code::Unavailable,
-                    format!("shard {} of {name} is placed on {owner}, not on this node", id.number),
+                    format!("shard {} of {name} is placed on {leaves}, not on this node", id.number),
                 ))
             }
             Some((name, collection)) => {

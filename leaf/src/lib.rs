@@ -20,7 +20,7 @@ mod view;
 
 pub use codec::NewerVersion;
 pub use error::Error;
-pub use leaf::Leaf;
+pub use leaf::{Leaf, replicas::ReplicaLinks};
 pub use options::LeafOptions;
 
 #[cfg(test)]

@@ -128,41 +128,74 @@ impl Member {
     }
 }
 
-/// Assigns each shard of a new collection to a leaf: the one that then holds the fewest shards of this collection for its
-/// capacity, and among those the one with the highest rendezvous weight.
-pub fn place(collection: CollectionUid, shards: u32, leaves: &[(NodeName, u32)]) -> Vec<Vec<NodeName>> {
+/// A leaf that can take shards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementLeaf {
+    /// Its name.
+    pub name: NodeName,
+    /// Its [capacity](Member::capacity).
+    pub capacity: u32,
+    /// Its [zone](Member::zone).
+    pub zone: Option<String>,
+}
+
+/// Assigns the replicas of each shard of a new collection to leaves, each to another one, and to another zone as far as
+/// there are zones. Of these leaves, the one that then holds the fewest replicas of this collection for its capacity is
+/// next, and among those the one with the highest rendezvous weight. With fewer leaves than `replicas`, each leaf has a
+/// replica of each shard.
+pub fn place(collection: CollectionUid, shards: u32, replicas: u32, leaves: &[PlacementLeaf]) -> Vec<Vec<NodeName>> {
     let mut assigned = vec![0_u64; leaves.len()];
     let weight = |number: u32, leaf: &NodeName| xxh3_64(format!("{collection}/{number}/{leaf}").as_bytes());
-    let place_one = |number| {
+    let mut place_one = |number, chosen: &[usize]| {
+        let is_free = |leaf: &usize| !chosen.contains(leaf);
+        // A leaf without a zone is a zone by itself.
+        let shares_zone = |leaf: usize| {
+            let zone = leaves[leaf].zone.as_ref();
+            zone.is_some() && chosen.iter().any(|other| leaves[*other].zone.as_ref() == zone)
+        };
         // Of two leaves, `(a + 1) / capacity` is compared without a division.
-        let load = |leaf: usize, other: usize| (assigned[leaf] + 1) * u64::from(leaves[other].1);
-        let best = (0..leaves.len()).min_by(|a, b| {
-            let by_weight = || weight(number, &leaves[*b].0).cmp(&weight(number, &leaves[*a].0));
-            load(*a, *b).cmp(&load(*b, *a)).then_with(by_weight)
+        let load = |leaf: usize, other: usize| (assigned[leaf] + 1) * u64::from(leaves[other].capacity);
+        let best = (0..leaves.len()).filter(is_free).min_by(|a, b| {
+            let by_weight = || weight(number, &leaves[*b].name).cmp(&weight(number, &leaves[*a].name));
+            let by_load = || load(*a, *b).cmp(&load(*b, *a));
+            shares_zone(*a)
+                .cmp(&shares_zone(*b))
+                .then_with(by_load)
+                .then_with(by_weight)
         })?;
         assigned[best] += 1;
-        Some(vec![leaves[best].0.clone()])
+        Some(best)
     };
-    (0..shards).map_while(place_one).collect()
+    let place_replicas = |number| {
+        let mut chosen = Vec::new();
+        while chosen.len() < replicas.max(1) as usize
+            && let Some(leaf) = place_one(number, &chosen)
+        {
+            chosen.push(leaf);
+        }
+        let names: Vec<NodeName> = chosen.iter().map(|leaf| leaves[*leaf].name.clone()).collect();
+        (!names.is_empty()).then_some(names)
+    };
+    (0..shards).map_while(place_replicas).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn leaves(capacities: &[u32]) -> Vec<(NodeName, u32)> {
-        let name = |number: usize| format!("leaf-{number}").parse().expect("a name");
-        capacities
-            .iter()
-            .enumerate()
-            .map(|(number, capacity)| (name(number), *capacity))
-            .collect()
+    fn leaves(capacities: &[u32]) -> Vec<PlacementLeaf> {
+        let leaf = |(number, capacity): (usize, &u32)| PlacementLeaf {
+            name: format!("leaf-{number}").parse().expect("a name"),
+            capacity: *capacity,
+            zone: None,
+        };
+        capacities.iter().enumerate().map(leaf).collect()
     }
 
-    /// How many of these shards each leaf holds.
-    fn held(placed: &[Vec<NodeName>], leaves: &[(NodeName, u32)]) -> Vec<usize> {
-        let count = |leaf: &NodeName| placed.iter().filter(|row| row.contains(leaf)).count();
-        leaves.iter().map(|(leaf, _)| count(leaf)).collect()
+    /// How many replicas each leaf holds.
+    fn held(placed: &[Vec<NodeName>], leaves: &[PlacementLeaf]) -> Vec<usize> {
+        let count = |leaf: &PlacementLeaf| placed.iter().filter(|row| row.contains(&leaf.name)).count();
+        leaves.iter().map(count).collect()
     }
 
     #[test]
@@ -170,22 +203,59 @@ mod tests {
         let uid = CollectionUid(Uuid::from_u128(7));
         for (shards, count) in [(1, 3), (4, 3), (16, 5), (1024, 7)] {
             let leaves = leaves(&vec![1; count]);
-            let placed = place(uid, shards, &leaves);
-            assert_eq!(placed, place(uid, shards, &leaves));
+            let placed = place(uid, shards, 1, &leaves);
+            assert_eq!(placed, place(uid, shards, 1, &leaves));
             let held = held(&placed, &leaves);
             assert!(
                 held.iter().max() <= held.iter().min().map(|least| least + 1).as_ref(),
                 "{shards} on {count}: {held:?}"
             );
         }
-        assert!(place(uid, 4, &[]).is_empty());
+        assert!(place(uid, 4, 2, &[]).is_empty());
     }
 
     #[test]
     fn a_leaf_takes_shards_in_proportion_to_its_capacity() {
         let leaves = leaves(&[1, 3, 2]);
-        let placed = place(CollectionUid(Uuid::from_u128(7)), 12, &leaves);
+        let placed = place(CollectionUid(Uuid::from_u128(7)), 12, 1, &leaves);
         assert_eq!(held(&placed, &leaves), [2, 6, 4]);
+    }
+
+    #[test]
+    fn replicas_of_a_shard_are_on_different_leaves_and_in_different_zones() {
+        let uid = CollectionUid(Uuid::from_u128(7));
+        let mut leaves = leaves(&[1; 6]);
+        for (number, leaf) in leaves.iter_mut().enumerate() {
+            leaf.zone = Some(format!("zone-{}", number % 3));
+        }
+        let zone_of = |name: &NodeName| {
+            leaves
+                .iter()
+                .find(|leaf| leaf.name == *name)
+                .and_then(|leaf| leaf.zone.clone())
+        };
+        for replicas in [2, 3] {
+            let placed = place(uid, 60, replicas, &leaves);
+            for row in &placed {
+                let zones: std::collections::BTreeSet<_> = row.iter().map(zone_of).collect();
+                assert_eq!(
+                    (row.len(), zones.len()),
+                    (replicas as usize, replicas as usize),
+                    "{row:?}"
+                );
+            }
+            assert_eq!(held(&placed, &leaves), [10 * replicas as usize; 6]);
+        }
+        let placed = place(uid, 4, 4, &leaves);
+        let distinct = |row: &Vec<NodeName>| row.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(
+            placed.iter().all(|row| distinct(row) == 4),
+            "there are only three zones"
+        );
+        assert!(
+            place(uid, 4, 3, &leaves[..2]).iter().all(|row| row.len() == 2),
+            "there are only two leaves"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! twice, late, or from two senders: the leaf answers `BatchOutcome::Already` if it has the records, and
 //! `BatchOutcome::Gap` if records before the batch are missing.
 
-use std::{collections::BTreeMap, fmt, iter::Sum, time::Instant};
+use std::{collections::BTreeMap, fmt, iter::Sum, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     address::{Position, SourceName},
     catalog::CollectionUid,
+    cluster::NodeName,
     problem::{Code, Problem},
     record::{Record, RequestKey, Rules},
 };
@@ -116,6 +117,12 @@ pub struct StoredPosition {
     /// Whether the partition accepts no more because too many of its first records, or too many bytes, became dead
     /// letters.
     pub stopped_by_dead_letters: bool,
+    /// The first offset that it has, or is to have; `None` before the first record.
+    #[serde(default)]
+    pub first: Option<i64>,
+    /// Whether the replica of the shard serves, as its leaf knows.
+    #[serde(default)]
+    pub serving: bool,
 }
 
 /// One HTTP push: a record of the collection's push source. Or changes of documents: a record of its source of changes.
@@ -156,6 +163,17 @@ pub struct PushResult {
     /// Whether an earlier request with the same key was applied, so that this one changed nothing.
     #[serde(skip)]
     pub repeated: bool,
+}
+
+/// What one replica says of a push that it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PushAnswer {
+    /// The result of the push.
+    #[serde(flatten)]
+    pub result: PushResult,
+    /// The leaves of the other replicas that must have it, too, before it is acknowledged.
+    #[serde(default)]
+    pub also: Vec<NodeName>,
 }
 
 /// The code of an item that was to ingest a dead letter again, which was ingested again before.
@@ -305,6 +323,14 @@ impl<T> ShardAnswers<T> {
         }
     }
 
+    /// What all shards say, or why one of them does not.
+    pub fn all(self) -> Result<Vec<T>, Problem> {
+        match self.unavailable.into_values().next() {
+            Some(problem) => Err(problem),
+            None => Ok(self.available),
+        }
+    }
+
     /// Which shards did not answer, and why; none if all did.
     pub fn error(&self) -> Option<String> {
         let (first, problem) = self.unavailable.first_key_value()?;
@@ -318,11 +344,29 @@ impl<T> ShardAnswers<T> {
 /// A leaf's interface to the senders of events.
 #[async_trait]
 pub trait Ingest: Send + Sync {
+    /// The replicas on one leaf; `None` if one process holds all shards.
+    fn replica_on(&self, _leaf: &NodeName) -> Option<Arc<dyn Ingest>> {
+        None
+    }
+
     /// Applies what is new in a batch. `Err` only if the leaf cannot decide at all.
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem>;
 
     /// What is stored of a partition. Opens the shard if necessary.
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem>;
+
+    /// When the replica has ingested the records with `after` < offset <= `through`, in milliseconds since 1970, by offset:
+    /// as far as documents or dead letters of them are stored.
+    async fn ingest_times(
+        &self,
+        _shard: ShardId,
+        _source: &SourceName,
+        _partition: i32,
+        _after: i64,
+        _through: i64,
+    ) -> Result<BTreeMap<i64, i64>, Problem> {
+        Ok(BTreeMap::new())
+    }
 
     /// The result of the push at this position of the log of pushes or of changes. Waits until the leaf has ingested it,
     /// at most until the deadline (`Code::Timeout`). `Conflict` if the key was used for another body.

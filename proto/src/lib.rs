@@ -12,6 +12,7 @@ pub mod node;
 pub mod place_ranges;
 pub mod problem;
 pub mod record;
+pub mod replica;
 pub mod routing;
 pub mod service;
 pub mod status;

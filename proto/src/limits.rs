@@ -29,6 +29,8 @@ pub const REDRIVES_MAX: usize = crate::ingest::PUSH_ERRORS_MAX;
 pub const PATHS_MAX: usize = 10_000;
 /// Shards of one collection.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Replicas of one shard.
+pub const REPLICAS_MAX: u32 = 5;
 /// Nodes of one cluster.
 pub const MEMBERS_MAX: usize = 10_000;
 /// The largest capacity of a leaf.

@@ -209,6 +209,7 @@ async fn collections_and_sources_are_created_and_changed(service: Service) {
 async fn a_collection_is_created_and_changed(catalog: &mut CatalogClient<Channel>) {
     let put = |shards, time_path: Option<&str>| PutCollectionRequest {
         name: "c".into(),
+        replicas: 0,
         shards,
         time_path: time_path.map(Into::into),
         retention: Some("40y by event".into()),

@@ -19,6 +19,8 @@ use crate::query::Engine;
 pub(super) struct PutCollection {
     /// The number of shards; fixed at creation.
     pub shards: Option<u32>,
+    /// The number of replicas of each shard, on different leaves; fixed at creation.
+    pub replicas: Option<u32>,
     /// The path of the event time in a document; null for the time of the record.
     #[serde(deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
@@ -108,6 +110,7 @@ fn settings(
         shards: request.shards.unwrap_or(before.shards),
         time_path,
         retention,
+        replicas: request.replicas.or(before.replicas),
     })
 }
 
@@ -131,6 +134,7 @@ mod tests {
             shards: 4,
             time_path: Some("at".into()),
             retention: Some("30d".parse().expect("a retention")),
+            replicas: Some(2),
         };
         assert_eq!(settings(request("{}"), Some(&existing), 1).as_ref(), Ok(&existing));
         assert_eq!(
@@ -148,11 +152,12 @@ mod tests {
             })
         );
         assert_eq!(
-            settings(request(r#"{"time_path":"event.time"}"#), None, 2),
+            settings(request(r#"{"time_path":"event.time","replicas":3}"#), None, 2),
             Ok(CollectionSettings {
                 shards: 2,
                 time_path: Some("event.time".into()),
                 retention: None,
+                replicas: Some(3),
             })
         );
         let problem = settings(request(r#"{"retention":"30 moons"}"#), None, 2).expect_err("no retention");
@@ -165,7 +170,7 @@ mod tests {
 
     #[test]
     fn an_unknown_setting_is_an_error_that_names_it() {
-        let error = serde_json::from_str::<PutCollection>(r#"{"replicas":2}"#).expect_err("an error");
-        assert!(error.to_string().contains("replicas"));
+        let error = serde_json::from_str::<PutCollection>(r#"{"copies":2}"#).expect_err("an error");
+        assert!(error.to_string().contains("copies"));
     }
 }

@@ -67,7 +67,7 @@ mod tests;
 
 use std::{sync::Arc, time::Instant};
 
-use proto::Problem;
+use proto::{Code, Problem};
 
 pub(crate) use self::append::{AppendUntil, OUTCOME_WAIT_MAX};
 pub(crate) use self::delete::{DeleteCause, DeleteRequest, Deleted};
@@ -97,6 +97,13 @@ impl Engine {
         self.runtime.spawn(async move {
             let work = async {
                 let output = statement::run(&engine, &context, &request).await?;
+                let output = match output.begin_if_replicated().await {
+                    // Nothing was sent yet, so another replica may answer.
+                    Err(problem) if problem.code == Code::Unavailable => {
+                        statement::run(&engine, &context, &request).await?
+                    }
+                    begun => begun?,
+                };
                 sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {
@@ -156,12 +163,30 @@ impl Engine {
         let (sender, answer) = run::single_answer_channel(&context);
         let engine = Arc::clone(self);
         self.runtime.spawn(async move {
-            let result = run::guarded(&context, search::run(&engine, &context, &request, started)).await;
+            let work = async {
+                match search::run(&engine, &context, &request, started).await {
+                    Err(problem) if problem.code == Code::Unavailable && engine.is_replicated(&request.collection) => {
+                        search::run(&engine, &context, &request, started).await
+                    }
+                    result => result,
+                }
+            };
+            let result = run::guarded(&context, work).await;
             drop(slot);
             // The send fails if the client is gone, which needs no handling.
             let _ = sender.send(result);
         });
         answer.await
+    }
+
+    /// Whether the shards of a collection have several replicas.
+    fn is_replicated(&self, collection: &str) -> bool {
+        let catalog = self.catalog();
+        let mut found = catalog
+            .collections
+            .iter()
+            .filter(|(name, _)| name.as_str() == collection);
+        found.any(|(_, collection)| collection.is_replicated())
     }
 
     /// Creates the context of a query, lists the query under `text`, and waits for a slot among the running queries.

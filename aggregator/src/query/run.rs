@@ -62,6 +62,18 @@ impl QueryOutput {
             read_views: None,
         }
     }
+
+    /// Waits for the first rows if the query reads shards with several replicas. Fails if there are none because of an
+    /// error: then the query can be run again.
+    pub(super) async fn begin_if_replicated(mut self) -> Result<Self, Problem> {
+        if self.read_views.as_ref().is_some_and(QueryViews::is_replicated)
+            && let Some(first) = self.rows.next().await
+        {
+            let first = futures::stream::iter([Ok(first?)]);
+            self.rows = first.chain(self.rows).boxed();
+        }
+        Ok(self)
+    }
 }
 
 /// The statistics of an answer whose rows have all been computed.

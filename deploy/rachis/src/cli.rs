@@ -605,6 +605,9 @@ pub(crate) struct CollectionSettingsArgs {
     /// The number of shards; cannot be changed later
     #[arg(long)]
     pub shards: Option<u32>,
+    /// The number of replicas of each shard, on different leaves; cannot be changed later
+    #[arg(long)]
+    pub replicas: Option<u32>,
     /// The path of the event time in each document, for example `created_at`
     #[arg(long)]
     pub time_path: Option<String>,

@@ -34,7 +34,7 @@ const NODE_KEYS: [&str; 10] = [
     "url",
 ];
 /// Columns of the table of shards.
-const SHARD_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
+const SHARD_KEYS: [&str; 3] = ["collection", "shard", "replicas"];
 
 /// Runs `rachis cluster`.
 pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
@@ -194,8 +194,9 @@ fn node_row(node: &NodeStatus) -> Value {
 fn shard_rows(catalog: &Catalog) -> Vec<Value> {
     let rows = |(name, collection): (&proto::CollectionName, &proto::catalog::Collection)| {
         let row = |number: u32| {
-            let leaf = collection.leaf_of(number).map(|leaf| leaf.as_str());
-            json!({ "collection": name.as_str(), "shard": number, "leaf": leaf })
+            let leaf = collection.serving(number).next().map(|leaf| leaf.as_str());
+            let replicas = collection.describe_replicas(number);
+            json!({ "collection": name.as_str(), "shard": number, "leaf": leaf, "replicas": replicas })
         };
         (0..collection.settings.shards).map(row).collect::<Vec<_>>()
     };

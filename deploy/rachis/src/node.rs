@@ -9,7 +9,7 @@ use futures::{
     FutureExt as _,
     future::{self, BoxFuture},
 };
-use leaf::{Leaf, LeafOptions};
+use leaf::{Leaf, LeafOptions, ReplicaLinks};
 use plan::client::RemoteScan;
 use proto::{
     Code, Problem,
@@ -196,6 +196,14 @@ impl Node {
         limits.clone().apply(&mut options);
         let opened = tokio::task::block_in_place(|| Leaf::open(options, self.replica.catalog()));
         let leaf = opened.map_err(|e| Failure::with_cause("cannot open the leaf", &e))?;
+        let links = ReplicaLinks {
+            name: self.name.clone(),
+            instance: self.member.instance,
+            peers: Arc::new(Peers::new(self.replica.catalog())),
+            changes: changes.clone(),
+        };
+        let keeping = Leaf::keep_replicas(Arc::downgrade(&leaf), links);
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(keeping));
         let mut routes = self.routes(&changes, None, shell)?;
         leaf::service::add(&mut routes, &leaf, &self.replica.catalog());
         let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
@@ -214,6 +222,7 @@ impl Node {
             kafka.clone(),
             self.replica.clone(),
             self.follower.clone(),
+            self.settings.cluster.replicas()?,
             self.stop.clone(),
         )
         .map_err(failed("read the change log"))?;

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use aggregator::AggregatorOptions;
 use config::{Config, File, FileFormat};
 use leaf::LeafOptions;
+use proto::limits::REPLICAS_MAX;
 use serde::Deserialize;
 use tailer::{ClusterKafka, TailerOptions};
 
@@ -60,6 +61,8 @@ pub(crate) struct ClusterSettings {
     changes_topic: Option<String>,
     /// The replication factor of each topic.
     replication: Option<i32>,
+    /// The replicas of each shard of a new collection that names no number.
+    replicas: Option<u32>,
 }
 
 /// A node as a member of its cluster.
@@ -80,6 +83,17 @@ impl ClusterSettings {
     /// Whether the settings name the Kafka of a cluster.
     pub(crate) fn has_kafka(&self) -> bool {
         self.kafka.as_ref().is_some_and(|servers| !servers.trim().is_empty())
+    }
+
+    /// The replicas of each shard of a new collection that names no number.
+    pub(crate) fn replicas(&self) -> Result<u32, Failure> {
+        let replicas = self.replicas.unwrap_or(1);
+        match (1..=REPLICAS_MAX).contains(&replicas) {
+            true => Ok(replicas),
+            false => Err(Failure::usage(format!(
+                "replicas in [cluster] must be a number from 1 to {REPLICAS_MAX}, not {replicas}"
+            ))),
+        }
     }
 
     pub(crate) fn kafka(&self) -> Result<ClusterKafka, Failure> {

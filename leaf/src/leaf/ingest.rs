@@ -1,6 +1,9 @@
 //! Ingest side of the leaf: routes batches and pushes to shards, and lists and clears what they left behind.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use proto::{
@@ -76,10 +79,30 @@ impl Ingest for Leaf {
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
-        Ok(match self.info(shard).await? {
+        let stored = match self.info(shard).await? {
             ShardInfo::Closed(summary) => summary.stored(source, partition),
             ShardInfo::Open(shard) => shard.stored(source, partition),
+        };
+        Ok(StoredPosition {
+            serving: self.serves(shard),
+            ..stored
         })
+    }
+
+    async fn ingest_times(
+        &self,
+        shard: ShardId,
+        source: &SourceName,
+        partition: i32,
+        after: i64,
+        through: i64,
+    ) -> Result<BTreeMap<i64, i64>, Problem> {
+        let shard = self.shard(shard).await?;
+        let partition = Partition {
+            source: source.clone(),
+            number: partition,
+        };
+        blocking(move || shard.store().ingest_times(&partition, after, through)).await
     }
 
     async fn pushed(

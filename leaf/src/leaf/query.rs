@@ -44,7 +44,9 @@ impl Scan for Leaf {
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
         let shard = self.shard(shard).await?;
-        self.wait_for_changes(&shard, Instant::now() + OPEN_WAIT).await?;
+        let deadline = Instant::now() + OPEN_WAIT;
+        self.wait_until_it_may_answer(&shard, deadline).await?;
+        self.wait_for_changes(&shard, deadline).await?;
         let (store, gone) = (shard.store().clone(), shard.with_state(|state| state.gone.clone()));
         let id = id.to_owned();
         let found = blocking(move || find(&store, &gone, &id)).await?;

@@ -87,6 +87,7 @@ impl Leaf {
             || Problem::new(Code::Timeout, format!("shard {shard} did not open in time")).hint("raise timeout_ms");
         let opened = tokio::time::timeout_at(deadline.into(), self.shard_until(shard, deadline + OPEN_WAIT)).await;
         let opened = opened.unwrap_or_else(|_| Err(late()))?;
+        self.wait_until_it_may_answer(&opened, deadline).await?;
         self.wait_for_changes(&opened, deadline).await?;
         opened.fresh_view(at_least, deadline).await
     }

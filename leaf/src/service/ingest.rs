@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     Catalog, CollectionUid, Position, SourceName,
-    ingest::{Ingest, ShardId},
+    ingest::{Ingest, PushAnswer, ShardId},
     record::RequestKey,
     wire::leaf::{self as wire, Json, ingest_server},
 };
@@ -38,8 +38,10 @@ impl IngestService {
             partition,
             offset,
         };
-        let pushed = self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?;
-        Json::response(&pushed)
+        let result = self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?;
+        // Named after this replica has the push: one that may be asked from now on will have it, too.
+        let also = self.leaf.must_confirm(shard);
+        Json::response(&PushAnswer { result, also })
     }
 }
 
@@ -53,6 +55,16 @@ impl ingest_server::Ingest for IngestService {
     async fn stored(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         let (shard, source, partition): (ShardId, SourceName, i32) = self.value(request).await?;
         Json::response(&self.leaf.stored(shard, &source, partition).await?)
+    }
+
+    async fn ingest_times(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        let (shard, source, partition, after, through): (ShardId, SourceName, i32, i64, i64) =
+            self.value(request).await?;
+        let times = self
+            .leaf
+            .ingest_times(shard, &source, partition, after, through)
+            .await?;
+        Json::response(&times.into_iter().collect::<Vec<(i64, i64)>>())
     }
 
     async fn pushed(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
@@ -79,5 +91,9 @@ impl ingest_server::Ingest for IngestService {
     async fn clear_dead_letters(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         let (collection, source): (CollectionUid, Option<SourceName>) = self.value(request).await?;
         Json::response(&self.leaf.clear_dead_letters(collection, source.as_ref()).await?)
+    }
+
+    async fn grant(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.grant(self.value(request).await?).await?)
     }
 }

@@ -210,6 +210,10 @@ impl<'a> Group<'a> {
             logged: true,
             redriven: None,
         };
+        let row = self.row(&context.partition);
+        if row.topic.is_none() {
+            row.run_from = batch.records.first().map_or(batch.through + 1, |record| record.offset);
+        }
         for record in batch.records.iter().filter(|record| record.offset > stored) {
             match &record.request {
                 Some(request) if self.request(&context.partition, request, record.time_ms)?.is_some() => {
@@ -223,9 +227,6 @@ impl<'a> Group<'a> {
             }
         }
         let row = self.row(&context.partition);
-        if row.topic.is_none() {
-            row.run_from = batch.after + 1;
-        }
         row.topic = Some(batch.topic.clone());
         row.rules_hash = batch.rules.hash();
         row.offset = batch.through;

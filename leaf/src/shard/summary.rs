@@ -146,6 +146,8 @@ pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceNa
         .cloned()
         .unwrap_or_default();
     StoredPosition {
+        serving: true,
+        first: row.topic.is_some().then_some(row.run_from),
         topic: row.topic,
         offset: row.offset,
         hash: row.hash,

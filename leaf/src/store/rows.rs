@@ -138,6 +138,30 @@ impl Store {
         self.rows(Family::Docs, from, to).map(|row| self.document_of(row?))
     }
 
+    /// When the records of a partition with `after` < offset <= `through` were ingested, as far as documents and dead
+    /// letters of them are stored: offsets and milliseconds since 1970.
+    pub(crate) fn ingest_times(
+        &self,
+        partition: &Partition,
+        after: i64,
+        through: i64,
+    ) -> Result<BTreeMap<i64, i64>, Error> {
+        let mut times = BTreeMap::new();
+        for document in self.documents(partition, after, through) {
+            let document = document?;
+            times.insert(document.address.offset, document.header.ingested_ms);
+        }
+        let (from, to) = key_range(RowKind::DeadLetter, partition, after, through);
+        for family in self.dead_letter_families() {
+            for row in self.rows(family, from.clone(), to.clone()) {
+                let (key, value) = row?;
+                let (ingested_ms, _) = self.check("dead letter", dead_letter::age_and_bytes(&value))?;
+                times.insert(self.dead_letter_offset(&key)?, ingested_ms);
+            }
+        }
+        Ok(times)
+    }
+
     /// Addresses of deleted documents of a partition with `after` < offset <= `through`, in order.
     pub(crate) fn deleted(
         &self,

@@ -1,18 +1,17 @@
-//! Makes all leaves of a cluster look like one: opens views and runs scans on the leaf that holds the shard.
+//! Makes all leaves of a cluster look like one: opens views and runs scans on a leaf that holds a replica of the shard.
 
 mod leaf_scan;
 mod lease;
 mod path_tables;
 mod views;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::{
     Address, Problem,
     client::{ASK_WAIT, Peer, ingest::RemoteIngest},
-    cluster::NodeName,
     ingest::ShardId,
     limits::MESSAGE_BYTES_MAX,
     wire::leaf::{Json, JsonWithBytes, RedrivesRequest, scan_client::ScanClient},
@@ -24,9 +23,6 @@ use crate::{
     scan::{DeadLetter, DeadRecord, Document, PathStatus, RedrivePage, RedriveQuery, Scan, ScanStream, ShardStatus},
     views::{OpenRequest, Opened},
 };
-
-/// A leaf, and indexes of shards that it holds.
-type IndexesOnLeaf = (Peer, Vec<usize>);
 
 /// All leaves of a cluster, as the client of queries. [`RemoteIngest`] is the client of writers. Cheap to clone.
 #[derive(Clone)]
@@ -45,23 +41,6 @@ impl RemoteScan {
             paths: Arc::default(),
             releases: ReleaseQueue::start(),
         }
-    }
-
-    /// The leaves that hold these shards, each with the indexes of its shards, and why some have none.
-    fn by_leaf(&self, shards: impl Iterator<Item = ShardId>) -> (Vec<IndexesOnLeaf>, Vec<(usize, Problem)>) {
-        let mut by_leaf: BTreeMap<NodeName, IndexesOnLeaf> = BTreeMap::new();
-        let mut without_leaf = Vec::new();
-        for (index, shard) in shards.enumerate() {
-            match self.leaves.holder(shard) {
-                Ok(peer) => by_leaf
-                    .entry(peer.name.clone())
-                    .or_insert_with(|| (peer, Vec::new()))
-                    .1
-                    .push(index),
-                Err(problem) => without_leaf.push((index, problem)),
-            }
-        }
-        (by_leaf.into_values().collect(), without_leaf)
     }
 }
 
@@ -84,8 +63,9 @@ impl Scan for RemoteScan {
     }
 
     async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        let answer = peer.answer(data(&peer).document(peer.json(&(shard, id), ASK_WAIT)?).await)?;
+        let ask =
+            |peer: Peer| async move { peer.answer(data(&peer).document(peer.json(&(shard, id), ASK_WAIT)?).await) };
+        let answer = self.leaves.ask(shard, ask).await?;
         let document = |document: JsonWithBytes| {
             let (document, bytes) = document.decode()?;
             Ok(Document { bytes, ..document })
@@ -94,41 +74,51 @@ impl Scan for RemoteScan {
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        let fields = peer.answer(data(&peer).fields(peer.json(&shard, ASK_WAIT)?).await)?;
-        collect(&peer, fields, |field| field.decode()).await
+        let ask = |peer: Peer| async move {
+            let fields = peer.answer(data(&peer).fields(peer.json(&shard, ASK_WAIT)?).await)?;
+            collect(&peer, fields, |field| field.decode()).await
+        };
+        self.leaves.ask(shard, ask).await
     }
 
     async fn status(&self, shard: ShardId) -> Result<ShardStatus, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        peer.value(control(&peer).status(peer.json(&shard, ASK_WAIT)?).await)
+        let ask = |peer: Peer| async move { peer.value(control(&peer).status(peer.json(&shard, ASK_WAIT)?).await) };
+        self.leaves.ask(shard, ask).await
     }
 
     async fn dead_letters(&self, shard: ShardId, limit: usize) -> Result<Vec<DeadLetter>, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        let request = peer.json(&(shard, limit), ASK_WAIT * 3)?;
-        let letters = peer.answer(data(&peer).dead_letters(request).await)?;
         let letter = |letter: JsonWithBytes| {
             let (letter, bytes) = letter.decode()?;
             Ok(DeadLetter { bytes, ..letter })
         };
-        collect(&peer, letters, letter).await
+        let ask = |peer: Peer| async move {
+            let request = peer.json(&(shard, limit), ASK_WAIT * 3)?;
+            let letters = peer.answer(data(&peer).dead_letters(request).await)?;
+            collect(&peer, letters, letter).await
+        };
+        self.leaves.ask(shard, ask).await
     }
 
     async fn dead_record(&self, shard: ShardId, address: &Address) -> Result<Option<DeadRecord>, Problem> {
-        let peer = self.leaves.holder(shard)?;
-        let request = peer.json(&(shard, address), ASK_WAIT * 3)?;
-        DeadRecord::from_wire(peer.answer(data(&peer).dead_record(request).await)?)
+        let ask = |peer: Peer| async move {
+            let request = peer.json(&(shard, address), ASK_WAIT * 3)?;
+            peer.answer(data(&peer).dead_record(request).await)
+        };
+        DeadRecord::from_wire(self.leaves.ask(shard, ask).await?)
     }
 
     async fn redrives(&self, shard: ShardId, query: &RedriveQuery) -> Result<RedrivePage, Problem> {
-        let peer = self.leaves.holder(shard)?;
         let message = RedrivesRequest {
             shard: Some(shard.into()),
             query: Some(Json::of(query)?),
             value: query.value.clone(),
         };
-        RedrivePage::from_wire(peer.answer(data(&peer).redrives(peer.request(message, ASK_WAIT * 3)).await)?)
+        let message = &message;
+        let ask = |peer: Peer| async move {
+            let request = peer.request(message.clone(), ASK_WAIT * 3);
+            peer.answer(data(&peer).redrives(request).await)
+        };
+        RedrivePage::from_wire(self.leaves.ask(shard, ask).await?)
     }
 }
 

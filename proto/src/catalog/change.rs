@@ -2,6 +2,9 @@
 
 mod definitions;
 mod members;
+mod replicas;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,13 +16,14 @@ use super::{
 use crate::{
     address::{PositionVector, SourceName},
     cluster::{Member, NodeName, Role},
-    limits::{SHARDS_MAX, SOURCES_MAX},
+    ingest::ShardId,
+    limits::{REPLICAS_MAX, SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
 };
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 6;
+pub const CATALOG_RULES_LEVEL: u16 = 7;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -29,6 +33,8 @@ const BATCHES_LEVEL: u16 = 3;
 /// From this level on, documents can be deleted (and from level 5 on they expire), and the name of the source of changes is reserved.
 const DELETES_LEVEL: u16 = 4;
 // From level 6 on, nodes announce themselves.
+/// From this level on, shards have several replicas, and a leaf with another data folder has replicas that do not serve.
+const REPLICAS_LEVEL: u16 = 7;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -135,6 +141,29 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "super::collection::is_false")]
         lost: bool,
     },
+    /// States that a replica on `leaf` does not keep up, or does not answer, as the serving replica on `by` sees it; or
+    /// that its own leaf takes it out. A shard whose last serving replica it is, or of which `by` does not serve itself,
+    /// stays as it is.
+    LeaveBehind {
+        leaf: NodeName,
+        by: NodeName,
+        /// The data folder of `by`.
+        instance: Uuid,
+        shards: Vec<ShardId>,
+    },
+    /// States that replicas on this leaf, with this data folder, have what the serving ones had a moment ago.
+    JoinReplicas {
+        leaf: NodeName,
+        instance: Uuid,
+        shards: Vec<ShardId>,
+    },
+    /// States that replicas on this leaf have everything that was acknowledged before they joined. Each shard with the
+    /// catalog version since which its replica has been joining.
+    ServeReplicas {
+        leaf: NodeName,
+        instance: Uuid,
+        shards: Vec<(ShardId, u64)>,
+    },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
 }
@@ -192,7 +221,11 @@ impl Catalog {
             | Change::RenameDefinition { .. }
             | Change::All { .. } => self.definitions_version,
             // They name the data folder that they refer to.
-            Change::Announce { .. } | Change::RemoveMember { .. } => 0,
+            Change::Announce { .. }
+            | Change::RemoveMember { .. }
+            | Change::LeaveBehind { .. }
+            | Change::JoinReplicas { .. }
+            | Change::ServeReplicas { .. } => 0,
         }
     }
 
@@ -231,8 +264,16 @@ impl Catalog {
             | Change::SetTag { .. }
             | Change::RenameDefinition { .. }
             | Change::Undefine { .. } => self.change_definition(record, &record.change),
-            Change::Announce { name, member, replaces } => self.announce(name, member, *replaces),
-            Change::RemoveMember { name, instance, lost } => self.remove_member(name, *instance, *lost),
+            Change::Announce { name, member, replaces } => self.announce(record.level, name, member, *replaces),
+            Change::RemoveMember { name, instance, lost } => self.remove_member(record.level, name, *instance, *lost),
+            Change::LeaveBehind {
+                leaf,
+                by,
+                instance,
+                shards,
+            } => self.leave_behind(leaf, by, *instance, shards),
+            Change::JoinReplicas { leaf, instance, shards } => self.join_replicas(leaf, *instance, shards),
+            Change::ServeReplicas { leaf, instance, shards } => self.serve_replicas(leaf, *instance, shards),
             Change::All { changes } => changes
                 .iter()
                 .try_for_each(|change| self.change_definition(record, change)),
@@ -273,6 +314,33 @@ impl Catalog {
                 ),
             ));
         }
+        if settings
+            .replicas
+            .is_some_and(|replicas| !(1..=REPLICAS_MAX).contains(&replicas))
+        {
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!(
+                    "collection {name} cannot have {} replicas",
+                    settings.replicas.unwrap_or_default()
+                ),
+            )
+            .hint(format!("a shard has 1 to {REPLICAS_MAX} replicas")));
+        }
+        if placement.is_empty() && settings.replicas.is_some_and(|replicas| replicas > 1) {
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("collection {name} cannot have replicas: one process holds all shards"),
+            )
+            .hint("replicas are on the leaves of a cluster: leave them out here"));
+        }
+        let mut leaves = placement.iter();
+        if let Some(twice) = leaves.find(|leaves| leaves.iter().collect::<BTreeSet<_>>().len() < leaves.len()) {
+            return Err(Problem::new(
+                Code::BadRequest,
+                format!("the placement of {name} names a leaf twice for one shard: {twice:?}"),
+            ));
+        }
         // One may have been removed since the placement was computed. Before level 6, there were no members.
         let is_leaf = |leaf: &NodeName| self.members.get(leaf).is_some_and(|member| member.role == Role::Leaf);
         if !self.members.is_empty()
@@ -307,6 +375,12 @@ impl Catalog {
                     "collection {name} has {} shards, and their number cannot be changed",
                     collection.settings.shards
                 ),
+            ));
+        }
+        if settings.replicas != collection.settings.replicas {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!("the number of replicas of collection {name} cannot be changed"),
             ));
         }
         collection.settings = settings.clone();

@@ -81,6 +81,9 @@ pub struct Collection {
     /// The leaves that hold each shard, by the number of the shard; empty if one process holds all shards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<Vec<NodeName>>,
+    /// The replicas that do not serve, by the number of the shard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_serving: BTreeMap<u32, BTreeMap<NodeName, ReplicaState>>,
     /// Whether the topic for its pushes exists.
     #[serde(default)]
     pub push_topic: bool,
@@ -110,6 +113,7 @@ impl Collection {
             version,
             settings,
             placement: Vec::new(),
+            not_serving: BTreeMap::new(),
             push_topic: false,
             push_skips: Skips::default(),
             change_topic: false,
@@ -125,9 +129,42 @@ impl Collection {
         (0..self.settings.shards).map(move |number| ShardId { collection, number })
     }
 
-    /// The leaf that holds a shard; `None` if one process holds all shards.
-    pub fn leaf_of(&self, shard: u32) -> Option<&NodeName> {
-        self.placement.get(shard as usize).and_then(|replicas| replicas.first())
+    /// The leaves that hold a replica of a shard; none if one process holds all shards.
+    pub fn replicas_of(&self, shard: u32) -> &[NodeName] {
+        self.placement.get(shard as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a shard has several replicas.
+    pub fn is_replicated(&self) -> bool {
+        self.placement.iter().any(|replicas| replicas.len() > 1)
+    }
+
+    /// Whether a replica serves; `None` if this leaf has none of this shard.
+    pub fn replica_state(&self, shard: u32, leaf: &NodeName) -> Option<ReplicaState> {
+        let is_placed = self.replicas_of(shard).contains(leaf);
+        let other = self.not_serving.get(&shard).and_then(|replicas| replicas.get(leaf));
+        is_placed.then(|| other.copied().unwrap_or(ReplicaState::Serving))
+    }
+
+    /// The leaves whose replica of a shard answers questions.
+    pub fn serving(&self, shard: u32) -> impl Iterator<Item = &NodeName> {
+        let replicas = self.replicas_of(shard).iter();
+        replicas.filter(move |leaf| self.replica_state(shard, leaf) == Some(ReplicaState::Serving))
+    }
+
+    /// The leaves whose replica of a shard must have a push before it is acknowledged.
+    pub fn confirming(&self, shard: u32) -> impl Iterator<Item = &NodeName> {
+        let is_behind =
+            move |leaf: &NodeName| matches!(self.replica_state(shard, leaf), Some(ReplicaState::Behind { .. }));
+        self.replicas_of(shard).iter().filter(move |leaf| !is_behind(leaf))
+    }
+
+    /// The replicas of a shard with their states, such as `leaf-1 serving, leaf-2 behind`; `None` if one process holds all
+    /// shards.
+    pub fn describe_replicas(&self, shard: u32) -> Option<String> {
+        let describe = |leaf: &NodeName| Some(format!("{leaf} {}", self.replica_state(shard, leaf)?.as_str()));
+        let replicas: Vec<String> = self.replicas_of(shard).iter().filter_map(describe).collect();
+        (!replicas.is_empty()).then(|| replicas.join(", "))
     }
 
     /// The name of the topic of one of its own sources.
@@ -158,6 +195,41 @@ impl Collection {
     }
 }
 
+/// Whether a replica of a shard answers questions.
+///
+/// ```text
+/// serving ── it does not keep up, or does not answer its peers ──> behind
+///    ^                                                               │ it has what its peers had a moment ago
+///    └─ it has what each serving replica had since it joined ─ joining
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaState {
+    /// It answers questions, and has every acknowledged push.
+    Serving,
+    /// No push is acknowledged without it any more. It answers questions once it also has those from before.
+    Joining {
+        /// The catalog version since which it has been joining.
+        since: u64,
+    },
+    /// It is fed, and answers no questions.
+    Behind {
+        /// The catalog version since which it has been behind.
+        since: u64,
+    },
+}
+
+impl ReplicaState {
+    /// Its name in system tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Joining { .. } => "joining",
+            Self::Behind { .. } => "behind",
+        }
+    }
+}
+
 /// The settings of a collection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,6 +244,9 @@ pub struct CollectionSettings {
     /// How long documents are kept; for ever if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// The number of replicas of each shard; fixed at creation. If not set, the default of the cluster at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
 }
 
 fn one() -> u32 {
@@ -188,6 +263,7 @@ impl Default for CollectionSettings {
             shards: 1,
             time_path: None,
             retention: None,
+            replicas: None,
         }
     }
 }

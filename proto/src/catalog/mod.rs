@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 
 pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord, reserved_source};
 pub use collection::{
-    CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, PUSH_TOPICS, change_topic_of,
-    push_topic_of,
+    CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, PUSH_TOPICS, ReplicaState,
+    change_topic_of, push_topic_of,
 };
 pub use definition::{
     Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent, LATEST, Origin, Pinned, Tag,

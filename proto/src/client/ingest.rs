@@ -1,25 +1,27 @@
-//! Client for all leaves of a cluster: a call about a shard goes to the leaf that holds it.
+//! Client for all leaves of a cluster: a call about a shard goes to a leaf that holds a replica of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 
-use super::{ASK_WAIT, Peer, peers::Peers};
+use super::{ASK_WAIT, Peer, leaf_loads::LeafLoads, peers::Peers};
 use crate::{
     address::{Position, SourceName},
     catalog::CollectionUid,
     cluster::NodeName,
     ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushResult, ShardAnswers, ShardId,
-        StoredPosition,
+        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushAnswer, PushResult, ShardAnswers,
+        ShardId, StoredPosition,
     },
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::RequestKey,
+    routing::shard_of,
     wire::leaf::ingest_client::IngestClient,
 };
 
@@ -32,91 +34,203 @@ const CLEAR_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct RemoteIngest {
     peers: Peers,
+    loads: LeafLoads,
+    /// The only leaf to call, if what is written is for one replica.
+    only: Option<NodeName>,
 }
 
 impl RemoteIngest {
     /// The leaves among the members.
     pub fn new(peers: Peers) -> Self {
-        Self { peers }
+        Self {
+            peers,
+            loads: LeafLoads::default(),
+            only: None,
+        }
     }
 
-    /// The leaf that holds a shard.
-    pub fn holder(&self, shard: ShardId) -> Result<Peer, Problem> {
+    /// How busy the leaves are with the calls of this process.
+    pub fn loads(&self) -> &LeafLoads {
+        &self.loads
+    }
+
+    /// The leaf to ask about a shard.
+    fn holder(&self, shard: ShardId) -> Result<Peer, Problem> {
+        match &self.only {
+            Some(leaf) => self.peers.named(leaf),
+            None => Ok(self.holders(shard)?.swap_remove(0)),
+        }
+    }
+
+    /// The leaves whose replica of a shard answers questions, the one to ask first in front. There is at least one.
+    pub fn holders(&self, shard: ShardId) -> Result<Vec<Peer>, Problem> {
         let catalog = self.peers.catalog().borrow().clone();
         let (name, collection) = catalog
             .collection(shard.collection)
             .ok_or_else(|| no_collection(shard.collection))?;
-        let leaf = collection.leaf_of(shard.number).ok_or_else(|| {
-            Problem::new(
-                Code::Unavailable,
-                format!("shard {} of {name} is not placed on a leaf", shard.number),
-            )
-            .hint("the catalog has no placement for it")
-        })?;
-        self.peer(leaf)
+        let mut serving: Vec<&NodeName> = collection.serving(shard.number).collect();
+        // So that shards with the same replicas are asked of different leaves, as long as these are equally busy.
+        let first = shard.number as usize % serving.len().max(1);
+        serving.rotate_left(first);
+        let mut last = Problem::new(
+            Code::Unavailable,
+            format!("shard {} of {name} is not placed on a leaf", shard.number),
+        )
+        .hint("the catalog has no placement for it");
+        let mut peers = Vec::with_capacity(serving.len());
+        for leaf in serving {
+            match self.peers.named(leaf) {
+                Ok(peer) => peers.push(peer),
+                Err(problem) => last = problem,
+            }
+        }
+        self.loads.sort(&mut peers);
+        if peers.is_empty() { Err(last) } else { Ok(peers) }
     }
 
-    /// A leaf by its name.
-    pub fn peer(&self, leaf: &NodeName) -> Result<Peer, Problem> {
-        self.peers.named(leaf)
-    }
-
-    /// The leaves that hold shards of a collection.
-    pub fn holders(&self, collection: CollectionUid) -> Result<Vec<Peer>, Problem> {
-        let catalog = self.peers.catalog().borrow().clone();
-        let (_, found) = catalog
-            .collection(collection)
-            .ok_or_else(|| no_collection(collection))?;
-        let names: BTreeSet<&NodeName> = found.placement.iter().filter_map(|replicas| replicas.first()).collect();
-        names.into_iter().map(|name| self.peer(name)).collect()
-    }
-
-    /// Calls every leaf that holds shards of a collection, and joins their answers.
-    async fn ask_all<T, F: Future<Output = Result<Vec<T>, Problem>>>(
+    /// Asks one replica of a shard, and another one if that is away or does not serve.
+    pub async fn ask<T, F: Future<Output = Result<T, Problem>>>(
         &self,
-        collection: CollectionUid,
+        shard: ShardId,
         ask: impl Fn(Peer) -> F,
-    ) -> Result<Vec<T>, Problem> {
-        let peers = self.holders(collection)?;
-        let answers = join_all(peers.into_iter().map(ask))
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(answers.into_iter().flatten().collect())
+    ) -> Result<T, Problem> {
+        let holders = match &self.only {
+            Some(leaf) => vec![self.peers.named(leaf)?],
+            None => self.holders(shard)?,
+        };
+        let mut last = None;
+        for peer in holders {
+            let call = self.loads.begin(&peer.name);
+            let answer = ask(peer).await;
+            call.end(&answer);
+            match answer {
+                Err(problem) if problem.code == Code::Unavailable => last = Some(problem),
+                answer => return answer,
+            }
+        }
+        Err(last.expect("a shard has at least one holder"))
     }
 
-    /// Asks each leaf of the first `shards` shards. One that does not answer hides only its own shards.
-    async fn ask_available<T, F: Future<Output = Result<Vec<T>, Problem>>>(
+    /// Asks one replica of each of the first `shards` shards, and others in place of those that are away. `number_of`
+    /// returns the shard that a part of an answer is about: a leaf answers for all its shards.
+    async fn ask_each<T, F: Future<Output = Result<Vec<T>, Problem>>>(
         &self,
         collection: CollectionUid,
         shards: u32,
         ask: impl Fn(Peer) -> F,
+        number_of: impl Fn(&T) -> u32,
     ) -> ShardAnswers<T> {
-        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
         let mut answers = ShardAnswers::of_all(Ok(Vec::new()), shards);
+        let mut waiting: BTreeMap<u32, VecDeque<Peer>> = BTreeMap::new();
         for number in 0..shards {
-            match self.holder(ShardId { collection, number }) {
-                Ok(peer) => by_leaf
-                    .entry(peer.name.clone())
-                    .or_insert_with(|| (peer.clone(), Vec::new()))
-                    .1
-                    .push(number),
+            match self.holders(ShardId { collection, number }) {
+                Ok(peers) => drop(waiting.insert(number, peers.into())),
                 Err(problem) => drop(answers.unavailable.insert(number, problem)),
             }
         }
-        let asked = by_leaf.into_values().map(|(peer, shards)| {
-            let answer = ask(peer);
-            async move { (shards, answer.await) }
-        });
-        for (shards, answer) in join_all(asked).await {
-            match answer {
-                Ok(available) => answers.available.extend(available),
-                Err(problem) => answers
-                    .unavailable
-                    .extend(shards.into_iter().map(|shard| (shard, problem.clone()))),
+        while !waiting.is_empty() {
+            let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<u32>)> = BTreeMap::new();
+            for (number, peers) in &mut waiting {
+                let peer = peers.pop_front().expect("a shard that waits has a replica left");
+                let of_leaf = by_leaf.entry(peer.name.clone()).or_insert_with(|| (peer, Vec::new()));
+                of_leaf.1.push(*number);
+            }
+            let asked = by_leaf.into_values().map(|(peer, numbers)| {
+                let call = self.loads.begin(&peer.name);
+                let answer = ask(peer);
+                async move {
+                    let answer = answer.await;
+                    call.end(&answer);
+                    (numbers, answer)
+                }
+            });
+            for (numbers, answer) in join_all(asked).await {
+                match answer {
+                    Ok(available) => {
+                        let is_asked = |part: &T| numbers.contains(&number_of(part));
+                        answers.available.extend(available.into_iter().filter(is_asked));
+                        numbers.iter().for_each(|number| drop(waiting.remove(number)));
+                    }
+                    Err(problem) => {
+                        for number in numbers {
+                            if waiting.get(&number).is_some_and(VecDeque::is_empty) {
+                                waiting.remove(&number);
+                                answers.unavailable.insert(number, problem.clone());
+                            }
+                        }
+                    }
+                }
             }
         }
         answers
+    }
+
+    /// The number of shards of a collection.
+    fn shards_of(&self, collection: CollectionUid) -> Result<u32, Problem> {
+        let catalog = self.peers.catalog().borrow().clone();
+        let found = catalog.collection(collection);
+        found
+            .map(|(_, collection)| collection.settings.shards)
+            .ok_or_else(|| no_collection(collection))
+    }
+
+    /// Waits until every replica that may be asked has the push at this position, and returns its result.
+    ///
+    /// Each replica answers when it has the push, and says which others must have it, too: those that serve or join as
+    /// of its catalog, and those that may still serve by a grant of its own. So one answer that names no other suffices.
+    async fn pushed_to_all<F: Future<Output = Result<PushAnswer, Problem>>>(
+        &self,
+        shard: ShardId,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<PushResult, Problem> {
+        let catalog = self.peers.catalog().borrow().clone();
+        let (_, collection) = catalog
+            .collection(shard.collection)
+            .ok_or_else(|| no_collection(shard.collection))?;
+        let mut asked: BTreeSet<NodeName> = collection.confirming(shard.number).cloned().collect();
+        let ask = |leaf: NodeName| {
+            let asked = self.peers.named(&leaf).map(&ask);
+            async move {
+                let answer = match asked {
+                    Ok(answer) => answer.await,
+                    Err(problem) => Err(problem),
+                };
+                (leaf, answer)
+            }
+        };
+        let mut answers: FuturesUnordered<_> = asked.iter().cloned().map(&ask).collect();
+        let (mut confirmed, mut required) = (BTreeSet::new(), BTreeSet::new());
+        let (mut result, mut last) = (None, None);
+        while let Some((leaf, answer)) = answers.next().await {
+            match answer {
+                Ok(PushAnswer { result: of_leaf, also }) => {
+                    confirmed.insert(leaf);
+                    required.extend(also);
+                    result.get_or_insert(of_leaf);
+                }
+                Err(problem) if problem.code == Code::Conflict => return Err(problem),
+                Err(problem) => last = Some(problem),
+            }
+            match &result {
+                Some(result) if required.is_subset(&confirmed) => return Ok(result.clone()),
+                Some(_) => {
+                    for leaf in required
+                        .iter()
+                        .filter(|leaf| !asked.contains(*leaf))
+                        .cloned()
+                        .collect::<Vec<_>>()
+                    {
+                        asked.insert(leaf.clone());
+                        answers.push(ask(leaf));
+                    }
+                }
+                None => {}
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let detail = format!("shard {} of {} is not placed on a leaf", shard.number, shard.collection);
+            Problem::new(Code::Unavailable, detail)
+        }))
     }
 }
 
@@ -135,15 +249,40 @@ fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
 
 #[async_trait]
 impl Ingest for RemoteIngest {
+    fn replica_on(&self, leaf: &NodeName) -> Option<Arc<dyn Ingest>> {
+        Some(Arc::new(Self {
+            only: Some(leaf.clone()),
+            ..self.clone()
+        }))
+    }
+
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
         let peer = self.holder(batch.shard)?;
         peer.value(client(&peer).write(peer.request(batch.into(), WRITE_WAIT)).await)
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
-        let peer = self.holder(shard)?;
-        let request = peer.json(&(shard, source, partition), ASK_WAIT)?;
-        peer.value(control(&peer).stored(request).await)
+        let ask = |peer: Peer| async move {
+            let request = peer.json(&(shard, source, partition), ASK_WAIT)?;
+            peer.value(control(&peer).stored(request).await)
+        };
+        self.ask(shard, ask).await
+    }
+
+    async fn ingest_times(
+        &self,
+        shard: ShardId,
+        source: &SourceName,
+        partition: i32,
+        after: i64,
+        through: i64,
+    ) -> Result<BTreeMap<i64, i64>, Problem> {
+        let ask = |peer: Peer| async move {
+            let request = peer.json(&(shard, source, partition, after, through), ASK_WAIT)?;
+            let times: Vec<(i64, i64)> = peer.value(control(&peer).ingest_times(request).await)?;
+            Ok(times.into_iter().collect())
+        };
+        self.ask(shard, ask).await
     }
 
     async fn pushed(
@@ -153,33 +292,34 @@ impl Ingest for RemoteIngest {
         request: &RequestKey,
         deadline: Instant,
     ) -> Result<PushResult, Problem> {
-        let peer = self.holder(shard)?;
-        let wait = deadline.saturating_duration_since(Instant::now());
-        let value = (
-            shard,
-            position.partition,
-            position.offset,
-            request,
-            wait.as_millis() as u64,
-        );
-        // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
-        let request = peer.json(&value, wait + Duration::from_secs(1))?;
-        peer.value(match position.source.is_changes() {
-            true => control(&peer).changed(request).await,
-            false => control(&peer).pushed(request).await,
-        })
+        let ask = |peer: Peer| async move {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let value = (
+                shard,
+                position.partition,
+                position.offset,
+                request,
+                wait.as_millis() as u64,
+            );
+            // The leaf itself answers at the deadline. The later deadline of the transport is for a leaf that hangs.
+            let request = peer.json(&value, wait + Duration::from_secs(1))?;
+            peer.value(match position.source.is_changes() {
+                true => control(&peer).changed(request).await,
+                false => control(&peer).pushed(request).await,
+            })
+        };
+        self.pushed_to_all(shard, ask).await
     }
 
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
-        self.ask_all(collection, |peer: Peer| async move {
-            partitions_at(&peer, collection).await
-        })
-        .await
+        let shards = self.shards_of(collection)?;
+        self.available_partitions(collection, shards).await.all()
     }
 
     async fn available_partitions(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<PartitionStatus> {
         let ask = |peer: Peer| async move { partitions_at(&peer, collection).await };
-        self.ask_available(collection, shards, ask).await
+        let number_of = |status: &PartitionStatus| status.shard.number;
+        self.ask_each(collection, shards, ask, number_of).await
     }
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
@@ -189,16 +329,14 @@ impl Ingest for RemoteIngest {
     }
 
     async fn losses(&self, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {
-        self.ask_all(
-            collection,
-            |peer: Peer| async move { losses_at(&peer, collection).await },
-        )
-        .await
+        let shards = self.shards_of(collection)?;
+        self.available_losses(collection, shards).await.all()
     }
 
     async fn available_losses(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<Loss> {
         let ask = |peer: Peer| async move { losses_at(&peer, collection).await };
-        self.ask_available(collection, shards, ask).await
+        let number_of = |loss: &Loss| shard_of(&loss.source, loss.partition, shards);
+        self.ask_each(collection, shards, ask, number_of).await
     }
 
     async fn clear_dead_letters(
@@ -206,19 +344,26 @@ impl Ingest for RemoteIngest {
         collection: CollectionUid,
         source: Option<&SourceName>,
     ) -> Result<ClearedDeadLetters, Problem> {
-        let ask = |peer: Peer| async move {
+        let catalog = self.peers.catalog().borrow().clone();
+        let (_, found) = catalog
+            .collection(collection)
+            .ok_or_else(|| no_collection(collection))?;
+        // Every replica has its own, and a letter counts once.
+        let leaves: BTreeSet<&NodeName> = found.placement.iter().flatten().collect();
+        let replicas = found.placement.first().map_or(1, Vec::len).max(1) as u64;
+        let ask = |leaf| async move {
+            let peer = self.peers.named(leaf)?;
             let request = peer.json(&(collection, source), CLEAR_WAIT)?;
-            let cleared: ClearedDeadLetters = peer.value(control(&peer).clear_dead_letters(request).await)?;
-            Ok(vec![cleared])
+            peer.value(control(&peer).clear_dead_letters(request).await)
         };
         let mut total = ClearedDeadLetters {
             letters: 0,
             complete: true,
         };
-        self.ask_all(collection, ask)
-            .await?
-            .into_iter()
-            .for_each(|cleared| total.add(cleared));
+        for cleared in join_all(leaves.into_iter().map(ask)).await {
+            total.add(cleared?);
+        }
+        total.letters = total.letters.div_ceil(replicas);
         Ok(total)
     }
 }

@@ -4,8 +4,10 @@
 //! and errors of the transport become problems like all others.
 
 pub mod ingest;
+pub mod leaf_loads;
 pub mod nodes;
 pub mod peers;
+pub mod replicas;
 pub mod tailers;
 
 use std::{error::Error as _, sync::Arc, time::Duration};

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, CollectionUid, Problem,
     catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, Entry, LogChange, LogRecord},
-    cluster::{NodeName, Role, place},
+    cluster::{Member, NodeName, PlacementLeaf, Role, place},
     tailer::{Changes, LogHealth},
 };
 use tokio::sync::{oneshot, watch};
@@ -68,17 +68,21 @@ struct TopicLog {
     appender: Appender,
     /// Knows which leaves answer.
     follower: Arc<Follower>,
+    /// The number of replicas of a new collection that names none.
+    replicas: u32,
     /// The proposals that wait for their verdict.
     waiting: Mutex<HashMap<Uuid, Vec<oneshot::Sender<Verdict>>>>,
     stop: CancellationToken,
 }
 
 impl TopicChanges {
-    /// Starts to read the log into `replica`. New collections are placed on leaves that answer `follower`.
+    /// Starts to read the log into `replica`. New collections are placed on leaves that answer `follower`, and have so many
+    /// `replicas` unless they name a number.
     pub fn start(
         kafka: ClusterKafka,
         replica: Arc<CatalogReplica>,
         follower: Arc<Follower>,
+        replicas: u32,
         stop: CancellationToken,
     ) -> Result<Self, Problem> {
         let appender = Appender::new(&kafka)?;
@@ -88,6 +92,7 @@ impl TopicChanges {
             replica,
             appender,
             follower,
+            replicas,
             waiting: Mutex::default(),
             stop,
         });
@@ -168,7 +173,7 @@ impl TopicLog {
             uid,
             level: CATALOG_RULES_LEVEL,
             expected,
-            change: with_placement(change, uid, &state.catalog, &self.follower.silent())?,
+            change: with_placement(change, uid, &state.catalog, &self.follower.silent(), self.replicas)?,
         };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
         let entry = Entry::Change(Box::new(LogChange {
@@ -198,6 +203,7 @@ fn with_placement(
     uid: Uuid,
     catalog: &Catalog,
     silent: &BTreeMap<NodeName, Duration>,
+    replicas: u32,
 ) -> Result<Change, Problem> {
     Ok(match change {
         Change::CreateCollection {
@@ -205,12 +211,14 @@ fn with_placement(
             settings,
             placement,
         } if placement.is_empty() => {
-            let all: Vec<(NodeName, u32)> = catalog
-                .members_of(Role::Leaf)
-                .map(|(leaf, member)| (leaf.clone(), member.capacity))
-                .collect();
-            let answers = |leaf: &NodeName| silent.get(leaf).is_none_or(|silent| *silent < LEAF_AWAY);
-            let up: Vec<_> = all.iter().filter(|(leaf, _)| answers(leaf)).cloned().collect();
+            let leaf = |(name, member): (&NodeName, &Member)| PlacementLeaf {
+                name: name.clone(),
+                capacity: member.capacity,
+                zone: member.zone.clone(),
+            };
+            let all: Vec<PlacementLeaf> = catalog.members_of(Role::Leaf).map(leaf).collect();
+            let answers = |leaf: &&PlacementLeaf| silent.get(&leaf.name).is_none_or(|silent| *silent < LEAF_AWAY);
+            let up: Vec<_> = all.iter().filter(answers).cloned().collect();
             let leaves = if up.is_empty() { all } else { up };
             if leaves.is_empty() {
                 return Err(Problem::new(
@@ -219,7 +227,20 @@ fn with_placement(
                 )
                 .hint("start one with `rachis leaf`; `rachis cluster status` lists the members"));
             }
-            let placement = place(CollectionUid(uid), settings.shards, &leaves);
+            if let Some(replicas) = settings.replicas.filter(|replicas| *replicas as usize > leaves.len()) {
+                let (names, leaves) = (if leaves.len() == 1 { "leaf" } else { "leaves" }, leaves.len());
+                return Err(Problem::new(
+                    Code::Unavailable,
+                    format!("{name} cannot have {replicas} replicas: the cluster has {leaves} {names}"),
+                )
+                .hint("start more leaves, or ask for fewer replicas"));
+            }
+            let placement = place(
+                CollectionUid(uid),
+                settings.shards,
+                settings.replicas.unwrap_or(replicas),
+                &leaves,
+            );
             Change::CreateCollection {
                 name,
                 settings,
@@ -258,7 +279,7 @@ impl Changes for TopicChanges {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proto::{catalog::CollectionSettings, cluster::Member};
+    use proto::catalog::CollectionSettings;
 
     use super::*;
 
@@ -278,7 +299,7 @@ mod tests {
             let silent = silent
                 .iter()
                 .map(|(number, seconds)| (leaf(*number), Duration::from_secs(*seconds)));
-            let placed = with_placement(create, Uuid::nil(), catalog, &silent.collect());
+            let placed = with_placement(create, Uuid::nil(), catalog, &silent.collect(), 1);
             let Change::CreateCollection { placement, .. } = placed.map_err(|problem| problem.code)? else {
                 panic!("another change");
             };

@@ -69,6 +69,12 @@ pub enum Error {
         through: i64,
         command: String,
     },
+    /// Records were deleted at the broker that this replica lacks and another one has.
+    #[error(
+        "this replica lacks the records {partition}@{from} through {partition}@{through}, which another replica has and the \
+         broker has no more: it stays behind, and the others answer"
+    )]
+    ReplicaLacks { partition: String, from: i64, through: i64 },
     /// Changes of documents were deleted at the broker before the leaf read them.
     #[error(
         "the changes {partition}@{from} through {partition}@{through} no longer exist at the broker, and the shard has \
@@ -167,6 +173,7 @@ impl Error {
             self,
             Self::OtherTopic { .. }
                 | Self::Lost { .. }
+                | Self::ReplicaLacks { .. }
                 | Self::ChangesLost { .. }
                 | Self::Shorter { .. }
                 | Self::SkipAhead { .. }

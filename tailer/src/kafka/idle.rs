@@ -46,22 +46,24 @@ impl IdleComparison {
             return;
         }
         self.started = Instant::now();
-        let idle = slots
-            .values()
-            .filter(|slot| slot.partition.lock().buffered_bytes() == 0);
-        let acknowledged: Vec<(Arc<PartitionSlot>, i64)> = idle
-            .map(|slot| (slot.clone(), slot.partition.lock().stored()))
-            .collect();
+        let replicas = slots.values().flat_map(|slot| {
+            let idle_at = |replica| Some((slot.clone(), replica, slot.partition.lock().idle_at(replica)?));
+            (0..slot.replicas.len()).filter_map(idle_at).collect::<Vec<_>>()
+        });
+        let idle: Vec<IdleReplica> = replicas.collect();
         let task = task.clone();
-        let compare = move |(slot, acknowledged): (Arc<PartitionSlot>, i64)| compare(task.clone(), slot, acknowledged);
+        let compare = move |idle: IdleReplica| compare(task.clone(), idle);
         self.running =
-            Some(handle.spawn(futures::stream::iter(acknowledged).for_each_concurrent(COMPARE_CONCURRENCY, compare)));
+            Some(handle.spawn(futures::stream::iter(idle).for_each_concurrent(COMPARE_CONCURRENCY, compare)));
     }
 }
 
-async fn compare(task: Arc<SourceTask>, slot: Arc<PartitionSlot>, acknowledged: i64) {
+/// A replica to which nothing is to be sent, and the position that it has acknowledged.
+type IdleReplica = (Arc<PartitionSlot>, usize, i64);
+
+async fn compare(task: Arc<SourceTask>, (slot, replica, acknowledged): IdleReplica) {
     // A leaf that does not answer still has what it has; the next round asks it again.
-    let Ok(stored) = task
+    let Ok(stored) = slot.replicas[replica]
         .leaf
         .stored(task.shard(slot.number), &task.source, slot.number)
         .await
@@ -76,7 +78,7 @@ async fn compare(task: Arc<SourceTask>, slot: Arc<PartitionSlot>, acknowledged: 
             acknowledged,
             "the leaf has less than it has acknowledged: sending the missing records again"
         );
-        slot.partition.lock().resolve();
-        slot.wake.notify_one();
+        slot.partition.lock().resolve(replica);
+        slot.wake();
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 mod config;
 mod context;
 mod error;
+mod feed_apart;
 mod hold_back;
 mod idle;
 mod options;

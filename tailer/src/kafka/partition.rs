@@ -1,17 +1,34 @@
-//! The state machine of one source partition: the window between broker and leaf, and the next step.
+//! The state machine of one source partition: the window between the broker and the replicas of its shard, and the next
+//! step for each of them.
 //!
 //! ```text
+//!           window, as far as it was read
+//! broker ─> [ 41 42 43 44 45 46 47 48 49 ]       a record leaves it once every replica has it that is not behind
+//!                   ^ leaf-2      ^ leaf-1       the cursor of each replica: its next record
+//!
 //! Resolving ──begin──> Reading ──gap, offset out of range──> Resolving
-//!     │                   │
-//!     └──stop──> Stopped <┘   (after some errors, the partition is rechecked from time to time)
+//!     │  ^                │  │ the window is full of what the others have, for two seconds
+//!     │  └── begin ───┐   │  v
+//!     │           Attaching <─── Behind   (it is fed by a consumer of its own until it has caught up)
+//!     └──stop──> Stopped <┘               (after some errors, the partition is rechecked from time to time)
 //! ```
 //!
 //! Pure: no clock, no broker, no leaf. Every rule here is tested with plain calls.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
-use proto::{catalog::Skip, ingest::BatchOutcome, record::Record, status::SourceState};
+use proto::{
+    catalog::Skip,
+    cluster::NodeName,
+    ingest::{BatchOutcome, Ingest},
+    record::Record,
+    status::SourceState,
+};
 use tokio::sync::Notify;
 
 use super::Error;
@@ -24,14 +41,23 @@ pub(super) struct BatchLimits {
     pub batch_bytes_max: usize,
 }
 
-/// The phase of a partition.
+/// A replica that lacks more records than this, by offsets, which another one has, is behind from the beginning.
+const FAR_OFFSETS: i64 = 20_000;
+/// A replica that fills the window alone for this long, while another one has nearly everything in it, is behind.
+pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
+
+/// The phase of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The sender asks the leaf for its position and the broker for its offsets.
     Resolving,
     /// Records are read and sent.
     Reading,
-    /// The partition cannot continue. If `rechecked`, the cause may go away, so the sender checks from time to time.
+    /// It lacks records that are no longer in the window, so a consumer of its own feeds it.
+    Behind,
+    /// The same, but the window is kept for it from now on, until it has caught up.
+    Attaching,
+    /// The replica cannot continue. If `rechecked`, the cause may go away, so the sender checks from time to time.
     Stopped { rechecked: bool },
 }
 
@@ -42,6 +68,8 @@ pub(super) enum SenderStep {
     Resolve,
     /// Send this batch and settle it.
     Send(OutgoingBatch),
+    /// Feed the replica by a consumer of its own.
+    FeedApart,
     /// Wait until woken.
     Wait,
     /// Wait a while, then check whether the partition can continue.
@@ -73,85 +101,124 @@ pub(super) enum Flow {
 /// Batches are not made smaller than this.
 const BATCH_BYTES_MIN: usize = 64 << 10;
 
-/// A partition, shared by the poll thread (fills it) and its sender (empties it).
+/// A partition, shared by the poll thread (fills it) and a sender for each replica (empty it).
 pub(super) struct PartitionSlot {
     /// The number of the partition.
     pub number: i32,
     /// The state. Locked only for moments.
     pub partition: Mutex<Partition>,
-    /// Wakes the sender.
-    pub wake: Notify,
+    /// The replicas that it is sent to, in the order of their cursors.
+    pub replicas: Vec<Replica>,
+    /// All replicas of its shard.
+    pub all_replicas: Vec<Replica>,
+    /// Held while it is decided where a replica begins that has nothing.
+    pub starting: tokio::sync::Mutex<()>,
+}
+
+/// A replica of a shard, as the receiver of a partition.
+#[derive(Clone)]
+pub(super) struct Replica {
+    /// The leaf that holds it; `None` if one process holds all shards.
+    pub name: Option<NodeName>,
+    pub leaf: Arc<dyn Ingest>,
+    /// Wakes its sender.
+    pub wake: Arc<Notify>,
+}
+
+impl PartitionSlot {
+    /// A partition whose positions are not known yet.
+    pub(super) fn new(number: i32, limits: BatchLimits, skips: &[Skip], replicas: Vec<Replica>) -> Arc<Self> {
+        Self::of_some(number, limits, skips, replicas.clone(), replicas)
+    }
+
+    /// The same, sent to some of the replicas only.
+    pub(super) fn of_some(
+        number: i32,
+        limits: BatchLimits,
+        skips: &[Skip],
+        replicas: Vec<Replica>,
+        all_replicas: Vec<Replica>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            partition: Partition::new(limits, skips, replicas.len()).into(),
+            replicas,
+            all_replicas,
+            starting: Default::default(),
+        })
+    }
+
+    /// Whether it is read for a replica that is behind.
+    pub(super) fn is_apart(&self) -> bool {
+        self.replicas.len() < self.all_replicas.len()
+    }
+
+    /// Wakes the senders.
+    pub(super) fn wake(&self) {
+        self.replicas.iter().for_each(|replica| replica.wake.notify_one());
+    }
+
+    /// The last error of a replica, with its name if there are several.
+    pub(super) fn error(&self) -> Option<String> {
+        let partition = self.partition.lock();
+        let (cursor, error) = partition.error()?;
+        Some(match &self.replicas[cursor].name {
+            Some(name) if self.replicas.len() > 1 => format!("replica on {name}: {error}"),
+            _ => error.to_string(),
+        })
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Partition {
-    limits: BatchLimits,
     /// The ranges of offsets to skip.
     skips: Vec<Skip>,
-    phase: Phase,
-    /// The position of the leaf, as far as known.
-    stored: i64,
-    /// The highest position that the leaf has acknowledged.
-    acknowledged: i64,
+    cursors: Vec<Cursor>,
     /// The last offset that was read. Records up to it are not read again.
     read: i64,
+    /// The last offset that has left the window.
+    trimmed: i64,
     window: VecDeque<Record>,
     window_bytes: usize,
-    /// The size of the batch in flight. There is at most one.
-    inflight_bytes: Option<usize>,
-    /// The last offset of a batch that the leaf may have applied without an answer.
-    unsettled: i64,
     /// Whether the consumer must seek to `read + 1`.
     needs_seek: bool,
     paused: bool,
     /// Whether the end-of-partition event followed the last record.
     at_end: bool,
-    /// Whether the leaf accepts no more for now.
-    busy: bool,
     /// The end offset at the broker: one after the last record.
     end: Option<i64>,
+    /// The last offset that is sent.
+    sent_through_max: i64,
+}
+
+/// How far a replica is.
+#[derive(Debug)]
+struct Cursor {
+    limits: BatchLimits,
+    phase: Phase,
+    /// The position of the leaf, as far as known.
+    stored: i64,
+    /// The highest position that the leaf has acknowledged.
+    acknowledged: i64,
+    /// The index in the window of the first record that the leaf has not acknowledged.
+    first: usize,
+    /// The records from there that are in flight, and their bytes. There is at most one batch.
+    inflight: Option<(usize, usize)>,
+    /// The bytes of the window from `first` on.
+    pending_bytes: usize,
+    /// The last offset of a batch that the leaf may have applied without an answer.
+    unsettled: i64,
+    /// Whether the leaf accepts no more for now.
+    busy: bool,
+    /// Since when it has been the one that fills the window.
+    filling_since: Option<Instant>,
     error: Option<Error>,
 }
 
-impl Partition {
-    /// A partition whose positions are not known yet.
-    pub(super) fn new(limits: BatchLimits, skips: &[Skip]) -> Self {
-        Self {
-            limits,
-            skips: skips.to_vec(),
-            phase: Phase::Resolving,
-            stored: -1,
-            acknowledged: -1,
-            read: -1,
-            window: VecDeque::new(),
-            window_bytes: 0,
-            inflight_bytes: None,
-            unsettled: -1,
-            needs_seek: false,
-            paused: false,
-            at_end: false,
-            busy: false,
-            end: None,
-            error: None,
-        }
-    }
-
-    /// Records that the leaf has everything through `stored`, and that the broker's end offset is `end`.
-    pub(super) fn note_offsets(&mut self, stored: i64, end: i64) {
-        self.note_stored(stored);
-        self.end = Some(end);
-    }
-
-    /// The highest position that the leaf has acknowledged while this partition was read here. The leaf may have less
-    /// by now.
-    pub(super) fn acknowledged(&self) -> i64 {
-        self.acknowledged
-    }
-
-    /// The highest position that the leaf can have reached while this partition was read here: it may have applied the
-    /// last batch without an answer.
-    pub(super) fn sent_through(&self) -> i64 {
-        self.acknowledged.max(self.unsettled)
+impl Cursor {
+    /// Whether the window is kept for it.
+    fn holds(&self) -> bool {
+        matches!(self.phase, Phase::Resolving | Phase::Reading | Phase::Attaching)
     }
 
     fn note_stored(&mut self, stored: i64) {
@@ -159,173 +226,421 @@ impl Partition {
         self.acknowledged = self.acknowledged.max(stored);
     }
 
-    /// Starts reading at the offset `from`. The leaf has everything through `stored`.
-    pub(super) fn begin(&mut self, stored: i64, from: i64) {
-        self.drop_window();
-        self.phase = Phase::Reading;
-        self.note_stored(stored);
-        self.read = from - 1;
-        self.needs_seek = true;
-        self.at_end = false;
-        self.error = None;
+    fn clear(&mut self) {
+        (self.first, self.pending_bytes, self.busy) = (0, 0, false);
+        self.filling_since = None;
     }
+}
 
-    /// Discards the window, so that the sender asks the leaf again.
-    pub(super) fn resolve(&mut self) {
-        if self.phase == Phase::Reading {
-            self.drop_window();
-            self.phase = Phase::Resolving;
+impl Partition {
+    /// A partition whose positions are not known yet.
+    pub(super) fn new(limits: BatchLimits, skips: &[Skip], replicas: usize) -> Self {
+        let cursor = |_| Cursor {
+            limits,
+            phase: Phase::Resolving,
+            stored: -1,
+            acknowledged: -1,
+            first: 0,
+            inflight: None,
+            pending_bytes: 0,
+            unsettled: -1,
+            busy: false,
+            filling_since: None,
+            error: None,
+        };
+        Self {
+            skips: skips.to_vec(),
+            cursors: (0..replicas).map(cursor).collect(),
+            read: -1,
+            trimmed: -1,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            needs_seek: false,
+            paused: false,
+            at_end: false,
+            end: None,
+            sent_through_max: i64::MAX,
         }
     }
 
-    /// Stops with an error. Whether the partition is rechecked depends on the error.
-    pub(super) fn stop(&mut self, error: Error) {
-        self.drop_window();
-        self.phase = Phase::Stopped {
-            rechecked: error.is_rechecked(),
-        };
-        self.error = Some(error);
+    /// Records that a replica has everything through `stored`, and that the broker's end offset is `end`.
+    pub(super) fn note_offsets(&mut self, replica: usize, stored: i64, end: i64) {
+        self.cursors[replica].note_stored(stored);
+        self.end = Some(end);
     }
 
-    /// Records why the sender could not determine where to start. A stopped partition keeps its own error.
-    pub(super) fn resolve_failed(&mut self, error: Error) {
-        if self.phase == Phase::Resolving {
-            self.error = Some(error);
+    /// Records the position of a replica that a consumer of its own feeds, and its error.
+    pub(super) fn note_apart(&mut self, replica: usize, stored: i64, error: Option<Error>) {
+        self.cursors[replica].note_stored(stored);
+        self.cursors[replica].error = error;
+    }
+
+    /// The highest position that a replica has acknowledged while this partition was read here. It may have less by now.
+    pub(super) fn acknowledged(&self, replica: usize) -> i64 {
+        self.cursors[replica].acknowledged
+    }
+
+    /// The highest position that a replica can have reached while this partition was read here: it may have applied the
+    /// last batch without an answer.
+    pub(super) fn sent_through(&self) -> i64 {
+        let sent = |cursor: &Cursor| cursor.acknowledged.max(cursor.unsettled);
+        self.cursors.iter().map(sent).max().unwrap_or(-1)
+    }
+
+    fn is_reading(&self) -> bool {
+        self.cursors.iter().any(|cursor| cursor.phase == Phase::Reading)
+    }
+
+    /// Starts to send to a replica from the offset `from` on. It has everything through `stored`. If it lacks records
+    /// that have left the window, it is behind.
+    pub(super) fn begin(&mut self, replica: usize, stored: i64, from: i64) {
+        let cursor = &mut self.cursors[replica];
+        cursor.note_stored(stored);
+        cursor.error = None;
+        cursor.clear();
+        cursor.phase = Phase::Resolving;
+        // Those that lack far more must not hold this one back: they would read the log for minutes.
+        for other in &mut self.cursors {
+            if other.phase == Phase::Reading && from.saturating_sub(other.stored) > FAR_OFFSETS {
+                other.clear();
+                other.phase = Phase::Behind;
+            }
+        }
+        if !self.is_reading() {
+            self.drop_window();
+            (self.read, self.trimmed) = (from - 1, from - 1);
+            self.needs_seek = true;
+            self.at_end = false;
+        } else if self.needs_seek && self.window.is_empty() && self.read - from < FAR_OFFSETS {
+            self.read = self.read.min(from - 1);
+            self.trimmed = self.read;
+        }
+        if from.max(stored + 1) <= self.trimmed {
+            self.cursors[replica].phase = Phase::Behind;
+            self.trim();
+            return;
+        }
+        let first = self.window.partition_point(|record| record.offset < from);
+        let pending_bytes = self.window.range(first..).map(Record::memory_bytes).sum();
+        let cursor = &mut self.cursors[replica];
+        (cursor.first, cursor.pending_bytes) = (first, pending_bytes);
+        cursor.phase = Phase::Reading;
+        self.trim();
+    }
+
+    /// Sends nothing after this offset until it is raised.
+    pub(super) fn send_through(&mut self, offset: i64) {
+        self.sent_through_max = offset;
+    }
+
+    /// Through which offset, at most this one, there is nothing to send any more.
+    pub(super) fn reached(&self, through: i64) -> i64 {
+        let is_sent = self.window.front().is_none_or(|record| record.offset > through);
+        let read = if is_sent && !self.needs_seek { self.read } else { -1 };
+        self.stored().max(read.min(through))
+    }
+
+    /// The last offset that has left the window: every replica has it that is not behind.
+    pub(super) fn trimmed(&self) -> i64 {
+        self.trimmed
+    }
+
+    /// Keeps the window for a replica that is behind from now on.
+    pub(super) fn attach(&mut self, replica: usize) {
+        let cursor = &mut self.cursors[replica];
+        if cursor.phase == Phase::Behind {
+            cursor.clear();
+            cursor.pending_bytes = self.window_bytes;
+            cursor.phase = Phase::Attaching;
+        }
+    }
+
+    /// Gives the window up that was kept for a replica which does not catch up now.
+    pub(super) fn detach(&mut self, replica: usize) {
+        if self.cursors[replica].phase == Phase::Attaching {
+            self.cursors[replica].clear();
+            self.cursors[replica].phase = Phase::Behind;
+            self.trim();
+        }
+    }
+
+    /// Has the sender of a replica that was behind determine where to start, as the others do.
+    pub(super) fn resolve_behind(&mut self, replica: usize) {
+        self.cursors[replica].clear();
+        self.cursors[replica].phase = Phase::Resolving;
+    }
+
+    /// Whether a replica of this partition is read into.
+    pub(super) fn reads(&self) -> bool {
+        self.is_reading()
+    }
+
+    /// Whether the replica that is fed apart is stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.cursors
+            .iter()
+            .all(|cursor| matches!(cursor.phase, Phase::Stopped { .. }))
+    }
+
+    /// Whether a replica that has everything through `stored` lacks nothing but what is in the window.
+    pub(super) fn can_begin(&self, stored: i64) -> bool {
+        stored >= self.trimmed || !self.is_reading()
+    }
+
+    /// Discards what waits for a replica, so that its sender asks the leaf again.
+    pub(super) fn resolve(&mut self, replica: usize) {
+        let cursor = &mut self.cursors[replica];
+        if cursor.phase == Phase::Reading {
+            cursor.phase = Phase::Resolving;
+            cursor.busy = false;
+            self.release();
+        }
+    }
+
+    /// The same for all replicas. Nothing that was read is sent.
+    pub(super) fn resolve_all(&mut self) {
+        for cursor in &mut self.cursors {
+            if matches!(cursor.phase, Phase::Reading) {
+                cursor.phase = Phase::Resolving;
+            }
+        }
+        self.release();
+    }
+
+    /// Stops a replica with an error. Whether it is rechecked depends on the error.
+    pub(super) fn stop(&mut self, replica: usize, error: Error) {
+        let cursor = &mut self.cursors[replica];
+        cursor.clear();
+        cursor.phase = Phase::Stopped {
+            rechecked: error.is_rechecked(),
+        };
+        cursor.error = Some(error);
+        self.release();
+    }
+
+    /// Records why the sender could not determine where to start. A stopped replica keeps its own error.
+    pub(super) fn resolve_failed(&mut self, replica: usize, error: Error) {
+        let cursor = &mut self.cursors[replica];
+        if cursor.phase == Phase::Resolving {
+            cursor.error = Some(error);
+        }
+    }
+
+    /// Drops what no replica needs.
+    fn release(&mut self) {
+        match self.is_reading() {
+            true => self.trim(),
+            false => self.drop_window(),
         }
     }
 
     fn drop_window(&mut self) {
         self.window.clear();
         self.window_bytes = 0;
-        self.busy = false;
+        self.cursors.iter_mut().for_each(Cursor::clear);
     }
 
-    /// Adds a record from the broker. Returns whether to wake the sender.
+    /// Drops the records that every replica has acknowledged for which the window is kept.
+    fn trim(&mut self) {
+        let holding = self.cursors.iter().filter(|cursor| cursor.holds());
+        let count = holding.map(|cursor| cursor.first).min().unwrap_or(self.window.len());
+        for record in self.window.drain(..count) {
+            self.window_bytes -= record.memory_bytes();
+            self.trimmed = record.offset;
+        }
+        for cursor in &mut self.cursors {
+            cursor.first = cursor.first.saturating_sub(count);
+        }
+        if self.window.is_empty() {
+            self.trimmed = self.read;
+        }
+    }
+
+    /// Adds a record from the broker. Returns whether to wake the senders.
     pub(super) fn add(&mut self, record: Record) -> bool {
         // A record that arrives before the seek, or twice, was fetched for an earlier position.
-        if self.phase != Phase::Reading || self.needs_seek || record.offset <= self.read {
+        if !self.is_reading() || self.needs_seek || record.offset <= self.read {
             return false;
         }
         self.at_end = false;
         self.read = record.offset;
-        if record.offset < self.stored || self.skips.iter().any(|skip| skip.contains(record.offset)) {
+        let holding = self.cursors.iter().filter(|cursor| cursor.holds());
+        let is_stored = holding.map(|cursor| cursor.stored).min() > Some(record.offset);
+        let is_skipped = self.skips.iter().any(|skip| skip.contains(record.offset));
+        // What is missing in the window was there before it, or is skipped.
+        if is_stored && self.window.is_empty() || is_skipped {
+            if self.window.is_empty() {
+                self.trimmed = record.offset;
+            }
             return false;
         }
-        self.window_bytes += record.memory_bytes();
+        let bytes = record.memory_bytes();
+        self.window_bytes += bytes;
         self.window.push_back(record);
-        self.inflight_bytes.is_none()
+        let holding = self.cursors.iter_mut().filter(|cursor| cursor.holds());
+        holding.fold(false, |wake, cursor| {
+            cursor.pending_bytes += bytes;
+            wake || cursor.inflight.is_none()
+        })
     }
 
-    pub(super) fn next_step(&mut self) -> SenderStep {
-        match self.phase {
+    pub(super) fn next_step(&mut self, replica: usize) -> SenderStep {
+        match self.cursors[replica].phase {
             Phase::Resolving => SenderStep::Resolve,
             Phase::Stopped { rechecked: true } => SenderStep::Recheck,
             Phase::Stopped { rechecked: false } => SenderStep::Wait,
-            Phase::Reading => self.take_batch().map_or(SenderStep::Wait, SenderStep::Send),
+            Phase::Behind | Phase::Attaching => SenderStep::FeedApart,
+            Phase::Reading => self.take_batch(replica).map_or(SenderStep::Wait, SenderStep::Send),
         }
     }
 
     /// Takes as much from the window as the limits of a batch allow.
-    fn take_batch(&mut self) -> Option<OutgoingBatch> {
-        if self.inflight_bytes.is_some() {
+    fn take_batch(&mut self, replica: usize) -> Option<OutgoingBatch> {
+        if self.cursors[replica].inflight.is_some() {
             return None;
         }
-        let (mut count, mut bytes) = (0, 0);
-        for record in self.window.iter().take(self.limits.batch_records_max) {
-            if count > 0 && bytes + record.memory_bytes() > self.limits.batch_bytes_max {
+        // The last stored record may be sent again, so that the leaf can compare it.
+        self.skip_while(replica, |offset, stored| offset < stored);
+        let cursor = &mut self.cursors[replica];
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        for record in self.window.range(cursor.first..).take(cursor.limits.batch_records_max) {
+            let is_too_large = !records.is_empty() && bytes + record.memory_bytes() > cursor.limits.batch_bytes_max;
+            if is_too_large || record.offset > self.sent_through_max {
                 break;
             }
-            count += 1;
             bytes += record.memory_bytes();
+            // Cloning is cheap: a record consists of a few reference-counted buffers.
+            records.push(record.clone());
         }
-        let records: Vec<Record> = self.window.drain(..count).collect();
         let through = records.last()?.offset;
-        self.window_bytes -= bytes;
-        self.inflight_bytes = Some(bytes);
-        self.unsettled = through;
+        cursor.inflight = Some((records.len(), bytes));
+        cursor.unsettled = through;
         Some(OutgoingBatch {
-            after: self.stored,
+            after: cursor.stored,
             through,
             records,
             bytes,
         })
     }
 
+    /// Passes records that a replica has.
+    fn skip_while(&mut self, replica: usize, is_skipped: impl Fn(i64, i64) -> bool) {
+        let cursor = &mut self.cursors[replica];
+        while let Some(record) = self.window.get(cursor.first)
+            && is_skipped(record.offset, cursor.stored)
+        {
+            cursor.first += 1;
+            cursor.pending_bytes -= record.memory_bytes();
+        }
+        self.trim();
+    }
+
     /// Records that the leaf does not accept the batch now. The sender keeps the batch and retries it.
-    pub(super) fn set_busy(&mut self, error: Error) {
-        self.busy = true;
-        self.error = Some(error);
+    pub(super) fn set_busy(&mut self, replica: usize, error: Error) {
+        self.cursors[replica].busy = true;
+        self.cursors[replica].error = Some(error);
     }
 
     /// Applies the outcome of the batch in flight.
-    pub(super) fn settle(&mut self, outcome: &BatchOutcome) {
-        self.inflight_bytes = None;
-        self.mark_not_applied();
-        self.busy = false;
+    pub(super) fn settle(&mut self, replica: usize, outcome: &BatchOutcome) {
+        let cursor = &mut self.cursors[replica];
+        let (count, bytes) = cursor.inflight.take().unwrap_or_default();
+        cursor.unsettled = -1;
+        cursor.busy = false;
         if let BatchOutcome::Applied { stored } | BatchOutcome::Already { stored } = outcome {
-            self.acknowledged = self.acknowledged.max(*stored);
+            cursor.acknowledged = cursor.acknowledged.max(*stored);
         }
-        if self.phase != Phase::Reading {
+        if cursor.phase != Phase::Reading {
             return;
         }
         match outcome {
             BatchOutcome::Applied { stored } | BatchOutcome::Already { stored } => {
-                self.error = None;
-                self.note_stored(self.stored.max(*stored));
+                cursor.error = None;
+                cursor.note_stored(cursor.stored.max(*stored));
+                cursor.first += count;
+                cursor.pending_bytes -= bytes;
                 // Another sender may have sent records that are still in this window.
-                while self.window.front().is_some_and(|record| record.offset <= self.stored) {
-                    self.window_bytes -= self.window.pop_front().map_or(0, |record| record.memory_bytes());
-                }
+                self.skip_while(replica, |offset, stored| offset <= stored);
             }
-            BatchOutcome::Gap { .. } => self.resolve(),
-            BatchOutcome::Refused { reason } => self.stop(Error::BatchRefused { reason: reason.clone() }),
-            BatchOutcome::Busy { .. } => self.resolve(),
+            BatchOutcome::Gap { .. } | BatchOutcome::Busy { .. } => self.resolve(replica),
+            BatchOutcome::Refused { reason } => self.stop(replica, Error::BatchRefused { reason: reason.clone() }),
         }
     }
 
     /// Records that the leaf has answered and did not apply the batch in flight.
-    pub(super) fn mark_not_applied(&mut self) {
-        self.unsettled = -1;
+    pub(super) fn mark_not_applied(&mut self, replica: usize) {
+        self.cursors[replica].unsettled = -1;
     }
 
     /// Gives up the batch in flight without an answer.
-    pub(super) fn abandon_batch(&mut self) {
-        self.inflight_bytes = None;
-        self.busy = false;
+    pub(super) fn abandon_batch(&mut self, replica: usize) {
+        self.cursors[replica].inflight = None;
+        self.cursors[replica].busy = false;
     }
 
     /// Halves the size of batches and returns the new limit in bytes.
-    pub(super) fn halve_batches(&mut self) -> usize {
-        self.limits.batch_bytes_max = (self.limits.batch_bytes_max / 2).max(BATCH_BYTES_MIN);
-        self.limits.batch_bytes_max
+    pub(super) fn halve_batches(&mut self, replica: usize) -> usize {
+        let limits = &mut self.cursors[replica].limits;
+        limits.batch_bytes_max = (limits.batch_bytes_max / 2).max(BATCH_BYTES_MIN);
+        limits.batch_bytes_max
+    }
+
+    /// Leaves replicas behind that have filled the window alone for [`BEHIND_AFTER`]. Returns which.
+    pub(super) fn leave_behind(&mut self, window_bytes_max: usize, now: Instant) -> Vec<usize> {
+        let reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
+        let least = reading.map(|cursor| cursor.pending_bytes).min();
+        let is_drained = least.is_some_and(|bytes| bytes < window_bytes_max / 4);
+        let mut behind = Vec::new();
+        for (replica, cursor) in self.cursors.iter_mut().enumerate() {
+            let is_filling = cursor.holds() && is_drained && cursor.pending_bytes > window_bytes_max / 2;
+            cursor.filling_since = is_filling.then(|| cursor.filling_since.unwrap_or(now));
+            if cursor
+                .filling_since
+                .is_some_and(|since| now.duration_since(since) >= BEHIND_AFTER)
+            {
+                cursor.clear();
+                cursor.phase = Phase::Behind;
+                behind.push(replica);
+            }
+        }
+        if !behind.is_empty() {
+            self.trim();
+        }
+        behind
+    }
+
+    /// Whether the batch in flight is still to be sent, although its replica has not answered.
+    pub(super) fn is_sending(&self, replica: usize) -> bool {
+        matches!(self.cursors[replica].phase, Phase::Reading)
     }
 
     /// Handles the end-of-partition event.
     pub(super) fn reached_end(&mut self) {
-        if self.phase == Phase::Reading && !self.needs_seek {
+        if self.is_reading() && !self.needs_seek {
             self.at_end = true;
-            if !self.busy {
-                self.error = None;
-            }
+            let reading = self.cursors.iter_mut().filter(|cursor| cursor.phase == Phase::Reading);
+            reading
+                .filter(|cursor| !cursor.busy)
+                .for_each(|cursor| cursor.error = None);
         }
     }
 
     /// Records the end offset that the client saw with its last fetch. The client learns nothing about a partition that
     /// it does not fetch.
     pub(super) fn note_end(&mut self, end: i64) {
-        if self.phase == Phase::Reading {
+        if self.is_reading() {
             self.end = Some(end);
         }
     }
 
     /// Whether the consumer must seek for this partition.
     pub(super) fn needs_seek(&self) -> bool {
-        self.phase == Phase::Reading && self.needs_seek
+        self.is_reading() && self.needs_seek
     }
 
     /// The next offset to read, if the partition is to be read.
     pub(super) fn next_offset(&self) -> Option<i64> {
-        (self.phase == Phase::Reading).then_some(self.read + 1)
+        self.is_reading().then_some(self.read + 1)
     }
 
     /// Records that the consumer was positioned at [`Partition::next_offset`]. It starts unpaused.
@@ -336,65 +651,89 @@ impl Partition {
 
     /// Whether more records than this limit wait, and the partition is not paused.
     pub(super) fn is_full(&self, window_bytes_max: usize) -> bool {
-        !self.paused && self.buffered_bytes() > window_bytes_max
+        !self.paused && self.window_bytes > window_bytes_max
     }
 
     /// Whether nothing waits to be sent although the broker has more records.
     pub(super) fn is_starved(&self) -> bool {
         let has_more = self.end.is_some_and(|end| self.read + 1 < end);
-        self.phase == Phase::Reading && !self.paused && self.buffered_bytes() == 0 && has_more
+        self.is_reading() && !self.paused && self.window_bytes == 0 && has_more
     }
 
     /// The change of the flow, if one is due: above this limit the partition may be paused, below half of it it is
     /// resumed.
     pub(super) fn flow(&mut self, window_bytes_max: usize, may_pause: bool) -> Option<Flow> {
-        let bytes = self.buffered_bytes();
         if may_pause && self.is_full(window_bytes_max) {
             self.paused = true;
             return Some(Flow::Pause);
         }
-        if self.paused && bytes < window_bytes_max / 2 {
+        if self.paused && self.window_bytes < window_bytes_max / 2 {
             self.paused = false;
             return Some(Flow::Resume);
         }
         None
     }
 
-    /// The position of the leaf, as far as known.
+    /// The replica that is read into and has most.
+    fn leading(&self) -> &Cursor {
+        let rank = |cursor: &&Cursor| (!matches!(cursor.phase, Phase::Stopped { .. }), cursor.stored);
+        self.cursors.iter().max_by_key(rank).expect("a partition has a replica")
+    }
+
+    /// The position of the replica that has most, as far as known.
     pub(super) fn stored(&self) -> i64 {
-        self.stored
+        self.leading().stored
     }
 
-    /// The size of all records that were read and not acknowledged.
+    /// The position of one replica, as far as known.
+    pub(super) fn stored_by(&self, replica: usize) -> i64 {
+        self.cursors[replica].stored
+    }
+
+    /// The position of a replica, as far as known, if nothing waits to be sent to it.
+    pub(super) fn idle_at(&self, replica: usize) -> Option<i64> {
+        let cursor = &self.cursors[replica];
+        let is_idle = cursor.phase == Phase::Reading && cursor.pending_bytes == 0;
+        is_idle.then_some(cursor.stored)
+    }
+
+    /// The size of all records that were read and that a replica has not acknowledged.
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.window_bytes + self.inflight_bytes.unwrap_or(0)
+        self.window_bytes
     }
 
-    /// The state, as users see it.
+    /// The state of the replica that has most, as users see it.
     pub(super) fn state(&self) -> SourceState {
-        match self.phase {
+        let cursor = self.leading();
+        match cursor.phase {
             Phase::Resolving => SourceState::Starting,
             Phase::Stopped { .. } => SourceState::Stopped,
-            Phase::Reading if self.busy => SourceState::Waiting,
-            Phase::Reading if self.at_end && self.window.is_empty() && self.inflight_bytes.is_none() => {
-                SourceState::CaughtUp
-            }
-            Phase::Reading => SourceState::Reading,
+            Phase::Reading if cursor.busy => SourceState::Waiting,
+            Phase::Reading if self.at_end && cursor.pending_bytes == 0 => SourceState::CaughtUp,
+            Phase::Reading | Phase::Behind | Phase::Attaching => SourceState::Reading,
         }
     }
 
     /// The end offset at the broker, and the number of offsets between the position and the end. At the end of the
     /// partition the lag is 0, even if the last offsets have no records.
     pub(super) fn end_and_lag(&self) -> (Option<i64>, Option<i64>) {
+        let stored = self.stored();
         match self.state() {
-            SourceState::CaughtUp => (self.end.map(|end| end.max(self.stored + 1)), Some(0)),
-            _ => (self.end, self.end.map(|end| (end - 1 - self.stored).max(0))),
+            SourceState::CaughtUp => (self.end.map(|end| end.max(stored + 1)), Some(0)),
+            _ => (self.end, self.end.map(|end| (end - 1 - stored).max(0))),
         }
     }
 
-    /// The last error, until something succeeds.
-    pub(super) fn error(&self) -> Option<&Error> {
-        self.error.as_ref()
+    /// The last error of a replica, until something succeeds, and which it is.
+    pub(super) fn error(&self) -> Option<(usize, &Error)> {
+        let errors = self.cursors.iter().enumerate();
+        let mut errors = errors.filter_map(|(replica, cursor)| Some((replica, cursor.error.as_ref()?)));
+        errors.next()
+    }
+
+    /// The last error of one replica, until something succeeds.
+    pub(super) fn error_of(&self, replica: usize) -> Option<&Error> {
+        self.cursors[replica].error.as_ref()
     }
 }
 

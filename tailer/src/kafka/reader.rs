@@ -22,6 +22,7 @@ use super::{
     config,
     context::{Rebalance, SourceContext},
     error::ClientError,
+    feed_apart::ApartReaders,
     hold_back::HoldBack,
     idle::IdleComparison,
     partition::{Flow, Partition, PartitionSlot},
@@ -63,6 +64,8 @@ pub(super) struct Reader {
     slots: BTreeMap<i32, Arc<PartitionSlot>>,
     windows: SourceWindows,
     closer: Arc<ConsumerCloser>,
+    /// Closes the consumers that feed replicas apart.
+    apart_closer: Arc<ConsumerCloser>,
     /// Stops the senders of the partitions that are assigned now.
     senders_stop: CancellationToken,
     senders: TaskTracker,
@@ -81,6 +84,8 @@ pub(super) struct Reader {
     resolved_all: Option<Instant>,
     /// Whether an offset was out of range. The client does not report of which partition.
     out_of_range: bool,
+    /// The partition that it reads for one replica which is behind, instead of those that the group assigns.
+    apart: Option<Arc<PartitionSlot>>,
 }
 
 impl Reader {
@@ -97,6 +102,7 @@ impl Reader {
             status,
             windows,
             closer,
+            apart_closer: Arc::default(),
             senders_stop: stop.child_token(),
             stop,
             slots: BTreeMap::new(),
@@ -111,6 +117,16 @@ impl Reader {
             received: 0,
             resolved_all: None,
             out_of_range: false,
+            apart: None,
+        }
+    }
+
+    /// The same, for one partition and one replica, outside of the group.
+    pub(super) fn apart(self, slot: Arc<PartitionSlot>) -> Self {
+        Self {
+            apart: Some(slot),
+            unassigned_since: None,
+            ..self
         }
     }
 
@@ -119,9 +135,16 @@ impl Reader {
         let consumer = self.subscribe()?;
         self.status.set_stopped(false);
         let (source, topic, group) = (&self.task.source, &self.task.settings.topic, self.task.group());
-        info!(%source, topic, group, "consumer started");
+        let apart = self.apart.as_ref().map(|slot| slot.number);
+        info!(%source, topic, group, apart, "consumer started");
+        if let Some(slot) = self.apart.clone() {
+            self.must_seek = true;
+            self.start_senders(slot, &consumer, handle);
+        }
         let result = self.poll(&consumer, handle);
-        self.commit(&consumer);
+        if self.apart.is_none() {
+            self.commit(&consumer);
+        }
         self.senders_stop.cancel();
         self.senders.close();
         let senders = self.senders.clone();
@@ -135,7 +158,7 @@ impl Reader {
         result
     }
 
-    /// Creates the consumer and joins the group.
+    /// Creates the consumer and joins the group, unless it reads apart.
     fn subscribe(&self) -> Result<Consumer, Error> {
         let settings = &self.task.settings;
         let config = config::consumer(settings, &self.task.group(), self.task.options.node.as_deref())
@@ -144,12 +167,13 @@ impl Reader {
         let consumer: BaseConsumer<SourceContext> = config
             .create_with_context(SourceContext::new(self.status.clone()))
             .map_err(Error::CreateClient)?;
-        consumer
-            .subscribe(&[&settings.topic])
-            .map_err(|error| Error::Subscribe {
+        if self.apart.is_none() {
+            let subscribed = consumer.subscribe(&[&settings.topic]);
+            subscribed.map_err(|error| Error::Subscribe {
                 topic: settings.topic.clone(),
                 error,
             })?;
+        }
         Ok(Arc::new(consumer))
     }
 
@@ -221,7 +245,7 @@ impl Reader {
         };
         let Some(slot) = self.slots.get(&partition) else { return };
         if slot.partition.lock().add(record) {
-            slot.wake.notify_one();
+            slot.wake();
         }
     }
 
@@ -286,8 +310,8 @@ impl Reader {
 
     fn resolve_all(&self) {
         for slot in self.slots.values() {
-            slot.partition.lock().resolve();
-            slot.wake.notify_one();
+            slot.partition.lock().resolve_all();
+            slot.wake();
         }
     }
 
@@ -303,27 +327,34 @@ impl Reader {
             self.senders_stop = self.stop.child_token();
             self.must_seek = true;
             for number in numbers {
-                self.start_sender(number, consumer, handle);
+                let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(number));
+                let slot = PartitionSlot::new(number, limits, skips, self.task.replicas(number));
+                self.start_senders(slot, consumer, handle);
             }
         }
         self.status.set_slots(self.slots.clone());
     }
 
-    fn start_sender(&mut self, number: i32, consumer: &Consumer, handle: &Handle) {
-        let slot = Arc::new(PartitionSlot {
-            number,
-            partition: Partition::new(self.task.options.batch_limits(), self.task.skips.of(number)).into(),
-            wake: tokio::sync::Notify::new(),
-        });
-        self.slots.insert(number, slot.clone());
-        let sender = Sender {
-            task: self.task.clone(),
-            slot,
-            status: self.status.clone(),
-            consumer: Arc::downgrade(consumer),
-            stop: self.senders_stop.clone(),
-        };
-        self.senders.spawn_on(sender.run(), handle);
+    /// Starts a sender for each replica of a partition.
+    fn start_senders(&mut self, slot: Arc<PartitionSlot>, consumer: &Consumer, handle: &Handle) {
+        self.slots.insert(slot.number, slot.clone());
+        for replica in 0..slot.replicas.len() {
+            let sender = Sender {
+                task: self.task.clone(),
+                slot: slot.clone(),
+                replica,
+                ahead: Default::default(),
+                without_times_since: Default::default(),
+                apart: ApartReaders {
+                    budget: self.windows.budget(),
+                    closer: self.apart_closer.clone(),
+                },
+                status: self.status.clone(),
+                consumer: Arc::downgrade(consumer),
+                stop: self.senders_stop.clone(),
+            };
+            self.senders.spawn_on(sender.run(), handle);
+        }
     }
 
     /// Positions the consumer, if a partition must be read from another offset.
@@ -386,8 +417,19 @@ impl Reader {
         let is_any = |is: &dyn Fn(&Partition) -> bool| self.slots.values().any(|slot| is(&slot.partition.lock()));
         let is_full = is_any(&|partition| partition.is_full(window_bytes_max));
         let is_starved = is_any(&|partition| partition.is_starved());
-        let may_pause = self.hold_back.update(is_full, is_starved, Instant::now());
+        let now = Instant::now();
+        let may_pause = self.hold_back.update(is_full, is_starved, now);
         for slot in self.slots.values() {
+            for replica in slot.partition.lock().leave_behind(window_bytes_max, now) {
+                let leaf = slot.replicas[replica].name.as_ref().map(ToString::to_string);
+                warn!(
+                    source = %self.task.source,
+                    partition = slot.number,
+                    leaf,
+                    "a replica does not keep up with the others: it is fed apart until it has caught up"
+                );
+                slot.wake();
+            }
             let Some(flow) = slot.partition.lock().flow(window_bytes_max, may_pause) else {
                 continue;
             };
@@ -415,8 +457,11 @@ impl Reader {
                 slot.partition.lock().note_end(*end);
             }
         }
-        self.status.record_metrics();
-        self.commit(consumer);
+        // The partition is reported by the reader that the group has assigned it to.
+        if self.apart.is_none() {
+            self.status.record_metrics();
+            self.commit(consumer);
+        }
     }
 
     /// Commits offsets to the group, for the lag tools of operators. Rachis never reads them back.

@@ -1,15 +1,17 @@
-//! Sends the records of one partition to its leaf: determines where to start, sends the next batch as soon as the last
-//! one is answered, and acts on the outcome.
+//! Sends the records of one partition to one replica of its shard: determines where to start, sends the next batch as
+//! soon as the last one is answered, and acts on the outcome.
 
 use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     Code, Problem,
-    ingest::{Batch, BatchOutcome, Loss, ShardId, StoredPosition, rules_level},
-    record::Record,
+    ingest::{Batch, BatchOutcome, Ingest, Loss, ShardId, StoredPosition, rules_level},
+    record::{Record, TimeKind},
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
@@ -23,7 +25,8 @@ use super::{
     backoff::Backoff,
     context::SourceContext,
     error::ClientError,
-    partition::{OutgoingBatch, PartitionSlot, SenderStep},
+    feed_apart::ApartReaders,
+    partition::{OutgoingBatch, Partition, PartitionSlot, Replica, SenderStep},
     start::{StartDecision, decide_start},
     status::SourceStatus,
     task::SourceTask,
@@ -38,6 +41,8 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// How often to ask the leaf whether too many records became dead letters.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long a replica waits, in all, for others that may say when they ingested its records.
+const TIMES_WAIT: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 const RESOLVE_FIRST: Duration = Duration::from_millis(50);
@@ -47,10 +52,18 @@ const RESOLVE_MAX: Duration = Duration::from_secs(5);
 const DELETED: &str = "deleted at the broker before they were ingested";
 const SKIPPED: &str = "skipped on request";
 
-/// The sender of one partition.
+/// The sender of one partition to one replica.
 pub(super) struct Sender {
     pub task: Arc<SourceTask>,
     pub slot: Arc<PartitionSlot>,
+    /// The index of the replica.
+    pub replica: usize,
+    /// The other replicas that had more when this one began, and through which offset.
+    pub ahead: Mutex<Vec<(Replica, i64)>>,
+    /// Since when a replica that is ahead has not said when it ingested records.
+    pub without_times_since: Mutex<Option<Instant>>,
+    /// Feed the replica while it is behind.
+    pub apart: ApartReaders,
     /// Shows errors of the source.
     pub status: Arc<SourceStatus>,
     /// Asks the broker for offsets.
@@ -67,7 +80,7 @@ impl Sender {
         let mut progress = true;
         let mut dead_checked = Instant::now();
         while !self.stop.is_cancelled() {
-            let step = self.slot.partition.lock().next_step();
+            let step = self.partition().next_step(self.replica);
             match step {
                 SenderStep::Send(batch) => {
                     self.send(batch).await;
@@ -88,14 +101,26 @@ impl Sender {
                     self.pause(RECHECK_EVERY).await;
                     self.try_resolve().await;
                 }
+                SenderStep::FeedApart => self.feed_apart().await,
                 SenderStep::Wait => {
-                    tokio::select! { () = self.slot.wake.notified() => {}, () = self.stop.cancelled() => {} }
+                    let wake = &self.slot.replicas[self.replica].wake;
+                    tokio::select! { () = wake.notified() => {}, () = self.stop.cancelled() => {} }
                 }
             }
         }
     }
 
-    async fn pause(&self, wait: Duration) {
+    /// The state of the partition.
+    pub(super) fn partition(&self) -> MutexGuard<'_, Partition> {
+        self.slot.partition.lock()
+    }
+
+    /// The leaf that holds the replica.
+    pub(super) fn leaf(&self) -> &dyn Ingest {
+        self.slot.replicas[self.replica].leaf.as_ref()
+    }
+
+    pub(super) async fn pause(&self, wait: Duration) {
         tokio::select! { () = tokio::time::sleep(wait) => {}, () = self.stop.cancelled() => {} }
     }
 
@@ -103,20 +128,21 @@ impl Sender {
     async fn send(&self, outgoing: OutgoingBatch) {
         let (records, bytes) = (outgoing.records.len() as u64, outgoing.bytes as u64);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let batch = self.batch(outgoing.after, outgoing.through, outgoing.records);
+        let timed = self.with_times_of_others(outgoing.records).await;
+        let batch = self.batch(outgoing.after, outgoing.through, timed);
         loop {
             let started = Instant::now();
             // Cloning is cheap: a record consists of a few reference-counted buffers.
-            let answer = self.task.leaf.write(batch.clone()).await;
+            let answer = self.leaf().write(batch.clone()).await;
             metrics::histogram!("rachis_tail_write_seconds").record(started.elapsed().as_secs_f64());
             let error = match answer {
                 Ok(BatchOutcome::Busy { reason }) => {
-                    self.slot.partition.lock().mark_not_applied();
+                    self.partition().mark_not_applied(self.replica);
                     Error::LeafBusy { reason }
                 }
                 Ok(outcome) => {
                     self.record_outcome(&outcome, records, bytes);
-                    self.slot.partition.lock().settle(&outcome);
+                    self.partition().settle(self.replica, &outcome);
                     if matches!(outcome, BatchOutcome::Refused { .. }) {
                         self.check_refusal().await;
                     }
@@ -129,26 +155,27 @@ impl Sender {
                 Err(problem) => Error::Leaf(problem),
             };
             metrics::counter!("rachis_tail_busy_total", &self.task.labels()).increment(1);
-            self.slot.partition.lock().set_busy(error);
+            self.partition().set_busy(self.replica, error);
             self.pause(backoff.next()).await;
-            if self.stop.is_cancelled() {
-                self.slot.partition.lock().abandon_batch();
-                return;
+            // A replica that is behind by now gets its records in another way.
+            let mut partition = self.partition();
+            if self.stop.is_cancelled() || !partition.is_sending(self.replica) {
+                return partition.abandon_batch(self.replica);
             }
         }
     }
 
     fn stop_after_failed_batch(&self, problem: Problem) {
         warn!(source = %self.task.source, partition = self.slot.number, %problem, "the partition is stopped");
-        let mut partition = self.slot.partition.lock();
-        partition.abandon_batch();
-        partition.stop(Error::Leaf(problem));
+        let mut partition = self.partition();
+        partition.abandon_batch(self.replica);
+        partition.stop(self.replica, Error::Leaf(problem));
     }
 
     fn shrink_batches(&self, problem: &Problem) {
-        let mut partition = self.slot.partition.lock();
-        partition.abandon_batch();
-        let bytes = partition.halve_batches();
+        let mut partition = self.partition();
+        partition.abandon_batch(self.replica);
+        let bytes = partition.halve_batches(self.replica);
         warn!(
             source = %self.task.source,
             partition = self.slot.number,
@@ -156,7 +183,7 @@ impl Sender {
             bytes,
             "a batch took too long: sending smaller ones from now on"
         );
-        partition.resolve();
+        partition.resolve(self.replica);
     }
 
     fn batch(&self, after: i64, through: i64, records: Vec<Record>) -> Batch {
@@ -212,7 +239,7 @@ impl Sender {
         }
         if let Err(error) = self.resolve().await {
             self.status.set_error(error.clone());
-            self.slot.partition.lock().resolve_failed(error);
+            self.partition().resolve_failed(self.replica, error);
         }
     }
 
@@ -226,17 +253,35 @@ impl Sender {
         }
         let (low, high) = self.broker_offsets().await?;
         let found = self.task.topic_id();
-        if let Some(other) = stored.topic.filter(|topic| *topic != found) {
+        if let Some(other) = stored.topic.clone().filter(|topic| *topic != found) {
             self.stop(Error::OtherTopic { stored: other, found });
             return Ok(());
         }
+        // Of replicas that have nothing, one decides where they begin.
+        let _starting = match stored.offset {
+            ..0 => Some(self.slot.starting.lock().await),
+            _ => None,
+        };
+        let first = self.first_of_others(&stored).await?;
         let stored = stored.offset;
         let acknowledged = {
-            let mut partition = self.slot.partition.lock();
-            partition.note_offsets(stored, high);
-            partition.acknowledged()
+            let mut partition = self.partition();
+            partition.note_offsets(self.replica, stored, high);
+            partition.acknowledged(self.replica)
         };
-        self.note_losses(stored, acknowledged, low, high).await?;
+        if let Some(first) = first {
+            self.begin_as_others(first, low, high);
+            return Ok(());
+        }
+        // What another replica has is not lost, but this one cannot have it.
+        let has_others = self
+            .ahead
+            .lock()
+            .iter()
+            .any(|(_, offset)| (low - 1..i64::MAX).contains(offset));
+        if !has_others {
+            self.note_losses(stored, acknowledged, low, high).await?;
+        }
         let skips = self.task.skips.of(self.slot.number);
         let start = self.task.settings.start_of(self.slot.number);
         // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
@@ -247,11 +292,13 @@ impl Sender {
         };
         match decide_start(stored, acknowledged, low, high, skips, start) {
             StartDecision::From(from) => {
-                info!(partition = %self.label(), stored, from, end = high, "reading");
-                self.slot.partition.lock().begin(stored, from);
+                let leaf = self.slot.replicas[self.replica].name.as_ref().map(ToString::to_string);
+                info!(partition = %self.label(), leaf, stored, from, end = high, "reading");
+                self.partition().begin(self.replica, stored, from);
                 self.status.clear_error();
             }
             StartDecision::Advance { through } => return self.advance(through).await,
+            StartDecision::Lost { from, through } if has_others => self.stop(self.lacks(from, through)),
             StartDecision::Lost { from, through } => self.stop(self.lost(from, through)),
             StartDecision::Shorter { end } => self.stop(Error::Shorter {
                 partition: self.label(),
@@ -261,6 +308,127 @@ impl Sender {
             StartDecision::SkipAhead { to, end } => self.stop(Error::SkipAhead { to, newest: end - 1 }),
         }
         Ok(())
+    }
+
+    /// Asks the other replicas what they have. Returns the first offset that one of them has, if this one has nothing: it
+    /// must hold the same records, wherever the source or the topic begins by now. A replica that does not serve waits
+    /// for one that knows.
+    async fn first_of_others(&self, own: &StoredPosition) -> Result<Option<i64>, Error> {
+        let others: Vec<&Replica> = self.others().collect();
+        let stored = others
+            .iter()
+            .map(|other| other.leaf.stored(self.shard(), &self.task.source, self.slot.number));
+        let (mut first, mut away, mut answered) = (None, None, false);
+        let mut ahead = Vec::new();
+        for (other, stored) in others.iter().zip(join_all(stored).await) {
+            match stored {
+                Ok(stored) => {
+                    // One that does not serve and has nothing does not know, either.
+                    answered |= stored.serving || stored.first.is_some();
+                    first = first.into_iter().chain(stored.first).min();
+                    if stored.offset > own.offset {
+                        ahead.push(((*other).clone(), stored.offset));
+                    }
+                }
+                Err(problem) => {
+                    ahead.push(((*other).clone(), i64::MAX));
+                    away = Some(problem);
+                }
+            }
+        }
+        *self.ahead.lock() = ahead;
+        match away {
+            Some(problem) if !answered && !own.serving && own.offset < 0 => Err(Error::Leaf(problem)),
+            _ => Ok(first.filter(|_| own.offset < 0)),
+        }
+    }
+
+    /// The other replicas of the shard.
+    fn others(&self) -> impl Iterator<Item = &Replica> {
+        let name = &self.slot.replicas[self.replica].name;
+        self.slot.all_replicas.iter().filter(move |other| other.name != *name)
+    }
+
+    /// The records with the times at which replicas that are ahead have ingested them: if the log does not stamp its
+    /// records, each reader stamps them anew, and `_ingested` must not depend on the replica.
+    async fn with_times_of_others(&self, mut records: Vec<Record>) -> Vec<Record> {
+        let is_stamped = |record: &Record| record.time_kind == TimeKind::Append;
+        let (Some(first), Some(last)) = (records.first().map(|r| r.offset), records.last().map(|r| r.offset)) else {
+            return records;
+        };
+        // One that is fed apart gets only what others have.
+        let ahead: Vec<Replica> = match self.slot.is_apart() {
+            true => self.others().cloned().collect(),
+            false => {
+                let ahead = self.ahead.lock();
+                let has_some = |(_, offset): &&(Replica, i64)| *offset >= first;
+                ahead
+                    .iter()
+                    .filter(has_some)
+                    .map(|(replica, _)| replica.clone())
+                    .collect()
+            }
+        };
+        if ahead.is_empty() || records.iter().all(is_stamped) {
+            return records;
+        }
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        while !self.stop.is_cancelled() {
+            let asked = ahead.iter().map(|other| {
+                other
+                    .leaf
+                    .ingest_times(self.shard(), &self.task.source, self.slot.number, first - 1, last)
+            });
+            let answers = join_all(asked).await;
+            let is_one_away = answers.iter().any(Result::is_err);
+            let answers: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+            let time_of = |record: &Record| answers.iter().find_map(|times| times.get(&record.offset)).copied();
+            let lacks_time = |record: &Record| !is_stamped(record) && time_of(record).is_none();
+            if is_one_away && records.iter().any(lacks_time) {
+                let since = *self.without_times_since.lock().get_or_insert_with(Instant::now);
+                if since.elapsed() < TIMES_WAIT {
+                    self.pause(backoff.next()).await;
+                    continue;
+                }
+                warn!(
+                    source = %self.task.source,
+                    partition = self.slot.number,
+                    "a replica that is away cannot say when it ingested records: their _ingested may differ from here"
+                );
+                self.ahead.lock().clear();
+            }
+            for record in records.iter_mut().filter(|record| !is_stamped(record)) {
+                record.ingested_ms = time_of(record).or(record.ingested_ms);
+            }
+            break;
+        }
+        records
+    }
+
+    /// Begins to fill a replica that has nothing with the records that others have.
+    fn begin_as_others(&self, first: i64, low: i64, high: i64) {
+        if low > first {
+            return self.stop(self.lacks(first, low - 1));
+        }
+        if first > high {
+            return self.stop(Error::Shorter {
+                partition: self.label(),
+                stored: first - 1,
+                newest: high - 1,
+            });
+        }
+        info!(partition = %self.label(), first, end = high, "filling a replica that has nothing");
+        self.partition().begin(self.replica, -1, first);
+        self.status.clear_error();
+    }
+
+    /// Why a replica stays behind: others have records that the broker has no more.
+    fn lacks(&self, from: i64, through: i64) -> Error {
+        Error::ReplicaLacks {
+            partition: self.label(),
+            from,
+            through,
+        }
     }
 
     /// The partition in messages: `source/number`.
@@ -291,7 +459,7 @@ impl Sender {
 
     /// Stores the position before the first record to read, so that a restart begins there too.
     async fn advance(&self, through: i64) -> Result<(), Error> {
-        match self.task.leaf.write(self.batch(-1, through, Vec::new())).await {
+        match self.leaf().write(self.batch(-1, through, Vec::new())).await {
             Ok(BatchOutcome::Applied { .. } | BatchOutcome::Already { .. } | BatchOutcome::Gap { .. }) => Ok(()),
             Ok(BatchOutcome::Busy { reason }) => Err(Error::LeafBusy { reason }),
             Ok(BatchOutcome::Refused { reason }) => {
@@ -329,12 +497,12 @@ impl Sender {
             noticed_ms: now_ms(),
             reason: reason.to_owned(),
         };
-        self.task.leaf.note_loss(self.shard(), loss).await.map_err(Error::Leaf)
+        self.leaf().note_loss(self.shard(), loss).await.map_err(Error::Leaf)
     }
 
     fn stop(&self, error: Error) {
-        let mut partition = self.slot.partition.lock();
-        if partition.error() != Some(&error) {
+        let mut partition = self.partition();
+        if partition.error_of(self.replica) != Some(&error) {
             warn!(
                 source = %self.task.source,
                 partition = self.slot.number,
@@ -342,12 +510,12 @@ impl Sender {
                 "the partition is stopped"
             );
         }
-        partition.stop(error);
+        partition.stop(self.replica, error);
     }
 
-    async fn stored(&self) -> Result<StoredPosition, Error> {
-        self.task
-            .leaf
+    /// What the replica has stored.
+    pub(super) async fn stored(&self) -> Result<StoredPosition, Error> {
+        self.leaf()
             .stored(self.shard(), &self.task.source, self.slot.number)
             .await
             .map_err(Error::Leaf)

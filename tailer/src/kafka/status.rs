@@ -19,6 +19,8 @@ pub(super) struct SourceStatus {
     error: Mutex<Option<Error>>,
     /// Whether the source waits for a new consumer after an error.
     stopped: Mutex<bool>,
+    /// Whether it is left out of the metrics.
+    is_unreported: bool,
 }
 
 impl SourceStatus {
@@ -30,6 +32,15 @@ impl SourceStatus {
             slots: Mutex::default(),
             error: Mutex::default(),
             stopped: Mutex::default(),
+            is_unreported: false,
+        }
+    }
+
+    /// The status of a consumer that feeds a replica apart: the source has a status of its own.
+    pub(super) fn unreported(collection: CollectionName, source: SourceName) -> Self {
+        Self {
+            is_unreported: true,
+            ..Self::new(collection, source)
         }
     }
 
@@ -74,6 +85,9 @@ impl SourceStatus {
 
     /// Records the metrics of the source and its partitions.
     pub(super) fn record_metrics(&self) {
+        if self.is_unreported {
+            return;
+        }
         for slot in self.slots.lock().values() {
             let (bytes, lag) = {
                 let partition = slot.partition.lock();
@@ -141,6 +155,7 @@ impl SourceStatus {
     }
 
     fn partition_row(&self, slot: &PartitionSlot, source_error: Option<&Error>) -> TailStatus {
+        let error = slot.error().or_else(|| source_error.map(ToString::to_string));
         let partition = slot.partition.lock();
         let (state, (end, lag)) = (partition.state(), partition.end_and_lag());
         // The own sources have several senders, so the leaf may have ingested everything that the log contains.
@@ -156,7 +171,7 @@ impl SourceStatus {
             end,
             lag,
             sent: (sent >= 0).then_some(sent),
-            error: partition.error().or(source_error).map(|error| error.to_string()),
+            error,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Keeps the consumer of one source running: one poll thread, and a sender for each partition.
 //!
 //! ```text
-//! broker ─ librdkafka ─ poll thread ─ PartitionSlot (window) ─ sender ══Ingest══> leaf
-//!                           ^  where to continue                 │
-//!                           └────────────────────────────────────┘
+//! broker ─ librdkafka ─ poll thread ─ PartitionSlot (window) ─┬ sender ══Ingest══> replica on a leaf
+//!                           ^                                 └ sender ══Ingest══> replica on another leaf
+//!                           └──────── where to continue ────────────┘
 //! ```
 //!
 //! The group assigns the partitions, the leaf determines where each of them starts. The consumer is positioned with one
@@ -72,7 +72,7 @@ pub(super) async fn supervise(
 }
 
 /// Runs the poll loop on its own thread and waits for its result.
-async fn run_on_thread(task: &SourceTask, reader: Reader) -> Result<(), Error> {
+pub(super) async fn run_on_thread(task: &SourceTask, reader: Reader) -> Result<(), Error> {
     let (handle, (done, result)) = (Handle::current(), tokio::sync::oneshot::channel());
     std::thread::Builder::new()
         .name(format!("kafka-{}", task.source))

@@ -9,12 +9,13 @@ use std::{
 use proto::{
     CollectionName, CollectionUid, SourceName,
     catalog::{Catalog, Collection, Skips, Source, SourceSettings, Start},
+    cluster::NodeName,
     ingest::{Ingest, ShardId},
     record::Rules,
     routing::shard_of,
 };
 
-use super::options::TailerOptions;
+use super::{options::TailerOptions, partition::Replica};
 
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -34,8 +35,10 @@ pub(super) struct SourceTask {
     pub skips: Skips,
     /// The limits.
     pub options: TailerOptions,
-    /// The leaf that receives the records.
+    /// The leaves that receive the records.
     pub leaf: Arc<dyn Ingest>,
+    /// The leaves that hold each shard; none if one process holds all shards.
+    pub placement: Vec<Vec<NodeName>>,
     cluster: OnceLock<String>,
 }
 
@@ -62,6 +65,7 @@ impl SourceTask {
             skips: source.skips.clone(),
             options: options.clone(),
             leaf: leaf.clone(),
+            placement: collection.placement.clone(),
             cluster: OnceLock::new(),
         })
     }
@@ -95,13 +99,15 @@ impl SourceTask {
             source,
             options: options.clone(),
             leaf: leaf.clone(),
+            placement: collection.placement.clone(),
             cluster: OnceLock::new(),
         })
     }
 
     /// Whether this is the same work.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        (self.version, self.uid, self.shards, &self.skips) == (other.version, other.uid, other.shards, &other.skips)
+        let work = |task: &Self| (task.version, task.uid, task.shards);
+        work(self) == work(other) && self.skips == other.skips && self.placement == other.placement
     }
 
     /// The labels of its metrics. The name alone is not unique: every collection has a source called `push`.
@@ -117,6 +123,23 @@ impl SourceTask {
         ShardId {
             collection: self.uid,
             number: shard_of(&self.source, partition, self.shards),
+        }
+    }
+
+    /// The replicas of the shard that receives the records of a partition.
+    pub(super) fn replicas(&self, partition: i32) -> Vec<Replica> {
+        let shard = self.shard(partition);
+        let replica = |name: Option<NodeName>| Replica {
+            leaf: name
+                .as_ref()
+                .and_then(|name| self.leaf.replica_on(name))
+                .unwrap_or_else(|| self.leaf.clone()),
+            name,
+            wake: Arc::default(),
+        };
+        match self.placement.get(shard.number as usize) {
+            Some(leaves) if !leaves.is_empty() => leaves.iter().cloned().map(Some).map(replica).collect(),
+            _ => vec![replica(None)],
         }
     }
 

@@ -6,13 +6,20 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use tokio::sync::Semaphore;
+
 /// The windows of all partitions of a node.
 #[derive(Debug)]
 pub(super) struct WindowBudget {
     bytes_max: usize,
     bytes: AtomicUsize,
     partitions: AtomicUsize,
+    /// Permits for the consumers that feed replicas which are behind: each has a window of its own.
+    pub apart: Arc<Semaphore>,
 }
+
+/// Replicas that are fed apart at the same time, over all sources of a node. Others that are behind wait for their turn.
+const APART_MAX: usize = 4;
 
 impl WindowBudget {
     /// A budget of `bytes_max` for all partitions together.
@@ -21,6 +28,7 @@ impl WindowBudget {
             bytes_max,
             bytes: AtomicUsize::new(0),
             partitions: AtomicUsize::new(0),
+            apart: Arc::new(Semaphore::new(APART_MAX)),
         })
     }
 
@@ -51,6 +59,11 @@ impl SourceWindows {
             bytes: 0,
             partitions: 0,
         }
+    }
+
+    /// The budget that it has a share of.
+    pub(super) fn budget(&self) -> Arc<WindowBudget> {
+        self.budget.clone()
     }
 
     /// Records how many partitions the source has and how many bytes they use; returns the limit of each partition,

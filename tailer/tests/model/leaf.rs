@@ -248,6 +248,7 @@ impl Ingest for LeafModel {
             offset: ingested.offset.unwrap_or(-1),
             hash: ingested.hash,
             stopped_by_dead_letters,
+            ..StoredPosition::default()
         })
     }
 

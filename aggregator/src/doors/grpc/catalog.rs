@@ -40,6 +40,7 @@ fn wire_collection(name: &CollectionName, collection: &Collection) -> wire::Coll
             .map(|kept| kept.as_str().to_owned())
             .unwrap_or_default(),
         warnings: Vec::new(),
+        replicas: collection.settings.replicas.unwrap_or_default(),
     }
 }
 
@@ -94,6 +95,7 @@ impl catalog_server::Catalog for CatalogService {
         let name = collection_name(&request.name)?;
         let put = collections::PutCollection {
             shards: (request.shards > 0).then_some(request.shards),
+            replicas: (request.replicas > 0).then_some(request.replicas),
             time_path: request.time_path.map(non_empty),
             retention: request.retention.map(non_empty),
         };

@@ -35,8 +35,7 @@ use crate::{
 /// Collections whose status is fetched at once.
 const STATUS_CONCURRENCY_MAX: usize = 64;
 
-const HINT: &str =
-    "a collection takes {\"shards\": 4, \"time_path\": \"created_at\", \"retention\": \"30d\"}; all are optional";
+const HINT: &str = "a collection takes {\"shards\": 4, \"replicas\": 2, \"time_path\": \"created_at\", \"retention\": \"30d\"}; all are optional";
 
 /// Lists all collections.
 #[utoipa::path(

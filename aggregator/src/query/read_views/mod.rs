@@ -18,7 +18,7 @@ use plan::{
     scan::ScanStream,
     views::{ReadViews, ShardView},
 };
-use proto::{Catalog, Code, CollectionName, PositionVector, Problem, ingest::ShardId};
+use proto::{Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId};
 
 pub(super) use self::{collection_kinds::CollectionKinds, open::ScanOfShards, watermarks::ReadWatermarks};
 use super::{context::QueryContext, system::tables};
@@ -134,6 +134,13 @@ impl QueryViews {
     /// The catalog that the collections were found in.
     pub(super) fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
+    }
+
+    /// Whether a shard of a collection has several replicas.
+    pub(super) fn is_replicated(&self) -> bool {
+        let found = |views: &Arc<CollectionViews>| self.catalog.collections.get(&views.name);
+        let mut collections = self.collections.iter().filter_map(found);
+        collections.any(Collection::is_replicated)
     }
 
     /// The collections, by name, with the kinds of their paths.

@@ -7,7 +7,7 @@
 //! this aggregator: they are asked after each start of a leaf, until they cover every partition of the pushes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use plan::{
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
     ingest::ShardId,
+    limits::REPLICAS_MAX,
     routing::shard_of,
     status::{SourceState, TailStatus},
     tailer::SourceAdmin,
@@ -32,6 +33,8 @@ use crate::query::context::QueryContext;
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// A leaf gives up waiting this long before the query's deadline, so that it can still answer.
 const ANSWER_MARGIN: Duration = Duration::from_millis(200);
+/// Starts of leaves that are remembered of each shard: one for each replica, and some for restarts.
+const BOOTS_MAX: usize = 2 * REPLICAS_MAX as usize;
 /// Shards whose watermarks are remembered.
 const SHARDS_MAX: usize = 65_536;
 /// The time limit of one status request to the tailers.
@@ -56,8 +59,8 @@ struct ShardWatermark {
     positions: PositionVector,
     /// Whether a query has waited without success for the shard to catch up, or for the tailers to cover it.
     catch_up_failed: bool,
-    /// The boot id of its leaf since which the tailers have covered this shard.
-    confirmed_boot: Option<u64>,
+    /// The boot ids of its leaves since which the tailers have covered this shard, the last one at the end.
+    confirmed_boots: VecDeque<u64>,
 }
 
 impl ShardWatermarks {
@@ -196,7 +199,7 @@ impl ReadWatermarks {
         let shards = self.shards.lock();
         let is_confirmed = |shard: &ShardId, boot: u64| {
             let watermark = shards.by_shard.get(shard);
-            watermark.is_some_and(|watermark| watermark.confirmed_boot == Some(boot))
+            watermark.is_some_and(|watermark| watermark.confirmed_boots.contains(&boot))
         };
         opened
             .iter()
@@ -235,7 +238,11 @@ impl ReadWatermarks {
                     .positions
                     .advance(&position.source, position.partition, position.offset);
             }
-            shards.entry(shard).confirmed_boot = Some(boot);
+            let boots = &mut shards.entry(shard).confirmed_boots;
+            if boots.len() >= BOOTS_MAX {
+                boots.pop_front();
+            }
+            boots.push_back(boot);
         }
         uncovered
     }

@@ -60,15 +60,22 @@ pub(super) async fn shards(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let mut requests = Vec::new();
     for (name, collection) in &catalog.collections {
         for shard in collection.shards() {
-            let leaf = collection.leaf_of(shard.number).cloned();
-            requests.push(shard_row(engine, name.clone(), leaf, shard));
+            let leaf = collection.serving(shard.number).next().cloned();
+            let replicas = collection.describe_replicas(shard.number);
+            requests.push(shard_row(engine, name.clone(), leaf, replicas, shard));
         }
     }
     Ok(stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await)
 }
 
-async fn shard_row(engine: &Engine, collection: CollectionName, leaf: Option<NodeName>, shard: ShardId) -> Value {
-    let mut row = json!({ "collection": collection, "shard": shard.number, "leaf": leaf });
+async fn shard_row(
+    engine: &Engine,
+    collection: CollectionName,
+    leaf: Option<NodeName>,
+    replicas: Option<String>,
+    shard: ShardId,
+) -> Value {
+    let mut row = json!({ "collection": collection, "shard": shard.number, "leaf": leaf, "replicas": replicas });
     match engine.roles.leaf.status(shard).await {
         Ok(status) => {
             row["position"] = status.positions.to_string().into();

@@ -99,6 +99,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("collection", Text),
             ("shard", Int),
             ("leaf", Text),
+            ("replicas", Text),
             ("position", Text),
             ("documents", Int),
             ("tail", Int),

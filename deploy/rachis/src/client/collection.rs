@@ -60,6 +60,9 @@ async fn put(settings: cli::CollectionSettingsArgs) -> Result<(), Failure> {
     if let Some(shards) = settings.shards {
         body["shards"] = shards.into();
     }
+    if let Some(replicas) = settings.replicas {
+        body["replicas"] = replicas.into();
+    }
     if let Some(path) = settings.time_path {
         body["time_path"] = if path.is_empty() { Value::Null } else { path.into() };
     }

@@ -1,13 +1,18 @@
 //! Views that are open on the leaves of a cluster: one call to each leaf opens them and, if the scan is known
-//! beforehand, begins to scan them.
+//! beforehand, begins to scan them. Each shard is opened on one of its replicas, and scanned there.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use proto::{
-    Problem,
+    Code, Problem,
     client::{ASK_WAIT, Peer},
+    cluster::NodeName,
     ingest::ShardId,
     wire::{
         ingest::{positions, require},
@@ -25,27 +30,55 @@ use super::{
 };
 use crate::{
     scan::{ScanRequest, ScanStream},
-    views::{OpenOutcomes, OpenRequest, Opened, ReadViews, WantedShards},
+    views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
     wire::{encode_request, is_scanned},
 };
 
 /// The parts of the answers of a leaf.
 type PartStream = Box<tonic::Streaming<wire::ScanPart>>;
 
+/// A leaf that has not opened views for so many times its mean duration of a call is not waited for alone.
+const SLOW_TIMES: u32 = 5;
+/// Nor is one that is not known, or one that is faster, before this time.
+const SLOW_MIN: Duration = Duration::from_millis(100);
+
 /// Views that are open on leaves.
 pub(super) struct RemoteViews {
     client: RemoteScan,
     lease: Lease,
+    /// The leaf on which the view of each shard is open.
+    opened_on: Mutex<HashMap<ShardId, Peer>>,
 }
 
 /// What a leaf answered to the call that opens views: an outcome for each, and the scan that it has begun.
 type LeafAnswer = Result<(OpenOutcomes, Option<PartStream>), Problem>;
 
+/// What happens while views are opened.
+enum Event {
+    /// A leaf has answered for the shards with these indexes.
+    Answered(Peer, Vec<usize>, LeafAnswer),
+    /// A leaf that was asked about these takes longer than usual.
+    Slow(Vec<usize>),
+}
+
+/// What is known of a shard that is being opened.
+struct Opening {
+    /// The replicas that were not asked yet, the next one in front.
+    replicas: VecDeque<Peer>,
+    /// Calls that are not answered yet.
+    calls: u32,
+    outcome: Option<Result<ShardView, Problem>>,
+}
+
 impl RemoteViews {
     /// Opens views, and begins the expected scan if every leaf can.
     pub(super) async fn open(client: RemoteScan, request: OpenRequest<'_>) -> Opened {
         let lease = Lease::new(client.releases.clone(), request.renewed_until, request.cancelled);
-        let views = Self { client, lease };
+        let views = Self {
+            client,
+            lease,
+            opened_on: Mutex::default(),
+        };
         let OpenRequest {
             shards,
             deadline,
@@ -60,56 +93,160 @@ impl RemoteViews {
         }
     }
 
+    /// Opens each shard on one of its replicas. Another one is asked if that is away or does not serve and, in addition,
+    /// if it takes longer than usual: the first answer counts.
     async fn open_shards(
         &self,
         shards: &WantedShards,
         deadline: Instant,
         expected: Option<&ScanRequest>,
     ) -> (OpenOutcomes, Option<Vec<ScanStream>>) {
-        let (by_leaf, without_leaf) = self.client.by_leaf(shards.iter().map(|(shard, _)| *shard));
-        let expected = expected.filter(|_| without_leaf.is_empty());
-        let scan = expected.and_then(|request| Some((encode_request(request).ok()?, request.deadline)));
+        let mut opening: Vec<Opening> = shards.iter().map(|(shard, _)| self.opening(*shard)).collect();
+        let is_placed = opening.iter().all(|shard| shard.outcome.is_none());
+        let scan = expected.filter(|_| is_placed);
+        let scan = scan.and_then(|request| Some((encode_request(request).ok()?, request.deadline)));
+        let mut events = FuturesUnordered::new();
+        let all: Vec<usize> = (0..shards.len()).collect();
         let message = scan.as_ref().map(|(message, _)| message);
-        let calls = by_leaf.into_iter().map(|(leaf, indexes)| async move {
-            let wanted = LeafShards::new(self, &leaf, shards, &indexes);
-            let answer = match message {
-                Some(scan) => wanted.open_and_scan(deadline, scan.clone()).await,
-                None => wanted.open(deadline).await.map(|outcomes| (outcomes, None)),
-            };
-            (leaf, indexes, answer)
-        });
-        let answers = join_all(calls).await;
-        let mut outcomes: OpenOutcomes = shards.iter().map(|_| Err(malformed("a view is missing"))).collect();
-        for (index, problem) in without_leaf {
-            outcomes[index] = Err(problem);
+        self.ask_next(&mut events, &mut opening, &all, shards, deadline, message);
+        let mut started = scan.as_ref().map(|_| Vec::new());
+        while opening.iter().any(|shard| shard.outcome.is_none()) {
+            let Some(event) = events.next().await else { break };
+            match event {
+                Event::Slow(indexes) => {
+                    let late = indexes
+                        .into_iter()
+                        .filter(|index| opening[*index].outcome.is_none())
+                        .collect::<Vec<_>>();
+                    self.ask_next(&mut events, &mut opening, &late, shards, deadline, None);
+                }
+                Event::Answered(leaf, indexes, answer) => {
+                    let (outcomes, parts) = match answer {
+                        Ok((outcomes, parts)) => (outcomes, parts),
+                        Err(problem) => (indexes.iter().map(|_| Err(problem.clone())).collect(), None),
+                    };
+                    let mut again = Vec::new();
+                    let mut decides_all = true;
+                    for (index, outcome) in indexes.iter().zip(outcomes) {
+                        let shard = &mut opening[*index];
+                        shard.calls -= 1;
+                        // Another one that was asked, too, may not be late.
+                        let is_away = outcome.as_ref().is_err_and(|problem| match problem.code {
+                            Code::Unavailable => true,
+                            Code::Timeout => shard.calls > 0,
+                            _ => false,
+                        });
+                        decides_all &= shard.outcome.is_none() && outcome.is_ok();
+                        if shard.outcome.is_some() {
+                            continue;
+                        }
+                        if is_away && !shard.replicas.is_empty() {
+                            again.push(*index);
+                        } else if !is_away || shard.calls == 0 {
+                            if outcome.is_ok() {
+                                self.opened_on.lock().insert(shards[*index].0, leaf.clone());
+                            }
+                            shard.outcome = Some(outcome);
+                        }
+                    }
+                    // The scans that were begun are of use only if they are of the views that count.
+                    started = started.zip(parts.filter(|_| decides_all)).map(|(mut started, parts)| {
+                        started.push((leaf, indexes, LeafParts::Started(parts)));
+                        started
+                    });
+                    self.ask_next(&mut events, &mut opening, &again, shards, deadline, None);
+                }
+            }
         }
-        let mut started = scan.map(|(_, deadline)| (Vec::new(), deadline));
-        for (leaf, indexes, answer) in answers {
-            let parts = place_outcomes(&mut outcomes, &indexes, answer);
-            started = started.zip(parts).map(|((mut started, deadline), parts)| {
-                started.push((leaf, indexes, LeafParts::Started(parts)));
-                (started, deadline)
-            });
-        }
-        let prefetched = started.map(|(started, deadline)| streams(Vec::new(), started, deadline));
+        let missing = || Err(malformed("a view is missing"));
+        let outcomes = opening
+            .into_iter()
+            .map(|shard| shard.outcome.unwrap_or_else(missing))
+            .collect();
+        let prefetched = started
+            .zip(scan)
+            .map(|(started, (_, deadline))| streams(Vec::new(), started, deadline));
         (outcomes, prefetched)
     }
-}
 
-/// Puts the outcomes of one leaf in their places; returns the scan that it has begun.
-fn place_outcomes(outcomes: &mut OpenOutcomes, indexes: &[usize], answer: LeafAnswer) -> Option<PartStream> {
-    match answer {
-        Ok((opened, parts)) => {
-            indexes
-                .iter()
-                .zip(opened)
-                .for_each(|(index, outcome)| outcomes[*index] = outcome);
-            parts
+    fn opening(&self, shard: ShardId) -> Opening {
+        let (replicas, outcome) = match self.client.leaves.holders(shard) {
+            Ok(replicas) => (replicas.into(), None),
+            Err(problem) => (VecDeque::new(), Some(Err(problem))),
+        };
+        Opening {
+            replicas,
+            calls: 0,
+            outcome,
         }
-        Err(problem) => {
-            indexes.iter().for_each(|index| outcomes[*index] = Err(problem.clone()));
-            None
+    }
+
+    /// Asks the next replica of each of these shards, with one call to each leaf. Shards without a further one are left
+    /// out.
+    fn ask_next<'a>(
+        &'a self,
+        events: &mut FuturesUnordered<BoxFuture<'a, Event>>,
+        opening: &mut [Opening],
+        indexes: &[usize],
+        shards: &'a WantedShards,
+        deadline: Instant,
+        scan: Option<&wire::ScanRequest>,
+    ) {
+        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<usize>)> = BTreeMap::new();
+        for index in indexes {
+            let Some(leaf) = opening[*index].replicas.pop_front() else {
+                continue;
+            };
+            opening[*index].calls += 1;
+            by_leaf
+                .entry(leaf.name.clone())
+                .or_insert_with(|| (leaf, Vec::new()))
+                .1
+                .push(*index);
         }
+        let loads = self.client.leaves.loads();
+        for (leaf, indexes) in by_leaf.into_values() {
+            let has_other = indexes.iter().any(|index| !opening[*index].replicas.is_empty());
+            if has_other {
+                let usual = loads.mean(&leaf.name).unwrap_or_default() * SLOW_TIMES;
+                let of = indexes.clone();
+                let slow = async move {
+                    tokio::time::sleep(usual.max(SLOW_MIN)).await;
+                    Event::Slow(of)
+                };
+                events.push(slow.boxed());
+            }
+            let wanted = LeafShards::new(self, &leaf, shards, &indexes);
+            let call = loads.begin(&leaf.name);
+            let scan = scan.cloned();
+            let peer = leaf.clone();
+            let answered = async move {
+                let answer = match scan {
+                    Some(scan) => wanted.open_and_scan(deadline, scan).await,
+                    None => wanted.open(deadline).await.map(|outcomes| (outcomes, None)),
+                };
+                call.end(&answer);
+                Event::Answered(peer, indexes, answer)
+            };
+            events.push(answered.boxed());
+        }
+    }
+
+    /// The leaves on which the views of these shards are open, each with the indexes of its shards.
+    fn by_leaf(&self, shards: &[ShardId]) -> (Vec<(Peer, Vec<usize>)>, Vec<(usize, Problem)>) {
+        let opened_on = self.opened_on.lock();
+        let (mut by_leaf, mut without_leaf) = (BTreeMap::<NodeName, (Peer, Vec<usize>)>::new(), Vec::new());
+        for (index, shard) in shards.iter().enumerate() {
+            match opened_on.get(shard) {
+                Some(leaf) => by_leaf
+                    .entry(leaf.name.clone())
+                    .or_insert_with(|| (leaf.clone(), Vec::new()))
+                    .1
+                    .push(index),
+                None => without_leaf.push((index, malformed("a shard is scanned that was not opened"))),
+            }
+        }
+        (by_leaf.into_values().collect(), without_leaf)
     }
 }
 
@@ -124,7 +261,7 @@ impl ReadViews for RemoteViews {
             Ok(message) => message,
             Err(problem) => return request.shards.iter().map(|_| failed(problem.clone())).collect(),
         };
-        let (by_leaf, without_leaf) = self.client.by_leaf(request.shards.iter().copied());
+        let (by_leaf, without_leaf) = self.by_leaf(&request.shards);
         let unrequested = |(leaf, indexes): (Peer, Vec<usize>)| {
             let message = wire::ScanRequest {
                 views: id_bytes(self.lease.id),
@@ -162,12 +299,12 @@ fn streams(
 /// The shards of one call to a leaf, each with the positions that it must cover and the path table that is known of it.
 struct LeafShards<'a> {
     views: &'a RemoteViews,
-    leaf: &'a Peer,
+    leaf: Peer,
     shards: Vec<(&'a (ShardId, proto::PositionVector), Option<CachedPaths>)>,
 }
 
 impl<'a> LeafShards<'a> {
-    fn new(views: &'a RemoteViews, leaf: &'a Peer, shards: &'a WantedShards, indexes: &[usize]) -> Self {
+    fn new(views: &'a RemoteViews, leaf: &Peer, shards: &'a WantedShards, indexes: &[usize]) -> Self {
         views.lease.add(leaf);
         let with_paths = |index: &usize| {
             let wanted = &shards[*index];
@@ -175,7 +312,7 @@ impl<'a> LeafShards<'a> {
         };
         Self {
             views,
-            leaf,
+            leaf: leaf.clone(),
             shards: indexes.iter().map(with_paths).collect(),
         }
     }
@@ -198,7 +335,7 @@ impl<'a> LeafShards<'a> {
     async fn open(self, deadline: Instant) -> Result<OpenOutcomes, Problem> {
         let wait = deadline.saturating_duration_since(Instant::now());
         let message = self.leaf.request(self.message(wait), wait + ASK_WAIT);
-        let answer = control(self.leaf).open(message).await;
+        let answer = control(&self.leaf).open(message).await;
         let answer = answer.map_err(|status| self.leaf.problem(status))?;
         self.decode(answer.into_inner())
     }
@@ -217,7 +354,7 @@ impl<'a> LeafShards<'a> {
         };
         let first = async {
             let message = self.leaf.request(message, wait + ASK_WAIT);
-            let mut parts = Box::new(data(self.leaf).open_and_scan(message).await?.into_inner());
+            let mut parts = Box::new(data(&self.leaf).open_and_scan(message).await?.into_inner());
             let first = parts.message().await?;
             Ok((first, parts))
         };

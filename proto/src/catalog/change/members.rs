@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::super::Catalog;
+use super::{super::Catalog, REPLICAS_LEVEL};
 use crate::{
     cluster::{Member, NodeName, Role},
     limits::MEMBERS_MAX,
@@ -12,7 +12,13 @@ use crate::{
 impl Catalog {
     /// Adds a node, or changes what it has announced. Another data folder takes a name over only if it names the one
     /// that has it.
-    pub(super) fn announce(&mut self, name: &NodeName, member: &Member, replaces: Option<Uuid>) -> Result<(), Problem> {
+    pub(super) fn announce(
+        &mut self,
+        level: u16,
+        name: &NodeName,
+        member: &Member,
+        replaces: Option<Uuid>,
+    ) -> Result<(), Problem> {
         if let Some(fault) = member.fault() {
             return Err(Problem::new(
                 Code::BadRequest,
@@ -33,13 +39,22 @@ impl Catalog {
             }
             _ => {}
         }
-        self.members.insert(name.clone(), member.clone());
+        let known = self.members.insert(name.clone(), member.clone());
+        if level >= REPLICAS_LEVEL && known.is_none_or(|known| known.instance != member.instance) {
+            self.lose_replicas(name);
+        }
         Ok(())
     }
 
     /// Removes a node with this data folder. A leaf that holds shards stays, unless its disk is lost: a new leaf of its
     /// name then fills them again.
-    pub(super) fn remove_member(&mut self, name: &NodeName, instance: Uuid, lost: bool) -> Result<(), Problem> {
+    pub(super) fn remove_member(
+        &mut self,
+        level: u16,
+        name: &NodeName,
+        instance: Uuid,
+        lost: bool,
+    ) -> Result<(), Problem> {
         let Some(known) = self.members.get(name) else {
             return Err(Problem::new(Code::NotFound, format!("the cluster has no node {name}"))
                 .hint("`rachis cluster status` lists its nodes"));
@@ -66,6 +81,9 @@ impl Catalog {
             );
         }
         self.members.remove(name);
+        if level >= REPLICAS_LEVEL {
+            self.lose_replicas(name);
+        }
         Ok(())
     }
 

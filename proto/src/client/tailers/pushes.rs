@@ -305,7 +305,7 @@ impl Pushes for LoggedPushes {
             .catalog
             .borrow()
             .collection(shard.collection)
-            .and_then(|(_, collection)| collection.leaf_of(shard.number).cloned());
+            .and_then(|(_, collection)| collection.serving(shard.number).next().cloned());
         let holder = holder.map_or_else(
             || format!("the leaf of shard {}", shard.number),
             |leaf| leaf.to_string(),

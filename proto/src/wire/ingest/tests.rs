@@ -98,6 +98,8 @@ fn values_of_control_messages_round_trip_as_json() {
         offset: -1,
         hash: u64::MAX,
         stopped_by_dead_letters: true,
+        first: Some(7),
+        serving: true,
     });
     assert_round_trips(&LogHealth {
         cluster: Some(uuid::Uuid::from_u128(7)),

@@ -1,6 +1,6 @@
 //! Tests of `partition`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use proto::{catalog::Start, record::RecordValue};
@@ -26,14 +26,14 @@ fn a_partition_sends_its_whole_window_as_soon_as_the_last_batch_is_acknowledged(
         assert!(!partition.add(record(offset, 10)), "a busy sender is not");
     }
     assert!(
-        matches!(partition.next_step(), SenderStep::Wait),
+        matches!(partition.next_step(0), SenderStep::Wait),
         "one batch is in flight"
     );
-    partition.settle(&BatchOutcome::Applied { stored: 0 });
+    partition.settle(0, &BatchOutcome::Applied { stored: 0 });
     assert_eq!(sent(&mut partition), (0, 10, (1..11).collect()));
-    partition.settle(&BatchOutcome::Applied { stored: 10 });
+    partition.settle(0, &BatchOutcome::Applied { stored: 10 });
     assert_eq!(sent(&mut partition), (10, 20, (11..21).collect()));
-    partition.settle(&BatchOutcome::Applied { stored: 20 });
+    partition.settle(0, &BatchOutcome::Applied { stored: 20 });
     assert_eq!(sent(&mut partition), (20, 24, (21..25).collect()));
 }
 
@@ -45,7 +45,7 @@ fn a_batch_stays_below_its_size_limit_and_a_larger_record_is_sent_alone() {
     }
     for (through, offsets) in [(0, vec![0]), (2, vec![1, 2]), (3, vec![3])] {
         assert_eq!(sent(&mut partition).2, offsets);
-        partition.settle(&BatchOutcome::Applied { stored: through });
+        partition.settle(0, &BatchOutcome::Applied { stored: through });
     }
 }
 
@@ -65,9 +65,9 @@ fn a_resumed_partition_sends_the_last_stored_record_again() {
 
 #[test]
 fn records_that_arrive_twice_or_before_the_seek_are_ignored() {
-    let mut partition = Partition::new(LIMITS, &[]);
+    let mut partition = Partition::new(LIMITS, &[], 1);
     assert!(!partition.add(record(5, 1)));
-    partition.begin(9, 9);
+    partition.begin(0, 9, 9);
     assert!(!partition.add(record(90, 1)), "fetched before the seek");
     partition.seek_done();
     push_all(&mut partition, [9, 10, 10, 9, 11]);
@@ -79,10 +79,10 @@ fn a_gap_discards_the_window_and_asks_the_leaf() {
     let mut partition = reading(-1, 0);
     push_all(&mut partition, 0..30);
     sent(&mut partition);
-    partition.settle(&BatchOutcome::Gap { stored: -1 });
-    assert!(matches!(partition.next_step(), SenderStep::Resolve));
+    partition.settle(0, &BatchOutcome::Gap { stored: -1 });
+    assert!(matches!(partition.next_step(0), SenderStep::Resolve));
     assert_eq!(partition.buffered_bytes(), 0);
-    partition.begin(-1, 0);
+    partition.begin(0, -1, 0);
     assert!(partition.needs_seek());
     assert_eq!(partition.next_offset(), Some(0));
 }
@@ -92,7 +92,7 @@ fn records_that_another_sender_has_sent_are_dropped_from_the_window() {
     let mut partition = reading(-1, 0);
     push_all(&mut partition, 0..15);
     sent(&mut partition);
-    partition.settle(&BatchOutcome::Already { stored: 12 });
+    partition.settle(0, &BatchOutcome::Already { stored: 12 });
     assert_eq!(sent(&mut partition), (12, 14, vec![13, 14]));
 }
 
@@ -101,15 +101,18 @@ fn a_refused_batch_stops_the_partition_with_the_reason() {
     let mut partition = reading(-1, 0);
     partition.add(record(0, 1));
     sent(&mut partition);
-    partition.settle(&BatchOutcome::Refused {
-        reason: "the topic was recreated".into(),
-    });
+    partition.settle(
+        0,
+        &BatchOutcome::Refused {
+            reason: "the topic was recreated".into(),
+        },
+    );
     assert_eq!(
-        (partition.state(), partition.error().map(ToString::to_string)),
+        (partition.state(), partition.error().map(|(_, error)| error.to_string())),
         (SourceState::Stopped, Some("the topic was recreated".to_owned()))
     );
     assert!(!partition.add(record(1, 1)));
-    assert!(matches!(partition.next_step(), SenderStep::Wait));
+    assert!(matches!(partition.next_step(0), SenderStep::Wait));
     assert_eq!(partition.next_offset(), None, "the consumer does not read it");
 }
 
@@ -137,7 +140,7 @@ fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
     let mut resumed = None;
     while resumed.is_none() {
         let (_, through, _) = sent(&mut partition);
-        partition.settle(&BatchOutcome::Applied { stored: through });
+        partition.settle(0, &BatchOutcome::Applied { stored: through });
         assert!(partition.buffered_bytes() > 0 || partition.flow(WINDOW_BYTES_MAX, true).is_some());
         resumed = partition.flow(WINDOW_BYTES_MAX, true);
     }
@@ -153,7 +156,7 @@ fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
     partition.reached_end();
     assert_eq!(partition.state(), SourceState::Reading, "it is not acknowledged");
     sent(&mut partition);
-    partition.settle(&BatchOutcome::Applied { stored: 0 });
+    partition.settle(0, &BatchOutcome::Applied { stored: 0 });
     assert_eq!(
         (partition.state(), partition.end_and_lag()),
         (SourceState::CaughtUp, (Some(3), Some(0)))
@@ -168,19 +171,22 @@ fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
 
 #[test]
 fn a_stopped_partition_ignores_end_offsets_that_the_client_saw_earlier() {
-    let mut partition = Partition::new(LIMITS, &[]);
-    partition.note_offsets(99, 50);
-    partition.stop(Error::Shorter {
-        partition: "s/0".into(),
-        stored: 99,
-        newest: 49,
-    });
+    let mut partition = Partition::new(LIMITS, &[], 1);
+    partition.note_offsets(0, 99, 50);
+    partition.stop(
+        0,
+        Error::Shorter {
+            partition: "s/0".into(),
+            stored: 99,
+            newest: 49,
+        },
+    );
     partition.note_end(100);
     assert_eq!(
         (partition.state(), partition.end_and_lag()),
         (SourceState::Stopped, (Some(50), Some(0)))
     );
-    partition.note_offsets(99, 120);
+    partition.note_offsets(0, 99, 120);
     assert_eq!(partition.end_and_lag(), (Some(120), Some(20)));
 }
 
@@ -192,25 +198,26 @@ fn batches_get_smaller_if_large_ones_do_not_get_through() {
             batch_bytes_max: 512 << 10,
         },
         &[],
+        1,
     );
-    partition.begin(-1, 0);
+    partition.begin(0, -1, 0);
     partition.seek_done();
     for offset in 0..10 {
         partition.add(record(offset, 60 << 10));
     }
     let first = sent(&mut partition);
-    partition.abandon_batch();
+    partition.abandon_batch(0);
     assert_eq!(
         [
-            partition.halve_batches(),
-            partition.halve_batches(),
-            partition.halve_batches(),
-            partition.halve_batches()
+            partition.halve_batches(0),
+            partition.halve_batches(0),
+            partition.halve_batches(0),
+            partition.halve_batches(0)
         ],
         [256 << 10, 128 << 10, 64 << 10, 64 << 10]
     );
-    partition.resolve();
-    partition.begin(-1, 0);
+    partition.resolve(0);
+    partition.begin(0, -1, 0);
     partition.seek_done();
     for offset in 0..10 {
         partition.add(record(offset, 60 << 10));
@@ -301,12 +308,13 @@ fn skipped_records_are_left_out_even_if_a_leaf_is_filled_again() {
             Skip { from: 6, to: 6 },
             Skip { from: 8, to: 10 },
         ],
+        1,
     );
-    partition.begin(-1, 0);
+    partition.begin(0, -1, 0);
     partition.seek_done();
     push_all(&mut partition, 0..10);
     assert_eq!(sent(&mut partition), (-1, 7, vec![0, 1, 4, 5, 6, 7]));
-    partition.settle(&BatchOutcome::Applied { stored: 7 });
+    partition.settle(0, &BatchOutcome::Applied { stored: 7 });
     partition.reached_end();
     assert_eq!(
         (partition.state(), partition.next_offset()),
@@ -320,19 +328,141 @@ fn a_sent_batch_counts_until_the_leaf_reports_that_it_was_not_applied() {
     push_all(&mut partition, 5..8);
     assert_eq!(partition.sent_through(), 4);
     assert_eq!(sent(&mut partition).1, 7);
-    partition.abandon_batch();
+    partition.abandon_batch(0);
     assert_eq!(
-        (partition.sent_through(), partition.acknowledged()),
+        (partition.sent_through(), partition.acknowledged(0)),
         (7, 4),
         "the batch may have been applied"
     );
-    partition.begin(6, 7);
+    partition.begin(0, 6, 7);
     assert_eq!(partition.sent_through(), 7, "even if the leaf has another disk by now");
     partition.seek_done();
     push_all(&mut partition, 7..9);
     sent(&mut partition);
-    partition.settle(&BatchOutcome::Gap { stored: 2 });
+    partition.settle(0, &BatchOutcome::Gap { stored: 2 });
     assert_eq!(partition.sent_through(), 6);
+}
+
+/// A partition with two replicas, which have everything through these positions.
+fn two(stored: [i64; 2]) -> Partition {
+    let mut partition = Partition::new(LIMITS, &[], 2);
+    for (replica, stored) in stored.into_iter().enumerate() {
+        partition.begin(replica, stored, stored.max(0));
+    }
+    partition.seek_done();
+    partition
+}
+
+#[test]
+fn each_replica_gets_every_record_and_the_window_keeps_what_one_of_them_lacks() {
+    let mut partition = two([-1, -1]);
+    push_all(&mut partition, 0..15);
+    assert_eq!(sent_to(0, &mut partition), (-1, 9, (0..10).collect()));
+    partition.settle(0, &BatchOutcome::Applied { stored: 9 });
+    assert_eq!(sent_to(0, &mut partition), (9, 14, (10..15).collect()));
+    partition.settle(0, &BatchOutcome::Applied { stored: 14 });
+    assert!(partition.buffered_bytes() > 0, "the other replica has nothing yet");
+    assert_eq!(sent_to(1, &mut partition), (-1, 9, (0..10).collect()));
+    partition.settle(1, &BatchOutcome::Applied { stored: 9 });
+    assert_eq!(sent_to(1, &mut partition), (9, 14, (10..15).collect()));
+    partition.settle(1, &BatchOutcome::Applied { stored: 14 });
+    assert_eq!(partition.buffered_bytes(), 0);
+}
+
+#[test]
+fn reading_starts_at_the_replica_that_has_least_and_the_other_skips_what_it_has() {
+    let mut partition = two([20, 10]);
+    assert_eq!(partition.next_offset(), Some(10));
+    push_all(&mut partition, 10..25);
+    assert_eq!(sent_to(0, &mut partition), (20, 24, (20..25).collect()));
+    assert_eq!(sent_to(1, &mut partition).2, (10..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_replica_that_lacks_records_which_have_left_the_window_is_behind_until_it_has_them() {
+    let mut partition = Partition::new(LIMITS, &[], 2);
+    partition.begin(0, 99, 99);
+    partition.seek_done();
+    push_all(&mut partition, 99..105);
+    partition.begin(1, 40, 40);
+    assert!(matches!(partition.next_step(1), SenderStep::FeedApart));
+    assert_eq!(partition.next_offset(), Some(105), "the others are not read again");
+    sent_to(0, &mut partition);
+    partition.settle(0, &BatchOutcome::Applied { stored: 104 });
+    assert_eq!(partition.buffered_bytes(), 0, "no record waits for it");
+    // It reaches the end of the log: from now on, the window is kept.
+    partition.attach(1);
+    push_all(&mut partition, 105..108);
+    sent_to(0, &mut partition);
+    partition.settle(0, &BatchOutcome::Applied { stored: 107 });
+    assert!(!partition.can_begin(103) && partition.can_begin(104));
+    partition.begin(1, 104, 104);
+    assert_eq!(sent_to(1, &mut partition), (104, 107, (105..108).collect()));
+}
+
+#[test]
+fn a_replica_that_fills_the_window_alone_for_two_seconds_is_left_behind() {
+    let (mut partition, start) = (two([-1, -1]), Instant::now());
+    let behind_at = |partition: &mut Partition, ms| -> Vec<usize> {
+        partition.leave_behind(WINDOW_BYTES_MAX, start + Duration::from_millis(ms))
+    };
+    let none: Vec<usize> = Vec::new();
+    let mut offset = 0;
+    while !partition.is_full(WINDOW_BYTES_MAX) {
+        partition.add(record(offset, 1_000));
+        offset += 1;
+    }
+    sent_to(1, &mut partition);
+    assert_eq!(behind_at(&mut partition, 0), none, "both have it before them");
+    while let SenderStep::Send(batch) = partition.next_step(0) {
+        partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
+    }
+    assert_eq!(behind_at(&mut partition, 5_000), none);
+    assert_eq!(behind_at(&mut partition, 6_999), none);
+    assert_eq!(behind_at(&mut partition, 7_000), [1]);
+    assert_eq!(partition.buffered_bytes(), 0);
+    assert!(!partition.is_sending(1), "its sender gives the batch up");
+    partition.abandon_batch(1);
+    assert!(matches!(partition.next_step(1), SenderStep::FeedApart));
+    // The last one is never left behind.
+    while !partition.is_full(WINDOW_BYTES_MAX) {
+        partition.add(record(offset, 1_000));
+        offset += 1;
+    }
+    assert_eq!(behind_at(&mut partition, 9_000), none);
+    assert_eq!(behind_at(&mut partition, 99_000), none);
+}
+
+#[test]
+fn a_replica_whose_leaf_asks_for_earlier_records_does_not_stop_the_others() {
+    let mut partition = two([-1, -1]);
+    push_all(&mut partition, 0..5);
+    sent_to(0, &mut partition);
+    sent_to(1, &mut partition);
+    partition.settle(1, &BatchOutcome::Gap { stored: -1 });
+    assert!(matches!(partition.next_step(1), SenderStep::Resolve));
+    partition.settle(0, &BatchOutcome::Applied { stored: 4 });
+    assert_eq!(partition.state(), SourceState::Reading);
+    partition.begin(1, -1, 0);
+    assert_eq!(
+        sent_to(1, &mut partition),
+        (-1, 4, (0..5).collect()),
+        "the window was kept for it"
+    );
+    partition.settle(
+        1,
+        &BatchOutcome::Refused {
+            reason: "another topic".into(),
+        },
+    );
+    assert_eq!(
+        (
+            partition.state(),
+            partition.error().map(|(replica, error)| (replica, error.to_string()))
+        ),
+        (SourceState::Reading, Some((1, "another topic".to_owned())))
+    );
+    assert_eq!(partition.buffered_bytes(), 0);
 }
 
 #[test]
@@ -347,8 +477,8 @@ fn the_backoff_doubles_up_to_its_limit() {
 }
 
 fn reading(stored: i64, from: i64) -> Partition {
-    let mut partition = Partition::new(LIMITS, &[]);
-    partition.begin(stored, from);
+    let mut partition = Partition::new(LIMITS, &[], 1);
+    partition.begin(0, stored, from);
     partition.seek_done();
     partition
 }
@@ -368,7 +498,11 @@ fn record(offset: i64, bytes: usize) -> Record {
 }
 
 fn sent(partition: &mut Partition) -> (i64, i64, Vec<i64>) {
-    match partition.next_step() {
+    sent_to(0, partition)
+}
+
+fn sent_to(replica: usize, partition: &mut Partition) -> (i64, i64, Vec<i64>) {
+    match partition.next_step(replica) {
         SenderStep::Send(out) => (out.after, out.through, out.records.iter().map(|r| r.offset).collect()),
         other => panic!("nothing to send: {other:?}"),
     }

@@ -1,0 +1,173 @@
+//! Replicas: which of this leaf's may answer questions, and which others must have a push before it is acknowledged.
+//!
+//! The catalog says which replicas of a shard serve, join or are behind. A serving replica answers only while each other
+//! serving one has granted it that ([`proto::replica`]), and once it has what these had when it started. So:
+//!
+//! - A push is acknowledged when every replica has it that serves or joins, or may still use a grant of a leaf whose
+//!   catalog says that it is behind ([`Leaf::must_confirm`]).
+//! - A replica that is cut off or frozen stops answering when its grants end, at the latest as long after as its peers
+//!   take them into account.
+//! - Two leaves that do not hear each other each propose that the other is behind. The log accepts the first one.
+//!
+//! What it assumes: clocks that run at about the same rate (see [`proto::replica::GRANT_USED_FOR`]), nothing else. With a
+//! catalog from before, a leaf waits for more replicas than it must, and a replica that serves as of an old catalog has no
+//! grant. While Kafka is away, nobody can be left behind: the shards of a leaf that dies then are unavailable.
+
+pub(super) mod grants;
+mod rounds;
+
+use std::{
+    collections::BTreeMap,
+    future::ready,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt as _, stream};
+use proto::{
+    Code, PositionVector, Problem,
+    catalog::ReplicaState,
+    cluster::NodeName,
+    ingest::ShardId,
+    replica::{Grant, GrantRequest},
+};
+
+use self::grants::now;
+pub use self::rounds::ReplicaLinks;
+use super::{Leaf, ShardInfo};
+use crate::shard::{Shard, state::positions};
+
+/// How long an answer to a leaf waits for shards. It must arrive within the second that the other leaf waits.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+/// Shards that are compared at the same time.
+const COMPARED_AT_ONCE: usize = 16;
+
+impl Leaf {
+    /// Fails unless the replica of a shard on this leaf may answer a question that has arrived before the call. Waits, at
+    /// most until the deadline, until it has what the others had when this leaf started.
+    pub(super) async fn wait_until_it_may_answer(&self, shard: &Shard, deadline: Instant) -> Result<(), Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let (Some(node), Some((name, collection))) = (&self.options.node, catalog.collection(shard.id.collection))
+        else {
+            return Ok(());
+        };
+        let number = shard.id.number;
+        if collection.replicas_of(number).len() <= 1 {
+            return Ok(());
+        }
+        let refused = |why: String| {
+            Problem::new(
+                Code::Unavailable,
+                format!("the replica of shard {number} of {name} on {node} cannot answer: {why}"),
+            )
+            .hint("another replica answers; `rachis cluster status` shows the state of each")
+        };
+        match collection.replica_state(number, node) {
+            Some(ReplicaState::Serving) => {}
+            Some(other) => return Err(refused(format!("it is {}", other.as_str()))),
+            None => return Err(refused("it is not placed there".to_owned())),
+        }
+        // One that joins may serve by now, as of a later catalog. All at one moment, before anything is waited for.
+        for other in collection.confirming(number).filter(|other| *other != node) {
+            if !self.grants.is_held(other, now()) {
+                return Err(refused(format!("it does not hear {other}, which has the shard, too")));
+            }
+        }
+        for other in collection.serving(number).filter(|other| *other != node) {
+            let Some(floor) = self.grants.floor(shard.id, other) else {
+                return Err(refused(format!("{other} has not said yet what it has")));
+            };
+            if let Some(positions) = &floor.positions {
+                let waited = shard.wait_for_positions(positions, deadline).await;
+                waited.map_err(|problem| refused(problem.detail))?;
+                self.grants.reach_floor(shard.id, other, floor.version);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the replica of a shard on this leaf serves, as of the catalog.
+    pub(super) fn serves(&self, shard: ShardId) -> bool {
+        let catalog = self.catalog.borrow().clone();
+        let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
+            return true;
+        };
+        let state = collection.replica_state(shard.number, node);
+        state.is_none_or(|state| state == ReplicaState::Serving)
+    }
+
+    /// The leaves of the other replicas that must have a push before it is acknowledged. Called once this one has it.
+    pub(crate) fn must_confirm(&self, shard: ShardId) -> Vec<NodeName> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((_, collection)) = catalog.collection(shard.collection) else {
+            return Vec::new();
+        };
+        let must_confirm = |other: &&NodeName| match collection.replica_state(shard.number, other) {
+            // It may not know yet that it is behind.
+            Some(ReplicaState::Behind { since }) => self.grants.is_given_before(other, since, now()),
+            state => state.is_some(),
+        };
+        let replicas = collection.replicas_of(shard.number).iter();
+        let others = replicas.filter(|other| self.options.node.as_ref() != Some(other));
+        others.filter(must_confirm).cloned().collect()
+    }
+
+    /// Lets the replicas on another leaf answer for a while.
+    pub(crate) async fn grant(&self, request: GrantRequest) -> Result<Grant, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let member = catalog.members.get(&request.leaf);
+        if member.is_none_or(|member| member.instance != request.instance) {
+            let detail = format!("a node with this data folder is not the member {}", request.leaf);
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+        self.check_knows_that_it_is_behind(&request)?;
+        // From now on, what this leaf acknowledges must be confirmed by that one. So what was acknowledged without it is in
+        // the answer, and the catalog is looked up again: by the one from before, it may have been acknowledged meanwhile.
+        self.grants.give(&request.leaf, request.version, now());
+        self.check_knows_that_it_is_behind(&request)?;
+        let answered_until = tokio::time::Instant::now() + ANSWER_WAIT;
+        let positions = |shard| tokio::time::timeout_at(answered_until, self.positions_of(shard));
+        // A shard that takes longer to open is left out: the grant does not wait for it.
+        let has = stream::iter(request.compared).map(async |shard| Some((shard, positions(shard).await.ok()?.ok()?)));
+        let lacks = stream::iter(request.expected).map(async |(shard, expected)| {
+            let positions = positions(shard).await.ok()?;
+            let is_covered = positions.is_ok_and(|positions| positions.covers(&expected));
+            (!is_covered).then_some(shard)
+        });
+        let has = has.buffer_unordered(COMPARED_AT_ONCE).filter_map(ready).collect();
+        let lacks = lacks.buffer_unordered(COMPARED_AT_ONCE).filter_map(ready).collect();
+        let (has, lacks) = futures::join!(has, lacks);
+        Ok(Grant { has, lacks })
+    }
+
+    /// Refuses a leaf that does not know yet that it was left behind: by its older catalog, it would answer without what
+    /// was acknowledged since.
+    fn check_knows_that_it_is_behind(&self, request: &GrantRequest) -> Result<(), Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let states = catalog
+            .collections
+            .values()
+            .flat_map(|collection| collection.not_serving.values());
+        let is_later = |states: &BTreeMap<NodeName, ReplicaState>| {
+            let state = states.get(&request.leaf);
+            matches!(state, Some(ReplicaState::Behind { since }) if *since > request.version)
+        };
+        match states.into_iter().any(is_later) {
+            true => Err(Problem::new(
+                Code::Conflict,
+                format!("{} does not know yet that it was left behind", request.leaf),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// What the replica of a shard on this leaf has.
+    async fn positions_of(&self, shard: ShardId) -> Result<PositionVector, Problem> {
+        Ok(match self.info(shard).await? {
+            ShardInfo::Closed(summary) => positions(&summary.rows),
+            ShardInfo::Open(shard) => shard.with_state(|state| state.positions()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! Changes of replicas: which of them answer questions.
+//!
+//! No change takes out the last serving replica of a shard. Of two replicas that take each other out, the log decides.
+
+use uuid::Uuid;
+
+use super::super::{Catalog, Collection, ReplicaState};
+use crate::{
+    cluster::NodeName,
+    ingest::ShardId,
+    problem::{Code, Problem},
+};
+
+impl Catalog {
+    pub(super) fn leave_behind(
+        &mut self,
+        leaf: &NodeName,
+        by: &NodeName,
+        instance: Uuid,
+        shards: &[ShardId],
+    ) -> Result<(), Problem> {
+        self.check_instance(by, instance)?;
+        let version = self.version;
+        self.change_replicas(leaf, shards.iter().copied(), |collection, shard| {
+            let is_judge = collection.replica_state(shard, by) == Some(ReplicaState::Serving);
+            is_judge && collection.leave_replica_behind(shard, leaf, version)
+        })
+    }
+
+    pub(super) fn join_replicas(&mut self, leaf: &NodeName, instance: Uuid, shards: &[ShardId]) -> Result<(), Problem> {
+        self.check_instance(leaf, instance)?;
+        let since = self.version;
+        self.change_replicas(leaf, shards.iter().copied(), |collection, shard| {
+            let is_behind = matches!(collection.replica_state(shard, leaf), Some(ReplicaState::Behind { .. }));
+            is_behind && collection.set_replica(shard, leaf, ReplicaState::Joining { since })
+        })
+    }
+
+    pub(super) fn serve_replicas(
+        &mut self,
+        leaf: &NodeName,
+        instance: Uuid,
+        shards: &[(ShardId, u64)],
+    ) -> Result<(), Problem> {
+        self.check_instance(leaf, instance)?;
+        let since = |shard: ShardId| shards.iter().find(|(id, _)| *id == shard).map(|(_, since)| *since);
+        let ids = shards.iter().map(|(shard, _)| *shard);
+        self.change_replicas(leaf, ids, |collection, shard| {
+            let id = ShardId {
+                collection: collection.uid,
+                number: shard,
+            };
+            // It may have been left behind since, and have joined again.
+            let has_joined = since(id).map(|since| ReplicaState::Joining { since });
+            collection.replica_state(shard, leaf) == has_joined
+                && collection.set_replica(shard, leaf, ReplicaState::Serving)
+        })
+    }
+
+    /// A leaf has nothing of its replicas any more: those whose shard another replica serves are behind. If none does,
+    /// the others serve what they have, and read the rest again.
+    pub(super) fn lose_replicas(&mut self, leaf: &NodeName) {
+        let version = self.version;
+        for collection in self.collections.values_mut() {
+            for shard in 0..collection.settings.shards {
+                if collection.replica_state(shard, leaf).is_none()
+                    || collection.leave_replica_behind(shard, leaf, version)
+                {
+                    continue;
+                }
+                // One that joins has nearly all.
+                let rank = |other: &&NodeName| {
+                    let state = collection.replica_state(shard, other);
+                    (
+                        !self.members.contains_key(*other),
+                        matches!(state, Some(ReplicaState::Behind { .. })),
+                    )
+                };
+                let others = collection.replicas_of(shard).iter().filter(|other| *other != leaf);
+                if let Some(other) = others.min_by_key(rank).cloned() {
+                    collection.set_replica(shard, &other, ReplicaState::Serving);
+                    collection.leave_replica_behind(shard, leaf, version);
+                }
+            }
+        }
+    }
+
+    /// Makes a change of each shard; refused if none of them changes.
+    fn change_replicas(
+        &mut self,
+        leaf: &NodeName,
+        shards: impl Iterator<Item = ShardId>,
+        change: impl Fn(&mut Collection, u32) -> bool,
+    ) -> Result<(), Problem> {
+        let mut changed = 0;
+        for shard in shards {
+            let found = self
+                .collections
+                .values_mut()
+                .find(|known| known.uid == shard.collection);
+            changed += usize::from(found.is_some_and(|collection| change(collection, shard.number)));
+        }
+        match changed {
+            0 => Err(Problem::new(
+                Code::Conflict,
+                format!("no replica on {leaf} can be changed so: their states were changed in the meantime"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_instance(&self, leaf: &NodeName, instance: Uuid) -> Result<(), Problem> {
+        match self.members.get(leaf) {
+            Some(member) if member.instance == instance => Ok(()),
+            _ => Err(Problem::new(
+                Code::Conflict,
+                format!("a node with this data folder is not the member {leaf}"),
+            )),
+        }
+    }
+}
+
+impl Collection {
+    /// Whether a replica is left behind now that was not before. The last serving one is not.
+    fn leave_replica_behind(&mut self, shard: u32, leaf: &NodeName, since: u64) -> bool {
+        let state = self.replica_state(shard, leaf);
+        let is_last = state == Some(ReplicaState::Serving) && self.serving(shard).count() == 1;
+        let was_behind = matches!(state, None | Some(ReplicaState::Behind { .. }));
+        !is_last && !was_behind && self.set_replica(shard, leaf, ReplicaState::Behind { since })
+    }
+
+    fn set_replica(&mut self, shard: u32, leaf: &NodeName, state: ReplicaState) -> bool {
+        let replicas = self.not_serving.entry(shard).or_default();
+        match state {
+            ReplicaState::Serving => drop(replicas.remove(leaf)),
+            other => drop(replicas.insert(leaf.clone(), other)),
+        }
+        self.not_serving.retain(|_, replicas| !replicas.is_empty());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Tests of `replicas`.
+
+use super::*;
+use crate::{
+    catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionName, CollectionSettings},
+    cluster::{Member, Role},
+};
+
+fn leaf(number: u128) -> NodeName {
+    format!("leaf-{number}").parse().expect("a name")
+}
+
+fn folder(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+/// The catalog after a change, if it is accepted, else the code of the refusal.
+fn try_apply(catalog: &Catalog, change: Change) -> Result<Catalog, Code> {
+    let record = ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: None,
+        change,
+    };
+    // As the change log has it.
+    let json = serde_json::to_vec(&record).expect("JSON");
+    let record = serde_json::from_slice(&json).expect("a record");
+    let (next, result) = catalog.apply(&record);
+    // And as a node keeps it.
+    let saved = serde_json::to_vec(&next).expect("JSON");
+    assert_eq!(serde_json::from_slice::<Catalog>(&saved).expect("a catalog"), next);
+    result.map(|()| next).map_err(|problem| problem.code)
+}
+
+fn apply(catalog: &mut Catalog, change: Change) -> Result<(), Code> {
+    *catalog = try_apply(catalog, change)?;
+    Ok(())
+}
+
+fn announce(number: u128, instance: u128, replaces: Option<u128>) -> Change {
+    Change::Announce {
+        name: leaf(number),
+        member: Member::new(Role::Leaf, format!("http://10.0.0.1:{number}"), folder(instance)),
+        replaces: replaces.map(folder),
+    }
+}
+
+/// A collection with two shards, each with a replica on each of so many leaves.
+fn replicated(leaves: u128) -> (Catalog, [ShardId; 2]) {
+    let mut catalog = Catalog::default();
+    for number in 1..=leaves {
+        apply(&mut catalog, announce(number, number, None)).expect("a member");
+    }
+    let name: CollectionName = "events".parse().expect("a name");
+    let create = Change::CreateCollection {
+        name: name.clone(),
+        settings: CollectionSettings {
+            shards: 2,
+            ..CollectionSettings::default()
+        },
+        placement: vec![(1..=leaves).map(leaf).collect(); 2],
+    };
+    apply(&mut catalog, create).expect("a collection");
+    let shards: Vec<ShardId> = catalog.collections[&name].shards().collect();
+    (catalog, [shards[0], shards[1]])
+}
+
+fn leave_behind(number: u128, by: u128, shards: &[ShardId]) -> Change {
+    Change::LeaveBehind {
+        leaf: leaf(number),
+        by: leaf(by),
+        instance: folder(by),
+        shards: shards.to_vec(),
+    }
+}
+
+fn join(number: u128, shard: ShardId) -> Change {
+    Change::JoinReplicas {
+        leaf: leaf(number),
+        instance: folder(number),
+        shards: vec![shard],
+    }
+}
+
+fn serve(number: u128, shard: ShardId, since: u64) -> Change {
+    Change::ServeReplicas {
+        leaf: leaf(number),
+        instance: folder(number),
+        shards: vec![(shard, since)],
+    }
+}
+
+fn states(catalog: &Catalog, shard: ShardId) -> String {
+    let (_, collection) = catalog.collection(shard.collection).expect("the collection");
+    collection.describe_replicas(shard.number).expect("replicas")
+}
+
+#[test]
+fn a_replica_is_left_behind_joins_and_serves_again() {
+    let (mut catalog, [first, second]) = replicated(2);
+    apply(&mut catalog, leave_behind(2, 1, &[first])).expect("leaf-1 serves");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind");
+    assert_eq!(states(&catalog, second), "leaf-1 serving, leaf-2 serving");
+    let confirming = |catalog: &Catalog| catalog.collections.values().next().expect("one").confirming(0).count();
+    assert_eq!(confirming(&catalog), 1);
+    assert_eq!(
+        try_apply(&catalog, serve(2, first, catalog.version)).map(drop),
+        Err(Code::Conflict),
+        "it joins first"
+    );
+    apply(&mut catalog, join(2, first)).expect("it is behind");
+    let since = catalog.version;
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 joining");
+    assert_eq!(confirming(&catalog), 2, "no push is acknowledged without it any more");
+    apply(&mut catalog, serve(2, first, since)).expect("it joins");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 serving");
+    assert!(
+        catalog
+            .collections
+            .values()
+            .all(|collection| collection.not_serving.is_empty())
+    );
+}
+
+#[test]
+fn of_two_replicas_that_leave_each_other_behind_the_log_decides() {
+    let (mut catalog, [first, second]) = replicated(2);
+    apply(&mut catalog, leave_behind(2, 1, &[first, second])).expect("the first one");
+    assert_eq!(
+        apply(&mut catalog, leave_behind(1, 2, &[first, second])),
+        Err(Code::Conflict)
+    );
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind");
+    assert_eq!(
+        apply(&mut catalog, leave_behind(1, 1, &[first])),
+        Err(Code::Conflict),
+        "it is the last one"
+    );
+    apply(&mut catalog, join(2, first)).expect("it is behind");
+    assert_eq!(
+        apply(&mut catalog, leave_behind(1, 2, &[first])),
+        Err(Code::Conflict),
+        "one that joins cannot judge the others"
+    );
+    apply(&mut catalog, leave_behind(2, 1, &[first])).expect("it does not keep up");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind");
+}
+
+#[test]
+fn a_replica_that_was_left_behind_since_it_joined_does_not_serve() {
+    let (mut catalog, [first, _]) = replicated(2);
+    apply(&mut catalog, leave_behind(2, 1, &[first])).expect("leaf-1 serves");
+    apply(&mut catalog, join(2, first)).expect("it is behind");
+    let since = catalog.version;
+    apply(&mut catalog, leave_behind(2, 1, &[first])).expect("leaf-1 serves");
+    apply(&mut catalog, join(2, first)).expect("it is behind again");
+    assert_eq!(
+        apply(&mut catalog, serve(2, first, since)),
+        Err(Code::Conflict),
+        "a late request"
+    );
+    let since = catalog.version;
+    apply(&mut catalog, serve(2, first, since)).expect("it has joined since");
+}
+
+#[test]
+fn a_leaf_with_another_data_folder_has_no_replica_that_serves() {
+    let (mut catalog, [first, _]) = replicated(2);
+    apply(&mut catalog, announce(2, 22, Some(2))).expect("it takes the name over");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind");
+    for late in [join(2, first), leave_behind(1, 2, &[first])] {
+        assert_eq!(
+            apply(&mut catalog, late),
+            Err(Code::Conflict),
+            "of the folder that was replaced"
+        );
+    }
+    apply(&mut catalog, announce(2, 22, None)).expect("it announces itself again");
+    let remove = Change::RemoveMember {
+        name: leaf(1),
+        instance: folder(1),
+        lost: true,
+    };
+    apply(&mut catalog, remove).expect("its disk is lost");
+    assert_eq!(
+        states(&catalog, first),
+        "leaf-1 behind, leaf-2 serving",
+        "the other one has what there is"
+    );
+}
+
+#[test]
+fn replicas_are_on_different_leaves() {
+    let (catalog, _) = replicated(2);
+    let create = |replicas: Option<u32>, placement: Vec<Vec<NodeName>>| {
+        let create = Change::CreateCollection {
+            name: "others".parse().expect("a name"),
+            settings: CollectionSettings {
+                replicas,
+                ..CollectionSettings::default()
+            },
+            placement,
+        };
+        try_apply(&catalog, create).map(drop)
+    };
+    assert_eq!(create(None, vec![vec![leaf(1), leaf(1)]]), Err(Code::BadRequest));
+    assert_eq!(create(Some(2), vec![vec![leaf(1), leaf(2)]]), Ok(()));
+    assert_eq!(create(Some(0), vec![vec![leaf(1)]]), Err(Code::BadRequest));
+    assert_eq!(
+        create(Some(2), Vec::new()),
+        Err(Code::BadRequest),
+        "one process holds all shards"
+    );
+}

@@ -1,0 +1,60 @@
+//! Grants between leaves that hold replicas of the same shards. Shared by: leaf (both sides), `client/replicas.rs`.
+//!
+//! A push is acknowledged once every replica that may be asked has it. A replica that is cut off cannot have it, so it
+//! must have stopped answering before a push is acknowledged without it. Therefore a replica answers only while it holds
+//! a grant of each other serving replica of its shard, and a leaf names every replica that it has granted in its answer
+//! to a push.
+//!
+//! ```text
+//! leaf-1 ── grant? (my catalog version, what you should have by now) ──> leaf-2
+//!        <── granted for 5 s; what I have; what I lack ─────────────────
+//! ```
+//!
+//! The caller counts the time of a grant from when it sent the call, the other leaf from when it received it. So clocks
+//! need not agree, only run at about the same rate: see [`GRANTED_FOR`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{address::PositionVector, cluster::NodeName, ingest::ShardId, problem::Problem};
+
+/// How long a leaf that granted something takes it into account. It counts on a clock that also runs while the machine
+/// is suspended.
+pub const GRANTED_FOR: Duration = Duration::from_secs(5);
+/// How long the leaf that was granted it relies on it. The difference is for clocks that run at different rates: one may
+/// be a tenth slower than the other.
+pub const GRANT_USED_FOR: Duration = Duration::from_millis(4_500);
+
+/// Asks a leaf for a grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantRequest {
+    /// The leaf that asks …
+    pub leaf: NodeName,
+    /// … and its data folder.
+    pub instance: Uuid,
+    /// The version of its catalog. It uses the grant only with this catalog or a later one.
+    pub version: u64,
+    /// Shards of which it wants to know what the other leaf has.
+    pub compared: Vec<ShardId>,
+    /// What it had a while ago of shards, so that the other leaf should have it by now.
+    pub expected: Vec<(ShardId, PositionVector)>,
+}
+
+/// A grant. It holds for [`GRANTED_FOR`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// What this leaf has of the shards that were to be compared, as far as it can say.
+    pub has: Vec<(ShardId, PositionVector)>,
+    /// The shards of which it lacks what is expected.
+    pub lacks: Vec<ShardId>,
+}
+
+/// The leaves that hold replicas of the same shards.
+#[async_trait]
+pub trait ReplicaPeers: Send + Sync {
+    /// Asks a leaf for a grant.
+    async fn grant(&self, leaf: &NodeName, request: &GrantRequest) -> Result<Grant, Problem>;
+}
