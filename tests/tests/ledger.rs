@@ -97,6 +97,26 @@ fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
 }
 
 #[test]
+fn kills_and_pauses_of_leaves_with_replicas_lose_and_duplicate_nothing_and_hide_nothing() {
+    let jars = tests::kafka::jars().expect("Kafka's jars");
+    let arguments = [
+        "--apart",
+        "--replicas",
+        "2",
+        "--kills",
+        "10",
+        "--records",
+        "15000",
+        "--kafka-jars",
+        &jars.display().to_string(),
+    ];
+    let report = ledger(&Settings::default().small_splits(), &arguments);
+    assert!(count_of(" kills (", &report) >= 10, "{report}");
+    assert!(count_of(" acknowledged", &report) >= 9_000, "{report}");
+    assert_definitions_changed(&report);
+}
+
+#[test]
 fn pushes_survive_kills_without_kafka() {
     let report = ledger(
         &Settings::default().small_splits(),

@@ -162,7 +162,8 @@ async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
         )
         .await?;
     let shards =
-        rows("SELECT collection, shard, leaf FROM rachis.shards ORDER BY collection, shard LIMIT 1000000").await?;
+        rows("SELECT collection, shard, leaf, replicas FROM rachis.shards ORDER BY collection, shard LIMIT 1000000")
+            .await?;
     Ok(ClusterView { nodes, shards })
 }
 

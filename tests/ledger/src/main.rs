@@ -81,6 +81,9 @@ struct Arguments {
     /// Run each role as processes of its own: two tailers, three leaves and two aggregators.
     #[arg(long, conflicts_with = "push_only")]
     apart: bool,
+    /// Replicas of each shard.
+    #[arg(long, requires = "apart", default_value_t = 1)]
+    replicas: u32,
     /// Folder with the jars of Apache Kafka.
     #[arg(long, env = "RACHIS_KAFKA_JARS")]
     kafka_jars: Option<PathBuf>,
@@ -169,7 +172,7 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
         client: server.client(),
     });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
-    plan.prepare(&run).await?;
+    plan.prepare(&run, arguments.replicas).await?;
     let carried_out = load_and_disturb(&run, &mut plan, seed).await?;
     let mut report = plan.report(&run, seed).await;
     match carried_out {

@@ -82,9 +82,13 @@ impl Plan {
     }
 
     /// Creates the collection, the topics and the sources.
-    pub(crate) async fn prepare(&mut self, run: &Run) -> Result<()> {
+    pub(crate) async fn prepare(&mut self, run: &Run, replicas: u32) -> Result<()> {
+        let mut settings = json!({"shards": 2});
+        if replicas > 1 {
+            settings["replicas"] = replicas.into();
+        }
         run.client
-            .put(&format!("/v1/collections/{COLLECTION}"), json!({"shards": 2}))
+            .put(&format!("/v1/collections/{COLLECTION}"), settings)
             .await?;
         let Some(broker) = &self.broker else { return Ok(()) };
         for (topic, partitions) in TOPICS {

@@ -53,10 +53,13 @@ pub(super) struct RemoteViews {
 /// What a leaf answered to the call that opens views: an outcome for each, and the scan that it has begun.
 type LeafAnswer = Result<(OpenOutcomes, Option<PartStream>), Problem>;
 
+/// A leaf, and the indexes of shards.
+type IndexesOnLeaf = (Peer, Vec<usize>);
+
 /// What happens while views are opened.
 enum Event {
     /// A leaf has answered for the shards with these indexes.
-    Answered(Peer, Vec<usize>, LeafAnswer),
+    Answered(Box<IndexesOnLeaf>, LeafAnswer),
     /// A leaf that was asked about these takes longer than usual.
     Slow(Vec<usize>),
 }
@@ -120,7 +123,8 @@ impl RemoteViews {
                         .collect::<Vec<_>>();
                     self.ask_next(&mut events, &mut opening, &late, shards, deadline, None);
                 }
-                Event::Answered(leaf, indexes, answer) => {
+                Event::Answered(of, answer) => {
+                    let (leaf, indexes) = *of;
                     let (outcomes, parts) = match answer {
                         Ok((outcomes, parts)) => (outcomes, parts),
                         Err(problem) => (indexes.iter().map(|_| Err(problem.clone())).collect(), None),
@@ -192,7 +196,7 @@ impl RemoteViews {
         deadline: Instant,
         scan: Option<&wire::ScanRequest>,
     ) {
-        let mut by_leaf: BTreeMap<NodeName, (Peer, Vec<usize>)> = BTreeMap::new();
+        let mut by_leaf: BTreeMap<NodeName, IndexesOnLeaf> = BTreeMap::new();
         for index in indexes {
             let Some(leaf) = opening[*index].replicas.pop_front() else {
                 continue;
@@ -226,16 +230,16 @@ impl RemoteViews {
                     None => wanted.open(deadline).await.map(|outcomes| (outcomes, None)),
                 };
                 call.end(&answer);
-                Event::Answered(peer, indexes, answer)
+                Event::Answered(Box::new((peer, indexes)), answer)
             };
             events.push(answered.boxed());
         }
     }
 
     /// The leaves on which the views of these shards are open, each with the indexes of its shards.
-    fn by_leaf(&self, shards: &[ShardId]) -> (Vec<(Peer, Vec<usize>)>, Vec<(usize, Problem)>) {
+    fn by_leaf(&self, shards: &[ShardId]) -> (Vec<IndexesOnLeaf>, Vec<(usize, Problem)>) {
         let opened_on = self.opened_on.lock();
-        let (mut by_leaf, mut without_leaf) = (BTreeMap::<NodeName, (Peer, Vec<usize>)>::new(), Vec::new());
+        let (mut by_leaf, mut without_leaf) = (BTreeMap::<NodeName, IndexesOnLeaf>::new(), Vec::new());
         for (index, shard) in shards.iter().enumerate() {
             match opened_on.get(shard) {
                 Some(leaf) => by_leaf
@@ -262,7 +266,7 @@ impl ReadViews for RemoteViews {
             Err(problem) => return request.shards.iter().map(|_| failed(problem.clone())).collect(),
         };
         let (by_leaf, without_leaf) = self.by_leaf(&request.shards);
-        let unrequested = |(leaf, indexes): (Peer, Vec<usize>)| {
+        let unrequested = |(leaf, indexes): IndexesOnLeaf| {
             let message = wire::ScanRequest {
                 views: id_bytes(self.lease.id),
                 shards: indexes.iter().map(|index| request.shards[*index].into()).collect(),

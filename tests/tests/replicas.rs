@@ -1,0 +1,147 @@
+//! A shard has replicas on several leaves. Each answers alike, and none answers without what was acknowledged.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::{Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecord};
+
+const LEAVES: [&str; 2] = ["leaf-1", "leaf-2"];
+
+/// A cluster with two leaves and the collection `events`, whose two shards have a replica on each.
+async fn replicated() -> Cluster {
+    let size = ClusterSize {
+        leaves: 2,
+        tailers: 1,
+        aggregators: 1,
+    };
+    let cluster = Cluster::start(size, Settings::default()).await;
+    cluster
+        .json(
+            Method::PUT,
+            "/v1/collections/events",
+            json!({ "shards": 2, "replicas": 2 }),
+        )
+        .await
+        .expect("a collection");
+    cluster
+}
+
+/// The states of all replicas, such as `leaf-1 serving, leaf-2 behind`, once for each shard.
+async fn states(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let sql = "select replicas from rachis.shards where collection = 'events' order by shard";
+    let rows = cluster.query(sql, json!({})).await?.rows;
+    let state = |row: &Vec<Value>| row[0].as_str().unwrap_or_default().to_owned();
+    Ok(rows.iter().map(state).collect())
+}
+
+async fn until_states(cluster: &Cluster, what: &str, is_expected: impl Fn(&str) -> bool) {
+    eventually(what, || async {
+        let states = states(cluster).await?;
+        ensure!(
+            states.len() == 2 && states.iter().all(|state| is_expected(state)),
+            "{states:?}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+async fn until_all_serve(cluster: &Cluster) {
+    until_states(cluster, "all replicas serve", |state| {
+        state.matches("serving").count() == 2
+    })
+    .await;
+}
+
+/// Pushes these numbers, one document each, and returns how long it took.
+async fn push(cluster: &Cluster, numbers: std::ops::Range<u32>) -> Duration {
+    let began = Instant::now();
+    let lines: String = numbers.map(|n| format!("{{\"_id\":\"k{n}\",\"n\":{n}}}\n")).collect();
+    cluster.push("events", lines).await.expect("a push");
+    began.elapsed()
+}
+
+async fn count(cluster: &Cluster) -> Value {
+    cluster.sql("select count(*) from events").await.single_value().clone()
+}
+
+#[tokio::test]
+async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
+    let mut cluster = replicated().await;
+    push(&cluster, 0..1_000).await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, json!({}))
+        .await;
+    source.expect("a source");
+    let records = (0..500)
+        .map(|n| NewRecord::value(format!("{{\"click\":{n}}}")))
+        .collect();
+    cluster.kafka.produce("clicks", records).await;
+    cluster.eventually("select count(click) from events", json!(500)).await;
+    let question = "select count(*), sum(n), sum(click), min(_ingested)::text, max(_ingested)::text from events";
+    let both = cluster.sql(question).await.rows;
+    assert_eq!(both[0][..3], [json!(1_500), json!(499_500), json!(124_750)]);
+    for alone in LEAVES {
+        let other = LEAVES[usize::from(alone == LEAVES[0])];
+        until_all_serve(&cluster).await;
+        cluster.kill(other);
+        assert_eq!(cluster.sql(question).await.rows, both, "{alone} alone");
+        cluster.restart(other).await;
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_that_dies_is_not_missed_and_gets_what_it_has_missed() {
+    let mut cluster = replicated().await;
+    push(&cluster, 0..100).await;
+    until_all_serve(&cluster).await;
+    cluster.kill("leaf-2");
+    // No question fails: the other replica answers.
+    let began = Instant::now();
+    let mut pushed = 100;
+    while began.elapsed() < Duration::from_secs(15) {
+        assert_eq!(count(&cluster).await, json!(pushed));
+        let took = push(&cluster, pushed..pushed + 10).await;
+        assert!(took < Duration::from_secs(10), "a push took {took:?}");
+        pushed += 10;
+    }
+    until_states(&cluster, "leaf-2 is behind", |state| state.contains("leaf-2 behind")).await;
+    cluster.restart("leaf-2").await;
+    until_all_serve(&cluster).await;
+    cluster.kill("leaf-1");
+    cluster.eventually("select count(*) from events", json!(pushed)).await;
+    push(&cluster, pushed..pushed + 10).await;
+    assert_eq!(count(&cluster).await, json!(pushed + 10));
+}
+
+#[tokio::test]
+async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile() {
+    let cluster = replicated().await;
+    push(&cluster, 0..100).await;
+    until_all_serve(&cluster).await;
+    let mut pushed = 100;
+    for frozen in LEAVES {
+        cluster.process(frozen).pause();
+        // The first push waits until the frozen one cannot answer any more.
+        let took = push(&cluster, pushed..pushed + 10).await;
+        pushed += 10;
+        assert!(
+            took > Duration::from_secs(1),
+            "a frozen replica cannot confirm a push, but it took {took:?}"
+        );
+        assert_eq!(count(&cluster).await, json!(pushed));
+        push(&cluster, pushed..pushed + 10).await;
+        pushed += 10;
+        cluster.process(frozen).resume();
+        // From the first moment on, whichever replica answers.
+        for _ in 0..50 {
+            assert_eq!(count(&cluster).await, json!(pushed));
+        }
+        until_all_serve(&cluster).await;
+        assert_eq!(count(&cluster).await, json!(pushed));
+    }
+}
