@@ -99,6 +99,7 @@ async fn a_leaf_that_dies_is_not_missed_and_gets_what_it_has_missed() {
     let mut cluster = replicated().await;
     push(&cluster, 0..100).await;
     until_all_serve(&cluster).await;
+    assert_eq!(count(&cluster).await, json!(100));
     cluster.kill("leaf-2");
     // No question fails: the other replica answers.
     let began = Instant::now();

@@ -41,6 +41,11 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Shards that are compared at the same time.
 const COMPARED_AT_ONCE: usize = 16;
 
+/// How long a question waits for the first grant of a leaf: of a new collection, or after a start …
+const FIRST_GRANT_WAIT: Duration = Duration::from_millis(1_500);
+/// … and how often it looks.
+const FIRST_GRANT_POLL: Duration = Duration::from_millis(10);
+
 impl Leaf {
     /// Fails unless the replica of a shard on this leaf may answer a question that has arrived before the call. Waits, at
     /// most until the deadline, until it has what the others had when this leaf started.
@@ -66,6 +71,8 @@ impl Leaf {
             Some(other) => return Err(refused(format!("it is {}", other.as_str()))),
             None => return Err(refused("it is not placed there".to_owned())),
         }
+        self.wait_for_first_grants(collection.confirming(number).filter(|other| *other != node), deadline)
+            .await;
         // One that joins may serve by now, as of a later catalog. All at one moment, before anything is waited for.
         for other in collection.confirming(number).filter(|other| *other != node) {
             if !self.grants.is_held(other, now()) {
@@ -83,6 +90,16 @@ impl Leaf {
             }
         }
         Ok(())
+    }
+
+    /// Waits for grants of leaves that have granted nothing since this one started: it asks them within a second.
+    async fn wait_for_first_grants(&self, others: impl Iterator<Item = &NodeName>, deadline: Instant) {
+        let until = deadline.min(Instant::now() + FIRST_GRANT_WAIT);
+        for other in others {
+            while !self.grants.was_held(other) && Instant::now() < until {
+                tokio::time::sleep(FIRST_GRANT_POLL).await;
+            }
+        }
     }
 
     /// Whether the replica of a shard on this leaf serves, as of the catalog.

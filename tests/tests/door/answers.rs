@@ -187,7 +187,7 @@ async fn malformed_requests_are_refused_with_a_reason(server: Service) {
     refused(
         server
             .request(Method::PUT, "/v1/collections/c")
-            .json(&json!({"replicas": 2})),
+            .json(&json!({"copies": 2})),
         400,
     )
     .await;

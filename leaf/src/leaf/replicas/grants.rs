@@ -84,6 +84,11 @@ impl Grants {
         self.0.lock().held.get(from).is_some_and(|until| now < *until)
     }
 
+    /// Whether that leaf has ever granted something.
+    pub(super) fn was_held(&self, from: &NodeName) -> bool {
+        self.0.lock().held.contains_key(from)
+    }
+
     /// Grants something to a leaf with a catalog of this version.
     pub(super) fn give(&self, to: &NodeName, version: u64, now: Duration) {
         let mut state = self.0.lock();
