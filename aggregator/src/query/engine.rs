@@ -64,10 +64,16 @@ impl Queries for Engine {
 }
 
 impl Engine {
-    /// Starts an engine with its own query runtime, which also removes expired documents. Creates the spill folder, or
-    /// empties it.
-    pub fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
-        let engine = Arc::new(Self {
+    /// Starts an engine that also removes expired documents.
+    pub fn start(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
+        let engine = Self::new(roles, options)?;
+        engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
+        Ok(engine)
+    }
+
+    /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
+    pub(super) fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
+        Ok(Arc::new(Self {
             admission: Admission::new(options.queries_max, options.queue_max),
             registry: Arc::default(),
             runtime: QueryRuntime::start()?,
@@ -79,9 +85,7 @@ impl Engine {
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,
             options,
-        });
-        engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
-        Ok(engine)
+        }))
     }
 
     /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.

@@ -89,7 +89,7 @@ impl DevServer {
             source_admin: tailer.clone(),
             nodes: Arc::new(nodes),
         };
-        let engine = Engine::new(roles, options)
+        let engine = Engine::start(roles, options)
             .map_err(|problem| Failure::with_cause("cannot start the query engine", &problem))?;
         Ok(Self { engine, tailer, leaf })
     }

@@ -283,7 +283,7 @@ impl Node {
             source_admin: Arc::new(tailers),
             nodes: Arc::new(nodes),
         };
-        let engine = Engine::new(roles, options).map_err(failed("start the query engine"))?;
+        let engine = Engine::start(roles, options).map_err(failed("start the query engine"))?;
         let routes = self.routes(&changes, Some(engine.clone()), shell)?;
         let router = doors::router(
             engine,
