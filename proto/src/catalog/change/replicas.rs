@@ -57,29 +57,34 @@ impl Catalog {
         })
     }
 
-    /// A leaf has nothing of its replicas any more: those whose shard another replica serves are behind. If none does,
-    /// the others serve what they have, and read the rest again.
+    /// A leaf has nothing of its replicas any more: they are behind. If no other member serves a shard, one that holds a
+    /// replica serves what it has, and reads the rest again: one that joins rather than one that is behind, and the leaf
+    /// itself only if there is no other.
     pub(super) fn lose_replicas(&mut self, leaf: &NodeName) {
-        let version = self.version;
+        let (version, members) = (self.version, &self.members);
         for collection in self.collections.values_mut() {
             for shard in 0..collection.settings.shards {
-                if collection.replica_state(shard, leaf).is_none()
-                    || collection.leave_replica_behind(shard, leaf, version)
-                {
+                if collection.replica_state(shard, leaf).is_none() {
                     continue;
                 }
-                // One that joins has nearly all.
+                collection.leave_replica_behind(shard, leaf, version);
+                let is_served = |other: &NodeName| other != leaf && members.contains_key(other);
+                if collection.serving(shard).any(is_served) {
+                    continue;
+                }
                 let rank = |other: &&NodeName| {
                     let state = collection.replica_state(shard, other);
-                    (
-                        !self.members.contains_key(*other),
-                        matches!(state, Some(ReplicaState::Behind { .. })),
-                    )
+                    (*other == leaf, matches!(state, Some(ReplicaState::Behind { .. })))
                 };
-                let others = collection.replicas_of(shard).iter().filter(|other| *other != leaf);
-                if let Some(other) = others.min_by_key(rank).cloned() {
-                    collection.set_replica(shard, &other, ReplicaState::Serving);
-                    collection.leave_replica_behind(shard, leaf, version);
+                let replicas = collection.replicas_of(shard).iter();
+                let present = replicas.filter(|other| members.contains_key(*other));
+                let Some(chosen) = present.min_by_key(rank).cloned() else {
+                    continue;
+                };
+                collection.set_replica(shard, &chosen, ReplicaState::Serving);
+                let serving: Vec<NodeName> = collection.serving(shard).cloned().collect();
+                for other in serving.iter().filter(|other| **other != chosen) {
+                    collection.leave_replica_behind(shard, other, version);
                 }
             }
         }

@@ -25,6 +25,24 @@ fn with(changes: Vec<Change>) -> (Catalog, Result<(), Problem>) {
         })
 }
 
+/// The catalog after a change, if it is accepted, else the code of the refusal.
+pub(super) fn apply(catalog: &Catalog, change: Change) -> Result<Catalog, Code> {
+    let record = ChangeRecord {
+        uid: Uuid::now_v7(),
+        level: CATALOG_RULES_LEVEL,
+        expected: None,
+        change,
+    };
+    // As the change log has it.
+    let json = serde_json::to_vec(&record).expect("JSON");
+    let record = serde_json::from_slice(&json).expect("a record");
+    let (next, result) = catalog.apply(&record);
+    // And as a node keeps it.
+    let saved = serde_json::to_vec(&next).expect("JSON");
+    assert_eq!(serde_json::from_slice::<Catalog>(&saved).expect("a catalog"), next);
+    result.map(|()| next).map_err(|problem| problem.code)
+}
+
 fn create(text: &str) -> Change {
     Change::CreateCollection {
         name: name(text),
@@ -485,15 +503,8 @@ fn a_renamed_definition_may_get_its_name_back() {
 }
 
 /// The catalog after a change that must be accepted.
-fn apply(catalog: &Catalog, change: Change) -> Catalog {
-    let (after, result) = catalog.apply(&ChangeRecord {
-        uid: Uuid::now_v7(),
-        level: CATALOG_RULES_LEVEL,
-        expected: None,
-        change,
-    });
-    assert_eq!(result, Ok(()));
-    after
+fn accepted(catalog: &Catalog, change: Change) -> Catalog {
+    apply(catalog, change).expect("an accepted change")
 }
 
 #[test]
@@ -503,9 +514,9 @@ fn of_dropped_names_a_limited_number_is_known_and_no_number_is_reused() {
     catalog.retired = fields
         .map(|text| (DefinitionId::field(name("events"), &text), 7))
         .collect();
-    let after = apply(&apply(&catalog, field("new", &[], false)), drop_of("new"));
+    let after = accepted(&accepted(&catalog, field("new", &[], false)), drop_of("new"));
     assert_eq!((after.retired.len(), after.retired_below), (RETIRED_NAMES_MAX, 7));
-    let after = apply(&after, field("new", &[], false));
+    let after = accepted(&after, field("new", &[], false));
     assert_eq!(numbers(&after, "new"), [8]);
 }
 
@@ -530,10 +541,10 @@ fn a_collection_remembers_its_last_deletes_and_covers_all_of_them() {
             collection: uid,
             deletion,
         };
-        catalog = apply(&catalog, change);
+        catalog = accepted(&catalog, change);
     }
     let position = at("_changes/0@3,_changes/1@7");
-    catalog = apply(
+    catalog = accepted(
         &catalog,
         Change::CoverChanges {
             collection: uid,

@@ -1,7 +1,7 @@
 //! Tests of `members`.
 
 use super::*;
-use crate::catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionSettings};
+use crate::catalog::{Change, CollectionSettings, change::tests::apply};
 
 fn node(name: &str) -> NodeName {
     name.parse().expect("a name")
@@ -25,21 +25,6 @@ fn remove(name: &str, folder: u128, lost: bool) -> Change {
         instance: Uuid::from_u128(folder),
         lost,
     }
-}
-
-/// The catalog after a change, if it is accepted, else the code of the refusal.
-fn apply(catalog: &Catalog, change: Change) -> Result<Catalog, Code> {
-    let record = ChangeRecord {
-        uid: Uuid::now_v7(),
-        level: CATALOG_RULES_LEVEL,
-        expected: None,
-        change,
-    };
-    // As the change log has it.
-    let json = serde_json::to_vec(&record).expect("JSON");
-    let record = serde_json::from_slice(&json).expect("a record");
-    let (next, result) = catalog.apply(&record);
-    result.map(|()| next).map_err(|problem| problem.code)
 }
 
 #[test]

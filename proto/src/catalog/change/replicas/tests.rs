@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, CollectionName, CollectionSettings},
+    catalog::{Change, CollectionName, CollectionSettings, change::tests},
     cluster::{Member, Role},
 };
 
@@ -14,26 +14,8 @@ fn folder(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-/// The catalog after a change, if it is accepted, else the code of the refusal.
-fn try_apply(catalog: &Catalog, change: Change) -> Result<Catalog, Code> {
-    let record = ChangeRecord {
-        uid: Uuid::now_v7(),
-        level: CATALOG_RULES_LEVEL,
-        expected: None,
-        change,
-    };
-    // As the change log has it.
-    let json = serde_json::to_vec(&record).expect("JSON");
-    let record = serde_json::from_slice(&json).expect("a record");
-    let (next, result) = catalog.apply(&record);
-    // And as a node keeps it.
-    let saved = serde_json::to_vec(&next).expect("JSON");
-    assert_eq!(serde_json::from_slice::<Catalog>(&saved).expect("a catalog"), next);
-    result.map(|()| next).map_err(|problem| problem.code)
-}
-
 fn apply(catalog: &mut Catalog, change: Change) -> Result<(), Code> {
-    *catalog = try_apply(catalog, change)?;
+    *catalog = tests::apply(catalog, change)?;
     Ok(())
 }
 
@@ -104,7 +86,7 @@ fn a_replica_is_left_behind_joins_and_serves_again() {
     let confirming = |catalog: &Catalog| catalog.collections.values().next().expect("one").confirming(0).count();
     assert_eq!(confirming(&catalog), 1);
     assert_eq!(
-        try_apply(&catalog, serve(2, first, catalog.version)).map(drop),
+        tests::apply(&catalog, serve(2, first, catalog.version)).map(drop),
         Err(Code::Conflict),
         "it joins first"
     );
@@ -176,17 +158,45 @@ fn a_leaf_with_another_data_folder_has_no_replica_that_serves() {
         );
     }
     apply(&mut catalog, announce(2, 22, None)).expect("it announces itself again");
-    let remove = Change::RemoveMember {
-        name: leaf(1),
-        instance: folder(1),
-        lost: true,
-    };
-    apply(&mut catalog, remove).expect("its disk is lost");
+    apply(&mut catalog, remove_lost(1)).expect("its disk is lost");
     assert_eq!(
         states(&catalog, first),
         "leaf-1 behind, leaf-2 serving",
         "the other one has what there is"
     );
+}
+
+fn remove_lost(number: u128) -> Change {
+    Change::RemoveMember {
+        name: leaf(number),
+        instance: folder(number),
+        lost: true,
+    }
+}
+
+#[test]
+fn a_shard_is_served_by_a_leaf_that_exists() {
+    let (mut catalog, [first, _]) = replicated(2);
+    apply(&mut catalog, remove_lost(2)).expect("its disk is lost");
+    apply(&mut catalog, announce(1, 11, Some(1))).expect("its disk is lost, too");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind");
+    let (mut catalog, [first, _]) = replicated(2);
+    apply(&mut catalog, remove_lost(2)).expect("its disk is lost");
+    apply(&mut catalog, remove_lost(1)).expect("its disk is lost, too");
+    apply(&mut catalog, announce(2, 22, None)).expect("one of them is replaced");
+    assert_eq!(states(&catalog, first), "leaf-1 behind, leaf-2 serving");
+}
+
+#[test]
+fn a_replica_that_joins_serves_only_if_no_other_does() {
+    let (mut catalog, [first, _]) = replicated(3);
+    apply(&mut catalog, leave_behind(2, 3, &[first])).expect("leaf-3 serves");
+    apply(&mut catalog, leave_behind(1, 3, &[first])).expect("leaf-3 serves");
+    apply(&mut catalog, join(1, first)).expect("it is behind");
+    apply(&mut catalog, announce(2, 22, Some(2))).expect("its disk is lost");
+    assert_eq!(states(&catalog, first), "leaf-1 joining, leaf-2 behind, leaf-3 serving");
+    apply(&mut catalog, announce(3, 33, Some(3))).expect("its disk is lost");
+    assert_eq!(states(&catalog, first), "leaf-1 serving, leaf-2 behind, leaf-3 behind");
 }
 
 #[test]
@@ -201,7 +211,7 @@ fn replicas_are_on_different_leaves() {
             },
             placement,
         };
-        try_apply(&catalog, create).map(drop)
+        tests::apply(&catalog, create).map(drop)
     };
     assert_eq!(create(None, vec![vec![leaf(1), leaf(1)]]), Err(Code::BadRequest));
     assert_eq!(create(Some(2), vec![vec![leaf(1), leaf(2)]]), Ok(()));
