@@ -18,6 +18,7 @@ mod interference;
 mod node;
 mod parsers;
 mod recovery;
+mod replicas;
 mod searches;
 
 use std::{
@@ -42,6 +43,7 @@ pub use self::{
     node::{FootprintArgs, footprint},
     parsers::parsers,
     recovery::{RecoveryArgs, recovery},
+    replicas::{ReplicasArgs, replicas},
     searches::searches,
 };
 use crate::{

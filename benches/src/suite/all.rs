@@ -12,8 +12,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs,
-    GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, SuiteReport, definitions, deletes, expression, fan_out,
-    files, footprint, freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery, searches,
+    GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, ReplicasArgs, SuiteReport, definitions, deletes, expression,
+    fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery,
+    replicas, searches,
 };
 use crate::report::guarded;
 
@@ -48,6 +49,8 @@ pub enum SuiteCommand {
     FanOut(FanOutArgs),
     /// Starts on many documents after `kill -9`
     Recovery(RecoveryArgs),
+    /// Measures a second replica of each shard, and the death of a leaf
+    Replicas(ReplicasArgs),
     /// Measures an empty node, many collections, and memory under load
     Footprint(FootprintArgs),
 }
@@ -70,6 +73,7 @@ impl SuiteCommand {
             Self::Giants(arguments) => giants(arguments).await,
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
+            Self::Replicas(arguments) => replicas(arguments).await,
             Self::Footprint(arguments) => footprint(arguments).await,
         }
     }
@@ -83,7 +87,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 15] = [
+const SUITES: [(&str, &str, &str); 16] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -102,6 +106,7 @@ const SUITES: [(&str, &str, &str); 15] = [
         "--documents 20000 --repetitions 20 --leaves 1,8 --shards 4,64",
     ),
     ("recovery", "", "--documents 20000,200000 --runs 1"),
+    ("replicas", "", "--documents 20000 --pushes 20 --deaths 2"),
     (
         "footprint",
         "",

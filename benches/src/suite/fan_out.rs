@@ -198,7 +198,7 @@ async fn measure(
 }
 
 /// The sum of what all processes used.
-fn usage_of_all(processes: &[&Process]) -> Result<Usage> {
+pub(super) fn usage_of_all(processes: &[&Process]) -> Result<Usage> {
     let mut sum = Usage::default();
     for process in processes {
         let used = usage(process.pid())?;
