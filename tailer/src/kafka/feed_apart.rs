@@ -141,7 +141,7 @@ impl Sender {
     fn go_on_with_others(&self, stored: i64, reached: i64) -> bool {
         let mut partition = self.partition();
         let can_begin = partition.can_begin(reached);
-        if !partition.reads() {
+        if !partition.is_reading() {
             partition.resolve_behind(self.replica);
         } else if can_begin {
             let from = if reached > stored { reached + 1 } else { stored.max(0) };

@@ -287,7 +287,8 @@ impl Partition {
         self.cursors.iter().map(sent).max().unwrap_or(-1)
     }
 
-    fn is_reading(&self) -> bool {
+    /// Whether the partition is read, for at least one replica.
+    pub(super) fn is_reading(&self) -> bool {
         self.cursors.iter().any(|cursor| cursor.phase == Phase::Reading)
     }
 
@@ -368,11 +369,6 @@ impl Partition {
     pub(super) fn resolve_behind(&mut self, replica: usize) {
         self.cursors[replica].clear();
         self.cursors[replica].phase = Phase::Resolving;
-    }
-
-    /// Whether a replica of this partition is read into.
-    pub(super) fn reads(&self) -> bool {
-        self.is_reading()
     }
 
     /// Whether the replica that is fed apart is stopped.

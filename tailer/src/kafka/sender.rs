@@ -270,15 +270,10 @@ impl Sender {
             partition.acknowledged(self.replica)
         };
         if let Some(first) = first {
-            self.begin_as_others(first, low, high);
-            return Ok(());
+            return self.begin_as_others(first, low, high).await;
         }
         // What another replica has is not lost, but this one cannot have it.
-        let has_others = self
-            .ahead
-            .lock()
-            .iter()
-            .any(|(_, offset)| (low - 1..i64::MAX).contains(offset));
+        let has_others = self.ahead.lock().iter().any(|(_, offset)| *offset >= low - 1);
         if !has_others {
             self.note_losses(stored, acknowledged, low, high).await?;
         }
@@ -406,20 +401,27 @@ impl Sender {
     }
 
     /// Begins to fill a replica that has nothing with the records that others have.
-    fn begin_as_others(&self, first: i64, low: i64, high: i64) {
+    async fn begin_as_others(&self, first: i64, low: i64, high: i64) -> Result<(), Error> {
         if low > first {
-            return self.stop(self.lacks(first, low - 1));
+            self.stop(self.lacks(first, low - 1));
+            return Ok(());
         }
         if first > high {
-            return self.stop(Error::Shorter {
+            self.stop(Error::Shorter {
                 partition: self.label(),
                 stored: first - 1,
                 newest: high - 1,
             });
+            return Ok(());
+        }
+        if first > 0 {
+            // So that it has the same position, even if no record follows.
+            return self.advance(first - 1).await;
         }
         info!(partition = %self.label(), first, end = high, "filling a replica that has nothing");
         self.partition().begin(self.replica, -1, first);
         self.status.clear_error();
+        Ok(())
     }
 
     /// Why a replica stays behind: others have records that the broker has no more.

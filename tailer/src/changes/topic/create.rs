@@ -1,12 +1,14 @@
 //! Creates the change log of a new cluster, and recreates a lost one from the copy of a node.
 
+use std::time::{Duration, Instant};
+
 use proto::{
     Code, Problem,
     catalog::{CATALOG_RULES_LEVEL, CHANGE_TOPICS, Entry, LogHeader, LogRecord, PUSH_TOPICS, State},
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::info;
 use uuid::Uuid;
@@ -16,6 +18,11 @@ use crate::kafka::{
     Error,
     cluster::{Appender, ClusterKafka},
 };
+
+/// How long to wait for a broker to read its groups …
+const GROUPS_WAIT: Duration = Duration::from_secs(30);
+/// … and how often to ask.
+const GROUPS_POLL: Duration = Duration::from_millis(200);
 
 /// Creates the change log of a new cluster and returns the id of the cluster. Refused if the log is missing or empty and
 /// the broker has topics or consumer groups of collections, unless the cluster is to be `beside` the one that these
@@ -73,13 +80,31 @@ async fn topics_and_groups(kafka: &ClusterKafka) -> Result<(Vec<String>, Vec<Str
     let request = move || -> Result<_, KafkaError> {
         let consumer: BaseConsumer = config.create()?;
         let metadata = consumer.fetch_metadata(None, BROKER_ANSWER)?;
-        let groups = consumer.fetch_group_list(None, BROKER_ANSWER)?;
+        let until = Instant::now() + GROUPS_WAIT;
+        let groups = loop {
+            match consumer.fetch_group_list(None, BROKER_ANSWER) {
+                // A broker that has just started reads its groups first.
+                Err(error) if is_loading(&error) && Instant::now() < until => std::thread::sleep(GROUPS_POLL),
+                groups => break groups?,
+            }
+        };
         Ok((
             metadata.topics().iter().map(|topic| topic.name().to_owned()).collect(),
             groups.groups().iter().map(|group| group.name().to_owned()).collect(),
         ))
     };
     ask(request).await
+}
+
+fn is_loading(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::NotCoordinator
+        )
+    )
 }
 
 async fn ask<T: Send + 'static>(
