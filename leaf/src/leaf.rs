@@ -23,7 +23,7 @@ use std::{
 use metrics::gauge;
 use parking_lot::{Condvar, Mutex};
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::warn;
 
 use crate::{
@@ -68,6 +68,8 @@ pub struct Leaf {
     pub(crate) leases: ViewLeases,
     /// What other leaves with replicas of the same shards have granted, and what this one has granted them.
     grants: Grants,
+    /// Notified when a question waits for the first grant of another leaf.
+    first_grants_wanted: Arc<Notify>,
     /// A clone for each query with open views.
     views_counter: Arc<()>,
     this: Weak<Self>,
@@ -104,6 +106,7 @@ impl Leaf {
             scans,
             leases: ViewLeases::default(),
             grants: Grants::new(replicas::grants::now()),
+            first_grants_wanted: Arc::default(),
             views_counter: Arc::default(),
             this: this.clone(),
             threads: Mutex::default(),

@@ -262,6 +262,25 @@ pub struct Loss {
     pub reason: String,
 }
 
+/// A hash over what one replica has ingested of a block of a partition: 65,536 offsets. Replicas that have ingested the same
+/// have the same digest, however their batches were cut and whatever was deleted since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockDigest {
+    /// The source.
+    pub source: SourceName,
+    /// The partition.
+    pub partition: i32,
+    /// The first offset of the block.
+    pub from: i64,
+    /// The last offset that was ingested: that of the block, or the position of the partition.
+    pub through: i64,
+    /// The hash, as 32 hexadecimal digits.
+    pub digest: String,
+}
+
+/// The blocks in the digests of one replica, at most: the first ones of the first partitions.
+pub const DIGESTS_MAX: usize = 100_000;
+
 /// The result of clearing dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClearedDeadLetters {
@@ -366,6 +385,11 @@ pub trait Ingest: Send + Sync {
         _through: i64,
     ) -> Result<BTreeMap<i64, i64>, Problem> {
         Ok(BTreeMap::new())
+    }
+
+    /// The digests of a replica, by source, partition and block; at most [`DIGESTS_MAX`].
+    async fn digests(&self, _shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        Ok(Vec::new())
     }
 
     /// The result of the push at this position of the log of pushes or of changes. Waits until the leaf has ingested it,

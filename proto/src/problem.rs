@@ -35,6 +35,11 @@ pub enum Code {
 }
 
 impl Code {
+    /// Whether another replica of a shard may answer although this one has failed so.
+    pub fn is_of_one_replica(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Busy | Self::NotFound | Self::Internal)
+    }
+
     /// Each code with its stable word, HTTP status and title.
     pub const TABLE: [(Code, &'static str, u16, &'static str); 20] = [
         (Code::BadRequest, "bad_request", 400, "the request is invalid"),

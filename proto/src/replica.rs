@@ -19,7 +19,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{address::PositionVector, cluster::NodeName, ingest::ShardId, problem::Problem};
+use crate::{
+    address::PositionVector,
+    cluster::NodeName,
+    ingest::{BlockDigest, ShardId},
+    problem::Problem,
+};
 
 /// How long a leaf that granted something takes it into account. It counts on a clock that also runs while the machine
 /// is suspended.
@@ -48,7 +53,7 @@ pub struct GrantRequest {
 pub struct Grant {
     /// What this leaf has of the shards that were to be compared, as far as it can say.
     pub has: Vec<(ShardId, PositionVector)>,
-    /// The shards of which it lacks what is expected.
+    /// The shards of which it lacks what is expected, or cannot say in time what it has.
     pub lacks: Vec<ShardId>,
 }
 
@@ -57,4 +62,7 @@ pub struct Grant {
 pub trait ReplicaPeers: Send + Sync {
     /// Asks a leaf for a grant.
     async fn grant(&self, leaf: &NodeName, request: &GrantRequest) -> Result<Grant, Problem>;
+
+    /// The digests of the replica on a leaf, as [`Ingest::digests`](crate::ingest::Ingest::digests) has them.
+    async fn digests(&self, leaf: &NodeName, shard: ShardId) -> Result<Vec<BlockDigest>, Problem>;
 }

@@ -128,6 +128,20 @@ impl Client {
         .await;
     }
 
+    /// Waits until each of so many replicas of every shard has the same, and something.
+    pub async fn wait_until_replicas_are_equal(&self, replicas: usize) {
+        let sql = format!(
+            "select collection, shard, source, partition, from_offset, count(digest) from rachis.digests group by all \
+             having count(digest) <> {replicas} or count(distinct digest) <> 1"
+        );
+        crate::eventually("all replicas are equal", || async {
+            let different = self.query(&sql, json!({})).await?.rows;
+            ensure!(different.is_empty(), "{different:?}");
+            Ok(())
+        })
+        .await;
+    }
+
     /// Pushes documents to a collection.
     pub async fn push(&self, collection: &str, body: impl Into<reqwest::Body>) -> Result<Value> {
         read_json(

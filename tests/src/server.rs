@@ -44,6 +44,11 @@ impl Settings {
             .with("RACHIS_LEAF__SPLIT_IDLE_MS", 300)
     }
 
+    /// Stores each shard of new collections on one leaf of a cluster.
+    pub fn one_replica(self) -> Self {
+        self.with("RACHIS_CLUSTER__REPLICAS", 1)
+    }
+
     /// Publishes no splits to disk: every answer comes from the tail and from micro-splits.
     pub fn no_splits(self) -> Self {
         self.with("RACHIS_LEAF__SPLIT_DOCUMENTS", 100_000_000)

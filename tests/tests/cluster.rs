@@ -67,15 +67,19 @@ fn leaf_of_shard(status: &Value, shard: u64) -> String {
     row["leaf"].as_str().expect("a leaf").to_owned()
 }
 
-/// Creates the collection `events` with a shard on each of three leaves, and 300 documents in it. Returns the leaf of
-/// each shard.
-async fn create_on_three_leaves(cluster: &Cluster) -> Vec<String> {
+/// Creates the collection `events` with three shards, and 300 documents in it.
+async fn create(cluster: &Cluster) {
     cluster
         .json(Method::PUT, "/v1/collections/events", json!({ "shards": 3 }))
         .await
         .expect("a collection");
     let lines: String = (0..300).map(|n| format!("{{\"_id\":\"k{n}\",\"n\":{n}}}\n")).collect();
     cluster.push("events", lines).await.expect("a push");
+}
+
+/// The same with a shard on each of three leaves. Returns the leaf of each shard.
+async fn create_on_three_leaves(cluster: &Cluster) -> Vec<String> {
+    create(cluster).await;
     let mut leaves: Vec<(u64, String)> = status(cluster)["shards"]
         .as_array()
         .expect("shards")
@@ -102,7 +106,7 @@ async fn create_on_three_leaves(cluster: &Cluster) -> Vec<String> {
 
 #[tokio::test]
 async fn an_answer_without_a_leaf_is_refused_or_marked_partial() {
-    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica()).await;
     let leaves = create_on_three_leaves(&cluster).await;
     let complete = cluster.sql("select count(*), sum(n)::bigint from events").await;
     assert_eq!(complete.rows, [[json!(300), json!(44_850)]]);
@@ -204,7 +208,7 @@ async fn pushes_avoid_a_dead_leaf(cluster: &Cluster, dead: &str) {
 
 #[tokio::test]
 async fn a_dead_leaf_stalls_its_own_partitions_only() {
-    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica()).await;
     cluster.kafka.create_topic("clicks", 3, &[]).await;
     cluster.source_of_topic("clicks", &cluster.kafka).await;
     let value = |partition: i32| {
@@ -306,7 +310,7 @@ fn the_status_command_shows_a_dead_leaf(cluster: &Cluster, dead: &str, leaf_of_s
 
 #[tokio::test]
 async fn a_frozen_leaf_is_reported_in_bounded_time() {
-    let cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica()).await;
     let leaves = create_on_three_leaves(&cluster).await;
     cluster.process(&leaves[2]).pause();
     let begun = Instant::now();
@@ -367,7 +371,7 @@ async fn push_until_cancelled(aggregators: Vec<String>, stop: CancellationToken)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_write() {
     let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
-    create_on_three_leaves(&cluster).await;
+    create(&cluster).await;
     let aggregators: Vec<String> = cluster
         .nodes()
         .filter(|node| node.role == "aggregator")

@@ -24,7 +24,7 @@ async fn until_member(cluster: &Cluster, name: &str, expected: Option<Value>) {
 
 #[tokio::test]
 async fn nodes_join_by_their_name_and_serve_at_once() {
-    let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
+    let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default().one_replica()).await;
     cluster.push("before", "{\"n\":1}").await.expect("a push");
     // Its settings file has the broker and nothing else.
     let config = std::fs::read_to_string(cluster.config()).expect("the settings");
@@ -124,7 +124,7 @@ async fn the_later_of_two_nodes_with_one_name_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_node_is_removed_once_it_does_not_run_and_a_leaf_with_shards_only_if_its_disk_is_lost() {
-    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default()).await;
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica()).await;
     cluster
         .json(Method::PUT, "/v1/collections/events", json!({ "shards": 3 }))
         .await

@@ -9,23 +9,24 @@ use tests::{Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecor
 
 const LEAVES: [&str; 2] = ["leaf-1", "leaf-2"];
 
+const SIZE: ClusterSize = ClusterSize {
+    leaves: 2,
+    tailers: 1,
+    aggregators: 1,
+};
+
 /// A cluster with two leaves and the collection `events`, whose two shards have a replica on each.
 async fn replicated() -> Cluster {
-    let size = ClusterSize {
-        leaves: 2,
-        tailers: 1,
-        aggregators: 1,
-    };
-    let cluster = Cluster::start(size, Settings::default()).await;
+    let cluster = Cluster::start(SIZE, Settings::default()).await;
+    create(&cluster).await;
     cluster
-        .json(
-            Method::PUT,
-            "/v1/collections/events",
-            json!({ "shards": 2, "replicas": 2 }),
-        )
+}
+
+async fn create(cluster: &Cluster) {
+    cluster
+        .json(Method::PUT, "/v1/collections/events", json!({ "shards": 2 }))
         .await
         .expect("a collection");
-    cluster
 }
 
 /// The states of all replicas, such as `leaf-1 serving, leaf-2 behind`, once for each shard.
@@ -92,6 +93,14 @@ async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
         assert_eq!(cluster.sql(question).await.rows, both, "{alone} alone");
         cluster.restart(other).await;
     }
+    cluster.wait_until_replicas_are_equal(2).await;
+    let blocks = "select count(*), count(distinct leaf), count(digest) from rachis.digests";
+    let rows = cluster.sql(blocks).await.rows;
+    assert_eq!(
+        rows[0],
+        [json!(8), json!(2), json!(8)],
+        "two partitions of two sources on each leaf"
+    );
 }
 
 #[tokio::test]
@@ -145,4 +154,63 @@ async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile(
         until_all_serve(&cluster).await;
         assert_eq!(count(&cluster).await, json!(pushed));
     }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_cut_off_never_answers_without_what_was_acknowledged_meanwhile() {
+    let network = SIZE.network();
+    let cluster = Cluster::start_within(&network, SIZE, Settings::default()).await;
+    create(&cluster).await;
+    push(&cluster, 0..100).await;
+    until_all_serve(&cluster).await;
+    let mut pushed = 100;
+    // The aggregator reaches both leaves all the time, and asks either.
+    let cuts: [&[(&str, &str)]; 3] = [
+        &[("leaf-2", "leaf-1"), ("leaf-2", "tailer-1"), ("leaf-2", "kafka")],
+        &[("leaf-1", "tailer-1"), ("leaf-1", "kafka")],
+        &[("leaf-2", "leaf-1")],
+    ];
+    for cut in cuts {
+        cut.iter().for_each(|(one, other)| network.cut(one, other));
+        for _ in 0..10 {
+            push(&cluster, pushed..pushed + 10).await;
+            pushed += 10;
+            for _ in 0..4 {
+                assert_eq!(count(&cluster).await, json!(pushed), "{cut:?}");
+            }
+        }
+        network.heal();
+        until_all_serve(&cluster).await;
+        assert_eq!(count(&cluster).await, json!(pushed));
+    }
+    cluster.wait_until_replicas_are_equal(2).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_lost_its_disk_begins_where_the_other_began_even_if_no_record_follows() {
+    let mut cluster = replicated().await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    let clicks = |numbers: std::ops::Range<u32>| {
+        numbers
+            .map(|n| NewRecord::value(format!("{{\"click\":{n}}}")))
+            .collect()
+    };
+    cluster.kafka.produce("clicks", clicks(0..100)).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let from_the_end = json!({ "start": "latest" });
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
+        .await;
+    source.expect("a source");
+    let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
+    cluster.eventually(caught_up, json!(2)).await;
+    push(&cluster, 0..10).await;
+    cluster.kill("leaf-2");
+    std::fs::remove_dir_all(cluster.data_dir("leaf-2")).expect("its disk is lost");
+    cluster.restart("leaf-2").await;
+    until_states(&cluster, "leaf-2 is behind", |state| state.contains("leaf-2 behind")).await;
+    until_all_serve(&cluster).await;
+    cluster.kafka.produce("clicks", clicks(100..110)).await;
+    cluster.eventually("select count(click) from events", json!(10)).await;
+    cluster.wait_until_replicas_are_equal(2).await;
 }

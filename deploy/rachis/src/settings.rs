@@ -49,6 +49,9 @@ impl HttpSettings {
     }
 }
 
+/// The replicas of each shard of a new collection, unless something else is said.
+const REPLICAS_DEFAULT: u32 = 2;
+
 /// The cluster of a node.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,7 +90,7 @@ impl ClusterSettings {
 
     /// The replicas of each shard of a new collection that names no number.
     pub(crate) fn replicas(&self) -> Result<u32, Failure> {
-        let replicas = self.replicas.unwrap_or(1);
+        let replicas = self.replicas.unwrap_or(REPLICAS_DEFAULT);
         match (1..=REPLICAS_MAX).contains(&replicas) {
             true => Ok(replicas),
             false => Err(Failure::usage(format!(

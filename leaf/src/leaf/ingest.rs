@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
     ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId,
-        StoredPosition,
+        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, DIGESTS_MAX, Ingest, Loss, PartitionStatus, Push,
+        PushResult, Pushes, ShardId, StoredPosition,
     },
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
@@ -103,6 +103,11 @@ impl Ingest for Leaf {
             number: partition,
         };
         blocking(move || shard.store().ingest_times(&partition, after, through)).await
+    }
+
+    async fn digests(&self, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        let shard = self.shard(shard).await?;
+        blocking(move || shard.store().digests(DIGESTS_MAX)).await
     }
 
     async fn pushed(

@@ -1,7 +1,8 @@
 //! Replicas: which of this leaf's may answer questions, and which others must have a push before it is acknowledged.
 //!
 //! The catalog says which replicas of a shard serve, join or are behind. A serving replica answers only while each other
-//! serving one has granted it that ([`proto::replica`]), and once it has what these had when it started. So:
+//! one that serves or joins has granted it that ([`proto::replica`]), and once it has what the serving ones had when it
+//! started. So:
 //!
 //! - A push is acknowledged when every replica has it that serves or joins, or may still use a grant of a leaf whose
 //!   catalog says that it is behind ([`Leaf::must_confirm`]).
@@ -11,8 +12,10 @@
 //!
 //! What it assumes: clocks that run at about the same rate (see [`proto::replica::GRANT_USED_FOR`]), nothing else. With a
 //! catalog from before, a leaf waits for more replicas than it must, and a replica that serves as of an old catalog has no
-//! grant. While Kafka is away, nobody can be left behind: the shards of a leaf that dies then are unavailable.
+//! grant. While Kafka is away, the change log accepts no change, so no replica is left behind: if a leaf dies then, the
+//! replicas of its shards on other leaves lose its grants and do not answer until Kafka is back.
 
+mod comparison;
 pub(super) mod grants;
 mod rounds;
 
@@ -25,7 +28,7 @@ use std::{
 use futures::{StreamExt as _, stream};
 use proto::{
     Code, PositionVector, Problem,
-    catalog::ReplicaState,
+    catalog::{Collection, ReplicaState},
     cluster::NodeName,
     ingest::ShardId,
     replica::{Grant, GrantRequest},
@@ -41,7 +44,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Shards that are compared at the same time.
 const COMPARED_AT_ONCE: usize = 16;
 
-/// How long a question waits for the first grant of a leaf: of a new collection, or after a start …
+/// How long a question waits for the first grant of a leaf: after a start, or for a new collection …
 const FIRST_GRANT_WAIT: Duration = Duration::from_millis(1_500);
 /// … and how often it looks.
 const FIRST_GRANT_POLL: Duration = Duration::from_millis(10);
@@ -71,8 +74,7 @@ impl Leaf {
             Some(other) => return Err(refused(format!("it is {}", other.as_str()))),
             None => return Err(refused("it is not placed there".to_owned())),
         }
-        self.wait_for_first_grants(collection.confirming(number).filter(|other| *other != node), deadline)
-            .await;
+        self.wait_for_first_grants(shard.id, collection, node, deadline).await;
         // One that joins may serve by now, as of a later catalog. All at one moment, before anything is waited for.
         for other in collection.confirming(number).filter(|other| *other != node) {
             if !self.grants.is_held(other, now()) {
@@ -92,11 +94,16 @@ impl Leaf {
         Ok(())
     }
 
-    /// Waits for grants of leaves that have granted nothing since this one started: it asks them within a second.
-    async fn wait_for_first_grants(&self, others: impl Iterator<Item = &NodeName>, deadline: Instant) {
+    /// Waits for leaves that have granted nothing since this one started, or have not said yet what they have of a shard.
+    async fn wait_for_first_grants(&self, shard: ShardId, of: &Collection, node: &NodeName, deadline: Instant) {
         let until = deadline.min(Instant::now() + FIRST_GRANT_WAIT);
-        for other in others {
-            while !self.grants.was_held(other) && Instant::now() < until {
+        let is_awaited = |other: &NodeName| {
+            let serves = of.replica_state(shard.number, other) == Some(ReplicaState::Serving);
+            !self.grants.was_held(other) || serves && self.grants.floor(shard, other).is_none()
+        };
+        for other in of.confirming(shard.number).filter(|other| *other != node) {
+            while is_awaited(other) && Instant::now() < until {
+                self.first_grants_wanted.notify_one();
                 tokio::time::sleep(FIRST_GRANT_POLL).await;
             }
         }
@@ -143,11 +150,12 @@ impl Leaf {
         self.check_knows_that_it_is_behind(&request)?;
         let answered_until = tokio::time::Instant::now() + ANSWER_WAIT;
         let positions = |shard| tokio::time::timeout_at(answered_until, self.positions_of(shard));
-        // A shard that takes longer to open is left out: the grant does not wait for it.
-        let has = stream::iter(request.compared).map(async |shard| Some((shard, positions(shard).await.ok()?.ok()?)));
+        // The grant does not wait for a shard that takes longer to open.
+        let positions = async |shard| positions(shard).await.ok()?.ok();
+        let has = stream::iter(request.compared).map(async |shard| Some((shard, positions(shard).await?)));
         let lacks = stream::iter(request.expected).map(async |(shard, expected)| {
-            let positions = positions(shard).await.ok()?;
-            let is_covered = positions.is_ok_and(|positions| positions.covers(&expected));
+            let has = positions(shard).await;
+            let is_covered = has.is_some_and(|has| has.covers(&expected));
             (!is_covered).then_some(shard)
         });
         let has = has.buffer_unordered(COMPARED_AT_ONCE).filter_map(ready).collect();

@@ -67,6 +67,10 @@ impl ingest_server::Ingest for IngestService {
         Json::response(&times.into_iter().collect::<Vec<(i64, i64)>>())
     }
 
+    async fn digests(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.digests(self.value(request).await?).await?)
+    }
+
     async fn pushed(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         self.pushed_to(SourceName::push(), request).await
     }

@@ -32,6 +32,12 @@ pub(crate) fn block(offset: i64) -> i64 {
     offset >> BLOCK_OFFSETS_BITS
 }
 
+/// The first and the last offset of a block.
+pub(crate) fn offsets(block: i64) -> (i64, i64) {
+    let from = block << BLOCK_OFFSETS_BITS;
+    (from, from + (1 << BLOCK_OFFSETS_BITS) - 1)
+}
+
 /// The summand of one event.
 pub(crate) fn term(address: &Address, tag: DigestTag, bytes: &[u8]) -> u128 {
     let mut hasher = Xxh3::new();

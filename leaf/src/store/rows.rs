@@ -9,7 +9,7 @@ use plan::{
 };
 use proto::{
     Address,
-    ingest::Loss,
+    ingest::{BlockDigest, Loss},
     place_ranges::{Place, PlaceRange},
 };
 use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
@@ -125,6 +125,47 @@ impl Store {
             &RowKey::new(RowKind::Digest).partition(partition).signed(block).bytes(),
         )?;
         row.map_or(Ok(0), |value| self.check("digest", digest::decode(&value)))
+    }
+
+    /// The digests of all blocks, by partition and block, at most `limit`, all as of one moment.
+    pub(crate) fn digests(&self, limit: usize) -> Result<Vec<BlockDigest>, Error> {
+        let snapshot = self.db.snapshot();
+        let rows = |kind| {
+            let prefix = RowKey::new(kind);
+            let mut options = ReadOptions::default();
+            options.set_iterate_upper_bound(prefix.clone().after_prefix());
+            let from = prefix.bytes();
+            let rows = snapshot.iterator_cf_opt(
+                self.family(Family::Meta),
+                options,
+                IteratorMode::From(&from, Direction::Forward),
+            );
+            rows.map(|row| row.map_err(|source| self.failed(source)))
+        };
+        let mut positions = BTreeMap::new();
+        for row in rows(RowKind::Partition) {
+            let (key, value) = row?;
+            let partition = KeyReader::new(&key, RowKind::Partition).and_then(|mut key| key.partition());
+            let row = PartitionRow::decode(&value);
+            positions.insert(
+                self.check("partition", partition)?,
+                self.check("partition", row)?.offset,
+            );
+        }
+        let digest_of = |row: Result<Row, Error>| {
+            let (key, value) = row?;
+            let key = KeyReader::new(&key, RowKind::Digest).and_then(|mut key| Ok((key.partition()?, key.signed()?)));
+            let (partition, block) = self.check("digest", key)?;
+            let (from, last) = digest::offsets(block);
+            Ok(BlockDigest {
+                from,
+                through: positions.get(&partition).map_or(last, |position| last.min(*position)),
+                digest: format!("{:032x}", self.check("digest", digest::decode(&value))?),
+                source: partition.source,
+                partition: partition.number,
+            })
+        };
+        rows(RowKind::Digest).take(limit).map(digest_of).collect()
     }
 
     /// Documents of a partition with `after` < offset <= `through`, in address order, deleted ones included.

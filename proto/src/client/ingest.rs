@@ -15,8 +15,8 @@ use crate::{
     catalog::CollectionUid,
     cluster::NodeName,
     ingest::{
-        Batch, BatchOutcome, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushAnswer, PushResult, ShardAnswers,
-        ShardId, StoredPosition,
+        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushAnswer, PushResult,
+        ShardAnswers, ShardId, StoredPosition,
     },
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
@@ -88,27 +88,41 @@ impl RemoteIngest {
         if peers.is_empty() { Err(last) } else { Ok(peers) }
     }
 
-    /// Asks one replica of a shard, and another one if that is away or does not serve.
+    /// Asks one replica of a shard, and another one if that is away, does not serve or is slow: the first answer counts.
     pub async fn ask<T, F: Future<Output = Result<T, Problem>>>(
         &self,
         shard: ShardId,
         ask: impl Fn(Peer) -> F,
     ) -> Result<T, Problem> {
-        let holders = match &self.only {
-            Some(leaf) => vec![self.peers.named(leaf)?],
-            None => self.holders(shard)?,
+        let mut holders: VecDeque<Peer> = match &self.only {
+            Some(leaf) => [self.peers.named(leaf)?].into(),
+            None => self.holders(shard)?.into(),
         };
-        let mut last = None;
-        for peer in holders {
-            let call = self.loads.begin(&peer.name);
-            let answer = ask(peer).await;
-            call.end(&answer);
-            match answer {
-                Err(problem) if problem.code == Code::Unavailable => last = Some(problem),
-                answer => return answer,
+        let mut calls = FuturesUnordered::new();
+        let is_of_one_replica = |problem: &Problem| problem.code.is_of_one_replica();
+        let (mut next_at, mut last) = (tokio::time::Instant::now(), None);
+        loop {
+            tokio::select! {
+                Some(answer) = calls.next(), if !calls.is_empty() => match answer {
+                    Err(problem) if is_of_one_replica(&problem) => {
+                        (next_at, last) = (tokio::time::Instant::now(), Some(problem));
+                    }
+                    answer => return answer,
+                },
+                () = tokio::time::sleep_until(next_at), if !holders.is_empty() => {
+                    let Some(peer) = holders.pop_front() else { continue };
+                    next_at = tokio::time::Instant::now() + self.loads.slow_after(&peer.name);
+                    let call = self.loads.begin(&peer.name);
+                    let answer = ask(peer);
+                    calls.push(async move {
+                        let answer = answer.await;
+                        call.end(&answer);
+                        answer
+                    });
+                }
+                else => return Err(last.expect("a shard has at least one holder")),
             }
         }
-        Err(last.expect("a shard has at least one holder"))
     }
 
     /// Asks one replica of each of the first `shards` shards, and others in place of those that are away. `number_of`
@@ -285,6 +299,11 @@ impl Ingest for RemoteIngest {
         self.ask(shard, ask).await
     }
 
+    async fn digests(&self, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        self.ask(shard, |peer| async move { digests_at(&peer, shard).await })
+            .await
+    }
+
     async fn pushed(
         &self,
         shard: ShardId,
@@ -348,24 +367,40 @@ impl Ingest for RemoteIngest {
         let (_, found) = catalog
             .collection(collection)
             .ok_or_else(|| no_collection(collection))?;
-        // Every replica has its own, and a letter counts once.
-        let leaves: BTreeSet<&NodeName> = found.placement.iter().flatten().collect();
+        // Every replica has its own, and a letter counts once. One that is behind may be away.
+        let shards = 0..found.settings.shards;
+        let required: BTreeSet<&NodeName> = shards.flat_map(|shard| found.confirming(shard)).collect();
+        let is_member = |leaf: &&NodeName| catalog.members.contains_key(*leaf);
+        let leaves: BTreeSet<&NodeName> = found.placement.iter().flatten().filter(is_member).collect();
         let replicas = found.placement.first().map_or(1, Vec::len).max(1) as u64;
         let ask = |leaf| async move {
-            let peer = self.peers.named(leaf)?;
-            let request = peer.json(&(collection, source), CLEAR_WAIT)?;
-            peer.value(control(&peer).clear_dead_letters(request).await)
+            let clear = async {
+                let peer = self.peers.named(leaf)?;
+                let request = peer.json(&(collection, source), CLEAR_WAIT)?;
+                peer.value(control(&peer).clear_dead_letters(request).await)
+            };
+            (leaf, clear.await)
         };
         let mut total = ClearedDeadLetters {
             letters: 0,
             complete: true,
         };
-        for cleared in join_all(leaves.into_iter().map(ask)).await {
-            total.add(cleared?);
+        for (leaf, cleared) in join_all(leaves.into_iter().map(ask)).await {
+            match cleared {
+                Ok(cleared) => total.add(cleared),
+                Err(problem) if required.contains(leaf) => return Err(problem),
+                Err(_) => total.complete = false,
+            }
         }
         total.letters = total.letters.div_ceil(replicas);
         Ok(total)
     }
+}
+
+/// The digests of the replica on a leaf.
+pub(super) async fn digests_at(peer: &Peer, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+    let request = peer.json(&shard, ASK_WAIT)?;
+    peer.value(control(peer).digests(request).await)
 }
 
 async fn losses_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<Loss>, Problem> {

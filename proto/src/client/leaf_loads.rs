@@ -9,15 +9,16 @@ use std::{
 use parking_lot::Mutex;
 
 use super::Peer;
-use crate::{
-    cluster::NodeName,
-    problem::{Code, Problem},
-};
+use crate::{cluster::NodeName, problem::Problem};
 
 /// A leaf that did not answer is asked last for this long.
 const AVOIDED_FOR: Duration = Duration::from_secs(3);
 /// A call that is given up after this time counts as failed.
 const GIVEN_UP_AFTER: Duration = Duration::from_millis(300);
+/// A call is slow if it takes so many times as long as the last ones on average, …
+const SLOW_TIMES: u32 = 5;
+/// … but not sooner than this.
+const SLOW_MIN: Duration = Duration::from_millis(100);
 /// Of the mean duration of calls, each call is this part.
 const WEIGHT: f64 = 0.1;
 
@@ -84,10 +85,10 @@ impl LeafLoads {
         peers.sort_by_key(|peer| rank(load(peer)));
     }
 
-    /// The mean duration of the last calls to a leaf, if it has answered any.
-    pub fn mean(&self, leaf: &NodeName) -> Option<Duration> {
-        let load = self.by_leaf.lock().get(leaf).copied()?;
-        (load.seconds > 0.0).then(|| Duration::from_secs_f64(load.seconds))
+    /// After how long a call to a leaf is slow, so that another replica is asked, too.
+    pub fn slow_after(&self, leaf: &NodeName) -> Duration {
+        let load = self.by_leaf.lock().get(leaf).copied().unwrap_or_default();
+        (Duration::from_secs_f64(load.seconds) * SLOW_TIMES).max(SLOW_MIN)
     }
 }
 
@@ -98,7 +99,7 @@ impl LeafCall {
         let mut by_leaf = self.loads.by_leaf.lock();
         let load = by_leaf.entry(self.leaf.clone()).or_default();
         match answer {
-            Err(problem) if problem.code == Code::Unavailable => load.failed = Some(Instant::now()),
+            Err(problem) if problem.code.is_of_one_replica() => load.failed = Some(Instant::now()),
             _ => {
                 load.failed = None;
                 let seconds = self.began.elapsed().as_secs_f64();

@@ -1,12 +1,13 @@
-//! Client for the other leaves of a cluster: asks them for grants.
+//! Client for the other leaves of a cluster: asks them for grants, and for digests of what they have.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::peers::Peers;
+use super::{ingest::digests_at, peers::Peers};
 use crate::{
     cluster::NodeName,
+    ingest::{BlockDigest, ShardId},
     limits::MESSAGE_BYTES_MAX,
     problem::Problem,
     replica::{Grant, GrantRequest, ReplicaPeers},
@@ -22,5 +23,9 @@ impl ReplicaPeers for Peers {
         let peer = self.named(leaf)?;
         let mut client = IngestClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         peer.value(client.grant(peer.json(request, GRANT_WAIT)?).await)
+    }
+
+    async fn digests(&self, leaf: &NodeName, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        digests_at(&self.named(leaf)?, shard).await
     }
 }

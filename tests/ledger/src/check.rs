@@ -1,6 +1,7 @@
 //! The audit: compares what the ledger expects with what the server has, through every interface it can be queried by.
 
 mod outcomes;
+mod replicas;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -52,6 +53,7 @@ pub(crate) async fn everything(run: &Run) -> Result<Vec<String>> {
     found.extend(outcomes::check(run, &entries, &sources, &stored).await?);
     found.extend(redrives::check(run, &entries).await?);
     found.extend(definitions::check(run).await?);
+    found.extend(replicas::check(run).await?);
     Ok(found)
 }
 

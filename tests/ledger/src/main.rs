@@ -143,6 +143,8 @@ struct Run {
     removals: Removals,
     redrives: Redrives,
     client: Client,
+    /// The replicas of each shard.
+    replicas: u32,
 }
 
 /// Runs in a folder that is kept unless everything is as it should be.
@@ -170,9 +172,10 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
         removals: Removals::default(),
         redrives: Redrives::default(),
         client: server.client(),
+        replicas: arguments.replicas,
     });
     let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
-    plan.prepare(&run, arguments.replicas).await?;
+    plan.prepare(&run).await?;
     let carried_out = load_and_disturb(&run, &mut plan, seed).await?;
     let mut report = plan.report(&run, seed).await;
     match carried_out {

@@ -82,10 +82,10 @@ impl Plan {
     }
 
     /// Creates the collection, the topics and the sources.
-    pub(crate) async fn prepare(&mut self, run: &Run, replicas: u32) -> Result<()> {
+    pub(crate) async fn prepare(&mut self, run: &Run) -> Result<()> {
         let mut settings = json!({"shards": 2});
-        if replicas > 1 {
-            settings["replicas"] = replicas.into();
+        if run.replicas > 1 {
+            settings["replicas"] = run.replicas.into();
         }
         run.client
             .put(&format!("/v1/collections/{COLLECTION}"), settings)

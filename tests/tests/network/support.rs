@@ -53,7 +53,7 @@ pub(crate) struct Layout {
 pub(crate) async fn start() -> (Network, Cluster, Layout) {
     let network = SIZE.network();
     let begun = Instant::now();
-    let cluster = Cluster::start_within(&network, SIZE, Settings::default()).await;
+    let cluster = Cluster::start_within(&network, SIZE, Settings::default().one_replica()).await;
     create_collection(&cluster, "events", 2).await;
     let lines: String = (0..200).map(|n| format!("{{\"_id\":\"k{n}\",\"n\":{n}}}\n")).collect();
     cluster.push("events", lines).await.expect("a push");

@@ -34,6 +34,7 @@ pub(super) async fn rows(
         ("rachis", "fields") => fields::fields(engine).await,
         ("rachis", "functions") => catalog::functions(engine),
         ("rachis", "shards") => shards::shards(engine).await?,
+        ("rachis", "digests") => shards::digests(engine).await,
         ("rachis", "splits") => shards::splits(engine).await?,
         ("rachis", "dead_letters") => shards::dead_letters(engine, context.deadline()).await?,
         ("rachis", "deletes") => sources::deletes(engine).await,

@@ -17,6 +17,9 @@ use super::{super::Engine, REQUESTS_AT_ONCE_MAX};
 /// Limit on the rows of `rachis.dead_letters`.
 const DEAD_LETTERS_MAX: usize = 10_000;
 
+/// Limit on the rows of `rachis.digests`.
+const DIGEST_ROWS_MAX: usize = 200_000;
+
 /// `rachis.collections`.
 pub(super) async fn collections(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let requests = engine
@@ -87,6 +90,59 @@ async fn shard_row(
         Err(problem) => row["error"] = problem.to_string().into(),
     }
     row
+}
+
+/// `rachis.digests`: what each replica has ingested. A replica that does not answer has a row with the error.
+pub(super) async fn digests(engine: &Engine) -> Vec<Value> {
+    let mut requests = Vec::new();
+    for (name, collection) in &engine.catalog().collections {
+        for shard in collection.shards() {
+            let replicas = collection.replicas_of(shard.number);
+            if replicas.is_empty() {
+                requests.push((name.clone(), shard, None));
+            }
+            requests.extend(replicas.iter().map(|leaf| (name.clone(), shard, Some(leaf.clone()))));
+        }
+    }
+    let ask = async |(name, shard, leaf): (CollectionName, ShardId, Option<NodeName>)| {
+        let ingest = &engine.roles.ingest;
+        let digests = match leaf.as_ref().and_then(|leaf| ingest.replica_on(leaf)) {
+            Some(replica) => replica.digests(shard).await,
+            None => ingest.digests(shard).await,
+        };
+        (name, shard, leaf, digests)
+    };
+    let mut answers = stream::iter(requests).map(ask).buffered(REQUESTS_AT_ONCE_MAX);
+    let mut rows = Vec::new();
+    while let Some((name, shard, leaf, digests)) = answers.next().await {
+        let digests = digests.and_then(|digests| match rows.len() + digests.len() > DIGEST_ROWS_MAX {
+            true => Err(Problem::new(
+                Code::LimitReached,
+                format!("left out: the table has at most {DIGEST_ROWS_MAX} rows"),
+            )),
+            false => Ok(digests),
+        });
+        match digests {
+            Ok(digests) => rows.extend(digests.into_iter().map(|block| {
+                json!({
+                    "collection": name,
+                    "shard": shard.number,
+                    "leaf": leaf,
+                    "source": block.source,
+                    "partition": block.partition,
+                    "from_offset": block.from,
+                    "through_offset": block.through,
+                    "digest": block.digest,
+                })
+            })),
+            Err(problem) => {
+                let mut row = error_row(&name, shard, &problem);
+                row["leaf"] = json!(leaf);
+                rows.push(row);
+            }
+        }
+    }
+    rows
 }
 
 /// `rachis.splits`. A shard that does not answer has a row with the error.

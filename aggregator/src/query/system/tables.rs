@@ -110,6 +110,21 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "digests",
+        &[
+            ("collection", Text),
+            ("shard", Int),
+            ("leaf", Text),
+            ("source", Text),
+            ("partition", Int),
+            ("from_offset", Int),
+            ("through_offset", Int),
+            ("digest", Text),
+            ("error", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "splits",
         &[
             ("collection", Text),

@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{join_all, ready},
+    stream,
+};
 use proto::{
-    Catalog, PositionVector,
+    Catalog, PositionVector, Problem,
     catalog::{Change, ReplicaState},
     cluster::NodeName,
     ingest::ShardId,
@@ -22,16 +26,29 @@ use uuid::Uuid;
 
 use super::{
     super::Leaf,
+    ANSWER_WAIT, COMPARED_AT_ONCE,
+    comparison::{Comparison, compare},
     grants::{Floor, now},
 };
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
+/// How long first grants are not asked for again.
+const FIRST_GRANTS_PAUSE: Duration = Duration::from_millis(50);
 /// A leaf that has not answered for this long, and not in two rounds, is behind.
 const SILENT_MAX: Duration = Duration::from_secs(2);
 /// So is a replica that lacks for so many rounds what another one has.
 const LACKING_ROUNDS_MAX: u32 = 2;
 /// How long a replica that is behind waits before it joins again: one that does not keep up must not delay every push.
 const JOIN_AFTER: Duration = Duration::from_secs(5);
+/// So often a replica may have been left behind in the last [`LEFT_KEPT`] and wait no longer than that. Then it waits twice
+/// as long each time, until …
+const LEFT_MAX: u32 = 3;
+/// … this long: each time writes three records to the change log.
+const JOIN_AFTER_MAX: Duration = Duration::from_mins(1);
+/// How long it is known that a replica was left behind.
+const LEFT_KEPT: Duration = Duration::from_mins(10);
+/// How long one waits that has ingested something else than another replica, until it is compared again.
+const COMPARE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// Shards that are compared with one leaf in one round.
 const COMPARED_MAX: usize = 1_000;
 /// Shards of one change, so that it fits into a record of the change log. The next round proposes the rest.
@@ -60,11 +77,17 @@ pub(super) struct RoundHistory {
     confirmed: HashMap<(NodeName, ShardId), PositionVector>,
     /// For how many rounds a replica has lacked what this leaf has.
     lacking: HashMap<(NodeName, ShardId), u32>,
-    /// Since when replicas of this leaf have been behind.
+    /// When the replicas of this leaf that are behind may join.
     pub(super) behind: HashMap<ShardId, Duration>,
+    /// How often each replica of this leaf was left behind lately, and when it was last.
+    left: HashMap<ShardId, (u32, Duration)>,
+    /// Those that are behind and have ingested something else than another replica.
+    pub(super) different: BTreeSet<ShardId>,
     /// The number of the round.
     round: usize,
     pub(super) proposing: Option<JoinHandle<()>>,
+    /// Compares replicas with the others, and proposes that those join which are equal. Returns which differ.
+    pub(super) joining: Option<JoinHandle<Vec<ShardId>>>,
 }
 
 /// A replica on this leaf of a shard that has others.
@@ -97,10 +120,46 @@ impl Own {
         self.state == ReplicaState::Serving
     }
 
+    /// The leaves of the other replicas that serve.
+    fn serving(&self) -> impl Iterator<Item = &NodeName> {
+        let serving = self.others.iter().filter(|(_, state)| **state == ReplicaState::Serving);
+        serving.map(|(leaf, _)| leaf)
+    }
+
     /// Whether this replica may say that another one is behind.
     fn can_leave_behind(&self, other: &NodeName) -> bool {
         let is_behind = |state: &ReplicaState| matches!(state, ReplicaState::Behind { .. });
         self.is_serving() && self.others.get(other).is_some_and(|state| !is_behind(state))
+    }
+}
+
+/// What follows for this leaf's replicas from what the others have.
+struct OwnReplicas {
+    /// The replicas that have caught up, each with the leaves of the others that serve.
+    joining: Vec<(ShardId, Vec<NodeName>)>,
+    /// Has those serve that have joined and caught up since.
+    serve: Option<Change>,
+}
+
+impl RoundHistory {
+    /// Notes which replicas of this leaf are behind, and when those may join that are newly so.
+    fn note_behind(&mut self, own: &[Own]) {
+        let now = now();
+        let is_behind = |own: &&Own| matches!(own.state, ReplicaState::Behind { .. });
+        let behind: BTreeSet<ShardId> = own.iter().filter(is_behind).map(|own| own.id).collect();
+        self.behind.retain(|shard, _| behind.contains(shard));
+        self.different.retain(|shard| behind.contains(shard));
+        self.left.retain(|_, (_, last)| now.saturating_sub(*last) < LEFT_KEPT);
+        for shard in behind {
+            if self.behind.contains_key(&shard) {
+                continue;
+            }
+            let (times, last) = self.left.entry(shard).or_insert((0, now));
+            (*times, *last) = (*times + 1, now);
+            let doublings = times.saturating_sub(LEFT_MAX).min(8);
+            self.behind
+                .insert(shard, now + (JOIN_AFTER * (1 << doublings)).min(JOIN_AFTER_MAX));
+        }
     }
 }
 
@@ -110,11 +169,57 @@ impl Leaf {
         let mut known = RoundHistory::default();
         let mut rounds = tokio::time::interval(ROUND_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let Some(wanted) = leaf.upgrade().map(|leaf| leaf.first_grants_wanted.clone()) else {
+            return;
+        };
         loop {
-            rounds.tick().await;
+            let is_round = tokio::select! {
+                _ = rounds.tick() => true,
+                () = wanted.notified() => false,
+            };
             let Some(leaf) = leaf.upgrade() else { return };
-            leaf.replica_round(&links, &mut known).await;
+            match is_round {
+                true => leaf.replica_round(&links, &mut known).await,
+                false => leaf.ask_for_first_grants(&links).await,
+            }
         }
+    }
+
+    /// Asks the other leaves, before the next round, for what a question waits for.
+    pub(super) async fn ask_for_first_grants(&self, links: &ReplicaLinks) {
+        let catalog = self.catalog.borrow().clone();
+        let own = Own::all(&catalog, &links.name);
+        let (mut nothing, asked) = (RoundHistory::default(), now());
+        for (leaf, request, answer) in self.ask_others(links, &nothing, &own, catalog.version).await {
+            match answer {
+                Ok(grant) => self.note_grant(&mut nothing, leaf, &request, grant, asked),
+                Err(problem) => debug!(%leaf, %problem, "a leaf with replicas of the same shards does not answer"),
+            }
+        }
+        tokio::time::sleep(FIRST_GRANTS_PAUSE).await;
+    }
+
+    /// Asks all leaves with replicas of the same shards for grants.
+    async fn ask_others<'a>(
+        &self,
+        links: &ReplicaLinks,
+        known: &RoundHistory,
+        own: &'a [Own],
+        version: u64,
+    ) -> Vec<(&'a NodeName, GrantRequest, Result<Grant, Problem>)> {
+        let leaves: BTreeSet<&NodeName> = own.iter().flat_map(|own| own.others.keys()).collect();
+        let asked = now();
+        let requests = leaves.into_iter().map(|leaf| {
+            let request = self.grant_request(links, known, own, leaf, version);
+            async move {
+                let answer = links.peers.grant(leaf, &request).await;
+                if answer.is_ok() {
+                    self.grants.hold(leaf, asked);
+                }
+                (leaf, request, answer)
+            }
+        });
+        join_all(requests.collect::<Vec<_>>()).await
     }
 
     pub(super) async fn replica_round(&self, links: &ReplicaLinks, known: &mut RoundHistory) {
@@ -130,26 +235,20 @@ impl Leaf {
         known.lacking.retain(|(leaf, shard), _| is_expected(shard, leaf));
         self.grants.retain_floors(has);
         known.round += 1;
+        known.note_behind(&own);
+        note_differences(known).await;
 
-        let leaves: BTreeSet<&NodeName> = own.iter().flat_map(|own| own.others.keys()).collect();
-        known.heard.retain(|leaf, _| leaves.contains(leaf));
+        known
+            .heard
+            .retain(|leaf, _| own.iter().any(|own| own.others.contains_key(leaf)));
         let started = now();
-        let requests = leaves.into_iter().map(|leaf| {
-            let request = self.grant_request(links, known, &own, leaf, catalog.version);
-            async move {
-                let answer = links.peers.grant(leaf, &request).await;
-                if answer.is_ok() {
-                    self.grants.hold(leaf, started);
-                }
-                (leaf, answer, request)
-            }
-        });
         // Concurrently: a shard that is slow to open must not delay a grant.
-        let requests = join_all(requests.collect::<Vec<_>>());
-        let (answers, (mut changes, behind)) =
-            futures::join!(requests, self.changes_of_own(links, &known.behind, &own));
-        known.behind = behind;
-        for (leaf, answer, request) in answers {
+        let asking = self.ask_others(links, known, &own, catalog.version);
+        let (answers, own_replicas) = futures::join!(asking, self.own_replicas(links, known, &own));
+        metrics::gauge!("rachis_leaf_replicas_different").set(known.different.len() as f64);
+        self.join(links, known, own_replicas.joining);
+        let mut changes: Vec<Change> = own_replicas.serve.into_iter().collect();
+        for (leaf, request, answer) in answers {
             let (mut heard, mut failures) = known.heard.get(leaf).copied().unwrap_or((started, 0));
             match answer {
                 Ok(grant) => {
@@ -184,57 +283,83 @@ impl Leaf {
         propose(links, known, changes);
     }
 
-    /// The changes of this leaf's own replicas: those that have caught up join or serve.
-    /// Also returns since when which of them are behind. By what the others had in the round before.
-    async fn changes_of_own(
-        &self,
-        links: &ReplicaLinks,
-        known_behind: &HashMap<ShardId, Duration>,
-        own: &[Own],
-    ) -> (Vec<Change>, HashMap<ShardId, Duration>) {
+    /// What follows for this leaf's replicas from what the others had in the round before.
+    async fn own_replicas(&self, links: &ReplicaLinks, known: &RoundHistory, own: &[Own]) -> OwnReplicas {
+        let may_join = |own: &Own| known.behind.get(&own.id).is_some_and(|at| now() >= *at);
+        let is_candidate = |own: &&Own| match own.state {
+            ReplicaState::Serving => false,
+            ReplicaState::Behind { .. } => may_join(own),
+            ReplicaState::Joining { .. } => true,
+        };
+        let mut candidates: Vec<&Own> = own.iter().filter(is_candidate).collect();
+        // A round does not wait for shards that take longer to open, and they do not hide the others.
+        let turn = known.round * COMPARED_AT_ONCE % candidates.len().max(1);
+        candidates.rotate_left(turn);
+        let until = tokio::time::Instant::now() + ANSWER_WAIT;
+        let found = candidates.into_iter().map(|own| {
+            let positions = tokio::time::timeout_at(until, self.positions_of(own.id));
+            async move { Some((own, positions.await.ok()?.ok()?)) }.boxed()
+        });
+        let found = stream::iter(found.collect::<Vec<_>>()).buffer_unordered(COMPARED_AT_ONCE);
+        let found: Vec<(&Own, PositionVector)> = found.filter_map(ready).collect().await;
         let (mut joining, mut serving) = (Vec::new(), Vec::new());
-        let mut behind = HashMap::new();
-        for own in own {
+        for (own, positions) in found {
             match own.state {
-                ReplicaState::Serving => {}
-                ReplicaState::Behind { .. } => {
-                    let since = *known_behind.get(&own.id).unwrap_or(&now());
-                    behind.insert(own.id, since);
-                    let is_recent = |floor: &Floor| now().saturating_sub(floor.asked) < 3 * ROUND_EVERY;
-                    if now().saturating_sub(since) >= JOIN_AFTER && self.has_caught_up(own, is_recent).await {
-                        joining.push(own.id);
+                ReplicaState::Joining { since } => {
+                    if self.has_caught_up(own, &positions, |floor| floor.version >= since) {
+                        serving.push((own.id, since));
                     }
                 }
-                ReplicaState::Joining { since } => {
-                    if self.has_caught_up(own, |floor| floor.version >= since).await {
-                        serving.push((own.id, since));
+                _ => {
+                    let is_recent = |floor: &Floor| now().saturating_sub(floor.asked) < 3 * ROUND_EVERY;
+                    if self.has_caught_up(own, &positions, is_recent) {
+                        joining.push((own.id, own.serving().cloned().collect()));
                     }
                 }
             }
         }
         joining.truncate(CHANGED_MAX);
         serving.truncate(CHANGED_MAX);
-        let (leaf, instance) = (links.name.clone(), links.instance);
-        let join = (!joining.is_empty()).then(|| Change::JoinReplicas {
-            leaf: leaf.clone(),
-            instance,
-            shards: joining,
-        });
         let serve = (!serving.is_empty()).then(|| Change::ServeReplicas {
-            leaf: leaf.clone(),
-            instance,
+            leaf: links.name.clone(),
+            instance: links.instance,
             shards: serving,
         });
-        (join.into_iter().chain(serve).collect(), behind)
+        OwnReplicas { joining, serve }
     }
 
-    /// Whether a replica has what each serving one had, by what these have said that is valid.
-    async fn has_caught_up(&self, own: &Own, is_valid: impl Fn(&Floor) -> bool) -> bool {
-        let Ok(positions) = self.positions_of(own.id).await else {
-            return false;
-        };
-        let serving = own.others.iter().filter(|(_, state)| **state == ReplicaState::Serving);
-        serving.into_iter().all(|(leaf, _)| {
+    /// In the background, compares replicas that have caught up with the others, and proposes that those join which are equal;
+    /// unless earlier ones are being compared: then the next round decides anew.
+    fn join(&self, links: &ReplicaLinks, known: &mut RoundHistory, joining: Vec<(ShardId, Vec<NodeName>)>) {
+        if joining.is_empty() || known.joining.is_some() {
+            return;
+        }
+        let (leaf, peers, log) = (self.this.clone(), links.peers.clone(), links.changes.clone());
+        let (name, instance) = (links.name.clone(), links.instance);
+        known.joining = Some(tokio::spawn(async move {
+            let (mut shards, mut different) = (Vec::new(), Vec::new());
+            for (shard, others) in joining {
+                match compare(&leaf, &peers, shard, &others).await {
+                    Comparison::Same => shards.push(shard),
+                    Comparison::Different => different.push(shard),
+                    Comparison::Unknown => {}
+                }
+            }
+            if !shards.is_empty() {
+                let join = Change::JoinReplicas {
+                    leaf: name,
+                    instance,
+                    shards,
+                };
+                propose_one(&*log, join).await;
+            }
+            different
+        }));
+    }
+
+    /// Whether a replica with these positions has what each serving one had, by what these have said that is valid.
+    fn has_caught_up(&self, own: &Own, positions: &PositionVector, is_valid: impl Fn(&Floor) -> bool) -> bool {
+        own.serving().all(|leaf| {
             let Some(floor) = self.grants.floor(own.id, leaf).filter(&is_valid) else {
                 return false;
             };
@@ -330,14 +455,29 @@ fn propose(links: &ReplicaLinks, known: &mut RoundHistory, changes: Vec<Change>)
     let log = links.changes.clone();
     known.proposing = Some(tokio::spawn(async move {
         for change in changes {
-            let what = describe(&change);
-            match log.propose(change, None).await {
-                Ok(_) => info!(change = what, "the replicas of the cluster have changed"),
-                // Another leaf may have been faster.
-                Err(problem) => debug!(change = what, %problem, "a change of replicas was not accepted"),
-            }
+            propose_one(&*log, change).await;
         }
     }));
+}
+
+async fn propose_one(log: &dyn Changes, change: Change) {
+    let what = describe(&change);
+    match log.propose(change, None).await {
+        Ok(_) => info!(change = what, "the replicas of the cluster have changed"),
+        // Another leaf may have been faster.
+        Err(problem) => debug!(change = what, %problem, "a change of replicas was not accepted"),
+    }
+}
+
+/// Notes what a comparison has shown that has ended: replicas that differ are compared again later.
+async fn note_differences(known: &mut RoundHistory) {
+    let Some(ended) = known.joining.take_if(|task| task.is_finished()) else {
+        return;
+    };
+    for shard in ended.await.unwrap_or_default() {
+        known.behind.insert(shard, now() + COMPARE_AGAIN_AFTER);
+        known.different.insert(shard);
+    }
 }
 
 fn describe(change: &Change) -> String {

@@ -12,7 +12,7 @@ use proto::{
     Catalog, Code, PositionVector, Problem,
     catalog::{Change, ReplicaState},
     cluster::{Member, NodeName, Role},
-    ingest::ShardId,
+    ingest::{BlockDigest, Ingest as _, ShardId},
     replica::{Grant, GrantRequest, ReplicaPeers},
     tailer::{Changes, LogHealth},
 };
@@ -167,6 +167,7 @@ struct Others {
     answer: Mutex<Option<Grant>>,
     asked: Mutex<Vec<GrantRequest>>,
     proposed: Mutex<Vec<Change>>,
+    digests: Mutex<Vec<BlockDigest>>,
 }
 
 #[async_trait]
@@ -175,6 +176,10 @@ impl ReplicaPeers for Others {
         self.asked.lock().push(request.clone());
         let answer = self.answer.lock().clone();
         answer.ok_or_else(|| Problem::new(Code::Unavailable, "it is away"))
+    }
+
+    async fn digests(&self, _leaf: &NodeName, _shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        Ok(self.digests.lock().clone())
     }
 }
 
@@ -205,6 +210,9 @@ async fn round(fixture: &Fixture, others: &Arc<Others>, known: &mut RoundHistory
     fixture.leaf.replica_round(&links, known).await;
     if let Some(proposing) = known.proposing.take() {
         proposing.await.expect("it ends");
+    }
+    while known.joining.as_ref().is_some_and(|joining| !joining.is_finished()) {
+        tokio::task::yield_now().await;
     }
     std::mem::take(&mut *others.proposed.lock())
 }
@@ -280,7 +288,9 @@ async fn a_replica_joins_once_it_has_caught_up_and_serves_with_what_was_there_wh
     };
     has("push/0@0");
     assert_eq!(round(&fixture, &others, &mut known).await, []);
-    *known.behind.get_mut(&fixture.shard).expect("it is behind") -= Duration::from_secs(5);
+    let wait = *known.behind.get(&fixture.shard).expect("it is behind") - now();
+    assert!(wait > Duration::from_secs(4), "{wait:?}");
+    known.behind.insert(fixture.shard, now());
     assert_eq!(round(&fixture, &others, &mut known).await, [], "it lacks a push");
     fixture.push(&["{}"]).await;
     let (name, instance, shard) = (leaf(1), folder(1), fixture.shard);
@@ -302,4 +312,45 @@ async fn a_replica_joins_once_it_has_caught_up_and_serves_with_what_was_there_wh
         shards: vec![(shard, 6)],
     };
     assert_eq!(round(&fixture, &others, &mut known).await, [serve]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_ingested_something_else_stays_behind_until_it_is_compared_again() {
+    let (fixture, others, mut known) = (first_of_two(), Arc::new(Others::default()), RoundHistory::default());
+    fixture.push(&["{}"]).await;
+    set_state(&fixture, 1, ReplicaState::Behind { since: 5 }, 5);
+    let has = vec![(fixture.shard, "push/0@0".parse().expect("positions"))];
+    *others.answer.lock() = Some(Grant {
+        has,
+        ..Grant::default()
+    });
+    let equal = fixture.leaf.digests(fixture.shard).await.expect("digests");
+    assert_eq!(equal.len(), 1);
+    let mut different = equal.clone();
+    different[0].digest = "0".repeat(32);
+    *others.digests.lock() = different;
+    assert_eq!(round(&fixture, &others, &mut known).await, []);
+    known.behind.insert(fixture.shard, now());
+    assert_eq!(round(&fixture, &others, &mut known).await, []);
+    *others.digests.lock() = equal;
+    assert_eq!(round(&fixture, &others, &mut known).await, [], "it waits for a minute");
+    assert!(known.different.contains(&fixture.shard));
+    known.behind.insert(fixture.shard, now());
+    let joined = round(&fixture, &others, &mut known).await;
+    assert!(matches!(joined[..], [Change::JoinReplicas { .. }]), "{joined:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_left_behind_again_and_again_waits_longer_before_it_joins() {
+    let (fixture, others, mut known) = (first_of_two(), Arc::new(Others::default()), RoundHistory::default());
+    let mut waits = Vec::new();
+    for version in 1..=8 {
+        set_state(&fixture, 1, ReplicaState::Behind { since: version }, version);
+        round(&fixture, &others, &mut known).await;
+        let wait = *known.behind.get(&fixture.shard).expect("it is behind") - now();
+        waits.push(wait.as_secs_f64().ceil());
+        set_state(&fixture, 1, ReplicaState::Serving, version);
+        round(&fixture, &others, &mut known).await;
+    }
+    assert_eq!(waits, [5.0, 5.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0]);
 }

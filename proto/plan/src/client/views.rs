@@ -37,11 +37,6 @@ use crate::{
 /// The parts of the answers of a leaf.
 type PartStream = Box<tonic::Streaming<wire::ScanPart>>;
 
-/// A leaf that has not opened views for so many times its mean duration of a call is not waited for alone.
-const SLOW_TIMES: u32 = 5;
-/// Nor is one that is not known, or one that is faster, before this time.
-const SLOW_MIN: Duration = Duration::from_millis(100);
-
 /// Views that are open on leaves.
 pub(super) struct RemoteViews {
     client: RemoteScan,
@@ -136,9 +131,8 @@ impl RemoteViews {
                         shard.calls -= 1;
                         // Another one that was asked, too, may not be late.
                         let is_away = outcome.as_ref().is_err_and(|problem| match problem.code {
-                            Code::Unavailable => true,
                             Code::Timeout => shard.calls > 0,
-                            _ => false,
+                            code => code.is_of_one_replica(),
                         });
                         decides_all &= shard.outcome.is_none() && outcome.is_ok();
                         if shard.outcome.is_some() {
@@ -212,10 +206,10 @@ impl RemoteViews {
         for (leaf, indexes) in by_leaf.into_values() {
             let has_other = indexes.iter().any(|index| !opening[*index].replicas.is_empty());
             if has_other {
-                let usual = loads.mean(&leaf.name).unwrap_or_default() * SLOW_TIMES;
+                let slow_after = loads.slow_after(&leaf.name);
                 let of = indexes.clone();
                 let slow = async move {
-                    tokio::time::sleep(usual.max(SLOW_MIN)).await;
+                    tokio::time::sleep(slow_after).await;
                     Event::Slow(of)
                 };
                 events.push(slow.boxed());
