@@ -135,6 +135,10 @@ impl Client {
              having count(digest) <> {replicas} or count(distinct digest) <> 1"
         );
         crate::eventually("all replicas are equal", || async {
+            let blocks = self
+                .query("select count(digest) from rachis.digests", json!({}))
+                .await?;
+            ensure!(blocks.single_value().as_u64() > Some(0), "no replica has anything");
             let different = self.query(&sql, json!({})).await?.rows;
             ensure!(different.is_empty(), "{different:?}");
             Ok(())

@@ -22,6 +22,7 @@ use crate::{
 const INGEST: &str = "from Kafka, with a shard for each of 2 leaves";
 const PUSH: &str = "push of 100 documents";
 const DEATH: &str = "after kill -9 of a leaf, median and worst";
+const INGEST_WAIT_MAX: Duration = Duration::from_mins(30);
 /// Documents of one push.
 const PUSHED_AT_ONCE: u64 = 100;
 
@@ -105,6 +106,7 @@ async fn ingest(cluster: &Cluster, documents: &DocumentFile, replicas: u32, repo
          group by partition, from_offset having count(*) != {replicas} or count(distinct digest) != 1"
     );
     while !ask_sql(cluster, &sql).await?.rows.is_empty() {
+        ensure!(began.elapsed() < INGEST_WAIT_MAX, "the replicas differ");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let figures = [

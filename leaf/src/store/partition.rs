@@ -37,8 +37,8 @@ pub(crate) struct PartitionRow {
     pub stopped_by_dead_letters: bool,
     /// The hash of the rules by which its records are ingested; 0 before the first record and for pushes.
     pub rules_hash: u64,
-    /// The first offset that the shard has or, if it was told to begin after an offset, is to have. Releases
-    /// without replicas have written 0 for every partition.
+    /// The first offset that the shard holds; before the first record, the offset at which it begins to read. Releases
+    /// without replicas wrote 0.
     pub run_from: i64,
     /// The offset through which retention has removed documents; -1 while it has removed none.
     pub expired_through: i64,

@@ -263,7 +263,7 @@ impl Sender {
             _ => None,
         };
         let first = self.first_of_others(&stored).await?;
-        let stored = stored.offset;
+        let (stored, serves) = (stored.offset, stored.serving);
         let acknowledged = {
             let mut partition = self.partition();
             partition.note_offsets(self.replica, stored, high);
@@ -273,7 +273,9 @@ impl Sender {
             return self.begin_as_others(first, low, high).await;
         }
         // What another replica has is not lost, but this one cannot have it.
-        let has_others = self.ahead.lock().iter().any(|(_, offset)| *offset >= low - 1);
+        // While another one is away that may have it, a replica that serves goes on without that, and others wait.
+        let may_have = |offset: i64| offset >= low - 1 && (offset < i64::MAX || !serves);
+        let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
         if !has_others {
             self.note_losses(stored, acknowledged, low, high).await?;
         }

@@ -115,13 +115,11 @@ pub(super) async fn digests(engine: &Engine) -> Vec<Value> {
     let mut answers = stream::iter(requests).map(ask).buffered(REQUESTS_AT_ONCE_MAX);
     let mut rows = Vec::new();
     while let Some((name, shard, leaf, digests)) = answers.next().await {
-        let digests = digests.and_then(|digests| match rows.len() + digests.len() > DIGEST_ROWS_MAX {
-            true => Err(Problem::new(
-                Code::LimitReached,
-                format!("left out: the table has at most {DIGEST_ROWS_MAX} rows"),
-            )),
-            false => Ok(digests),
-        });
+        if rows.len() + digests.as_ref().map_or(0, Vec::len) > DIGEST_ROWS_MAX {
+            let detail = format!("left out, and all that follow: the table has at most {DIGEST_ROWS_MAX} rows");
+            rows.push(error_row(&name, shard, &Problem::new(Code::LimitReached, detail)));
+            break;
+        }
         match digests {
             Ok(digests) => rows.extend(digests.into_iter().map(|block| {
                 json!({
