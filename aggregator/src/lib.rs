@@ -66,6 +66,8 @@ pub struct AggregatorOptions {
     pub push_bytes_inflight_max: usize,
     /// The number of shards of a collection that a push creates.
     pub push_shards: u32,
+    /// The replicas of each shard of a collection that names no number.
+    pub replicas: u32,
     /// Ranges of documents of one delete. Documents that follow one another are one range.
     pub delete_ranges_max: usize,
 }
@@ -86,6 +88,7 @@ impl AggregatorOptions {
             spill_bytes_max: 10 << 30,
             push_bytes_inflight_max: 256 << 20,
             push_shards: 1,
+            replicas: 1,
             delete_ranges_max: 4_000_000,
         }
     }

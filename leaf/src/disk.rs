@@ -93,6 +93,11 @@ impl Disk {
         Space::of(&self.folder).is_ok_and(Space::has_room)
     }
 
+    /// Whether so many bytes can be written without the disk being full afterwards.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        self.has_room() && Space::of(&self.folder).is_ok_and(|space| !space.plus(bytes).is_above(self.used_percent_max))
+    }
+
     /// Reads the disk usage again. Returns true if the disk was full and is not full any more.
     pub(crate) fn refresh(&self) -> bool {
         let space = match Space::of(&self.folder) {

@@ -3,6 +3,7 @@
 //! Nothing that touches a disk runs on the async runtime's threads: writes run on the writers, builds on the workers,
 //! reads through `blocking`. The number of threads does not depend on the number of shards.
 
+mod copies;
 mod ingest;
 mod leases;
 mod maintenance;
@@ -37,6 +38,7 @@ use crate::{
     },
     threads::{self, blocking},
 };
+use copies::Copies;
 use leases::ViewLeases;
 use replicas::grants::Grants;
 use shards::Shards;
@@ -68,6 +70,8 @@ pub struct Leaf {
     pub(crate) leases: ViewLeases,
     /// What other leaves with replicas of the same shards have granted, and what this one has granted them.
     grants: Grants,
+    /// Shards that are copied from other leaves, and to them.
+    copies: Copies,
     /// Notified when a question waits for the first grant of another leaf.
     first_grants_wanted: Arc<Notify>,
     /// A clone for each query with open views.
@@ -106,6 +110,7 @@ impl Leaf {
             scans,
             leases: ViewLeases::default(),
             grants: Grants::new(replicas::grants::now()),
+            copies: Copies::default(),
             first_grants_wanted: Arc::default(),
             views_counter: Arc::default(),
             this: this.clone(),
@@ -224,11 +229,18 @@ impl Leaf {
         self.services.budget.bytes()
     }
 
-    /// Refuses a shard that is not in the catalog, or is placed on another node.
+    /// Refuses a shard that is not in the catalog, is placed on another node, or waits for a copy.
     fn check_placement(&self, id: ShardId) -> Result<(), Problem> {
         let catalog = self.catalog.borrow().clone();
         match catalog.collection(id.collection) {
-            Some((_, collection)) if self.owns(collection, id.number) => Ok(()),
+            Some((name, collection)) if self.owns(collection, id.number) => match self.awaits_copy(&catalog, id) {
+                true => Err(Problem::new(
+                    Code::Unavailable,
+                    format!("shard {} of {name} is being copied to this node", id.number),
+                )
+                .hint("another replica answers; `select * from rachis.moves` shows the progress")),
+                false => Ok(()),
+            },
             Some((name, collection)) if id.number < collection.settings.shards => {
                 let leaves: Vec<&str> = collection.replicas_of(id.number).iter().map(NodeName::as_str).collect();
                 let leaves = if leaves.is_empty() {
@@ -283,6 +295,7 @@ impl Leaf {
         let catalog = self.catalog.borrow().clone();
         self.shards
             .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
+        self.remove_moved(&catalog);
         let disk_has_room_again = self.services.disk.refresh();
         self.shards.count_files();
         let shards = self.shards.all();

@@ -82,6 +82,10 @@ pub struct LeafOptions {
     pub deleted_kept: Duration,
     /// How long the shards of a dropped collection stay on disk.
     pub dropped_kept: Duration,
+    /// How long a shard stays on disk that has been moved to another leaf: longer than any query.
+    pub moved_kept: Duration,
+    /// Rate at which all shards together are copied from other leaves.
+    pub copy_bytes_per_second: u64,
 }
 
 impl LeafOptions {
@@ -123,6 +127,8 @@ impl LeafOptions {
             dead_letter_bytes_max: 1 << 30,
             deleted_kept: Duration::from_secs(3600),
             dropped_kept: Duration::from_secs(24 * 3600),
+            moved_kept: Duration::from_mins(15),
+            copy_bytes_per_second: 64 << 20,
         }
     }
 }

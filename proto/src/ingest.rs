@@ -123,6 +123,43 @@ pub struct StoredPosition {
     /// Whether the replica of the shard serves, as its leaf knows.
     #[serde(default)]
     pub serving: bool,
+    /// Whether the replica accepts nothing yet, because it waits for a copy of another one.
+    #[serde(default)]
+    pub awaits_copy: bool,
+}
+
+/// A shard that a leaf copies from another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// The leaf that it is copied from; `None` while it waits for its turn.
+    pub from: Option<NodeName>,
+    /// The bytes that are here …
+    pub bytes: u64,
+    /// … of all.
+    pub total: u64,
+    /// The bytes that were read since `started`, without what was here before.
+    pub read: u64,
+    /// How long they took, in milliseconds.
+    pub elapsed_ms: u64,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+impl CopyStatus {
+    /// A shard that waits for its turn.
+    pub fn waiting(shard: ShardId) -> Self {
+        Self {
+            shard,
+            from: None,
+            bytes: 0,
+            total: 0,
+            read: 0,
+            elapsed_ms: 0,
+            error: None,
+        }
+    }
 }
 
 /// One HTTP push: a record of the collection's push source. Or changes of documents: a record of its source of changes.
@@ -168,9 +205,13 @@ pub struct PushResult {
 /// What one replica says of a push that it has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PushAnswer {
-    /// The result of the push.
+    /// The result of the push; `None` if the replica may not have it.
     #[serde(flatten)]
-    pub result: PushResult,
+    pub result: Option<PushResult>,
+    /// Whether the replica knows that it answers no questions. Before it does so again, it gets what the serving ones have
+    /// by then.
+    #[serde(default)]
+    pub not_asked: bool,
     /// The leaves of the other replicas that must have it, too, before it is acknowledged.
     #[serde(default)]
     pub also: Vec<NodeName>,
@@ -389,6 +430,11 @@ pub trait Ingest: Send + Sync {
 
     /// The digests of a replica, by source, partition and block; at most [`DIGESTS_MAX`].
     async fn digests(&self, _shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        Ok(Vec::new())
+    }
+
+    /// The shards that this leaf copies from others now.
+    async fn copies(&self) -> Result<Vec<CopyStatus>, Problem> {
         Ok(Vec::new())
     }
 

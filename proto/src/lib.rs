@@ -11,6 +11,7 @@ pub mod limits;
 pub mod node;
 pub mod place_ranges;
 pub mod problem;
+pub mod rebalance;
 pub mod record;
 pub mod replica;
 pub mod routing;

@@ -31,6 +31,8 @@ pub const PATHS_MAX: usize = 10_000;
 pub const SHARDS_MAX: u32 = 1_024;
 /// Replicas of one shard.
 pub const REPLICAS_MAX: u32 = 5;
+/// Leaves without a replica of a shard of which the catalog knows that they had one.
+pub const LEFT_MAX: usize = 8;
 /// Nodes of one cluster.
 pub const MEMBERS_MAX: usize = 10_000;
 /// The largest capacity of a leaf.

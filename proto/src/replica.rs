@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -57,6 +58,29 @@ pub struct Grant {
     pub lacks: Vec<ShardId>,
 }
 
+/// Bytes of a file that one call of [`ReplicaPeers::read_copy`] returns at most.
+pub const COPY_READ_BYTES: usize = 2 << 20;
+
+/// The files of a replica at one point in time, which its leaf keeps for a while so that another leaf can read them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedCopy {
+    /// Names it.
+    pub id: Uuid,
+    /// The replica that was copied. A table of the same replica with the same name and size has the same contents.
+    pub store: Uuid,
+    /// Its files.
+    pub files: Vec<CopiedFile>,
+}
+
+/// A file of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedFile {
+    /// Its path in the folder of the shard, such as `store/000012.sst`.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
 /// The leaves that hold replicas of the same shards.
 #[async_trait]
 pub trait ReplicaPeers: Send + Sync {
@@ -65,4 +89,13 @@ pub trait ReplicaPeers: Send + Sync {
 
     /// The digests of the replica on a leaf, as [`Ingest::digests`](crate::ingest::Ingest::digests) has them.
     async fn digests(&self, leaf: &NodeName, shard: ShardId) -> Result<Vec<BlockDigest>, Problem>;
+
+    /// Has a leaf keep a copy of its replica of a shard, to be read. It ends by itself when nobody has read it for a while.
+    async fn offer_copy(&self, leaf: &NodeName, shard: ShardId) -> Result<OfferedCopy, Problem>;
+
+    /// Up to [`COPY_READ_BYTES`] of a file of a copy, from this byte on. `NotFound` once the copy has ended.
+    async fn read_copy(&self, leaf: &NodeName, copy: Uuid, file: &str, from: u64) -> Result<Bytes, Problem>;
+
+    /// Ends a copy.
+    async fn end_copy(&self, leaf: &NodeName, copy: Uuid) -> Result<(), Problem>;
 }

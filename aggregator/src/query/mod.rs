@@ -34,6 +34,7 @@ mod interruptible_planning;
 mod join_filter;
 mod lookup;
 mod memory;
+pub(crate) mod moves;
 mod paced;
 mod path_columns;
 mod placeholders;

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Aggregator(NodeArgs),
     /// Create a cluster, show its status, restore its change log
     Cluster(ClusterArgs),
+    /// Move shards so that all leaves of a cluster are loaded evenly
+    Rebalance(RebalanceArgs),
     /// Run SQL statements, or a shell for them
     Sql(SqlArgs),
     /// Show nodes, collections, sources, and what needs attention
@@ -133,6 +135,8 @@ pub(crate) enum ClusterAction {
     Init(InitArgs),
     /// Show the members, how far each has read the change log, and the leaf of each shard
     Status(ClusterStatusArgs),
+    /// Move the shards of a leaf to others
+    Drain(DrainArgs),
     /// Remove a node that does not run any more
     Remove(RemoveMemberArgs),
     /// Recreate a lost change log from a node's copy
@@ -171,12 +175,46 @@ pub(crate) struct ClusterStatusArgs {
     pub output: ListOutput,
 }
 
+/// `rachis rebalance`
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    /// Only show what would be moved
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Output format
+    #[arg(short, long, default_value = "table")]
+    pub output: ListOutput,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `rachis cluster drain`
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The name of the leaf
+    pub name: String,
+    /// Only show what would be moved
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Wait until the leaf has no shards left
+    #[arg(long)]
+    pub wait: bool,
+    /// Let the leaf take shards again
+    #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
+    pub undo: bool,
+    /// Output format
+    #[arg(short, long, default_value = "table")]
+    pub output: ListOutput,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
 /// `rachis cluster remove`
 #[derive(Debug, Args)]
 pub(crate) struct RemoveMemberArgs {
     /// The name of the node
     pub name: String,
-    /// Also a leaf that holds shards: its disk is lost, and a new leaf of its name fills them again from Kafka
+    /// Also a leaf that holds shards: its disk is lost, and a new leaf of its name fills them again
     #[arg(long)]
     pub lost: bool,
     #[command(flatten)]
@@ -605,7 +643,7 @@ pub(crate) struct CollectionSettingsArgs {
     /// The number of shards; cannot be changed later
     #[arg(long)]
     pub shards: Option<u32>,
-    /// The number of replicas of each shard, on different leaves; cannot be changed later
+    /// The number of replicas of each shard, on different leaves; after a change, `rachis rebalance` adds or removes some
     #[arg(long)]
     pub replicas: Option<u32>,
     /// The path of the event time in each document, for example `created_at`

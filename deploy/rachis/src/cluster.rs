@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     cli::{self, ClusterAction},
     client::{Failure, http::Client, output},
-    settings,
+    moves, settings,
 };
 
 /// Columns of the table of nodes.
@@ -41,6 +41,7 @@ pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
     match arguments.action {
         ClusterAction::Init(arguments) => init(arguments).await,
         ClusterAction::Status(status) => show(status).await,
+        ClusterAction::Drain(leaf) => moves::drain(leaf).await,
         ClusterAction::Remove(member) => remove(member).await,
         ClusterAction::RestoreChanges(restore) => restore_changes(restore).await,
     }

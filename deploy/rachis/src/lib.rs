@@ -10,6 +10,7 @@ mod dev;
 mod duplicate_sender;
 mod file_limits;
 mod member;
+mod moves;
 mod node;
 mod settings;
 mod shell;
@@ -62,6 +63,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Leaf(arguments) => node::run(Role::Leaf, arguments).await,
         Command::Aggregator(arguments) => node::run(Role::Aggregator, arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,
+        Command::Rebalance(arguments) => moves::rebalance(arguments).await,
         Command::Sql(arguments) => client::sql::run(arguments).await,
         Command::Status(arguments) => client::status::run(arguments).await,
         Command::Completions(arguments) => client::output::write(&cli::Cli::completions(arguments.shell)),

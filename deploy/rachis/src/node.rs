@@ -270,6 +270,7 @@ impl Node {
         let pushes = LoggedPushes::new(tailers.clone(), ingest.clone(), self.replica.catalog());
         let mut options = AggregatorOptions {
             push_shards: PUSH_SHARDS,
+            replicas: self.settings.cluster.replicas()?,
             ..AggregatorOptions::new(shell.folder.join("spill"))
         };
         let Settings { aggregator: limits, .. } = &self.settings;

@@ -196,6 +196,8 @@ section! {
         dead_letter_bytes_max: u64 => dead_letter_bytes_max,
         deleted_kept_ms: u64 => deleted_kept as Duration::from_millis,
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
+        moved_kept_ms: u64 => moved_kept as Duration::from_millis,
+        copy_bytes_per_second: u64 => copy_bytes_per_second,
     }
 }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
     ingest::{
-        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, DIGESTS_MAX, Ingest, Loss, PartitionStatus, Push,
-        PushResult, Pushes, ShardId, StoredPosition,
+        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, CopyStatus, DIGESTS_MAX, Ingest, Loss, PartitionStatus,
+        Push, PushResult, Pushes, ShardId, StoredPosition,
     },
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
@@ -19,7 +19,10 @@ use proto::{
 
 use super::{Leaf, ShardInfo};
 use crate::{
-    shard::{summary::Summary, writer::key_reused},
+    shard::{
+        summary::{self, Summary},
+        writer::key_reused,
+    },
     store::{Partition, PartitionRow},
     threads::blocking,
 };
@@ -30,13 +33,15 @@ const CLEAR_TIME_MAX: Duration = Duration::from_secs(20);
 const REQUEST_KEY_BYTES_MAX: usize = 255;
 
 impl Leaf {
-    /// The shards of a collection that are placed on this node; none if the collection does not exist.
+    /// The shards of a collection that are placed on this node, but for those that wait for a copy; none if the collection
+    /// does not exist.
     fn placed_shards(&self, collection: CollectionUid) -> Vec<ShardId> {
         let catalog = self.catalog.borrow().clone();
         let Some((_, found)) = catalog.collection(collection) else {
             return Vec::new();
         };
-        found.shards().filter(|shard| self.owns(found, shard.number)).collect()
+        let owned = found.shards().filter(|shard| self.owns(found, shard.number));
+        owned.filter(|shard| !self.awaits_copy(&catalog, *shard)).collect()
     }
 
     /// The reason if a partition does not belong to a shard.
@@ -79,6 +84,14 @@ impl Ingest for Leaf {
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        if self.awaits_copy(&catalog, shard) {
+            return Ok(StoredPosition {
+                serving: false,
+                awaits_copy: true,
+                ..summary::stored(&BTreeMap::new(), source, partition)
+            });
+        }
         let stored = match self.info(shard).await? {
             ShardInfo::Closed(summary) => summary.stored(source, partition),
             ShardInfo::Open(shard) => shard.stored(source, partition),
@@ -108,6 +121,10 @@ impl Ingest for Leaf {
     async fn digests(&self, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
         let shard = self.shard(shard).await?;
         blocking(move || shard.store().digests(DIGESTS_MAX)).await
+    }
+
+    async fn copies(&self) -> Result<Vec<CopyStatus>, Problem> {
+        Ok(self.copy_status())
     }
 
     async fn pushed(
@@ -188,9 +205,15 @@ impl Ingest for Leaf {
         collection: CollectionUid,
         source: Option<&SourceName>,
     ) -> Result<ClearedDeadLetters, Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let shards = catalog
+            .collection(collection)
+            .into_iter()
+            .flat_map(|(_, found)| found.shards());
         let mut cleared = ClearedDeadLetters {
             letters: 0,
-            complete: true,
+            // A copy of a shard may bring some that were there before.
+            complete: !shards.into_iter().any(|shard| self.awaits_copy(&catalog, shard)),
         };
         let until = Instant::now() + CLEAR_TIME_MAX;
         for id in self.placed_shards(collection) {

@@ -20,7 +20,7 @@ pub(super) mod grants;
 mod rounds;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     future::ready,
     time::{Duration, Instant},
 };
@@ -59,7 +59,8 @@ impl Leaf {
             return Ok(());
         };
         let number = shard.id.number;
-        if collection.replicas_of(number).len() <= 1 {
+        // One process holds all shards.
+        if collection.replicas_of(number).is_empty() {
             return Ok(());
         }
         let refused = |why: String| {
@@ -109,6 +110,15 @@ impl Leaf {
         }
     }
 
+    /// Whether questions may be asked of the replica of a shard on this leaf, now or once it has joined.
+    pub(crate) fn is_asked(&self, shard: ShardId) -> bool {
+        let catalog = self.catalog.borrow().clone();
+        let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
+            return true;
+        };
+        collection.replicas_of(shard.number).is_empty() || collection.confirming(shard.number).any(|leaf| leaf == node)
+    }
+
     /// Whether the replica of a shard on this leaf serves, as of the catalog.
     pub(super) fn serves(&self, shard: ShardId) -> bool {
         let catalog = self.catalog.borrow().clone();
@@ -125,14 +135,15 @@ impl Leaf {
         let Some((_, collection)) = catalog.collection(shard.collection) else {
             return Vec::new();
         };
-        let must_confirm = |other: &&NodeName| match collection.replica_state(shard.number, other) {
-            // It may not know yet that it is behind.
-            Some(ReplicaState::Behind { since }) => self.grants.is_given_before(other, since, now()),
-            state => state.is_some(),
-        };
-        let replicas = collection.replicas_of(shard.number).iter();
-        let others = replicas.filter(|other| self.options.node.as_ref() != Some(other));
-        others.filter(must_confirm).cloned().collect()
+        // It may not know yet that it is asked no more.
+        let may_be_asked = |other: &NodeName, since| self.grants.is_given_before(other, since, now());
+        let not_asked = collection.not_asked(shard.number);
+        let still_asked = not_asked
+            .filter(|(other, since)| may_be_asked(other, *since))
+            .map(|(other, _)| other);
+        let all = collection.confirming(shard.number).chain(still_asked);
+        let others: BTreeSet<&NodeName> = all.filter(|other| self.options.node.as_ref() != Some(other)).collect();
+        others.into_iter().cloned().collect()
     }
 
     /// Lets the replicas on another leaf answer for a while.
@@ -143,11 +154,11 @@ impl Leaf {
             let detail = format!("a node with this data folder is not the member {}", request.leaf);
             return Err(Problem::new(Code::Conflict, detail));
         }
-        self.check_knows_that_it_is_behind(&request)?;
+        self.check_knows_that_it_is_not_asked(&request)?;
         // From now on, what this leaf acknowledges must be confirmed by that one. So what was acknowledged without it is in
         // the answer, and the catalog is looked up again: by the one from before, it may have been acknowledged meanwhile.
         self.grants.give(&request.leaf, request.version, now());
-        self.check_knows_that_it_is_behind(&request)?;
+        self.check_knows_that_it_is_not_asked(&request)?;
         let answered_until = tokio::time::Instant::now() + ANSWER_WAIT;
         let positions = |shard| tokio::time::timeout_at(answered_until, self.positions_of(shard));
         // The grant does not wait for a shard that takes longer to open.
@@ -164,22 +175,18 @@ impl Leaf {
         Ok(Grant { has, lacks })
     }
 
-    /// Refuses a leaf that does not know yet that it was left behind: by its older catalog, it would answer without what
-    /// was acknowledged since.
-    fn check_knows_that_it_is_behind(&self, request: &GrantRequest) -> Result<(), Problem> {
+    /// Refuses a leaf that does not know yet that a replica of it was left behind, or has left: by its older catalog, it would
+    /// answer without what was acknowledged since.
+    fn check_knows_that_it_is_not_asked(&self, request: &GrantRequest) -> Result<(), Problem> {
         let catalog = self.catalog.borrow().clone();
-        let states = catalog
-            .collections
-            .values()
-            .flat_map(|collection| collection.not_serving.values());
-        let is_later = |states: &BTreeMap<NodeName, ReplicaState>| {
-            let state = states.get(&request.leaf);
-            matches!(state, Some(ReplicaState::Behind { since }) if *since > request.version)
-        };
-        match states.into_iter().any(is_later) {
+        let mut not_asked = catalog.collections.values().flat_map(Collection::all_not_asked);
+        match not_asked.any(|(leaf, since)| *leaf == request.leaf && since > request.version) {
             true => Err(Problem::new(
                 Code::Conflict,
-                format!("{} does not know yet that it was left behind", request.leaf),
+                format!(
+                    "{} does not know yet that it is asked about some shards no more",
+                    request.leaf
+                ),
             )),
             false => Ok(()),
         }

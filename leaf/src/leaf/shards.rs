@@ -35,6 +35,7 @@ use proto::{Code, CollectionUid, Problem, ingest::ShardId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{error, warn};
 
+pub(super) use self::folders::{COPYING, PLACED_SINCE};
 use super::open_limits::{OpenReservation, OpenShardLimits, files_of, tables_in};
 use crate::{
     error::Error,
@@ -92,6 +93,8 @@ pub(super) struct Shards {
     /// Cloned by each request that waits for room.
     room_waiters: Arc<()>,
     summary_permits: Arc<Semaphore>,
+    /// Which placement the folder of a shard belongs to, as far as it was asked for since the shard was opened.
+    placed_since: Mutex<HashMap<ShardId, Option<u64>>>,
     /// Dropped collections that have no folder on this node any more.
     removed: Mutex<HashSet<CollectionUid>>,
     closed: AtomicBool,
@@ -110,6 +113,7 @@ impl Shards {
             room_queue: Arc::default(),
             room_waiters: Arc::default(),
             summary_permits: Arc::new(Semaphore::new(CONCURRENT_OPENS_MAX)),
+            placed_since: Mutex::default(),
             removed: Mutex::default(),
             closed: AtomicBool::new(false),
         }
@@ -274,6 +278,8 @@ impl Shards {
             }
         };
         let Some(reserved) = reserved else { return Ok(None) };
+        // Opening a shard may create its folder.
+        self.placed_since.lock().remove(&id);
         let shard = match self.open_shard(id) {
             Err(full) if full.is_no_room() && self.services.disk.drop_ballast() => self.open_shard(id),
             opened => opened,
@@ -282,6 +288,7 @@ impl Shards {
             shard.close();
             return Err(Problem::new(Code::Unavailable, "the leaf is shutting down").into());
         }
+        self.placed_since.lock().remove(&id);
         *slot.open.write() = Some(OpenShard {
             shard: shard.clone(),
             reserved,

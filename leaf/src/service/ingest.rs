@@ -11,6 +11,7 @@ use proto::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use super::{caught_up, deadline};
 use crate::Leaf;
@@ -38,10 +39,18 @@ impl IngestService {
             partition,
             offset,
         };
-        let result = self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?;
+        let not_asked = !self.leaf.is_asked(shard);
+        let result = match not_asked {
+            true => None,
+            false => Some(self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?),
+        };
         // Named after this replica has the push: one that may be asked from now on will have it, too.
         let also = self.leaf.must_confirm(shard);
-        Json::response(&PushAnswer { result, also })
+        Json::response(&PushAnswer {
+            result,
+            not_asked,
+            also,
+        })
     }
 }
 
@@ -99,5 +108,23 @@ impl ingest_server::Ingest for IngestService {
 
     async fn grant(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         Json::response(&self.leaf.grant(self.value(request).await?).await?)
+    }
+
+    async fn offer_copy(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.offer_copy(self.value(request).await?).await?)
+    }
+
+    async fn read_copy(&self, request: Request<Json>) -> Result<Response<wire::CopyPart>, Status> {
+        let (copy, file, from): (Uuid, String, u64) = self.value(request).await?;
+        let bytes = self.leaf.read_copy(copy, file, from).await?;
+        Ok(Response::new(wire::CopyPart { bytes }))
+    }
+
+    async fn end_copy(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.end_copy(self.value(request).await?).await?)
+    }
+
+    async fn copies(&self, _request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.copies().await?)
     }
 }

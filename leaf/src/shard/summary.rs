@@ -152,6 +152,7 @@ pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceNa
         offset: row.offset,
         hash: row.hash,
         stopped_by_dead_letters: row.stopped_by_dead_letters,
+        awaits_copy: false,
     }
 }
 

@@ -40,7 +40,7 @@ mod rows;
 mod shared;
 mod wal;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 pub(crate) use gone_range::GoneRangeRow;
 pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
@@ -54,7 +54,10 @@ use proto::{
 };
 pub(crate) use request::RequestRow;
 pub(crate) use rocksdb::WriteBatch;
-use rocksdb::{BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, ErrorKind, LiveFile, WriteOptions};
+use rocksdb::{
+    BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, ErrorKind, LiveFile, WriteOptions,
+    checkpoint::Checkpoint,
+};
 pub(crate) use shared::SharedStore;
 
 use crate::error::Error;
@@ -165,6 +168,15 @@ impl Store {
         } else {
             self.db.flush_wal(true).map_err(|source| self.failed(source))
         }
+    }
+
+    /// Makes a copy of all rows as of now in a folder that does not exist yet. Its tables are hard links.
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<(), Error> {
+        if self.read_only {
+            return Err(self.unwritten(WriteError::Stalled));
+        }
+        let copied = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(folder));
+        copied.map_err(|source| self.failed(source))
     }
 
     /// Flushes all memtables, before a clean shutdown.

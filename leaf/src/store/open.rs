@@ -69,6 +69,12 @@ impl Store {
         Self::over(shard, db, false)
     }
 
+    /// Makes a copied store one of its own: it gets another incarnation.
+    pub(crate) fn adopt(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<(), Error> {
+        let store = Self::open(shard, folder, tables_open_max)?;
+        store.assign_incarnation().map(drop)
+    }
+
     /// Opens an existing store without writing anything, so this works on a full disk, too.
     pub(crate) fn open_read_only(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
         reject_missing_current(folder)?;
@@ -108,6 +114,11 @@ impl Store {
             }
             return Ok(format.incarnation);
         }
+        self.assign_incarnation()
+    }
+
+    fn assign_incarnation(&self) -> Result<u128, Error> {
+        let key = RowKey::new(RowKind::Format).bytes();
         let format = Format::new(self.shard);
         let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &format.encode());

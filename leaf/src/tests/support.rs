@@ -92,6 +92,19 @@ impl Fixture {
         }
     }
 
+    /// Another leaf, with the same catalog as of now, on an empty folder.
+    pub(crate) fn another(&self, adjust: fn(&mut LeafOptions)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (catalog, receiver) = watch::channel(self.catalog.borrow().clone());
+        Self {
+            leaf: open(folder.path(), adjust, receiver),
+            folder,
+            catalog,
+            shard: self.shard,
+            adjust,
+        }
+    }
+
     /// Closes the leaf cleanly and reopens it.
     pub(crate) async fn restart(self) -> Self {
         self.restart_with_files(|_| ()).await

@@ -2,6 +2,7 @@
 
 mod definitions;
 mod members;
+mod moves;
 mod replicas;
 
 use std::collections::BTreeSet;
@@ -23,7 +24,7 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 7;
+pub const CATALOG_RULES_LEVEL: u16 = 8;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -35,6 +36,8 @@ const DELETES_LEVEL: u16 = 4;
 // From level 6 on, nodes announce themselves.
 /// From this level on, shards have several replicas, and a leaf with another data folder has replicas that do not serve.
 const REPLICAS_LEVEL: u16 = 7;
+/// From this level on, replicas are added and removed, and the number of replicas of a collection can be changed.
+const MOVES_LEVEL: u16 = 8;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -79,7 +82,7 @@ pub enum Change {
         collection: CollectionUid,
         position: PositionVector,
     },
-    /// Changes the settings of a collection, except the number of shards.
+    /// Changes the settings of a collection, except the number of shards. A rebalance makes the number of replicas true.
     AlterCollection {
         name: CollectionName,
         settings: CollectionSettings,
@@ -164,8 +167,43 @@ pub enum Change {
         instance: Uuid,
         shards: Vec<(ShardId, u64)>,
     },
+    /// Adds replicas to shards, on leaves that have none. They are behind until they have been copied and have caught up.
+    /// What does not apply any more is left out; refused if nothing does.
+    AddReplicas { replicas: Vec<AddedReplica> },
+    /// Has replicas leave that are not needed: no question is asked of them any more. The last serving one of a shard stays.
+    RetireReplicas { replicas: Vec<RetiredReplica> },
+    /// Removes replicas that have been leaving since these versions, as a leaf sees it that serves the shards.
+    RemoveReplicas {
+        by: NodeName,
+        /// The data folder of `by`.
+        instance: Uuid,
+        replicas: Vec<(RetiredReplica, u64)>,
+    },
+    /// Has a leaf get no new shards and give its own away, or take shards again.
+    DrainLeaf { leaf: NodeName, draining: bool },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
+}
+
+/// A replica that is added to a shard.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddedReplica {
+    /// The shard.
+    pub shard: ShardId,
+    /// Where the replica will be.
+    pub leaf: NodeName,
+    /// The leaf whose replica leaves once this one serves; none if the shard gets one more replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<NodeName>,
+}
+
+/// A replica that is not needed any more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RetiredReplica {
+    /// The shard.
+    pub shard: ShardId,
+    /// Where the replica is.
+    pub leaf: NodeName,
 }
 
 impl Catalog {
@@ -225,7 +263,11 @@ impl Catalog {
             | Change::RemoveMember { .. }
             | Change::LeaveBehind { .. }
             | Change::JoinReplicas { .. }
-            | Change::ServeReplicas { .. } => 0,
+            | Change::ServeReplicas { .. }
+            | Change::AddReplicas { .. }
+            | Change::RetireReplicas { .. }
+            | Change::RemoveReplicas { .. }
+            | Change::DrainLeaf { .. } => 0,
         }
     }
 
@@ -248,7 +290,7 @@ impl Catalog {
             Change::CoverChanges { collection, position } => self
                 .collection_mut(*collection)
                 .map(|collection| collection.changed_through.merge(position)),
-            Change::AlterCollection { name, settings } => self.alter_collection(name, settings),
+            Change::AlterCollection { name, settings } => self.alter_collection(record.level, name, settings),
             Change::DropCollection { name } => self.drop_collection(record, name),
             Change::PutSource { name, settings } => self.put_source(record.level, name, settings),
             Change::DropSource { name } => self.drop_source(name),
@@ -274,6 +316,10 @@ impl Catalog {
             } => self.leave_behind(leaf, by, *instance, shards),
             Change::JoinReplicas { leaf, instance, shards } => self.join_replicas(leaf, *instance, shards),
             Change::ServeReplicas { leaf, instance, shards } => self.serve_replicas(leaf, *instance, shards),
+            Change::AddReplicas { replicas } => self.add_replicas(replicas),
+            Change::RetireReplicas { replicas } => self.retire_replicas(replicas),
+            Change::RemoveReplicas { by, instance, replicas } => self.remove_replicas(by, *instance, replicas),
+            Change::DrainLeaf { leaf, draining } => self.drain_leaf(leaf, *draining),
             Change::All { changes } => changes
                 .iter()
                 .try_for_each(|change| self.change_definition(record, change)),
@@ -314,26 +360,7 @@ impl Catalog {
                 ),
             ));
         }
-        if settings
-            .replicas
-            .is_some_and(|replicas| !(1..=REPLICAS_MAX).contains(&replicas))
-        {
-            return Err(Problem::new(
-                Code::BadRequest,
-                format!(
-                    "collection {name} cannot have {} replicas",
-                    settings.replicas.unwrap_or_default()
-                ),
-            )
-            .hint(format!("a shard has 1 to {REPLICAS_MAX} replicas")));
-        }
-        if placement.is_empty() && settings.replicas.is_some_and(|replicas| replicas > 1) {
-            return Err(Problem::new(
-                Code::BadRequest,
-                format!("collection {name} cannot have replicas: one process holds all shards"),
-            )
-            .hint("replicas are on the leaves of a cluster: leave them out here"));
-        }
+        check_replicas(name, settings, placement)?;
         let mut leaves = placement.iter();
         if let Some(twice) = leaves.find(|leaves| leaves.iter().collect::<BTreeSet<_>>().len() < leaves.len()) {
             return Err(Problem::new(
@@ -365,7 +392,12 @@ impl Catalog {
         found.ok_or_else(|| Problem::new(Code::NotFound, format!("the collection with uid {uid} does not exist")))
     }
 
-    fn alter_collection(&mut self, name: &CollectionName, settings: &CollectionSettings) -> Result<(), Problem> {
+    fn alter_collection(
+        &mut self,
+        level: u16,
+        name: &CollectionName,
+        settings: &CollectionSettings,
+    ) -> Result<(), Problem> {
         let version = self.version;
         let collection = self.collections.get_mut(name).ok_or_else(|| no_collection(name))?;
         if settings.shards != collection.settings.shards {
@@ -377,11 +409,14 @@ impl Catalog {
                 ),
             ));
         }
-        if settings.replicas != collection.settings.replicas {
+        if settings.replicas != collection.settings.replicas && level < MOVES_LEVEL {
             return Err(Problem::new(
                 Code::Conflict,
                 format!("the number of replicas of collection {name} cannot be changed"),
             ));
+        }
+        if settings.replicas != collection.settings.replicas {
+            check_replicas(name, settings, &collection.placement)?;
         }
         collection.settings = settings.clone();
         collection.version = version;
@@ -524,6 +559,29 @@ pub fn reserved_source(name: &SourceName) -> Problem {
         format!("the source name {name} is reserved: every collection has such a source of its own"),
     )
     .hint("choose another name for the topic; documents are pushed with POST /v1/collections/{c}/documents")
+}
+
+/// Fails unless a collection with this placement can have as many replicas as its settings say.
+fn check_replicas(
+    name: &CollectionName,
+    settings: &CollectionSettings,
+    placement: &[Vec<NodeName>],
+) -> Result<(), Problem> {
+    let Some(replicas) = settings.replicas else {
+        return Ok(());
+    };
+    if !(1..=REPLICAS_MAX).contains(&replicas) {
+        let detail = format!("collection {name} cannot have {replicas} replicas");
+        return Err(Problem::new(Code::BadRequest, detail).hint(format!("a shard has 1 to {REPLICAS_MAX} replicas")));
+    }
+    if placement.is_empty() && replicas > 1 {
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("collection {name} cannot have replicas: one process holds all shards"),
+        )
+        .hint("replicas are on the leaves of a cluster: leave them out here"));
+    }
+    Ok(())
 }
 
 fn no_collection(name: &CollectionName) -> Problem {

@@ -84,6 +84,13 @@ pub struct Collection {
     /// The replicas that do not serve, by the number of the shard.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub not_serving: BTreeMap<u32, BTreeMap<NodeName, ReplicaState>>,
+    /// Replicas that were added and do not serve yet, by the number of the shard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<u32, BTreeMap<NodeName, Move>>,
+    /// The leaves that have no replica of a shard any more, with the catalog version since which; the last ones of each
+    /// shard.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left: BTreeMap<u32, BTreeMap<NodeName, u64>>,
     /// Whether the topic for its pushes exists.
     #[serde(default)]
     pub push_topic: bool,
@@ -114,6 +121,8 @@ impl Collection {
             settings,
             placement: Vec::new(),
             not_serving: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            left: BTreeMap::new(),
             push_topic: false,
             push_skips: Skips::default(),
             change_topic: false,
@@ -154,9 +163,27 @@ impl Collection {
 
     /// The leaves whose replica of a shard must have a push before it is acknowledged.
     pub fn confirming(&self, shard: u32) -> impl Iterator<Item = &NodeName> {
-        let is_behind =
-            move |leaf: &NodeName| matches!(self.replica_state(shard, leaf), Some(ReplicaState::Behind { .. }));
-        self.replicas_of(shard).iter().filter(move |leaf| !is_behind(leaf))
+        let may_be_asked = move |leaf: &NodeName| {
+            let state = self.replica_state(shard, leaf);
+            state.is_some_and(|state| state.not_asked_since().is_none())
+        };
+        self.replicas_of(shard).iter().filter(move |leaf| may_be_asked(leaf))
+    }
+
+    /// The leaves that answer no questions about a shard although they did once, or were to, with the catalog version since
+    /// which: their replicas are behind or leave, or they have none any more.
+    pub fn not_asked(&self, shard: u32) -> impl Iterator<Item = (&NodeName, u64)> {
+        let states = self.not_serving.get(&shard).into_iter().flatten();
+        let states = states.filter_map(|(leaf, state)| Some((leaf, state.not_asked_since()?)));
+        let left = self.left.get(&shard).into_iter().flatten();
+        states.chain(left.map(|(leaf, since)| (leaf, *since)))
+    }
+
+    /// The same of all shards.
+    pub fn all_not_asked(&self) -> impl Iterator<Item = (&NodeName, u64)> {
+        let states = self.not_serving.values().flatten();
+        let states = states.filter_map(|(leaf, state)| Some((leaf, state.not_asked_since()?)));
+        states.chain(self.left.values().flatten().map(|(leaf, since)| (leaf, *since)))
     }
 
     /// The replicas of a shard with their states, such as `leaf-1 serving, leaf-2 behind`; `None` if one process holds all
@@ -195,12 +222,25 @@ impl Collection {
     }
 }
 
+/// A replica that was added to a shard and does not serve yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The leaf whose replica leaves once this one serves; none if the shard gets one more replica.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<NodeName>,
+    /// The catalog version since which it is there.
+    pub since: u64,
+}
+
 /// Whether a replica of a shard answers questions.
 ///
 /// ```text
+/// (added) ────────────────────────────────────────────────────────────┐
+///                                                                     v
 /// serving ── it does not keep up, or does not answer its peers ──> behind
-///    ^                                                               │ it has what its peers had a moment ago
-///    └─ it has what each serving replica had since it joined ─ joining
+///  │ ^                                                               │ it has what its peers had a moment ago
+///  │ └─ it has what each serving replica had since it joined ─ joining
+///  └─ another one serves in its place ──> leaving ── after a while ──> (removed)
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -217,6 +257,12 @@ pub enum ReplicaState {
         /// The catalog version since which it has been behind.
         since: u64,
     },
+    /// It is fed, so that no push waits for it, and answers no questions. It is removed once no leaf lets it answer any
+    /// more.
+    Leaving {
+        /// The catalog version since which it has been leaving.
+        since: u64,
+    },
 }
 
 impl ReplicaState {
@@ -226,6 +272,15 @@ impl ReplicaState {
             Self::Serving => "serving",
             Self::Joining { .. } => "joining",
             Self::Behind { .. } => "behind",
+            Self::Leaving { .. } => "leaving",
+        }
+    }
+
+    /// The catalog version since which it is asked nothing, and no push waits for it; `None` if it serves or joins.
+    pub fn not_asked_since(self) -> Option<u64> {
+        match self {
+            Self::Serving | Self::Joining { .. } => None,
+            Self::Behind { since } | Self::Leaving { since } => Some(since),
         }
     }
 }
@@ -244,7 +299,8 @@ pub struct CollectionSettings {
     /// How long documents are kept; for ever if not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// The number of replicas of each shard; fixed at creation. If not set, the default of the cluster at that time.
+    /// The number of replicas of each shard; a rebalance adds or removes some after a change. If not set, the default of
+    /// the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
 }

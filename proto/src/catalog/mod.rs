@@ -12,11 +12,11 @@ mod retention;
 mod source;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub use change::{CATALOG_RULES_LEVEL, Change, ChangeRecord, reserved_source};
+pub use change::{AddedReplica, CATALOG_RULES_LEVEL, Change, ChangeRecord, RetiredReplica, reserved_source};
 pub use collection::{
-    CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, PUSH_TOPICS, ReplicaState,
+    CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, Move, PUSH_TOPICS, ReplicaState,
     change_topic_of, push_topic_of,
 };
 pub use definition::{
@@ -44,6 +44,9 @@ pub struct Catalog {
     /// The nodes of the cluster by name; none if one process has all roles.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<NodeName, Member>,
+    /// Leaves that are to hold no shards any more: they get no new ones, and a rebalance moves theirs away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub draining: BTreeSet<NodeName>,
     /// Collections by name.
     pub collections: BTreeMap<CollectionName, Collection>,
     /// Kafka sources by name, without the `push` source that every collection has.

@@ -15,8 +15,8 @@ use crate::{
     catalog::CollectionUid,
     cluster::NodeName,
     ingest::{
-        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, Ingest, Loss, PartitionStatus, PushAnswer, PushResult,
-        ShardAnswers, ShardId, StoredPosition,
+        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, CopyStatus, Ingest, Loss, PartitionStatus, PushAnswer,
+        PushResult, ShardAnswers, ShardId, StoredPosition,
     },
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
@@ -191,7 +191,8 @@ impl RemoteIngest {
     /// Waits until every replica that may be asked has the push at this position, and returns its result.
     ///
     /// Each replica answers when it has the push, and says which others must have it, too: those that serve or join as
-    /// of its catalog, and those that may still serve by a grant of its own. So one answer that names no other suffices.
+    /// of its catalog, and those that may still serve by a grant of its own. So one answer that names no other suffices. A
+    /// replica that knows that it is not asked need not have it.
     async fn pushed_to_all<F: Future<Output = Result<PushAnswer, Problem>>>(
         &self,
         shard: ShardId,
@@ -215,30 +216,32 @@ impl RemoteIngest {
         let mut answers: FuturesUnordered<_> = asked.iter().cloned().map(&ask).collect();
         let (mut confirmed, mut required) = (BTreeSet::new(), BTreeSet::new());
         let (mut result, mut last) = (None, None);
+        // That a replica is not asked counts only if it says so after another one that has the push has named it: one that
+        // joins from then on gets the push from there. Those asked before are asked again.
+        let mut asked_since_named = BTreeSet::new();
         while let Some((leaf, answer)) = answers.next().await {
             match answer {
-                Ok(PushAnswer { result: of_leaf, also }) => {
-                    confirmed.insert(leaf);
-                    required.extend(also);
-                    result.get_or_insert(of_leaf);
+                Ok(answer) => {
+                    if answer.result.is_some() || answer.not_asked && asked_since_named.contains(&leaf) {
+                        confirmed.insert(leaf);
+                    } else {
+                        asked.remove(&leaf);
+                    }
+                    required.extend(answer.also);
+                    result = result.or(answer.result);
                 }
                 Err(problem) if problem.code == Code::Conflict => return Err(problem),
                 Err(problem) => last = Some(problem),
             }
-            match &result {
-                Some(result) if required.is_subset(&confirmed) => return Ok(result.clone()),
-                Some(_) => {
-                    for leaf in required
-                        .iter()
-                        .filter(|leaf| !asked.contains(*leaf))
-                        .cloned()
-                        .collect::<Vec<_>>()
-                    {
-                        asked.insert(leaf.clone());
-                        answers.push(ask(leaf));
-                    }
+            if let Some(result) = result.as_ref().filter(|_| required.is_subset(&confirmed)) {
+                return Ok(result.clone());
+            }
+            for leaf in required.difference(&asked).cloned().collect::<Vec<NodeName>>() {
+                asked.insert(leaf.clone());
+                if result.is_some() {
+                    asked_since_named.insert(leaf.clone());
                 }
-                None => {}
+                answers.push(ask(leaf));
             }
         }
         Err(last.unwrap_or_else(|| {
@@ -257,7 +260,7 @@ fn client(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
     IngestClient::new(peer.data.clone()).max_encoding_message_size(WRITE_MESSAGE_BYTES_MAX)
 }
 
-fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
+pub(super) fn control(peer: &Peer) -> IngestClient<tonic::transport::Channel> {
     IngestClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
@@ -302,6 +305,12 @@ impl Ingest for RemoteIngest {
     async fn digests(&self, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
         self.ask(shard, |peer| async move { digests_at(&peer, shard).await })
             .await
+    }
+
+    async fn copies(&self) -> Result<Vec<CopyStatus>, Problem> {
+        let Some(leaf) = &self.only else { return Ok(Vec::new()) };
+        let peer = self.peers.named(leaf)?;
+        peer.value(control(&peer).copies(peer.json(&(), ASK_WAIT)?).await)
     }
 
     async fn pushed(
@@ -411,4 +420,96 @@ async fn losses_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<Loss>, 
 async fn partitions_at(peer: &Peer, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
     let request = peer.json(&collection, ASK_WAIT)?;
     peer.value(control(peer).partitions(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use tokio::sync::watch;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        catalog::{Catalog, Collection, CollectionSettings},
+        cluster::{Member, Role},
+    };
+
+    fn answer(has_it: bool, also: &[&str]) -> PushAnswer {
+        PushAnswer {
+            result: has_it.then(|| PushResult {
+                accepted: 1,
+                rejected: 0,
+                errors: Vec::new(),
+                position: "push/0@0".parse().expect("a position"),
+                repeated: false,
+            }),
+            not_asked: !has_it,
+            also: also.iter().map(|leaf| leaf.parse().expect("a name")).collect(),
+        }
+    }
+
+    /// Which leaves are asked until a push is confirmed, if each gives these answers, one after another.
+    async fn asked(placed: &[&str], answers: &[(&str, PushAnswer)]) -> (Result<(), Code>, Vec<String>) {
+        let mut catalog = Catalog::default();
+        for (leaf, _) in answers {
+            let member = Member::new(Role::Leaf, "http://10.0.0.1:7700", Uuid::nil());
+            catalog.members.insert(leaf.parse().expect("a name"), member);
+        }
+        let mut collection = Collection::new(CollectionUid(Uuid::nil()), 1, CollectionSettings::default());
+        collection.placement = vec![placed.iter().map(|leaf| leaf.parse().expect("a name")).collect()];
+        catalog
+            .collections
+            .insert("events".parse().expect("a name"), collection);
+        let ingest = RemoteIngest::new(Peers::new(watch::channel(Arc::new(catalog)).1));
+        let (left, asked) = (Mutex::new(answers.to_vec()), Mutex::new(Vec::new()));
+        let ask = |peer: Peer| {
+            asked.lock().push(peer.name.to_string());
+            let mut left = left.lock();
+            let at = left
+                .iter()
+                .position(|(leaf, _)| *leaf == peer.name.as_str())
+                .expect("an answer");
+            let (_, answer) = left.remove(at);
+            async move { Ok(answer) }
+        };
+        let shard = ShardId {
+            collection: CollectionUid(Uuid::nil()),
+            number: 0,
+        };
+        let confirmed = ingest
+            .pushed_to_all(shard, ask)
+            .await
+            .map(drop)
+            .map_err(|problem| problem.code);
+        let asked = asked.lock().clone();
+        (confirmed, asked)
+    }
+
+    #[tokio::test]
+    async fn a_replica_that_is_not_asked_confirms_only_what_it_is_asked_after_another_one_has_it() {
+        // Before leaf-1 has the push, leaf-2 is behind. By then, it has joined: it must have the push, too.
+        let joined = [
+            ("leaf-2", answer(false, &[])),
+            ("leaf-1", answer(true, &["leaf-2"])),
+            ("leaf-2", answer(true, &["leaf-1"])),
+        ];
+        let (confirmed, leaves) = asked(&["leaf-2", "leaf-1"], &joined).await;
+        assert_eq!((confirmed, leaves.len()), (Ok(()), 3), "{leaves:?}");
+        // It has not joined.
+        let behind = [
+            ("leaf-1", answer(true, &["leaf-2"])),
+            ("leaf-2", answer(false, &["leaf-1"])),
+        ];
+        let (confirmed, leaves) = asked(&["leaf-1"], &behind).await;
+        assert_eq!((confirmed, leaves.join(" ").as_str()), (Ok(()), "leaf-1 leaf-2"));
+    }
+
+    #[tokio::test]
+    async fn a_leaf_that_a_shard_has_left_names_the_one_that_has_it_now() {
+        let moved = [("leaf-1", answer(false, &["leaf-2"])), ("leaf-2", answer(true, &[]))];
+        let (confirmed, leaves) = asked(&["leaf-1"], &moved).await;
+        assert_eq!((confirmed, leaves.join(" ").as_str()), (Ok(()), "leaf-1 leaf-2"));
+        let (confirmed, _) = asked(&["leaf-1"], &[("leaf-1", answer(false, &[]))]).await;
+        assert_eq!(confirmed, Err(Code::Unavailable));
+    }
 }

@@ -216,10 +216,19 @@ fn with_placement(
                 capacity: member.capacity,
                 zone: member.zone.clone(),
             };
-            let all: Vec<PlacementLeaf> = catalog.members_of(Role::Leaf).map(leaf).collect();
+            let leaves = catalog.members_of(Role::Leaf);
+            let all: Vec<PlacementLeaf> = leaves
+                .filter(|(name, _)| !catalog.draining.contains(*name))
+                .map(leaf)
+                .collect();
             let answers = |leaf: &&PlacementLeaf| silent.get(&leaf.name).is_none_or(|silent| *silent < LEAF_AWAY);
             let up: Vec<_> = all.iter().filter(answers).cloned().collect();
             let leaves = if up.is_empty() { all } else { up };
+            if leaves.is_empty() && !catalog.draining.is_empty() {
+                let detail = format!("{name} cannot be created: all leaves are being drained");
+                return Err(Problem::new(Code::Unavailable, detail)
+                    .hint("start another leaf, or let one take shards again: `rachis cluster drain NAME --undo`"));
+            }
             if leaves.is_empty() {
                 return Err(Problem::new(
                     Code::Unavailable,

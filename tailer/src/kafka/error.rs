@@ -46,6 +46,9 @@ pub enum Error {
     /// The leaf does not answer, or refuses the request.
     #[error("{0}")]
     Leaf(Problem),
+    /// The replica accepts nothing yet.
+    #[error("the replica waits for a copy of another one: `select * from rachis.moves` shows the progress")]
+    AwaitsCopy,
     /// Backpressure from the leaf.
     #[error("{reason}")]
     LeafBusy { reason: String },

@@ -48,7 +48,8 @@ impl Sender {
                     let mut partition = self.partition();
                     partition.detach(self.replica);
                     let stored = partition.stored_by(self.replica);
-                    partition.note_apart(self.replica, stored, Some(error));
+                    let error = Some(error).filter(|error| *error != Error::AwaitsCopy);
+                    partition.note_apart(self.replica, stored, error);
                 }
             }
             self.pause(backoff.next()).await;

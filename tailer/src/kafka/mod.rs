@@ -187,7 +187,8 @@ impl Reconciler {
             self.stopping.insert(name, old.handle);
         }
         for (name, task) in wanted {
-            if running.contains_key(&name) {
+            if let Some(running) = running.get(&name) {
+                running.task.follow_placement(&task);
                 continue;
             }
             let predecessor = self.stopping.remove(&name);

@@ -371,6 +371,14 @@ impl Partition {
         self.cursors[replica].phase = Phase::Resolving;
     }
 
+    /// Keeps nothing for a replica that accepts nothing yet.
+    pub(super) fn set_behind(&mut self, replica: usize) {
+        self.cursors[replica].clear();
+        self.cursors[replica].error = None;
+        self.cursors[replica].phase = Phase::Behind;
+        self.release();
+    }
+
     /// Whether the replica that is fed apart is stopped.
     pub(super) fn is_stopped(&self) -> bool {
         self.cursors

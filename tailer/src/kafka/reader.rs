@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::record::Record;
+use proto::{cluster::NodeName, record::Record};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
@@ -25,7 +25,7 @@ use super::{
     feed_apart::ApartReaders,
     hold_back::HoldBack,
     idle::IdleComparison,
-    partition::{Flow, Partition, PartitionSlot},
+    partition::{Flow, Partition, PartitionSlot, Replica},
     record::{decode_push, record},
     sender::Sender,
     status::SourceStatus,
@@ -62,12 +62,16 @@ pub(super) struct Reader {
     status: Arc<SourceStatus>,
     stop: CancellationToken,
     slots: BTreeMap<i32, Arc<PartitionSlot>>,
+    /// Changes when replicas are added or removed.
+    placement: watch::Receiver<Vec<Vec<NodeName>>>,
     windows: SourceWindows,
     closer: Arc<ConsumerCloser>,
     /// Closes the consumers that feed replicas apart.
     apart_closer: Arc<ConsumerCloser>,
-    /// Stops the senders of the partitions that are assigned now.
+    /// Stops the senders of the partitions that are assigned now …
     senders_stop: CancellationToken,
+    /// … and of one of them, with these.
+    slot_senders: BTreeMap<i32, (CancellationToken, TaskTracker)>,
     senders: TaskTracker,
     committed: BTreeMap<i32, i64>,
     hold_back: HoldBack,
@@ -98,6 +102,7 @@ impl Reader {
         stop: CancellationToken,
     ) -> Self {
         Self {
+            placement: task.placement.subscribe(),
             task,
             status,
             windows,
@@ -106,6 +111,7 @@ impl Reader {
             senders_stop: stop.child_token(),
             stop,
             slots: BTreeMap::new(),
+            slot_senders: BTreeMap::new(),
             senders: TaskTracker::new(),
             committed: BTreeMap::new(),
             hold_back: HoldBack::default(),
@@ -210,6 +216,7 @@ impl Reader {
             }
             self.check_topic_recreated(consumer);
             self.resolve_all_if_out_of_range();
+            self.follow_placement(consumer, handle);
             self.seek(consumer)?;
             self.control_flow(consumer);
             self.check_alive(consumer)?;
@@ -319,6 +326,7 @@ impl Reader {
         info!(source = %self.task.source, ?change, "the consumer group was rebalanced");
         self.senders_stop.cancel();
         self.slots.clear();
+        self.slot_senders.clear();
         // Records from before do not show that the source works from here on, so they must not clear an error that
         // came with the rebalance.
         self.received = 0;
@@ -327,17 +335,51 @@ impl Reader {
             self.senders_stop = self.stop.child_token();
             self.must_seek = true;
             for number in numbers {
-                let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(number));
-                let slot = PartitionSlot::new(number, limits, skips, self.task.replicas(number));
-                self.start_senders(slot, consumer, handle);
+                self.start_partition(number, consumer, handle);
             }
         }
         self.status.set_slots(self.slots.clone());
     }
 
+    /// Begins anew with the partitions of shards that have other replicas by now. The senders that end have their last
+    /// batches answered; who follows them asks each leaf what it has.
+    fn follow_placement(&mut self, consumer: &Consumer, handle: &Handle) {
+        if self.apart.is_some() || !self.placement.has_changed().unwrap_or(false) {
+            return;
+        }
+        self.placement.mark_unchanged();
+        let names = |replicas: &[Replica]| replicas.iter().map(|replica| replica.name.clone()).collect::<Vec<_>>();
+        let is_moved = |slot: &PartitionSlot| names(&slot.replicas) != names(&self.task.replicas(slot.number));
+        let moved: Vec<i32> = self
+            .slots
+            .values()
+            .filter(|slot| is_moved(slot))
+            .map(|slot| slot.number)
+            .collect();
+        for number in &moved {
+            if let Some((stop, _)) = self.slot_senders.get(number) {
+                stop.cancel();
+            }
+            self.start_partition(*number, consumer, handle);
+        }
+        if !moved.is_empty() {
+            info!(source = %self.task.source, partitions = ?moved, "replicas were added or removed");
+            self.status.set_slots(self.slots.clone());
+        }
+    }
+
+    fn start_partition(&mut self, number: i32, consumer: &Consumer, handle: &Handle) {
+        let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(number));
+        let slot = PartitionSlot::new(number, limits, skips, self.task.replicas(number));
+        self.start_senders(slot, consumer, handle);
+    }
+
     /// Starts a sender for each replica of a partition.
     fn start_senders(&mut self, slot: Arc<PartitionSlot>, consumer: &Consumer, handle: &Handle) {
         self.slots.insert(slot.number, slot.clone());
+        let (stop, senders) = (self.senders_stop.child_token(), TaskTracker::new());
+        let before = self.slot_senders.insert(slot.number, (stop.clone(), senders.clone()));
+        let before = before.map(|(_, before)| before);
         for replica in 0..slot.replicas.len() {
             let sender = Sender {
                 task: self.task.clone(),
@@ -351,9 +393,10 @@ impl Reader {
                 },
                 status: self.status.clone(),
                 consumer: Arc::downgrade(consumer),
-                stop: self.senders_stop.clone(),
+                stop: stop.clone(),
             };
-            self.senders.spawn_on(sender.run(), handle);
+            let sending = senders.track_future(sender.run(before.clone()));
+            self.senders.spawn_on(sending, handle);
         }
     }
 

@@ -17,7 +17,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::RDKafkaErrorCode,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
@@ -43,6 +43,8 @@ const BROKER_ANSWER: Duration = Duration::from_secs(5);
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long a replica waits, in all, for others that may say when they ingested its records.
 const TIMES_WAIT: Duration = Duration::from_secs(10);
+/// How long a sender waits for those before it to end.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 const RESOLVE_FIRST: Duration = Duration::from_millis(50);
@@ -73,8 +75,14 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Runs until it is stopped. A batch in flight is answered first.
-    pub(super) async fn run(self) {
+    /// Runs until it is stopped. A batch in flight is answered first. Begins once the senders before it have ended, so that
+    /// it finds what they have sent.
+    pub(super) async fn run(self, before: Option<TaskTracker>) {
+        if let Some(before) = before {
+            before.close();
+            // One whose leaf hangs does not keep the others from going on.
+            let _ = tokio::time::timeout(ENDED_WITHIN, before.wait()).await;
+        }
         let mut resolve_backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
         // Whether a batch was sent since the last resolve. Without progress, resolving backs off.
         let mut progress = true;
@@ -237,9 +245,13 @@ impl Sender {
         if self.stop.is_cancelled() {
             return;
         }
-        if let Err(error) = self.resolve().await {
-            self.status.set_error(error.clone());
-            self.partition().resolve_failed(self.replica, error);
+        match self.resolve().await {
+            Ok(()) => {}
+            Err(Error::AwaitsCopy) => self.partition().set_behind(self.replica),
+            Err(error) => {
+                self.status.set_error(error.clone());
+                self.partition().resolve_failed(self.replica, error);
+            }
         }
     }
 
@@ -519,10 +531,14 @@ impl Sender {
 
     /// What the replica has stored.
     pub(super) async fn stored(&self) -> Result<StoredPosition, Error> {
-        self.leaf()
+        let stored = self
+            .leaf()
             .stored(self.shard(), &self.task.source, self.slot.number)
-            .await
-            .map_err(Error::Leaf)
+            .await;
+        match stored {
+            Ok(stored) if stored.awaits_copy => Err(Error::AwaitsCopy),
+            stored => stored.map_err(Error::Leaf),
+        }
     }
 
     /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the

@@ -15,6 +15,8 @@ use proto::{
     routing::shard_of,
 };
 
+use tokio::sync::watch;
+
 use super::{options::TailerOptions, partition::Replica};
 
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
@@ -37,8 +39,8 @@ pub(super) struct SourceTask {
     pub options: TailerOptions,
     /// The leaves that receive the records.
     pub leaf: Arc<dyn Ingest>,
-    /// The leaves that hold each shard; none if one process holds all shards.
-    pub placement: Vec<Vec<NodeName>>,
+    /// The leaves that hold each shard; none if one process holds all shards. It changes while the source is read.
+    pub placement: watch::Sender<Vec<Vec<NodeName>>>,
     cluster: OnceLock<String>,
 }
 
@@ -65,7 +67,7 @@ impl SourceTask {
             skips: source.skips.clone(),
             options: options.clone(),
             leaf: leaf.clone(),
-            placement: collection.placement.clone(),
+            placement: watch::Sender::new(collection.placement.clone()),
             cluster: OnceLock::new(),
         })
     }
@@ -99,15 +101,28 @@ impl SourceTask {
             source,
             options: options.clone(),
             leaf: leaf.clone(),
-            placement: collection.placement.clone(),
+            placement: watch::Sender::new(collection.placement.clone()),
             cluster: OnceLock::new(),
         })
     }
 
-    /// Whether this is the same work.
+    /// Whether this is the same work, wherever the replicas are.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let work = |task: &Self| (task.version, task.uid, task.shards);
-        work(self) == work(other) && self.skips == other.skips && self.placement == other.placement
+        let is_placed = |task: &Self| !task.placement.borrow().is_empty();
+        work(self) == work(other) && self.skips == other.skips && is_placed(self) == is_placed(other)
+    }
+
+    /// Takes over where the replicas are.
+    pub(super) fn follow_placement(&self, other: &Self) {
+        let placement = other.placement.borrow();
+        self.placement.send_if_modified(|known| {
+            let is_other = *known != *placement;
+            if is_other {
+                known.clone_from(&placement);
+            }
+            is_other
+        });
     }
 
     /// The labels of its metrics. The name alone is not unique: every collection has a source called `push`.
@@ -137,7 +152,7 @@ impl SourceTask {
             name,
             wake: Arc::default(),
         };
-        match self.placement.get(shard.number as usize) {
+        match self.placement.borrow().get(shard.number as usize) {
             Some(leaves) if !leaves.is_empty() => leaves.iter().cloned().map(Some).map(replica).collect(),
             _ => vec![replica(None)],
         }

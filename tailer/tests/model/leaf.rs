@@ -238,12 +238,14 @@ impl Ingest for LeafModel {
         let all = self.ingested.lock();
         let Some(ingested) = all.get(&(source.clone(), partition)) else {
             return Ok(StoredPosition {
+                awaits_copy: false,
                 offset: -1,
                 stopped_by_dead_letters,
                 ..StoredPosition::default()
             });
         };
         Ok(StoredPosition {
+            awaits_copy: false,
             topic: ingested.topic.clone(),
             offset: ingested.offset.unwrap_or(-1),
             hash: ingested.hash,

@@ -18,6 +18,7 @@ mod nodes;
 mod observe;
 mod openapi;
 mod queries;
+mod rebalance;
 mod saved;
 mod search;
 mod shape;
@@ -90,6 +91,8 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(queries::list))
         .routes(routes!(queries::cancel))
         .routes(routes!(nodes::remove))
+        .routes(routes!(rebalance::drain, rebalance::undrain))
+        .routes(routes!(rebalance::rebalance))
         .routes(routes!(sources::list))
         .routes(routes!(sources::get, sources::put, sources::delete))
         .routes(routes!(sources::preview))

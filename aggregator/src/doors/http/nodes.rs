@@ -21,7 +21,7 @@ use super::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RemoveOptions {
-    /// Also a leaf that holds shards: its disk is lost, and a new leaf of its name fills them again from Kafka.
+    /// Also a leaf that holds shards: its disk is lost, and a new leaf of its name fills them again.
     #[serde(default)]
     lost: bool,
 }

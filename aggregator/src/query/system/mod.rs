@@ -17,7 +17,7 @@ pub(super) use self::batch::{batch, sql_name};
 pub(crate) use self::fields::CollectionFields;
 pub(super) use self::fields::merged_fields;
 use self::tables::SystemTable;
-use super::{Engine, context::QueryContext, definitions};
+use super::{Engine, context::QueryContext, definitions, moves};
 
 /// Limit on the shards or collections whose leaves are asked at once.
 const REQUESTS_AT_ONCE_MAX: usize = 64;
@@ -42,6 +42,8 @@ pub(super) async fn rows(
         ("rachis", "definitions") => catalog::definitions(engine),
         ("rachis", "definition_errors") => definitions::all_errors(engine, context).await?,
         ("rachis", "queries") => nodes::queries(engine).await,
+        ("rachis", "replicas") => shards::replicas(engine),
+        ("rachis", "moves") => moves::moves(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
         ("information_schema", "tables") => catalog::tables(engine),
         ("information_schema", "columns") => catalog::columns(engine).await,

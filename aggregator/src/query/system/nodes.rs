@@ -31,12 +31,15 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
 
 /// `rachis.nodes`. A node that does not answer is `away`, and its row has the error.
 pub(super) async fn nodes(engine: &Engine) -> Vec<Value> {
+    let catalog = engine.catalog();
+    let draining = |name: &str| catalog.draining.iter().any(|leaf| leaf.as_str() == name);
     let row = |node: NodeStatus| match node.report {
         Ok(report) => json!({
             "name": node.name,
             "role": node.role,
             "zone": node.zone,
             "capacity": node.capacity,
+            "draining": draining(&node.name),
             "state": "up",
             "url": node.url,
             "version": report.version,
@@ -50,6 +53,7 @@ pub(super) async fn nodes(engine: &Engine) -> Vec<Value> {
             "role": node.role,
             "zone": node.zone,
             "capacity": node.capacity,
+            "draining": draining(&node.name),
             "state": "away",
             "url": node.url,
             "error": problem.detail,

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use plan::scan::SplitStatus;
 use proto::{
     Code, CollectionName, Problem,
-    catalog::Collection,
+    catalog::{Collection, ReplicaState},
     cluster::NodeName,
     ingest::{Outcomes, ShardId},
 };
@@ -90,6 +90,20 @@ async fn shard_row(
         Err(problem) => row["error"] = problem.to_string().into(),
     }
     row
+}
+
+/// `rachis.replicas`: each replica of each shard, and whether it answers questions.
+pub(super) fn replicas(engine: &Engine) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (name, collection) in &engine.catalog().collections {
+        for shard in collection.shards() {
+            rows.extend(collection.replicas_of(shard.number).iter().map(|leaf| {
+                let state = collection.replica_state(shard.number, leaf).map(ReplicaState::as_str);
+                json!({ "collection": name, "shard": shard.number, "leaf": leaf, "state": state })
+            }));
+        }
+    }
+    rows
 }
 
 /// `rachis.digests`: what each replica has ingested. A replica that does not answer has a row with the error.

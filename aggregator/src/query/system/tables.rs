@@ -125,6 +125,28 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "replicas",
+        &[("collection", Text), ("shard", Int), ("leaf", Text), ("state", Text)],
+    ),
+    table(
+        "rachis",
+        "moves",
+        &[
+            ("collection", Text),
+            ("shard", Int),
+            ("leaf", Text),
+            ("instead_of", Text),
+            ("state", Text),
+            ("copied_from", Text),
+            ("bytes", Int),
+            ("bytes_total", Int),
+            ("bytes_per_second", Int),
+            ("seconds_left", Int),
+            ("error", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "splits",
         &[
             ("collection", Text),
@@ -230,6 +252,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("role", Text),
             ("zone", Text),
             ("capacity", Int),
+            ("draining", Bool),
             ("state", Text),
             ("url", Text),
             ("version", Text),

@@ -14,7 +14,7 @@ use futures::{
 };
 use proto::{
     Catalog, PositionVector, Problem,
-    catalog::{Change, ReplicaState},
+    catalog::{Change, ReplicaState, RetiredReplica},
     cluster::NodeName,
     ingest::ShardId,
     replica::{Grant, GrantRequest, ReplicaPeers},
@@ -49,6 +49,8 @@ const JOIN_AFTER_MAX: Duration = Duration::from_mins(1);
 const LEFT_KEPT: Duration = Duration::from_mins(10);
 /// How long one waits that has ingested something else than another replica, until it is compared again.
 const COMPARE_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// How long a replica that leaves is fed, so that no push waits for it: longer than any grant for it.
+const LEAVING_FOR: Duration = Duration::from_secs(8);
 /// Shards that are compared with one leaf in one round.
 const COMPARED_MAX: usize = 1_000;
 /// Shards of one change, so that it fits into a record of the change log. The next round proposes the rest.
@@ -83,6 +85,10 @@ pub(super) struct RoundHistory {
     left: HashMap<ShardId, (u32, Duration)>,
     /// Those that are behind and have ingested something else than another replica.
     pub(super) different: BTreeSet<ShardId>,
+    /// Those that wait for a copy of another replica.
+    pub(super) waiting: BTreeSet<ShardId>,
+    /// Since when it has been known that a replica of another leaf is leaving.
+    leaving: HashMap<(RetiredReplica, u64), Duration>,
     /// The number of the round.
     round: usize,
     pub(super) proposing: Option<JoinHandle<()>>,
@@ -128,8 +134,8 @@ impl Own {
 
     /// Whether this replica may say that another one is behind.
     fn can_leave_behind(&self, other: &NodeName) -> bool {
-        let is_behind = |state: &ReplicaState| matches!(state, ReplicaState::Behind { .. });
-        self.is_serving() && self.others.get(other).is_some_and(|state| !is_behind(state))
+        let state = self.others.get(other);
+        self.is_serving() && state.is_some_and(|state| state.not_asked_since().is_none())
     }
 }
 
@@ -237,6 +243,7 @@ impl Leaf {
         known.round += 1;
         known.note_behind(&own);
         note_differences(known).await;
+        known.waiting = self.copy_own(links, &catalog, &own);
 
         known
             .heard
@@ -279,15 +286,28 @@ impl Leaf {
                 });
             }
         }
+        changes.extend(remove_leaving(links, known, &own));
         known.had = self.positions_of_open_shards(&of);
         propose(links, known, changes);
     }
 
+    /// Has the replicas of this leaf copied that have nothing yet. Returns those that wait for it.
+    fn copy_own(&self, links: &ReplicaLinks, catalog: &Catalog, own: &[Own]) -> BTreeSet<ShardId> {
+        let waiting = own
+            .iter()
+            .map(|own| own.id)
+            .filter(|shard| self.awaits_copy(catalog, *shard));
+        let waiting: Vec<ShardId> = waiting.collect();
+        self.copy_missing(catalog, &links.name, &links.peers, &waiting);
+        waiting.into_iter().collect()
+    }
+
     /// What follows for this leaf's replicas from what the others had in the round before.
     async fn own_replicas(&self, links: &ReplicaLinks, known: &RoundHistory, own: &[Own]) -> OwnReplicas {
-        let may_join = |own: &Own| known.behind.get(&own.id).is_some_and(|at| now() >= *at);
+        let may_join =
+            |own: &Own| !known.waiting.contains(&own.id) && known.behind.get(&own.id).is_some_and(|at| now() >= *at);
         let is_candidate = |own: &&Own| match own.state {
-            ReplicaState::Serving => false,
+            ReplicaState::Serving | ReplicaState::Leaving { .. } => false,
             ReplicaState::Behind { .. } => may_join(own),
             ReplicaState::Joining { .. } => true,
         };
@@ -385,12 +405,12 @@ impl Leaf {
             match own.state {
                 ReplicaState::Serving => floor.is_none(),
                 ReplicaState::Joining { since } => floor.is_none_or(|floor| floor.version < since),
-                ReplicaState::Behind { .. } => false,
+                ReplicaState::Behind { .. } | ReplicaState::Leaving { .. } => false,
             }
         };
         let mut compared: Vec<ShardId> = shared().filter(needs_floor).map(|own| own.id).collect();
         // Those that are behind in turns: many may be for long.
-        let behind = |own: &&Own| matches!(own.state, ReplicaState::Behind { .. });
+        let behind = |own: &&Own| matches!(own.state, ReplicaState::Behind { .. }) && !known.waiting.contains(&own.id);
         let mut behind: Vec<ShardId> = shared().filter(behind).map(|own| own.id).collect();
         let turn = known.round * COMPARED_MAX % behind.len().max(1);
         behind.rotate_left(turn);
@@ -446,6 +466,35 @@ impl Leaf {
     }
 }
 
+/// Removes replicas of other leaves that have been leaving for a while, of shards that this leaf serves.
+fn remove_leaving(links: &ReplicaLinks, known: &mut RoundHistory, own: &[Own]) -> Option<Change> {
+    let mut leaving: HashMap<(RetiredReplica, u64), Duration> = HashMap::new();
+    for own in own.iter().filter(|own| own.is_serving()) {
+        for (leaf, state) in &own.others {
+            let ReplicaState::Leaving { since } = state else {
+                continue;
+            };
+            let retired = RetiredReplica {
+                shard: own.id,
+                leaf: leaf.clone(),
+            };
+            let key = (retired, *since);
+            let seen = known.leaving.get(&key).copied().unwrap_or_else(now);
+            leaving.insert(key, seen);
+        }
+    }
+    known.leaving = leaving;
+    let has_left = |(key, seen): (&(RetiredReplica, u64), &Duration)| {
+        (now().saturating_sub(*seen) >= LEAVING_FOR).then(|| key.clone())
+    };
+    let replicas: Vec<(RetiredReplica, u64)> = known.leaving.iter().filter_map(has_left).take(CHANGED_MAX).collect();
+    (!replicas.is_empty()).then(|| Change::RemoveReplicas {
+        by: links.name.clone(),
+        instance: links.instance,
+        replicas,
+    })
+}
+
 /// Proposes changes in the background, one after another, unless earlier ones are not accepted yet: then the next round
 /// decides anew.
 fn propose(links: &ReplicaLinks, known: &mut RoundHistory, changes: Vec<Change>) {
@@ -485,6 +534,7 @@ fn describe(change: &Change) -> String {
         Change::LeaveBehind { leaf, shards, .. } => format!("{} replicas on {leaf} are behind", shards.len()),
         Change::JoinReplicas { leaf, shards, .. } => format!("{} replicas on {leaf} join", shards.len()),
         Change::ServeReplicas { leaf, shards, .. } => format!("{} replicas on {leaf} serve", shards.len()),
+        Change::RemoveReplicas { replicas, .. } => format!("{} replicas have left", replicas.len()),
         other => format!("{other:?}"),
     }
 }

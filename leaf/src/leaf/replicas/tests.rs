@@ -7,13 +7,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use proto::{
     Catalog, Code, PositionVector, Problem,
     catalog::{Change, ReplicaState},
     cluster::{Member, NodeName, Role},
     ingest::{BlockDigest, Ingest as _, ShardId},
-    replica::{Grant, GrantRequest, ReplicaPeers},
+    replica::{Grant, GrantRequest, OfferedCopy, ReplicaPeers},
     tailer::{Changes, LogHealth},
 };
 use tokio::sync::watch;
@@ -112,6 +113,27 @@ async fn a_replica_answers_only_with_a_grant_and_with_what_the_other_one_had() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_without_a_replica_answers_no_question_even_if_it_has_the_files() {
+    let fixture = first_of_two();
+    fixture.push(&["{}"]).await;
+    let place = |leaves: &[u32]| {
+        fixture.catalog.send_modify(|catalog| {
+            let mut changed = (**catalog).clone();
+            let collection = changed.collections.values_mut().next().expect("a collection");
+            collection.placement = vec![leaves.iter().map(|number| leaf(*number)).collect()];
+            *catalog = Arc::new(changed);
+        });
+    };
+    place(&[1]);
+    opens(&fixture).await.expect("the only replica");
+    assert!(fixture.leaf.is_asked(fixture.shard));
+    place(&[2]);
+    let refused = opens(&fixture).await.expect_err("the shard was moved");
+    assert!(refused.detail.contains("it is not placed there"), "{refused}");
+    assert!(!fixture.leaf.is_asked(fixture.shard), "so it need not have a push");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_confirmed_by_each_replica_that_may_be_asked() {
     let fixture = first_of_two();
     let named = || fixture.leaf.must_confirm(fixture.shard);
@@ -180,6 +202,18 @@ impl ReplicaPeers for Others {
 
     async fn digests(&self, _leaf: &NodeName, _shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
         Ok(self.digests.lock().clone())
+    }
+
+    async fn offer_copy(&self, _leaf: &NodeName, _shard: ShardId) -> Result<OfferedCopy, Problem> {
+        Err(Problem::new(Code::Unavailable, "it offers nothing"))
+    }
+
+    async fn read_copy(&self, _leaf: &NodeName, _copy: Uuid, _file: &str, _from: u64) -> Result<Bytes, Problem> {
+        Err(Problem::new(Code::NotFound, "it has offered nothing"))
+    }
+
+    async fn end_copy(&self, _leaf: &NodeName, _copy: Uuid) -> Result<(), Problem> {
+        Ok(())
     }
 }
 
@@ -278,6 +312,8 @@ async fn a_replica_that_lacks_for_two_rounds_what_another_one_has_is_left_behind
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_joins_once_it_has_caught_up_and_serves_with_what_was_there_when_it_joined() {
     let (fixture, others, mut known) = (first_of_two(), Arc::new(Others::default()), RoundHistory::default());
+    // One that has nothing would be copied.
+    fixture.leaf.shard(fixture.shard).await.expect("a shard");
     set_state(&fixture, 1, ReplicaState::Behind { since: 5 }, 5);
     let has = |positions: &str| {
         let has = vec![(fixture.shard, positions.parse().expect("positions"))];

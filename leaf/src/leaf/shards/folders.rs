@@ -1,17 +1,25 @@
-//! Folders of shards: which shards have data on disk, and the removal of those whose collection was dropped.
+//! Folders of shards: which shards have data on disk, and the removal of those whose collection was dropped, or that were
+//! moved to another leaf.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use proto::{Catalog, CollectionUid, ingest::ShardId};
+use proto::{Catalog, CollectionUid, catalog::ReplicaState, ingest::ShardId};
 use tracing::{info, warn};
+use uuid::Uuid;
 
-use super::{ShardSlot, Shards};
-use crate::{error::Error, shard::SPLITS_FOLDER, store::manifest::split_of};
+use super::{ShardSlot, Shards, idle::close_if_idle};
+use crate::{error::Error, leaf::copies::OFFERED, shard::SPLITS_FOLDER, store::manifest::split_of};
 
 const DROPPED: &str = "dropped-";
+const MOVED: &str = "moved-";
+/// The file in the folder of a shard with the catalog version since which the shard has been placed here.
+pub(in crate::leaf) const PLACED_SINCE: &str = "PLACED-SINCE";
+/// The extension of the folder of a shard while it is copied from another leaf.
+pub(in crate::leaf) const COPYING: &str = "copying";
 
 impl Shards {
     pub(crate) fn folder(&self, id: ShardId) -> PathBuf {
@@ -50,16 +58,96 @@ impl Shards {
         files.filter_map(|file| Some((split_of(&file)?, file))).collect()
     }
 
+    /// The catalog version of the placement that the folder of a shard belongs to; 0 for the first one, `None` without a
+    /// folder.
+    pub(crate) fn placed_since(&self, id: ShardId) -> Option<u64> {
+        let mut known = self.placed_since.lock();
+        *known.entry(id).or_insert_with(|| {
+            let folder = self.folder(id);
+            let text = std::fs::read_to_string(folder.join(PLACED_SINCE));
+            let since = text.ok().and_then(|text| text.trim().parse().ok());
+            since.or_else(|| folder.exists().then_some(0))
+        })
+    }
+
+    /// Replaces the folder of a shard that is not open by another one, or removes it, if `is_right` says so at the moment at
+    /// which nobody can open it. Returns whether it was done; a shard that is in use stays. Blocks on the disk.
+    pub(crate) fn replace_folder(
+        &self,
+        id: ShardId,
+        by: Option<&Path>,
+        is_right: impl FnOnce() -> bool,
+    ) -> Result<bool, Error> {
+        let slot = self.slot(id);
+        if slot.shard().is_some() && !close_if_idle(&slot, |_| true) {
+            return Ok(false);
+        }
+        let Some(lifecycle) = slot.lifecycle.try_write() else {
+            return Ok(false);
+        };
+        // A request may have opened it again meanwhile.
+        if slot.shard().is_some() || !is_right() {
+            return Ok(false);
+        }
+        let folder = self.folder(id);
+        if by.is_none() && !folder.exists() {
+            return Ok(true);
+        }
+        let aside = self.aside();
+        let renamed = match std::fs::rename(&folder, &aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => by.map_or(Ok(()), |by| std::fs::rename(by, &folder)),
+        };
+        let synced = renamed.and_then(|()| folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()));
+        self.placed_since.lock().remove(&id);
+        synced.map_err(|source| Error::File { path: folder, source })?;
+        drop(lifecycle);
+        remove_folder(&aside);
+        Ok(true)
+    }
+
+    /// Removes a copy that is not complete.
+    pub(crate) fn remove_copy(&self, id: ShardId) {
+        let (copy, aside) = (self.folder(id).with_extension(COPYING), self.aside());
+        // At once, so that the next copy has a folder of its own.
+        if std::fs::rename(&copy, &aside).is_ok() {
+            remove_folder(&aside);
+        }
+    }
+
+    /// A folder for something that is to be removed. What is left there is removed at the next start.
+    fn aside(&self) -> PathBuf {
+        let name = format!("{MOVED}{}", Uuid::now_v7().simple());
+        self.services.options.folder.join(name)
+    }
+
+    /// Whether the replica of a shard is behind that was being copied to this folder: then the copy goes on.
+    fn is_behind(&self, catalog: &Catalog, uid: CollectionUid, copy: &Path) -> bool {
+        let shard = || {
+            let number = copy.file_stem()?.to_str()?.parse().ok()?;
+            let (_, collection) = catalog.collection(uid)?;
+            collection.replica_state(number, self.services.options.node.as_ref()?)
+        };
+        matches!(shard(), Some(ReplicaState::Behind { .. }))
+    }
+
     /// Finishes interrupted removals, and logs folders that belong to no collection of the catalog.
     pub(crate) fn finish_removals(&self, catalog: &Catalog) -> Result<(), Error> {
         for folder in folders(&self.services.options.folder)? {
             match uid_of(&folder) {
-                Some(uid) if catalog.collection(uid).is_some() => {}
+                Some(uid) if catalog.collection(uid).is_some() => {
+                    let copies = folders(&folder)?
+                        .into_iter()
+                        .filter(|of| of.extension() == Some(COPYING.as_ref()));
+                    copies
+                        .filter(|copy| !self.is_behind(catalog, uid, copy))
+                        .for_each(|copy| remove_folder(&copy));
+                }
                 Some(uid) if catalog.dropped.contains_key(&uid) => {}
                 Some(uid) => {
                     warn!(%uid, folder = %folder.display(), "ignoring a collection that is not in the catalog");
                 }
-                None if is_dropped(&folder) => remove_folder(&folder),
+                None if is_left_over(&folder) => remove_folder(&folder),
                 None => warn!(folder = %folder.display(), "ignoring a folder that does not belong to a collection"),
             }
         }
@@ -128,20 +216,20 @@ fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn uid_of(folder: &Path) -> Option<CollectionUid> {
-    uuid::Uuid::try_parse(folder.file_name()?.to_str()?)
-        .ok()
-        .map(CollectionUid)
+    Uuid::try_parse(folder.file_name()?.to_str()?).ok().map(CollectionUid)
 }
 
-fn is_dropped(folder: &Path) -> bool {
-    folder
-        .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(|name| name.starts_with(DROPPED))
+/// Whether a folder was put aside to be removed, or is a copy that nobody reads any more.
+fn is_left_over(folder: &Path) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| [DROPPED, MOVED, OFFERED].iter().any(|begin| name.starts_with(begin)))
 }
 
 fn remove_folder(folder: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        warn!(folder = %folder.display(), %error, "could not remove a dropped collection; the next start will retry");
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            warn!(folder = %folder.display(), %error, "could not remove a folder; the next start will retry");
+        }
+        _ => {}
     }
 }

@@ -69,7 +69,7 @@ impl Shards {
 }
 
 /// Closes a shard if it is idle and `may` returns true. Returns whether it was closed.
-fn close_if_idle(slot: &ShardSlot, may: impl Fn(&Shard) -> bool) -> bool {
+pub(super) fn close_if_idle(slot: &ShardSlot, may: impl Fn(&Shard) -> bool) -> bool {
     let Some(_lifecycle) = slot.lifecycle.try_write() else {
         return false;
     };

@@ -57,15 +57,36 @@ enum Event {
     Answered(Box<IndexesOnLeaf>, LeafAnswer),
     /// A leaf that was asked about these takes longer than usual.
     Slow(Vec<usize>),
+    /// No replica has opened this one, but another one may serve by now.
+    Anew(usize),
 }
+
+/// How often a shard that no replica opens is looked up again, because it may be moving …
+const LOOKED_UP_MAX: u32 = 5;
+/// … and after which pause.
+const LOOKED_UP_AFTER: Duration = Duration::from_millis(100);
 
 /// What is known of a shard that is being opened.
 struct Opening {
     /// The replicas that were not asked yet, the next one in front.
     replicas: VecDeque<Peer>,
+    /// The leaves that were asked.
+    asked: Vec<NodeName>,
+    /// How often it was looked up again.
+    looked_up: u32,
     /// Calls that are not answered yet.
     calls: u32,
+    /// Why the last replica has not opened it.
+    refused: Option<Result<ShardView, Problem>>,
     outcome: Option<Result<ShardView, Problem>>,
+}
+
+fn anew<'a>(index: usize) -> BoxFuture<'a, Event> {
+    let pause = async move {
+        tokio::time::sleep(LOOKED_UP_AFTER).await;
+        Event::Anew(index)
+    };
+    pause.boxed()
 }
 
 impl RemoteViews {
@@ -118,6 +139,21 @@ impl RemoteViews {
                         .collect::<Vec<_>>();
                     self.ask_next(&mut events, &mut opening, &late, shards, deadline, None);
                 }
+                Event::Anew(index) => {
+                    let shard = &mut opening[index];
+                    let holders = self.client.leaves.holders(shards[index].0).unwrap_or_default();
+                    shard
+                        .replicas
+                        .extend(holders.into_iter().filter(|leaf| !shard.asked.contains(&leaf.name)));
+                    if !shard.replicas.is_empty() {
+                        self.ask_next(&mut events, &mut opening, &[index], shards, deadline, None);
+                    } else if shard.looked_up < LOOKED_UP_MAX {
+                        shard.looked_up += 1;
+                        events.push(anew(index));
+                    } else {
+                        shard.outcome = shard.refused.take();
+                    }
+                }
                 Event::Answered(of, answer) => {
                     let (leaf, indexes) = *of;
                     let (outcomes, parts) = match answer {
@@ -140,6 +176,9 @@ impl RemoteViews {
                         }
                         if is_away && !shard.replicas.is_empty() {
                             again.push(*index);
+                        } else if is_away && shard.calls == 0 && shard.looked_up == 0 {
+                            (shard.looked_up, shard.refused) = (1, Some(outcome));
+                            events.push(anew(*index));
                         } else if !is_away || shard.calls == 0 {
                             if outcome.is_ok() {
                                 self.opened_on.lock().insert(shards[*index].0, leaf.clone());
@@ -174,7 +213,10 @@ impl RemoteViews {
         };
         Opening {
             replicas,
+            asked: Vec::new(),
+            looked_up: 0,
             calls: 0,
+            refused: None,
             outcome,
         }
     }
@@ -196,6 +238,7 @@ impl RemoteViews {
                 continue;
             };
             opening[*index].calls += 1;
+            opening[*index].asked.push(leaf.name.clone());
             by_leaf
                 .entry(leaf.name.clone())
                 .or_insert_with(|| (leaf, Vec::new()))

@@ -75,12 +75,16 @@ impl Catalog {
             };
             return Err(
                 Problem::new(Code::InUse, format!("leaf {name} cannot be removed: it holds {shards}")).hint(format!(
-                    "if its disk is lost, `rachis cluster remove {name} --lost` removes it, and a new leaf of that \
-                         name fills its shards again from Kafka"
+                    "`rachis cluster drain {name}` moves them to other leaves; if its disk is lost, `rachis cluster remove {name} --lost` removes it, and a new leaf of that \
+                         name fills its shards again"
                 )),
             );
         }
         self.members.remove(name);
+        self.draining.remove(name);
+        for collection in self.collections.values_mut() {
+            (0..collection.settings.shards).for_each(|shard| collection.forget_left(shard, name));
+        }
         if level >= REPLICAS_LEVEL {
             self.lose_replicas(name);
         }

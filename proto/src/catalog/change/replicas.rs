@@ -43,6 +43,7 @@ impl Catalog {
         shards: &[(ShardId, u64)],
     ) -> Result<(), Problem> {
         self.check_instance(leaf, instance)?;
+        let version = self.version;
         let since = |shard: ShardId| shards.iter().find(|(id, _)| *id == shard).map(|(_, since)| *since);
         let ids = shards.iter().map(|(shard, _)| *shard);
         self.change_replicas(leaf, ids, |collection, shard| {
@@ -52,8 +53,7 @@ impl Catalog {
             };
             // It may have been left behind since, and have joined again.
             let has_joined = since(id).map(|since| ReplicaState::Joining { since });
-            collection.replica_state(shard, leaf) == has_joined
-                && collection.set_replica(shard, leaf, ReplicaState::Serving)
+            collection.replica_state(shard, leaf) == has_joined && collection.serve_replica(shard, leaf, version)
         })
     }
 
@@ -81,7 +81,7 @@ impl Catalog {
                 let Some(chosen) = present.min_by_key(rank).cloned() else {
                     continue;
                 };
-                collection.set_replica(shard, &chosen, ReplicaState::Serving);
+                collection.serve_replica(shard, &chosen, version);
                 let serving: Vec<NodeName> = collection.serving(shard).cloned().collect();
                 for other in serving.iter().filter(|other| **other != chosen) {
                     collection.leave_replica_behind(shard, other, version);
@@ -91,7 +91,7 @@ impl Catalog {
     }
 
     /// Makes a change of each shard; refused if none of them changes.
-    fn change_replicas(
+    pub(super) fn change_replicas(
         &mut self,
         leaf: &NodeName,
         shards: impl Iterator<Item = ShardId>,
@@ -114,7 +114,7 @@ impl Catalog {
         }
     }
 
-    fn check_instance(&self, leaf: &NodeName, instance: Uuid) -> Result<(), Problem> {
+    pub(super) fn check_instance(&self, leaf: &NodeName, instance: Uuid) -> Result<(), Problem> {
         match self.members.get(leaf) {
             Some(member) if member.instance == instance => Ok(()),
             _ => Err(Problem::new(
@@ -130,11 +130,23 @@ impl Collection {
     fn leave_replica_behind(&mut self, shard: u32, leaf: &NodeName, since: u64) -> bool {
         let state = self.replica_state(shard, leaf);
         let is_last = state == Some(ReplicaState::Serving) && self.serving(shard).count() == 1;
-        let was_behind = matches!(state, None | Some(ReplicaState::Behind { .. }));
-        !is_last && !was_behind && self.set_replica(shard, leaf, ReplicaState::Behind { since })
+        let may_be_asked = state.is_some_and(|state| state.not_asked_since().is_none());
+        !is_last && may_be_asked && self.set_replica(shard, leaf, ReplicaState::Behind { since })
     }
 
-    fn set_replica(&mut self, shard: u32, leaf: &NodeName, state: ReplicaState) -> bool {
+    /// Has a replica serve. If it is there instead of another one, that one leaves.
+    fn serve_replica(&mut self, shard: u32, leaf: &NodeName, version: u64) -> bool {
+        self.set_replica(shard, leaf, ReplicaState::Serving);
+        let mut ended = self.end_move(shard, leaf);
+        while let Some(other) = ended.and_then(|ended| ended.instead_of) {
+            // It may be there instead of a third one, and not serve yet.
+            ended = self.end_move(shard, &other);
+            self.retire_replica(shard, &other, version);
+        }
+        true
+    }
+
+    pub(super) fn set_replica(&mut self, shard: u32, leaf: &NodeName, state: ReplicaState) -> bool {
         let replicas = self.not_serving.entry(shard).or_default();
         match state {
             ReplicaState::Serving => drop(replicas.remove(leaf)),
@@ -146,4 +158,4 @@ impl Collection {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

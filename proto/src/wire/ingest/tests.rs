@@ -94,6 +94,7 @@ fn values_of_control_messages_round_trip_as_json() {
     assert_round_trips(&BatchOutcome::Gap { stored: i64::MIN });
     assert_round_trips(&BatchOutcome::Refused { reason: "why".into() });
     assert_round_trips(&StoredPosition {
+        awaits_copy: false,
         topic: None,
         offset: -1,
         hash: u64::MAX,

@@ -6,15 +6,15 @@ use crate::{
     cluster::{Member, Role},
 };
 
-fn leaf(number: u128) -> NodeName {
+pub(crate) fn leaf(number: u128) -> NodeName {
     format!("leaf-{number}").parse().expect("a name")
 }
 
-fn folder(number: u128) -> Uuid {
+pub(crate) fn folder(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-fn apply(catalog: &mut Catalog, change: Change) -> Result<(), Code> {
+pub(crate) fn apply(catalog: &mut Catalog, change: Change) -> Result<(), Code> {
     *catalog = tests::apply(catalog, change)?;
     Ok(())
 }
@@ -28,7 +28,7 @@ fn announce(number: u128, instance: u128, replaces: Option<u128>) -> Change {
 }
 
 /// A collection with two shards, each with a replica on each of so many leaves.
-fn replicated(leaves: u128) -> (Catalog, [ShardId; 2]) {
+pub(crate) fn replicated(leaves: u128) -> (Catalog, [ShardId; 2]) {
     let mut catalog = Catalog::default();
     for number in 1..=leaves {
         apply(&mut catalog, announce(number, number, None)).expect("a member");
@@ -56,7 +56,7 @@ fn leave_behind(number: u128, by: u128, shards: &[ShardId]) -> Change {
     }
 }
 
-fn join(number: u128, shard: ShardId) -> Change {
+pub(crate) fn join(number: u128, shard: ShardId) -> Change {
     Change::JoinReplicas {
         leaf: leaf(number),
         instance: folder(number),
@@ -64,7 +64,7 @@ fn join(number: u128, shard: ShardId) -> Change {
     }
 }
 
-fn serve(number: u128, shard: ShardId, since: u64) -> Change {
+pub(crate) fn serve(number: u128, shard: ShardId, since: u64) -> Change {
     Change::ServeReplicas {
         leaf: leaf(number),
         instance: folder(number),
@@ -72,9 +72,18 @@ fn serve(number: u128, shard: ShardId, since: u64) -> Change {
     }
 }
 
-fn states(catalog: &Catalog, shard: ShardId) -> String {
+pub(crate) fn states(catalog: &Catalog, shard: ShardId) -> String {
     let (_, collection) = catalog.collection(shard.collection).expect("the collection");
     collection.describe_replicas(shard.number).expect("replicas")
+}
+
+/// The version since which a replica has been behind.
+pub(crate) fn behind_of(catalog: &Catalog, shard: ShardId, number: u128) -> u64 {
+    let (_, collection) = catalog.collection(shard.collection).expect("the collection");
+    match collection.replica_state(shard.number, &leaf(number)) {
+        Some(ReplicaState::Behind { since }) => since,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

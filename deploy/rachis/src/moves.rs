@@ -1,0 +1,108 @@
+//! `rachis rebalance` and `rachis cluster drain`: move shards between the leaves of a cluster.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    cli,
+    client::{Failure, http::Client, output},
+};
+
+/// Columns of the table of moves.
+const MOVE_KEYS: [&str; 4] = ["collection", "shard", "to", "instead_of"];
+/// Columns of the table of replicas that nobody needs.
+const RETIRED_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
+/// How often it is asked whether a leaf has shards left …
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// … and after how many times it is planned anew: a leaf may have joined, or another one died.
+const POLLS_OF_A_PLAN: u32 = 30;
+
+/// Runs `rachis rebalance`.
+pub(crate) async fn rebalance(arguments: cli::RebalanceArgs) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let request = client
+        .request(Method::POST, &["rebalance"])
+        .query(&[("dry_run", arguments.dry_run)]);
+    let plan: Value = client.json(request).await?;
+    show(&plan, arguments.dry_run, arguments.output)
+}
+
+/// Runs `rachis cluster drain`.
+pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let path = ["nodes", &arguments.name, "drain"];
+    if arguments.undo {
+        client.send(client.request(Method::DELETE, &path)).await?;
+        output::note(&format!(
+            "{} takes shards again; `rachis rebalance` gives it some",
+            arguments.name
+        ));
+        return Ok(());
+    }
+    let request = client
+        .request(Method::POST, &path)
+        .query(&[("dry_run", arguments.dry_run)]);
+    let plan: Value = client.json(request).await?;
+    show(&plan, arguments.dry_run, arguments.output)?;
+    match arguments.wait && !arguments.dry_run {
+        true => wait_until_empty(&client, &arguments.name).await,
+        false => Ok(()),
+    }
+}
+
+async fn wait_until_empty(client: &Client, leaf: &str) -> Result<(), Failure> {
+    let sql = "SELECT count(*) AS shards FROM rachis.replicas WHERE leaf = $1";
+    for poll in 1_u32.. {
+        if poll.is_multiple_of(POLLS_OF_A_PLAN) {
+            // If it fails now, it is repeated.
+            let _ = client.send(client.request(Method::POST, &["rebalance"])).await;
+        }
+        let row = async |sql: &str| {
+            let answer = client.sql(&json!({ "sql": sql, "parameters": [leaf] })).await?;
+            Ok::<Value, Failure>(answer["rows"][0].clone())
+        };
+        let is_drained = "SELECT draining FROM rachis.nodes WHERE name = $1";
+        if row(is_drained).await?["draining"] != true {
+            return Err(Failure::new(format!(
+                "{leaf} takes shards again: somebody gave the drain up"
+            )));
+        }
+        if row(sql).await?["shards"] == 0 {
+            output::note(&format!(
+                "{leaf} has no shards left; stop it, then `rachis cluster remove {leaf}`"
+            ));
+            return Ok(());
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+    Ok(())
+}
+
+fn show(plan: &Value, is_dry_run: bool, output: cli::ListOutput) -> Result<(), Failure> {
+    if output != cli::ListOutput::Table {
+        return output::pretty(plan);
+    }
+    let count = |key: &str| plan[key].as_array().map_or(0, Vec::len);
+    let (moves, retired, unplaced) = (count("moves"), count("retired"), count("unplaced"));
+    if moves > 0 {
+        output::list(&plan["moves"], &MOVE_KEYS, output)?;
+    }
+    if retired > 0 {
+        output::list(&plan["retired"], &RETIRED_KEYS, output)?;
+    }
+    let verb = if is_dry_run { "to be moved" } else { "on their way" };
+    output::note(&match (moves + retired, plan["under_way"].as_u64().unwrap_or(0)) {
+        (0, 0) => "nothing to move: every shard is where it should be".to_owned(),
+        (0, under_way) => format!("nothing new to move: {under_way} replicas are on their way, see rachis.moves"),
+        _ => format!(
+            "{moves} replicas {verb}, {retired} that nobody needs; `select * from rachis.moves` shows the progress"
+        ),
+    });
+    match unplaced {
+        0 => Ok(()),
+        unplaced => Err(Failure::new(format!("there is no leaf for {unplaced} replicas"))
+            .hint("start another leaf, or ask for fewer replicas; then repeat the command")),
+    }
+}

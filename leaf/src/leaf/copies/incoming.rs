@@ -1,0 +1,444 @@
+//! The side of a leaf that copies a replica from another one.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use proto::{
+    Catalog, Code, Problem,
+    cluster::NodeName,
+    ingest::{CopyStatus, ShardId},
+    replica::{CopiedFile, OfferedCopy, ReplicaPeers},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{super::Leaf, next_read, placed_since, sources};
+use crate::{
+    error::Error,
+    leaf::shards::{COPYING, PLACED_SINCE},
+    shard::{SPLITS_FOLDER, STORE_FOLDER},
+    store::Store,
+    threads::blocking,
+};
+
+/// Shards that a leaf copies at once.
+const COPIED_AT_ONCE: usize = 2;
+/// How long a copy that has failed waits for its next attempt …
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// … and how often that is doubled if nothing was read.
+const RETRY_DOUBLED_MAX: u32 = 4;
+/// How often it is tried to put a copy in place, in case somebody reads what is known of the shard at this moment …
+const PLACED_TRIES: u32 = 20;
+/// … and after which pause.
+const PLACED_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// The file in the folder of a copy that names the replica whose files are in it.
+const COPY_OF: &str = "COPY-OF";
+
+/// A shard that is copied from another leaf.
+pub(super) struct Incoming {
+    from: NodeName,
+    begun: Instant,
+    bytes: u64,
+    total: u64,
+    read: u64,
+    /// How many leaves were tried that gave nothing …
+    tried: usize,
+    /// … and how many of them one after another.
+    failed: u32,
+    ended: Option<Instant>,
+    error: Option<String>,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Incoming {
+    pub(super) fn status(&self, shard: ShardId) -> CopyStatus {
+        CopyStatus {
+            shard,
+            from: Some(self.from.clone()),
+            bytes: self.bytes,
+            total: self.total,
+            read: self.read,
+            elapsed_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            error: self.error.clone(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_pause(&mut self) {
+        self.ended = None;
+    }
+
+    /// Whether the next attempt waits, the longer the more of them have failed.
+    fn is_paused(&self) -> bool {
+        let pause = RETRY_AFTER * (1 << self.failed.min(RETRY_DOUBLED_MAX));
+        self.ended.is_some_and(|ended| ended.elapsed() < pause)
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+impl Leaf {
+    /// Begins to copy shards of this leaf that have nothing yet, in the background. `waiting` are all that wait.
+    pub(in crate::leaf) fn copy_missing(
+        &self,
+        catalog: &Catalog,
+        node: &NodeName,
+        peers: &Arc<dyn ReplicaPeers>,
+        waiting: &[ShardId],
+    ) {
+        *self.copies.waiting.lock() = waiting.to_vec();
+        let mut incoming = self.copies.incoming.lock();
+        // One that is not needed any more stays until its task has ended, so that no other one writes to its folder.
+        incoming.retain(|shard, copy| {
+            let is_needed = waiting.contains(shard);
+            let is_running = copy.is_running();
+            if !is_needed && is_running {
+                copy.stop.cancel();
+            } else if !is_needed {
+                let (shards, shard) = (self.shards.clone(), *shard);
+                tokio::task::spawn_blocking(move || shards.remove_copy(shard));
+            }
+            is_needed || is_running
+        });
+        let mut running = incoming.values().filter(|copy| copy.is_running()).count();
+        for shard in waiting {
+            if running >= COPIED_AT_ONCE {
+                break;
+            }
+            let Some((_, collection)) = catalog.collection(shard.collection) else {
+                continue;
+            };
+            let known = incoming.get(shard);
+            if known.is_some_and(|copy| copy.is_running() || copy.is_paused()) {
+                continue;
+            }
+            // As long as a leaf gives something, the copy goes on with it.
+            let gave_nothing = known.is_some_and(|copy| copy.read == 0);
+            let failed = known.filter(|_| gave_nothing).map_or(0, |copy| copy.failed + 1);
+            let tried = known.map_or(0, |copy| copy.tried + usize::from(gave_nothing));
+            let from: Vec<&NodeName> = sources(catalog, collection, shard.number, node).collect();
+            let Some(from) = from.get((tried + shard.number as usize) % from.len().max(1)) else {
+                continue;
+            };
+            let stop = CancellationToken::new();
+            let copy = Copy {
+                leaf: self.this.clone(),
+                peers: peers.clone(),
+                shard: *shard,
+                from: (*from).clone(),
+                since: placed_since(collection, shard.number, node).unwrap_or(0),
+                stop: stop.clone(),
+            };
+            let entry = Incoming {
+                from: (*from).clone(),
+                begun: Instant::now(),
+                bytes: 0,
+                total: 0,
+                read: 0,
+                tried,
+                failed,
+                ended: None,
+                error: known.and_then(|copy| copy.error.clone()),
+                task: tokio::spawn(copy.run()),
+                stop,
+            };
+            incoming.insert(*shard, entry);
+            running += 1;
+        }
+    }
+
+    /// Notes that a part of a file was read.
+    fn note_read(&self, bytes: u64) {
+        let mut next = self.copies.next_read.lock();
+        *next = Some(next_read(
+            *next,
+            bytes,
+            self.options.copy_bytes_per_second,
+            Instant::now(),
+        ));
+    }
+
+    /// How long the next part of a file must not be read.
+    fn pause_of_reads(&self) -> Option<Duration> {
+        let next = *self.copies.next_read.lock();
+        next?
+            .checked_duration_since(Instant::now())
+            .filter(|wait| !wait.is_zero())
+    }
+
+    /// Makes a complete copy the shard of this leaf, if it still waits for one.
+    fn put_in_place(&self, shard: ShardId, copy: &Path, since: u64) -> Result<(), Error> {
+        // From here on, the copy differs from the replica that it was made of.
+        remove_file(&copy.join(COPY_OF))?;
+        sync_folder(copy)?;
+        let adopted = Store::adopt(shard, &copy.join(STORE_FOLDER), self.services.tables_open_max)
+            .and_then(|()| write(&copy.join(PLACED_SINCE), since.to_string().as_bytes(), 0, true))
+            .and_then(|()| sync_folder(copy));
+        let waits = || self.awaits_copy(&self.catalog.borrow().clone(), shard);
+        let place = || {
+            for _ in 1..PLACED_TRIES {
+                if self.shards.replace_folder(shard, Some(copy), waits)? {
+                    return Ok(true);
+                }
+                std::thread::sleep(PLACED_AGAIN_AFTER);
+            }
+            self.shards.replace_folder(shard, Some(copy), waits)
+        };
+        match adopted.and_then(|()| place()) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.shards.remove_copy(shard);
+                let detail = format!("shard {shard} was opened, or placed anew, while it was copied");
+                Err(Problem::new(Code::Busy, detail).into())
+            }
+            Err(error) => {
+                self.shards.remove_copy(shard);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// One attempt to copy a shard.
+struct Copy {
+    leaf: Weak<Leaf>,
+    peers: Arc<dyn ReplicaPeers>,
+    shard: ShardId,
+    from: NodeName,
+    /// The catalog version since which the shard has been placed here.
+    since: u64,
+    /// Cancelled if the copy is not needed any more.
+    stop: CancellationToken,
+}
+
+impl Copy {
+    async fn run(self) {
+        let began = Instant::now();
+        let copied = self.copy().await;
+        let Ok(leaf) = self.leaf() else { return };
+        let (shard, from) = (self.shard, &self.from);
+        match copied {
+            Ok(bytes) => {
+                let seconds = began.elapsed().as_secs_f64();
+                metrics::counter!("rachis_leaf_copied_bytes_total").increment(bytes);
+                info!(%shard, %from, bytes, seconds, "a shard was copied from another leaf");
+            }
+            Err(_) if self.stop.is_cancelled() => {
+                let shards = leaf.shards.clone();
+                let removed = blocking(move || {
+                    shards.remove_copy(shard);
+                    Ok(())
+                });
+                // What is left is removed at the next start.
+                let _ = removed.await;
+            }
+            Err(problem) => {
+                warn!(%shard, %from, %problem, "a shard could not be copied from another leaf; this will be retried");
+                if let Some(copy) = leaf.copies.incoming.lock().get_mut(&shard) {
+                    copy.error = Some(problem.to_string());
+                    copy.ended = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The leaf, while the copy is needed.
+    fn leaf(&self) -> Result<Arc<Leaf>, Problem> {
+        let ended = || Problem::new(Code::Unavailable, "the leaf is shutting down");
+        self.leaf.upgrade().ok_or_else(ended)
+    }
+
+    fn check_needed(&self) -> Result<(), Problem> {
+        match self.stop.is_cancelled() {
+            true => Err(Problem::new(Code::Unavailable, "the copy is not needed any more")),
+            false => Ok(()),
+        }
+    }
+
+    /// Copies the shard. Returns the bytes that were read.
+    async fn copy(&self) -> Result<u64, Problem> {
+        self.check_room(0).await?;
+        let offer = self.peers.offer_copy(&self.from, self.shard).await?;
+        let read = match self.remove_earlier().await {
+            Ok(()) => self.read(&offer).await,
+            Err(problem) => Err(problem),
+        };
+        // If this fails, the other leaf ends the copy itself.
+        let _ = self.peers.end_copy(&self.from, offer.id).await;
+        read
+    }
+
+    /// Removes files of an earlier placement.
+    async fn remove_earlier(&self) -> Result<(), Problem> {
+        let (leaf, shard) = (self.leaf()?, self.shard);
+        let removed = blocking(move || {
+            let waits = || leaf.awaits_copy(&leaf.catalog.borrow().clone(), shard);
+            leaf.shards.replace_folder(shard, None, waits)
+        });
+        match removed.await? {
+            true => Ok(()),
+            false => {
+                let detail = format!("files of shard {shard} of an earlier placement are still in use");
+                Err(Problem::new(Code::Busy, detail))
+            }
+        }
+    }
+
+    async fn read(&self, offer: &OfferedCopy) -> Result<u64, Problem> {
+        if let Some(file) = offer.files.iter().find(|file| !is_plain(&file.name)) {
+            let detail = format!("{} names a file {:?}", self.from, file.name);
+            return Err(Problem::new(Code::Internal, detail));
+        }
+        let folder = self.leaf()?.shards.folder(self.shard).with_extension(COPYING);
+        let (prepared, files, store) = (folder.clone(), offer.files.clone(), offer.store);
+        let missing = blocking(move || prepare(&prepared, &files, store)).await?;
+        let total: u64 = offer.files.iter().map(|file| file.bytes).sum();
+        let mut left = missing.iter().map(|file| file.bytes).sum::<u64>();
+        let mut read = 0;
+        self.note(total - left, total, read)?;
+        for file in missing {
+            let (path, mut from) = (folder.join(&file.name), 0);
+            loop {
+                self.check_needed()?;
+                // Other copies of this leaf read meanwhile.
+                while let Some(wait) = self.leaf()?.pause_of_reads() {
+                    tokio::time::sleep(wait).await;
+                }
+                self.check_room(left).await?;
+                let part = self.peers.read_copy(&self.from, offer.id, &file.name, from).await?;
+                let length = part.len() as u64;
+                self.leaf()?.note_read(length);
+                if from + length > file.bytes || length == 0 && from < file.bytes {
+                    let detail = format!("{} has not as much of {} as it said", self.from, file.name);
+                    return Err(Problem::new(Code::Internal, detail));
+                }
+                let (to, is_last) = (path.clone(), from + length == file.bytes);
+                blocking(move || write(&to, &part, from, is_last)).await?;
+                (from, left, read) = (from + length, left - length, read + length);
+                self.note(total - left, total, read)?;
+                if is_last {
+                    break;
+                }
+            }
+        }
+        self.check_needed()?;
+        let (leaf, shard, since) = (self.leaf()?, self.shard, self.since);
+        blocking(move || leaf.put_in_place(shard, &folder, since)).await?;
+        Ok(read)
+    }
+
+    /// Fails if the disk would be full afterwards: then ingest would stop for all shards.
+    async fn check_room(&self, bytes: u64) -> Result<(), Problem> {
+        let (leaf, shard) = (self.leaf()?, self.shard);
+        let check = blocking(move || match leaf.services.disk.has_room_for(bytes) {
+            true => Ok(()),
+            false => {
+                leaf.shards.remove_copy(shard);
+                let detail = format!("this leaf has no room for {bytes} more bytes of shard {shard}");
+                let hint = "free space on its disk, or move other shards away";
+                Err(Problem::new(Code::Unavailable, detail).hint(hint).into())
+            }
+        });
+        check.await
+    }
+
+    fn note(&self, bytes: u64, total: u64, read: u64) -> Result<(), Problem> {
+        if let Some(copy) = self.leaf()?.copies.incoming.lock().get_mut(&self.shard) {
+            (copy.bytes, copy.total, copy.read) = (bytes, total, read);
+            if read > 0 {
+                copy.error = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is that of a file in one of the folders of a shard.
+fn is_plain(name: &str) -> bool {
+    let is_name = |name: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        !name.starts_with('.') && !name.is_empty() && name.bytes().all(is_plain)
+    };
+    name.split_once('/')
+        .is_some_and(|(folder, file)| [STORE_FOLDER, SPLITS_FOLDER].contains(&folder) && is_name(file))
+}
+
+/// Whether a file of a replica never changes once it is written.
+fn never_changes(name: &str) -> bool {
+    name.ends_with(".sst") || name.ends_with(".split")
+}
+
+/// Makes a folder ready for a copy: removes what it does not need. Returns the files that are missing.
+fn prepare(folder: &Path, files: &[CopiedFile], store: Uuid) -> Result<Vec<CopiedFile>, Error> {
+    let copy_of = folder.join(COPY_OF);
+    let is_of_store = std::fs::read_to_string(&copy_of).is_ok_and(|text| text == store.to_string());
+    if !is_of_store && folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(file_error(folder))?;
+    }
+    for part in [STORE_FOLDER, SPLITS_FOLDER] {
+        let path = folder.join(part);
+        std::fs::create_dir_all(&path).map_err(file_error(&path))?;
+        for entry in std::fs::read_dir(&path).map_err(file_error(&path))? {
+            let file = entry.map_err(file_error(&path))?;
+            let name = format!("{part}/{}", file.file_name().to_string_lossy());
+            let bytes = file.metadata().map_err(file_error(&path))?.len();
+            let is_offered = |offered: &CopiedFile| offered.name == name && offered.bytes == bytes;
+            if !never_changes(&name) || !files.iter().any(is_offered) {
+                std::fs::remove_file(file.path()).map_err(file_error(&file.path()))?;
+            }
+        }
+    }
+    std::fs::write(&copy_of, store.to_string()).map_err(file_error(&copy_of))?;
+    let is_missing = |file: &&CopiedFile| !folder.join(&file.name).exists();
+    Ok(files.iter().filter(is_missing).cloned().collect())
+}
+
+/// Writes a part of a file. The file gets its name with the last part, once it is on disk.
+fn write(path: &Path, part: &[u8], from: u64, is_last: bool) -> Result<(), Error> {
+    let unfinished = path.with_added_extension("part");
+    let written = || {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&unfinished)?;
+        file.write_all_at(part, from)?;
+        if is_last {
+            file.sync_all()?;
+            std::fs::rename(&unfinished, path)?;
+        }
+        Ok(())
+    };
+    written().map_err(file_error(path))
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(file_error(folder))
+}
+
+fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let path: PathBuf = path.to_owned();
+    move |source| Error::File {
+        path: path.clone(),
+        source,
+    }
+}

@@ -1,0 +1,243 @@
+//! Tests of `copies`.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::{
+    Code, Problem,
+    cluster::{Member, Role},
+    ingest::{BlockDigest, Ingest as _},
+    replica::{Grant, GrantRequest, OfferedCopy, ReplicaPeers},
+};
+
+use super::*;
+use crate::{
+    LeafOptions,
+    tests::support::{Fixture, small},
+};
+
+fn leaf(number: u32) -> NodeName {
+    format!("leaf-{number}").parse().expect("a name")
+}
+
+fn as_first(options: &mut LeafOptions) {
+    small(options);
+    options.node = Some(leaf(1));
+}
+
+fn as_second(options: &mut LeafOptions) {
+    small(options);
+    options.node = Some(leaf(2));
+    options.moved_kept = Duration::ZERO;
+}
+
+/// A leaf that serves a shard, and another one to which a replica of it has been added.
+fn two_leaves() -> (Fixture, Fixture) {
+    let first = Fixture::start(as_first);
+    change(&first, |collection| {
+        collection.placement = vec![vec![leaf(1), leaf(2)]];
+        let moved = Move {
+            instead_of: None,
+            since: 7,
+        };
+        collection.moves = [(0, [(leaf(2), moved)].into())].into();
+        collection.not_serving = [(0, [(leaf(2), ReplicaState::Behind { since: 7 })].into())].into();
+    });
+    let second = first.another(as_second);
+    (first, second)
+}
+
+fn change(fixture: &Fixture, change: impl FnOnce(&mut Collection)) {
+    fixture.catalog.send_modify(|catalog| {
+        let mut changed = (**catalog).clone();
+        for number in [1, 2] {
+            let member = Member::new(Role::Leaf, format!("http://10.0.0.{number}:7700"), Uuid::nil());
+            changed.members.insert(leaf(number), member);
+        }
+        change(changed.collections.values_mut().next().expect("a collection"));
+        *catalog = Arc::new(changed);
+    });
+}
+
+/// The first leaf, as the second one reaches it.
+struct First {
+    leaf: Arc<Leaf>,
+    /// How many reads succeed.
+    reads: AtomicUsize,
+    read: AtomicUsize,
+}
+
+impl First {
+    fn reached(leaf: &Arc<Leaf>, reads: usize) -> Arc<dyn ReplicaPeers> {
+        Arc::new(Self {
+            leaf: leaf.clone(),
+            reads: reads.into(),
+            read: 0.into(),
+        })
+    }
+}
+
+#[async_trait]
+impl ReplicaPeers for First {
+    async fn grant(&self, _leaf: &NodeName, request: &GrantRequest) -> Result<Grant, Problem> {
+        self.leaf.grant(request.clone()).await
+    }
+
+    async fn digests(&self, _leaf: &NodeName, shard: ShardId) -> Result<Vec<BlockDigest>, Problem> {
+        self.leaf.digests(shard).await
+    }
+
+    async fn offer_copy(&self, _leaf: &NodeName, shard: ShardId) -> Result<OfferedCopy, Problem> {
+        self.leaf.offer_copy(shard).await
+    }
+
+    async fn read_copy(&self, _leaf: &NodeName, copy: Uuid, file: &str, from: u64) -> Result<Bytes, Problem> {
+        if self.read.fetch_add(1, Ordering::SeqCst) >= self.reads.load(Ordering::SeqCst) {
+            return Err(Problem::new(Code::Unavailable, "it is away"));
+        }
+        self.leaf.read_copy(copy, file.to_owned(), from).await
+    }
+
+    async fn end_copy(&self, _leaf: &NodeName, copy: Uuid) -> Result<(), Problem> {
+        self.leaf.end_copy(copy).await
+    }
+}
+
+/// One attempt to copy the shard to the second leaf; whether it is there now.
+async fn attempt(second: &Fixture, peers: &Arc<dyn ReplicaPeers>) -> bool {
+    let catalog = second.catalog.borrow().clone();
+    let waits = || second.leaf.awaits_copy(&catalog, second.shard);
+    // The pause between two attempts is over.
+    if let Some(copy) = second.leaf.copies.incoming.lock().get_mut(&second.shard) {
+        copy.forget_pause();
+    }
+    second.leaf.copy_missing(&catalog, &leaf(2), peers, &[second.shard]);
+    let runs = async |second: &Fixture| {
+        let incoming = second.leaf.copies.incoming.lock();
+        !incoming.values().any(Incoming::is_running)
+    };
+    second.eventually("the attempt has ended", runs).await;
+    !waits()
+}
+
+async fn fill(first: &Fixture) {
+    for round in 0..5 {
+        let documents: Vec<String> = (0..100)
+            .map(|n| format!("{{\"_id\":\"k{round}-{n}\",\"n\":{n}}}"))
+            .collect();
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        first.push(&documents).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_accepts_nothing_until_it_is_copied_and_is_then_the_same() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    let stored = second
+        .leaf
+        .stored(second.shard, &"push".parse().expect("a source"), 0)
+        .await;
+    assert!(stored.expect("a position").awaits_copy);
+    let refused = second.leaf.digests(second.shard).await.expect_err("it has nothing yet");
+    assert!(refused.detail.contains("is being copied"), "{refused}");
+    assert!(
+        second
+            .leaf
+            .partitions(second.shard.collection)
+            .await
+            .expect("no partition")
+            .is_empty()
+    );
+    assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
+    let digests = async |fixture: &Fixture| fixture.leaf.digests(fixture.shard).await.expect("digests");
+    assert_eq!(digests(&second).await, digests(&first).await);
+    let store = async |fixture: &Fixture| {
+        fixture
+            .leaf
+            .shard(fixture.shard)
+            .await
+            .expect("a shard")
+            .store()
+            .incarnation()
+    };
+    assert_ne!(store(&second).await, store(&first).await, "it is another replica");
+    assert!(first.leaf.copies.offered.lock().is_empty());
+    let copies = std::fs::read_dir(first.folder.path()).expect("a folder").flatten();
+    assert_eq!(
+        copies
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(OFFERED))
+            .count(),
+        0
+    );
+    let second = second.restart().await;
+    assert_eq!(digests(&second).await, digests(&first).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_breaks_off_goes_on_with_what_is_missing() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    let shard = first.leaf.shard(first.shard).await.expect("a shard");
+    shard.store().flush().expect("a table");
+    drop(shard);
+    let files = first.leaf.offer_copy(first.shard).await.expect("a copy").files.len();
+    let mut attempts = 0;
+    // Each attempt reads three files, and may have to read again what changes: but no table twice.
+    while !attempt(&second, &First::reached(&first.leaf, 3 + attempts)).await {
+        attempts += 1;
+        assert!(attempts < files, "{attempts} attempts for {files} files");
+        let status = second.leaf.copy_status();
+        assert!(
+            status[0]
+                .error
+                .as_ref()
+                .is_some_and(|error| error.contains("it is away")),
+            "{status:?}"
+        );
+    }
+    assert!(attempts > 0);
+    let digests = async |fixture: &Fixture| fixture.leaf.digests(fixture.shard).await.expect("digests");
+    assert_eq!(digests(&second).await, digests(&first).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_has_left_is_removed_unless_it_was_placed_here_again() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
+    let is_there = || second.leaf.shards.folder(second.shard).exists();
+    let leave = |since| {
+        change(&second, |collection| {
+            collection.placement = vec![vec![leaf(1)]];
+            (collection.moves, collection.not_serving) = Default::default();
+            collection.left = [(0, [(leaf(2), since)].into())].into();
+        });
+        let catalog = second.catalog.borrow().clone();
+        second.leaf.remove_moved(&catalog);
+    };
+    // A catalog from before this placement.
+    leave(6);
+    assert!(is_there());
+    leave(9);
+    assert!(!is_there());
+}
+
+#[test]
+fn reads_stay_below_the_rate() {
+    let (now, mut next) = (Instant::now(), None);
+    let mut read = |at| {
+        next = Some(next_read(next, 1_000, 10_000, at));
+        next.map(|next| (next - now).as_millis())
+    };
+    assert_eq!([read(now), read(now), read(now)], [Some(100), Some(200), Some(300)]);
+    assert_eq!(
+        read(now + Duration::from_secs(9)),
+        Some(9_100),
+        "what was not used is not saved up"
+    );
+}
