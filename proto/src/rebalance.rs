@@ -56,11 +56,11 @@ struct Target<'a> {
 }
 
 /// What a leaf holds for its capacity, to order leaves by.
-type Load = u128;
+type RelativeWeight = u128;
 
 impl Target<'_> {
     /// What it holds for its capacity, with so much more.
-    fn load(&self, added: u64) -> Load {
+    fn load(&self, added: u64) -> RelativeWeight {
         // So that capacities up to 1,000 make a difference for few bytes, too.
         (u128::from(self.weight) + u128::from(added)) * 1_000 / u128::from(self.member.capacity)
     }
@@ -87,7 +87,7 @@ struct Planner<'a> {
     /// The index of each leaf in `targets`.
     index: BTreeMap<&'a NodeName, usize>,
     /// The targets by their load, the emptiest first.
-    by_load: BTreeSet<(Load, usize)>,
+    by_load: BTreeSet<(RelativeWeight, usize)>,
     shards: Vec<PlannedShard>,
     plan: Plan,
 }
@@ -228,7 +228,7 @@ impl<'a> Planner<'a> {
         let need = |leaf: &&NodeName| {
             let target = self.index.get(*leaf).copied();
             let shares_zone = target.is_some_and(|target| self.shares_zone(at, target, Some(leaf)));
-            let load = target.map_or(Load::MAX, |target| self.targets[target].load(0));
+            let load = target.map_or(RelativeWeight::MAX, |target| self.targets[target].load(0));
             (!shard.serving.contains(*leaf), shares_zone, load)
         };
         found.max_by_key(need).cloned()
@@ -264,7 +264,7 @@ impl<'a> Planner<'a> {
         if capacity == 0 {
             return;
         }
-        let share: Load = weight * 1_000 / capacity;
+        let share: RelativeWeight = weight * 1_000 / capacity;
         let mut held: Vec<Vec<usize>> = vec![Vec::new(); self.targets.len()];
         for (at, shard) in self.shards.iter().enumerate() {
             for target in shard.stays.iter().filter_map(|leaf| self.index.get(leaf)) {

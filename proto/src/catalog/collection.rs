@@ -155,6 +155,12 @@ impl Collection {
         is_placed.then(|| other.copied().unwrap_or(ReplicaState::Serving))
     }
 
+    /// Whether a replica of a shard was added and does not serve yet, or leaves.
+    pub fn is_moving(&self, shard: u32) -> bool {
+        let mut states = self.not_serving.get(&shard).into_iter().flat_map(BTreeMap::values);
+        self.moves.contains_key(&shard) || states.any(|state| matches!(state, ReplicaState::Leaving { .. }))
+    }
+
     /// The leaves whose replica of a shard answers questions.
     pub fn serving(&self, shard: u32) -> impl Iterator<Item = &NodeName> {
         let replicas = self.replicas_of(shard).iter();

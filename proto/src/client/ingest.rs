@@ -88,6 +88,13 @@ impl RemoteIngest {
         if peers.is_empty() { Err(last) } else { Ok(peers) }
     }
 
+    /// Whether a replica of a shard is on its way to another leaf, or leaves.
+    pub fn is_moving(&self, shard: ShardId) -> bool {
+        let catalog = self.peers.catalog().borrow().clone();
+        let found = catalog.collection(shard.collection);
+        found.is_some_and(|(_, collection)| collection.is_moving(shard.number))
+    }
+
     /// Asks one replica of a shard, and another one if that is away, does not serve or is slow: the first answer counts.
     pub async fn ask<T, F: Future<Output = Result<T, Problem>>>(
         &self,

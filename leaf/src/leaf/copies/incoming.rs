@@ -52,7 +52,8 @@ pub(super) struct Incoming {
     tried: usize,
     /// … and how many of them one after another.
     failed: u32,
-    ended: Option<Instant>,
+    /// When the last attempt has failed.
+    pub(super) ended: Option<Instant>,
     error: Option<String>,
     task: JoinHandle<()>,
     stop: CancellationToken,
@@ -69,11 +70,6 @@ impl Incoming {
             elapsed_ms: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             error: self.error.clone(),
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn forget_pause(&mut self) {
-        self.ended = None;
     }
 
     /// Whether the next attempt waits, the longer the more of them have failed.

@@ -113,7 +113,7 @@ async fn attempt(second: &Fixture, peers: &Arc<dyn ReplicaPeers>) -> bool {
     let waits = || second.leaf.awaits_copy(&catalog, second.shard);
     // The pause between two attempts is over.
     if let Some(copy) = second.leaf.copies.incoming.lock().get_mut(&second.shard) {
-        copy.forget_pause();
+        copy.ended = None;
     }
     second.leaf.copy_missing(&catalog, &leaf(2), peers, &[second.shard]);
     let runs = async |second: &Fixture| {

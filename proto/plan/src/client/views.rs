@@ -176,7 +176,11 @@ impl RemoteViews {
                         }
                         if is_away && !shard.replicas.is_empty() {
                             again.push(*index);
-                        } else if is_away && shard.calls == 0 && shard.looked_up == 0 {
+                        } else if is_away
+                            && shard.calls == 0
+                            && shard.looked_up == 0
+                            && self.client.leaves.is_moving(shards[*index].0)
+                        {
                             (shard.looked_up, shard.refused) = (1, Some(outcome));
                             events.push(anew(*index));
                         } else if !is_away || shard.calls == 0 {
