@@ -35,7 +35,7 @@ pub struct PlanInput<'a> {
 pub struct Plan {
     /// The replicas to add.
     pub added: Vec<AddedReplica>,
-    /// The replicas that nobody needs.
+    /// The surplus replicas, and those on their way to a leaf that is to hold none.
     pub retired: Vec<RetiredReplica>,
     /// Shards for which there is no leaf, each with the leaf that its replica should leave, if there is one.
     pub unplaced: Vec<(ShardId, Option<NodeName>)>,

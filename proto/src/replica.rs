@@ -90,7 +90,8 @@ pub trait ReplicaPeers: Send + Sync {
     /// The digests of the replica on a leaf, as [`Ingest::digests`](crate::ingest::Ingest::digests) has them.
     async fn digests(&self, leaf: &NodeName, shard: ShardId) -> Result<Vec<BlockDigest>, Problem>;
 
-    /// Has a leaf keep a copy of its replica of a shard, to be read. It ends by itself when nobody has read it for a while.
+    /// Has a leaf link the files of its replica of a shard, to be read by [`read_copy`](Self::read_copy). The leaf removes
+    /// the links two minutes after the last read.
     async fn offer_copy(&self, leaf: &NodeName, shard: ShardId) -> Result<OfferedCopy, Problem>;
 
     /// Up to [`COPY_READ_BYTES`] of a file of a copy, from this byte on. `NotFound` once the copy has ended.

@@ -199,7 +199,7 @@ pub(crate) struct DrainArgs {
     /// Wait until the leaf has no shards left
     #[arg(long)]
     pub wait: bool,
-    /// Let the leaf take shards again
+    /// Let the leaf take shards again, and give up the moves away from it
     #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
     pub undo: bool,
     /// Output format

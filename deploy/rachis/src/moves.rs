@@ -12,7 +12,7 @@ use crate::{
 
 /// Columns of the table of moves.
 const MOVE_KEYS: [&str; 4] = ["collection", "shard", "to", "instead_of"];
-/// Columns of the table of replicas that nobody needs.
+/// Columns of the table of surplus replicas.
 const RETIRED_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 /// How often it is asked whether a leaf has shards left …
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -92,12 +92,15 @@ fn show(plan: &Value, is_dry_run: bool, output: cli::ListOutput) -> Result<(), F
     if retired > 0 {
         output::list(&plan["retired"], &RETIRED_KEYS, output)?;
     }
-    let verb = if is_dry_run { "to be moved" } else { "on their way" };
+    let (moved, removed) = match is_dry_run {
+        true => ("to be moved", "to be removed"),
+        false => ("on their way", "being removed"),
+    };
     output::note(&match (moves + retired, plan["under_way"].as_u64().unwrap_or(0)) {
         (0, 0) => "nothing to move: every shard is where it should be".to_owned(),
         (0, under_way) => format!("nothing new to move: {under_way} replicas are on their way, see rachis.moves"),
         _ => format!(
-            "{moves} replicas {verb}, {retired} that nobody needs; `select * from rachis.moves` shows the progress"
+            "{moves} replicas {moved}, {retired} surplus ones {removed}; `select * from rachis.moves` shows the progress"
         ),
     });
     match unplaced {

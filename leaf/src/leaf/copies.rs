@@ -37,6 +37,9 @@ use super::Leaf;
 /// What the name of a folder with an offered copy begins with.
 pub(super) const OFFERED: &str = "copy-";
 
+/// The lowest rate of copies, in bytes per second. Below it, the other leaf would remove a copy between two reads.
+const RATE_MIN: u64 = 64 << 10;
+
 /// The copies that this leaf makes and offers.
 #[derive(Default)]
 pub(super) struct Copies {
@@ -48,7 +51,7 @@ pub(super) struct Copies {
     waiting: Mutex<Vec<ShardId>>,
     /// When the next part of a file may be read.
     next_read: Mutex<Option<Instant>>,
-    /// Since when a shard that was moved to another leaf is known to have been.
+    /// When this process first saw that a shard had left the leaf.
     left: Mutex<HashMap<ShardId, Instant>>,
 }
 
@@ -82,7 +85,8 @@ impl Leaf {
         waiting.into_iter().map(status).collect()
     }
 
-    /// Ends copies that nobody reads any more, and removes a shard that was moved to another leaf a while ago.
+    /// Removes offered copies that no leaf has read for two minutes, and one shard that left this leaf longer than
+    /// `moved_kept` ago.
     pub(super) fn remove_moved(&self, catalog: &Catalog) {
         self.expire_copies();
         let left: BTreeSet<ShardId> = match &self.options.node {
@@ -98,10 +102,9 @@ impl Leaf {
         let due = {
             let mut known = self.copies.left.lock();
             known.retain(|id, _| left.contains(id));
-            let mut due = left
-                .into_iter()
-                .filter(|id| known.entry(*id).or_insert_with(Instant::now).elapsed() >= self.options.moved_kept);
-            due.by_ref().collect::<Vec<ShardId>>()
+            let is_due =
+                |id: &ShardId| known.entry(*id).or_insert_with(Instant::now).elapsed() >= self.options.moved_kept;
+            left.into_iter().filter(is_due).collect::<Vec<ShardId>>()
         };
         // One at a time: other housekeeping must not wait for many.
         for id in due {
@@ -155,10 +158,10 @@ fn sources<'a>(
     serving.filter(move |leaf| *leaf != node && catalog.members.contains_key(*leaf))
 }
 
-/// When the next read may begin, so that all stay below a rate, after one of so many bytes.
+/// When the next read may begin after one of so many bytes, so that the reads together stay below the rate.
 fn next_read(known: Option<Instant>, bytes: u64, bytes_per_second: u64, now: Instant) -> Instant {
     let from = known.map_or(now, |known| known.max(now));
-    from + Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(1) as f64)
+    from + Duration::from_secs_f64(bytes as f64 / bytes_per_second.max(RATE_MIN) as f64)
 }
 
 #[cfg(test)]

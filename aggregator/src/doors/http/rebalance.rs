@@ -47,7 +47,7 @@ impl MoveOptions {
     params(MoveOptions),
     responses((
         status = 200,
-        description = "What is moved: `moves` to which leaf and instead of which one, `retired` replicas that nobody needs, \
+        description = "What is moved: `moves` to which leaf and instead of which one, `retired` surplus replicas, \
                        `unplaced` shards for which there is no leaf; and how many replicas are `under_way`",
         body = Object,
     ))

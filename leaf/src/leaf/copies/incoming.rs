@@ -28,13 +28,13 @@ use crate::{
     threads::blocking,
 };
 
-/// Shards that a leaf copies at once.
+/// Shards that a leaf copies from others at once.
 const COPIED_AT_ONCE: usize = 2;
 /// How long a copy that has failed waits for its next attempt …
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// … and how often that is doubled if nothing was read.
 const RETRY_DOUBLED_MAX: u32 = 4;
-/// How often it is tried to put a copy in place, in case somebody reads what is known of the shard at this moment …
+/// How often a complete copy is tried to be put in place: a reader of the shard's summary holds its lock for a moment …
 const PLACED_TRIES: u32 = 20;
 /// … and after which pause.
 const PLACED_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -84,7 +84,8 @@ impl Incoming {
 }
 
 impl Leaf {
-    /// Begins to copy shards of this leaf that have nothing yet, in the background. `waiting` are all that wait.
+    /// Starts the copies of shards in the background, as many as may run at once. `waiting` are all shards that wait for
+    /// one; copies of others are stopped.
     pub(in crate::leaf) fn copy_missing(
         &self,
         catalog: &Catalog,
@@ -164,7 +165,7 @@ impl Leaf {
         ));
     }
 
-    /// How long the next part of a file must not be read.
+    /// How long to wait before the next read, if at all.
     fn pause_of_reads(&self) -> Option<Duration> {
         let next = *self.copies.next_read.lock();
         next?
@@ -172,7 +173,7 @@ impl Leaf {
             .filter(|wait| !wait.is_zero())
     }
 
-    /// Makes a complete copy the shard of this leaf, if it still waits for one.
+    /// Renames a complete copy to the folder of the shard, if the shard still waits for it.
     fn put_in_place(&self, shard: ShardId, copy: &Path, since: u64) -> Result<(), Error> {
         // From here on, the copy differs from the replica that it was made of.
         remove_file(&copy.join(COPY_OF))?;

@@ -28,7 +28,7 @@ use crate::{
     threads::blocking,
 };
 
-/// How long a copy is kept that nobody reads. Its links keep files that are obsolete by now.
+/// How long an offered copy is kept without a read. Its links hold files on the disk that the shard has since replaced.
 const KEPT: Duration = Duration::from_mins(2);
 /// Copies that a leaf offers at once.
 const OFFERED_MAX: usize = 4;
@@ -41,7 +41,8 @@ pub(super) struct Offered {
 }
 
 impl Leaf {
-    /// Makes a copy of the replica of a shard, and keeps it until it is ended or nobody has read it for a while.
+    /// Links the files of the replica of a shard, for another leaf to read. They are removed by [`Leaf::end_copy`], or two
+    /// minutes after the last read.
     pub(crate) async fn offer_copy(&self, shard: ShardId) -> Result<OfferedCopy, Problem> {
         let catalog = self.catalog.borrow().clone();
         let collection = catalog.collection(shard.collection).map(|(_, collection)| collection);
@@ -52,7 +53,7 @@ impl Leaf {
         }
         let id = Uuid::now_v7();
         let folder = self.options.folder.join(format!("{OFFERED}{}", id.simple()));
-        // From now on the folder is removed, also if the caller does not wait for it.
+        // Registered first: then the folder is removed even if the caller goes away meanwhile.
         self.reserve_copy(id, folder.clone())?;
         let shard = self
             .shard(shard)
@@ -135,7 +136,7 @@ impl Leaf {
         .await
     }
 
-    /// Ends a copy.
+    /// Removes an offered copy.
     pub(crate) async fn end_copy(&self, copy: Uuid) -> Result<(), Problem> {
         let ended = self.copies.offered.lock().remove(&copy);
         blocking(move || {
@@ -145,7 +146,7 @@ impl Leaf {
         .await
     }
 
-    /// Ends copies that nobody has read for a while.
+    /// Removes copies that no leaf has read for two minutes.
     pub(super) fn expire_copies(&self) {
         let expired: Vec<Offered> = {
             let mut offered = self.copies.offered.lock();
@@ -153,7 +154,7 @@ impl Leaf {
             expired.map(|(_, offered)| offered).collect()
         };
         for Offered { folder, .. } in expired {
-            info!(folder = %folder.display(), "ended a copy that nobody reads any more");
+            info!(folder = %folder.display(), "removed a copy that no leaf has read for two minutes");
             remove(&folder);
         }
     }

@@ -231,7 +231,7 @@ async fn a_shard_that_has_left_is_removed_unless_it_was_placed_here_again() {
 fn reads_stay_below_the_rate() {
     let (now, mut next) = (Instant::now(), None);
     let mut read = |at| {
-        next = Some(next_read(next, 1_000, 10_000, at));
+        next = Some(next_read(next, 100_000, 1_000_000, at));
         next.map(|next| (next - now).as_millis())
     };
     assert_eq!([read(now), read(now), read(now)], [Some(100), Some(200), Some(300)]);

@@ -70,8 +70,9 @@ impl Shards {
         })
     }
 
-    /// Replaces the folder of a shard that is not open by another one, or removes it, if `is_right` says so at the moment at
-    /// which nobody can open it. Returns whether it was done; a shard that is in use stays. Blocks on the disk.
+    /// Replaces the folder of a shard by another one, or removes it. `is_right` is asked while the shard is closed and its
+    /// lifecycle is locked, so no request can open it meanwhile. Returns false if it says no, or if the shard is in use.
+    /// Blocks on the disk.
     pub(crate) fn replace_folder(
         &self,
         id: ShardId,
@@ -219,7 +220,7 @@ fn uid_of(folder: &Path) -> Option<CollectionUid> {
     Uuid::try_parse(folder.file_name()?.to_str()?).ok().map(CollectionUid)
 }
 
-/// Whether a folder was put aside to be removed, or is a copy that nobody reads any more.
+/// Whether a folder was put aside to be removed, or is a copy that an earlier process offered.
 fn is_left_over(folder: &Path) -> bool {
     let name = folder.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| [DROPPED, MOVED, OFFERED].iter().any(|begin| name.starts_with(begin)))

@@ -75,8 +75,8 @@ impl Catalog {
             };
             return Err(
                 Problem::new(Code::InUse, format!("leaf {name} cannot be removed: it holds {shards}")).hint(format!(
-                    "`rachis cluster drain {name}` moves them to other leaves; if its disk is lost, `rachis cluster remove {name} --lost` removes it, and a new leaf of that \
-                         name fills its shards again"
+                    "`rachis cluster drain {name}` moves them to other leaves; if its disk is lost, `rachis cluster \
+                     remove {name} --lost` removes it, and a new leaf of that name fills its shards again"
                 )),
             );
         }

@@ -75,7 +75,7 @@ impl Catalog {
     }
 
     /// Makes a change for each of these; refused if none of them changes anything.
-    fn change_each<T>(
+    pub(super) fn change_each<T>(
         &mut self,
         changes: &[T],
         shard: impl Fn(&T) -> ShardId,
@@ -90,9 +90,9 @@ impl Catalog {
         match changed {
             0 => Err(Problem::new(
                 Code::Conflict,
-                "no replica can be changed so: the placement was changed in the meantime",
+                "no replica can be changed so: the placement, or the states of replicas, were changed in the meantime",
             )
-            .hint("plan again: `rachis rebalance`")),
+            .hint("`select * from rachis.replicas` shows them; `rachis rebalance` plans moves again")),
             _ => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ impl Catalog {
     ) -> Result<(), Problem> {
         self.check_instance(by, instance)?;
         let version = self.version;
-        self.change_replicas(leaf, shards.iter().copied(), |collection, shard| {
+        self.change_replicas(shards.iter().copied(), |collection, shard| {
             let is_judge = collection.replica_state(shard, by) == Some(ReplicaState::Serving);
             is_judge && collection.leave_replica_behind(shard, leaf, version)
         })
@@ -30,7 +30,7 @@ impl Catalog {
     pub(super) fn join_replicas(&mut self, leaf: &NodeName, instance: Uuid, shards: &[ShardId]) -> Result<(), Problem> {
         self.check_instance(leaf, instance)?;
         let since = self.version;
-        self.change_replicas(leaf, shards.iter().copied(), |collection, shard| {
+        self.change_replicas(shards.iter().copied(), |collection, shard| {
             let is_behind = matches!(collection.replica_state(shard, leaf), Some(ReplicaState::Behind { .. }));
             is_behind && collection.set_replica(shard, leaf, ReplicaState::Joining { since })
         })
@@ -46,7 +46,7 @@ impl Catalog {
         let version = self.version;
         let since = |shard: ShardId| shards.iter().find(|(id, _)| *id == shard).map(|(_, since)| *since);
         let ids = shards.iter().map(|(shard, _)| *shard);
-        self.change_replicas(leaf, ids, |collection, shard| {
+        self.change_replicas(ids, |collection, shard| {
             let id = ShardId {
                 collection: collection.uid,
                 number: shard,
@@ -91,27 +91,17 @@ impl Catalog {
     }
 
     /// Makes a change of each shard; refused if none of them changes.
-    pub(super) fn change_replicas(
+    fn change_replicas(
         &mut self,
-        leaf: &NodeName,
         shards: impl Iterator<Item = ShardId>,
         change: impl Fn(&mut Collection, u32) -> bool,
     ) -> Result<(), Problem> {
-        let mut changed = 0;
-        for shard in shards {
-            let found = self
-                .collections
-                .values_mut()
-                .find(|known| known.uid == shard.collection);
-            changed += usize::from(found.is_some_and(|collection| change(collection, shard.number)));
-        }
-        match changed {
-            0 => Err(Problem::new(
-                Code::Conflict,
-                format!("no replica on {leaf} can be changed so: their states were changed in the meantime"),
-            )),
-            _ => Ok(()),
-        }
+        let shards: Vec<ShardId> = shards.collect();
+        self.change_each(
+            &shards,
+            |shard| *shard,
+            |collection, shard| change(collection, shard.number),
+        )
     }
 
     pub(super) fn check_instance(&self, leaf: &NodeName, instance: Uuid) -> Result<(), Problem> {
