@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+    common::tree_node::{Transformed, TransformedResult as _},
     config::ConfigOptions,
     error::Result,
     physical_expr::{
@@ -32,6 +32,7 @@ use datafusion::{
     },
 };
 use plan::scan::{PartialAggregate, Stage};
+use plan::walk::Walk as _;
 
 use super::shard_scan::ShardScan;
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::Schema,
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+    common::tree_node::{Transformed, TransformedResult as _},
     config::ConfigOptions,
     error::Result,
     physical_expr::{HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr},
 };
+use plan::walk::Walk as _;
 
 /// Whether an expression contains a scalar function.
 pub(super) fn has_function(expr: &Arc<dyn PhysicalExpr>) -> bool {

@@ -22,10 +22,7 @@ use std::{
 };
 
 use datafusion::{
-    common::{
-        Result,
-        tree_node::{Transformed, TreeNode as _},
-    },
+    common::{Result, tree_node::Transformed},
     logical_expr::{
         Aggregate, Expr, Filter, LogicalPlan, Operator,
         expr::{AggregateFunction, AggregateFunctionParams},
@@ -35,6 +32,7 @@ use datafusion::{
 };
 
 use plan::ColumnSource;
+use plan::walk::Walk as _;
 
 use super::distinct_groups::call;
 

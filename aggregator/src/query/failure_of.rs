@@ -13,7 +13,7 @@ use datafusion::{
     },
     common::{
         Column, DFSchema, DFSchemaRef, Result,
-        tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+        tree_node::{Transformed, TransformedResult as _},
     },
     config::ConfigOptions,
     execution::context::ExecutionProps,
@@ -30,6 +30,7 @@ use datafusion::{
     physical_expr::{PhysicalExpr, create_physical_expr},
 };
 use plan::functions::{FAILURE_OF, FunctionContext, parsed::PARSED_JSON};
+use plan::walk::{Walk as _, map_expressions, transform_up_with_subqueries};
 
 /// The rule that sets the values of `failure_of` apart, so that no other rule computes them elsewhere.
 #[derive(Debug)]
@@ -41,14 +42,14 @@ impl AnalyzerRule for SetFailuresApart {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(set_apart_in).data()
+        transform_up_with_subqueries(plan, &mut set_apart_in).data()
     }
 }
 
 fn set_apart_in(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
-    node.map_expressions(|expr| {
+    map_expressions(node, &mut |expr| {
         let name = names.save(&expr);
         let apart = expr.transform_up(|part| match part {
             Expr::ScalarFunction(call) if call.func.name() == FAILURE_OF => {

@@ -11,7 +11,7 @@ use datafusion::{
     common::{
         JoinType, Statistics,
         stats::Precision,
-        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+        tree_node::{Transformed, TransformedResult as _, TreeNodeRecursion},
     },
     config::ConfigOptions,
     error::Result,
@@ -27,6 +27,7 @@ use datafusion::{
         statistics::{ChildStats, StatisticsArgs},
     },
 };
+use plan::walk::Walk as _;
 
 /// The rule. It must run before all rules that read the properties of an input.
 #[derive(Debug)]

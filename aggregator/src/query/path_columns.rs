@@ -22,12 +22,13 @@ use std::{
 use datafusion::{
     common::{
         Column, Result,
-        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNodeRecursion},
     },
     config::ConfigOptions,
     logical_expr::{Expr, LogicalPlan, Projection, expr_rewriter::NamePreserver},
     optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule, optimize_projections::OptimizeProjections},
 };
+use plan::walk::{Walk as _, apply_expressions, map_expressions, transform_up_with_subqueries};
 
 use self::extend::add_columns;
 use crate::typing::{PathRead, reads_one_table};
@@ -45,7 +46,7 @@ impl AnalyzerRule for ReadPathsAsColumns {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         match reads_one_table(&plan) {
             true => Ok(plan),
-            false => Ok(plan.transform_up_with_subqueries(rewrite_node)?.data),
+            false => Ok(transform_up_with_subqueries(plan, &mut rewrite_node)?.data),
         }
     }
 }
@@ -64,7 +65,7 @@ impl OptimizerRule for ReadPathsAsColumns {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let rewritten = plan.transform_up_with_subqueries(rewrite_node)?;
+        let rewritten = transform_up_with_subqueries(plan, &mut rewrite_node)?;
         match rewritten.transformed {
             // Columns that were read only for their paths are no longer needed.
             true => Ok(Transformed::yes(
@@ -114,7 +115,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 /// All distinct reads of paths in the expressions of one node.
 fn path_reads(plan: &LogicalPlan) -> Result<Vec<PathRead>> {
     let (mut reads, mut seen) = (Vec::new(), HashSet::new());
-    plan.apply_expressions(|expr| {
+    apply_expressions(plan, &mut |expr| {
         expr.apply(|node| {
             reads.extend(PathRead::of(node).filter(|read| seen.insert(read.clone())));
             Ok(TreeNodeRecursion::Continue)
@@ -137,9 +138,9 @@ fn replace_reads(
         Some(column) => Ok(Transformed::yes(Expr::Column(column.clone()))),
         None => Ok(Transformed::no(node)),
     };
-    let plan = plan.map_expressions(|expr| {
+    let plan = map_expressions(plan, &mut |expr| {
         let name = names.save(&expr);
-        let expr = expr.transform(replace)?.data;
+        let expr = expr.transform_up(replace)?.data;
         Ok(Transformed::yes(if is_sort { expr } else { name.restore(expr) }))
     })?;
     let mut inputs = inputs.into_iter();

@@ -15,7 +15,7 @@ use datafusion::{
     common::{
         Column, DFSchema, Result, ScalarValue,
         metadata::{FieldMetadata, ScalarAndMetadata},
-        tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+        tree_node::{Transformed, TransformedResult as _, TreeNodeRecursion},
     },
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable as _, LogicalPlan, Operator, expr::Placeholder, expr_rewriter::NamePreserver,
@@ -25,6 +25,7 @@ use datafusion::{
 use plan::{
     ColumnSource,
     search::{Clause, Match},
+    walk::{Walk as _, apply_expressions, apply_with_subqueries, map_expressions, transform_up_with_subqueries},
 };
 
 /// The texts of a statement, by number.
@@ -49,11 +50,11 @@ pub(super) fn with_placeholders(plan: LogicalPlan, texts: &Texts) -> Result<Logi
     }
     let mut placed = vec![0; texts.len()];
     let mut others = 0;
-    let replaced = plan.transform_up_with_subqueries(|node| {
+    let replaced = transform_up_with_subqueries(plan, &mut |node| {
         // The expressions of other operators name their columns.
         let is_condition = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         let schema = merge_schema(&node.inputs());
-        node.map_expressions(|expr| {
+        map_expressions(node, &mut |expr| {
             expr.transform_down(|expr| {
                 others += usize::from(number(&expr).is_some());
                 Ok(match is_condition {
@@ -72,12 +73,12 @@ pub(super) fn with_placeholders(plan: LogicalPlan, texts: &Texts) -> Result<Logi
 /// Whether a plan has placeholders, and only in the conditions of its scans.
 pub(super) fn are_only_in_scans(plan: &LogicalPlan) -> Result<bool> {
     let (mut in_scans, mut elsewhere) = (false, false);
-    plan.apply_with_subqueries(|node| {
+    apply_with_subqueries(plan, &mut |node| {
         let found = match node {
             LogicalPlan::TableScan(_) => &mut in_scans,
             _ => &mut elsewhere,
         };
-        node.apply_expressions(|expr| {
+        apply_expressions(node, &mut |expr| {
             *found |= expr.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))))?;
             Ok(TreeNodeRecursion::Continue)
         })
@@ -90,9 +91,9 @@ pub(super) fn plan_with_texts(plan: LogicalPlan, texts: &Texts) -> Result<Logica
     if texts.is_empty() {
         return Ok(plan);
     }
-    let replaced = plan.transform_up_with_subqueries(|node| {
+    let replaced = transform_up_with_subqueries(plan, &mut |node| {
         let names = NamePreserver::new(&node);
-        let replaced = node.map_expressions(|expr| {
+        let replaced = map_expressions(node, &mut |expr| {
             let name = names.save(&expr);
             Ok(with_texts(expr, texts)?.update_data(|expr| name.restore(expr)))
         })?;

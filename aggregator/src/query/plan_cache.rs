@@ -20,7 +20,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, TableScan, TableSource},
 };
 use parking_lot::Mutex;
-use plan::{PathKinds, byte_lru::ByteLru};
+use plan::{PathKinds, byte_lru::ByteLru, walk::transform_up_with_subqueries};
 use proto::{Catalog, CollectionName};
 
 use super::{
@@ -253,7 +253,7 @@ fn replace_sources(
     plan: LogicalPlan,
     mut other: impl FnMut(&TableScan) -> Option<Arc<dyn TableSource>>,
 ) -> Result<LogicalPlan> {
-    let replaced = plan.transform_up_with_subqueries(|node| match node {
+    let replaced = transform_up_with_subqueries(plan, &mut |node| match node {
         LogicalPlan::TableScan(mut scan) => {
             if let Some(source) = other(&scan) {
                 scan.source = source;

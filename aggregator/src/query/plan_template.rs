@@ -12,10 +12,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::{
-        internal_err,
-        tree_node::{TreeNode as _, TreeNodeRecursion},
-    },
+    common::{internal_err, tree_node::TreeNodeRecursion},
     config::ConfigOptions,
     error::Result,
     physical_expr::{PhysicalExpr, expressions::DynamicFilterPhysicalExpr},
@@ -32,6 +29,7 @@ use datafusion::{
         sorts::{sort::SortExec, sort_preserving_merge::SortPreservingMergeExec},
     },
 };
+use plan::walk::Walk as _;
 
 use super::{
     bound_functions::{contains, is_bound, is_function, with_settings},

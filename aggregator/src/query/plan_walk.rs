@@ -1,10 +1,11 @@
 //! Visits the operators and expressions of a logical plan.
 
 use datafusion::{
-    common::tree_node::{TreeNode as _, TreeNodeRecursion},
+    common::tree_node::TreeNodeRecursion,
     error::Result,
     logical_expr::{Expr, LogicalPlan, Volatility},
 };
+use plan::walk::{Walk as _, apply_expressions, apply_with_subqueries};
 
 /// Whether a plan means the same at any time: it calls no function such as `now()` or `random()`.
 pub(super) fn is_repeatable(plan: &LogicalPlan) -> bool {
@@ -24,10 +25,10 @@ pub(super) fn each_node(plan: &LogicalPlan, mut visit: impl FnMut(Option<&Expr>)
         true => TreeNodeRecursion::Continue,
         false => TreeNodeRecursion::Stop,
     };
-    plan.apply_with_subqueries(|node| {
+    apply_with_subqueries(plan, &mut |node| {
         if !visit(None) {
             return Ok(TreeNodeRecursion::Stop);
         }
-        node.apply_expressions(|expr| expr.apply(|expr| Ok(recursion(visit(Some(expr))))))
+        apply_expressions(node, &mut |expr| expr.apply(|expr| Ok(recursion(visit(Some(expr))))))
     })
 }

@@ -15,6 +15,7 @@ use datafusion::{
 use plan::{
     Path,
     scan::{ScanRequest, ScanStream},
+    walk::apply_with_subqueries,
 };
 use proto::{Code, Problem, ingest::ShardId};
 
@@ -287,7 +288,7 @@ async fn provider(
 /// Whether a plan may return rows because others are missing.
 fn has_rows_by_absence(plan: &LogicalPlan) -> bool {
     let mut found = false;
-    let walked = plan.apply_with_subqueries(|node| {
+    let walked = apply_with_subqueries(plan, &mut |node| {
         if let LogicalPlan::Join(join) = node {
             found |= !matches!(
                 join.join_type,

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+    common::tree_node::{Transformed, TransformedResult as _},
     config::ConfigOptions,
     error::Result,
     physical_expr::{PhysicalExpr, PhysicalSortExpr, expressions::Column as PhysicalColumn},
@@ -22,6 +22,7 @@ use datafusion::{
     },
 };
 use plan::scan::{SortKey, Stage};
+use plan::walk::Walk as _;
 
 use super::shard_scan::ShardScan;
 

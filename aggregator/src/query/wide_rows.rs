@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::DataType,
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion},
+    common::tree_node::{Transformed, TransformedResult as _, TreeNodeRecursion},
     config::ConfigOptions,
     error::Result,
     physical_expr::{PhysicalExpr, utils::collect_columns, window::WindowExpr},
@@ -27,6 +27,7 @@ use datafusion::{
     },
 };
 use plan::functions::constants::{self, BATCH_ROWS};
+use plan::walk::Walk as _;
 
 use self::watched_exec::WatchedExec;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use datafusion::{
-    common::tree_node::{Transformed, TransformedResult as _, TreeNode as _},
+    common::tree_node::{Transformed, TransformedResult as _},
     config::ConfigOptions,
     error::Result,
     physical_optimizer::PhysicalOptimizerRule,
@@ -17,6 +17,7 @@ use datafusion::{
         unnest::UnnestExec,
     },
 };
+use plan::walk::Walk as _;
 
 #[derive(Debug)]
 pub(super) struct Yielding;

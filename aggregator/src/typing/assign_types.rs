@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::{
     common::{
         Column, DFSchema, Result,
-        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNodeRecursion},
     },
     config::ConfigOptions,
     functions_aggregate::first_last::first_value,
@@ -20,6 +20,7 @@ use datafusion::{
     },
     optimizer::AnalyzerRule,
 };
+use plan::walk::{Walk as _, apply_with_subqueries, map_expressions};
 
 use super::{
     aggregates::lower_sort,
@@ -53,7 +54,7 @@ impl AnalyzerRule for AssignTypes {
 /// Whether the plan reads at most one table. Its filters then reach the scan before a path has to be a column.
 pub(crate) fn reads_one_table(plan: &LogicalPlan) -> bool {
     let mut tables = 0;
-    let visited = plan.apply_with_subqueries(|node| {
+    let visited = apply_with_subqueries(plan, &mut |node| {
         tables += usize::from(matches!(node, LogicalPlan::TableScan(_)));
         Ok(TreeNodeRecursion::Continue)
     });
@@ -99,7 +100,7 @@ fn type_node(plan: LogicalPlan) -> Result<LogicalPlan> {
         inputs => Arc::new(merge_schema(inputs)),
     };
     let names = NamePreserver::new(&plan);
-    let typed_exprs = plan.map_expressions(|expr| {
+    let typed_exprs = map_expressions(plan, &mut |expr| {
         if let Expr::GroupingSet(set) = expr {
             return Ok(Transformed::yes(Expr::GroupingSet(map_keys(set, |key| {
                 type_grouping_key(key, &schema)
@@ -190,7 +191,7 @@ fn type_aggregate(aggregate: Aggregate, schema: &DFSchema) -> Result<LogicalPlan
     let aggr_expr = aggregate
         .aggr_expr
         .into_iter()
-        .map(|expr| Ok(expr.transform(grouping_of_keys)?.data))
+        .map(|expr| Ok(expr.transform_up(grouping_of_keys)?.data))
         .collect::<Result<_>>()?;
     Ok(LogicalPlan::Aggregate(Aggregate::try_new(
         aggregate.input,

@@ -14,12 +14,16 @@ use std::sync::Arc;
 use datafusion::{
     common::{
         Column, DFSchema, ExprSchema as _, Result,
-        tree_node::{Transformed, TreeNode as _, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNodeRecursion},
     },
     logical_expr::{
         BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, Operator, Projection, Subquery, lit,
         utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned},
     },
+};
+use plan::walk::{
+    Walk as _, apply_subqueries, map_expressions, map_subqueries, transform_down_with_subqueries,
+    transform_up_with_subqueries,
 };
 
 /// Replaces the computed operands of comparisons in correlated subqueries with columns.
@@ -28,12 +32,14 @@ pub(super) fn compare_by_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let mut names = ColumnNames(0);
-    let inner = plan
-        .transform_up_with_subqueries(|node| Ok(Transformed::yes(compute_inner_columns(node, &mut names)?)))?
-        .data;
-    Ok(inner
-        .transform_up_with_subqueries(|node| Ok(Transformed::yes(compute_outer_columns(node, &mut names)?)))?
-        .data)
+    let inner = transform_up_with_subqueries(plan, &mut |node| {
+        Ok(Transformed::yes(compute_inner_columns(node, &mut names)?))
+    })?
+    .data;
+    Ok(transform_up_with_subqueries(inner, &mut |node| {
+        Ok(Transformed::yes(compute_outer_columns(node, &mut names)?))
+    })?
+    .data)
 }
 
 /// Generates the names of computed columns, which are unique in a statement. A condition that becomes part of a join
@@ -49,7 +55,7 @@ impl ColumnNames {
 
 fn has_subquery(plan: &LogicalPlan) -> bool {
     let mut found = matches!(plan, LogicalPlan::Subquery(_));
-    let visited = plan.apply_subqueries(|_| {
+    let visited = apply_subqueries(plan, &mut |_| {
         found = true;
         Ok(TreeNodeRecursion::Stop)
     });
@@ -140,7 +146,7 @@ fn append_columns(input: &LogicalPlan, computed: Vec<Expr>) -> Result<LogicalPla
 /// Changes the subqueries that can refer to the rows of a node: those in its expressions and, for a join, the lateral
 /// one on its right side.
 fn map_correlated(plan: LogicalPlan, mut change: impl FnMut(Subquery) -> Result<Subquery>) -> Result<LogicalPlan> {
-    let plan = plan.map_subqueries(|node| map_subquery(node, &mut change))?.data;
+    let plan = map_subqueries(plan, &mut |node| map_subquery(node, &mut change))?.data;
     match plan {
         LogicalPlan::Join(mut join) => {
             join.right = Arc::new(map_lateral(join.right.as_ref().clone(), change)?);
@@ -217,14 +223,14 @@ pub(super) fn map_inputs(
             &subquery,
             subquery.subquery.as_ref().clone(),
         ))),
-        other => Ok(other.map_subqueries(|node| map_subquery(node, &mut change))?.data),
+        other => Ok(map_subqueries(other, &mut |node| map_subquery(node, &mut change))?.data),
     }
 }
 
 /// The subquery with the fields that its outer columns have in this schema.
 fn with_outer_fields(subquery: &Subquery, outer: &DFSchema) -> Result<Subquery> {
     let updated = subquery.subquery.as_ref().clone().transform_down(|node| {
-        node.map_expressions(|expr| {
+        map_expressions(node, &mut |expr| {
             expr.transform_down(|part| match part {
                 Expr::OuterReferenceColumn(_, ref column) if outer.has_column(column) => {
                     let field = Arc::clone(outer.field_from_column(column)?);
@@ -286,33 +292,29 @@ fn replace_outer_expressions(
         return Ok(subquery);
     }
     let computed_before = computed.len();
-    let rewritten = subquery
-        .subquery
-        .as_ref()
-        .clone()
-        .transform_down_with_subqueries(|node| {
-            node.map_expressions(|expr| {
-                expr.transform_down(|node| {
-                    let Some(outer_expr) = outer_expression(&node, outer) else {
-                        return Ok(Transformed::no(node));
-                    };
-                    let field = outer_expr.to_field(outer.schema())?.1;
-                    let column = match computed.iter().find(|(existing, _)| *existing == outer_expr) {
-                        Some((_, column)) => column.clone(),
-                        None => {
-                            let column = Column::from_name(names.next());
-                            computed.push((outer_expr, column.clone()));
-                            column
-                        }
-                    };
-                    Ok(Transformed::new(
-                        Expr::OuterReferenceColumn(field, column),
-                        true,
-                        TreeNodeRecursion::Jump,
-                    ))
-                })
+    let rewritten = transform_down_with_subqueries(subquery.subquery.as_ref().clone(), &mut |node| {
+        map_expressions(node, &mut |expr| {
+            expr.transform_down(|node| {
+                let Some(outer_expr) = outer_expression(&node, outer) else {
+                    return Ok(Transformed::no(node));
+                };
+                let field = outer_expr.to_field(outer.schema())?.1;
+                let column = match computed.iter().find(|(existing, _)| *existing == outer_expr) {
+                    Some((_, column)) => column.clone(),
+                    None => {
+                        let column = Column::from_name(names.next());
+                        computed.push((outer_expr, column.clone()));
+                        column
+                    }
+                };
+                Ok(Transformed::new(
+                    Expr::OuterReferenceColumn(field, column),
+                    true,
+                    TreeNodeRecursion::Jump,
+                ))
             })
-        })?;
+        })
+    })?;
     match computed.len() == computed_before && !rewritten.transformed {
         true => Ok(subquery),
         false => Ok(with_plan(&subquery, rewritten.data)),

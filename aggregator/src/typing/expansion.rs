@@ -5,13 +5,11 @@
 //! took minutes and gigabytes.
 
 use datafusion::{
-    common::{
-        Result,
-        tree_node::{TreeNode as _, TreeNodeRecursion},
-    },
+    common::{Result, tree_node::TreeNodeRecursion},
     logical_expr::Expr,
     optimizer::simplify_expressions::THRESHOLD_INLINE_INLIST,
 };
+use plan::walk::Walk as _;
 use proto::{Code, Problem};
 
 use crate::failure;

@@ -7,6 +7,7 @@ use datafusion::{
     common::{Column, JoinType, Result, tree_node::TreeNodeRecursion},
     logical_expr::{Expr, LogicalPlan},
 };
+use plan::walk::apply_subqueries;
 use proto::{Code, Problem};
 
 use super::expansion::{expanded_size, node_count};
@@ -100,7 +101,7 @@ impl Conditions {
         };
         passed.resize(count, 1);
         self.outer.push(columns);
-        plan.apply_subqueries(|subquery| {
+        apply_subqueries(plan, &mut |subquery| {
             self.sizes_of_columns(subquery)?;
             Ok(TreeNodeRecursion::Continue)
         })?;

@@ -2,13 +2,10 @@
 //! returns. A search in the value of a path is also sent to the index, which leaves few documents to check.
 
 use datafusion::{
-    common::{
-        Column, Result,
-        tree_node::{Transformed, TreeNode as _},
-    },
+    common::{Column, Result, tree_node::Transformed},
     logical_expr::{Expr, expr::ScalarFunction},
 };
-use plan::{ColumnSource, Path, PathType, Type, functions::json, path::Step, search::Clause};
+use plan::{ColumnSource, Path, PathType, Type, functions::json, path::Step, search::Clause, walk::Walk as _};
 
 use super::operand::literal;
 
@@ -87,7 +84,7 @@ pub(crate) fn condition_over_columns(condition: Expr) -> Result<Expr> {
             None => Transformed::no(node),
         }),
     };
-    Ok(condition.transform(replace)?.data)
+    Ok(condition.transform_up(replace)?.data)
 }
 
 /// For a search in the value of a stored path, the search of documents that finds at least all documents in which it

@@ -11,7 +11,7 @@ use datafusion::{
         compute::{concat, prep_null_mask_filter},
         datatypes::{DataType, SchemaRef},
     },
-    common::{DFSchema, config::ConfigOptions, tree_node::TreeNode as _},
+    common::{DFSchema, config::ConfigOptions},
     logical_expr::{
         Expr, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext,
         utils::split_conjunction_owned,
@@ -23,6 +23,7 @@ use plan::{
     Column,
     functions::{FunctionContext, constants},
     scan::{ScanRequest, Stage},
+    walk::Walk as _,
 };
 use proto::{Code, Problem};
 

@@ -21,7 +21,6 @@ use std::{
 
 use datafusion::{
     arrow::{array::RecordBatch, datatypes::DataType},
-    common::tree_node::TreeNode as _,
     physical_expr::{HigherOrderFunctionExpr, PhysicalExpr, ScalarFunctionExpr},
 };
 use parking_lot::Mutex;
@@ -29,6 +28,7 @@ use plan::{
     byte_lru::ByteLru,
     functions::registry::{self, Property},
     scan::{PartialAggregate, ScanRequest, ScanSource, Stage},
+    walk::Walk as _,
 };
 use proto::ingest::ShardId;
 use roaring::RoaringBitmap;

@@ -25,7 +25,6 @@ use datafusion::{
         compute::{partition, sort_to_indices, take_record_batch},
         datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Int64Type, Schema},
     },
-    common::tree_node::TreeNode as _,
     error::Result,
     functions_aggregate::sum::sum_udaf,
     logical_expr::Operator,
@@ -41,6 +40,7 @@ use plan::{
     calendar::Interval,
     functions::{FunctionContext, WarningCounts, call_in_context, interval_number::NUMBER},
     scan::{PartialAggregate, SUMMED_INTEGER},
+    walk::Walk as _,
 };
 
 /// The column with the number of documents that a row stands for.

@@ -20,6 +20,7 @@ pub mod simplify;
 pub mod token;
 pub mod value;
 pub mod views;
+pub mod walk;
 pub mod wire;
 
 pub use column::{Column, ColumnSource, PathType, Type};

@@ -1,9 +1,11 @@
 //! Decides which conditions may be pushed down to a leaf. No other code decides this.
 
 use datafusion::{
-    common::tree_node::{TreeNode, TreeNodeRecursion},
+    common::tree_node::TreeNodeRecursion,
     logical_expr::{Expr, Volatility},
 };
+
+use crate::walk::Walk as _;
 
 /// Whether a leaf evaluates this condition exactly: every node is on the list below and every function is
 /// deterministic. Any other condition is evaluated above the scan.

@@ -14,7 +14,7 @@ use datafusion::{
         datatypes::{DECIMAL128_MAX_PRECISION, DataType, SchemaRef},
         row::SortField,
     },
-    common::tree_node::{TransformedResult as _, TreeNode as _},
+    common::tree_node::TransformedResult as _,
     error::DataFusionError,
     logical_expr::Expr,
     physical_expr::{
@@ -40,6 +40,7 @@ use crate::{
     functions::{self, FunctionContext},
     path::Path,
     views::{OpenRequest, Opened},
+    walk::Walk as _,
 };
 
 /// How long after the deadline of a query its client may still read the answer.

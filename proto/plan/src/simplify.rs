@@ -12,7 +12,7 @@ use datafusion::{
     arrow::datatypes::{DataType, Field},
     common::{
         Result,
-        tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+        tree_node::{Transformed, TreeNodeRecursion},
     },
     logical_expr::{
         BinaryExpr, Expr, LogicalPlan, Operator,
@@ -28,6 +28,8 @@ use datafusion::{
     },
     scalar::ScalarValue,
 };
+
+use crate::walk::{Walk as _, apply_expressions, map_expressions};
 
 /// Simplifies an expression.
 pub fn simplify(expr: Expr, simplifier: &ExprSimplifier) -> Result<Expr> {
@@ -207,7 +209,7 @@ fn comparison(expr: &Expr) -> Option<(&Expr, bool)> {
 /// Whether the predicate is true for some expression of a plan.
 fn any_expression(plan: &LogicalPlan, predicate: impl Fn(&Expr) -> bool) -> Result<bool> {
     let mut found = false;
-    plan.apply_expressions(|expr| {
+    apply_expressions(plan, &mut |expr| {
         found |= predicate(expr);
         Ok(if found {
             TreeNodeRecursion::Stop
@@ -242,7 +244,7 @@ impl OptimizerRule for Simplify {
                 let name = names.save(&expr);
                 change(expr)?.map_data(|expr| Ok(name.restore(expr)))
             };
-            plan.map_expressions(|expr| {
+            map_expressions(plan, &mut |expr| {
                 if let Expr::GroupingSet(_) = expr {
                     expr.map_children(named)
                 } else {

@@ -7,11 +7,7 @@ use std::{
 };
 
 use datafusion::{
-    common::{
-        DFSchema, ScalarValue,
-        config::ConfigOptions,
-        tree_node::{Transformed, TreeNode as _},
-    },
+    common::{DFSchema, ScalarValue, config::ConfigOptions, tree_node::Transformed},
     logical_expr::{Expr, physical_planning_context::PhysicalPlanningContext},
     physical_expr::{
         PhysicalExpr, PhysicalSortExpr, ScalarFunctionExpr,
@@ -26,6 +22,7 @@ use plan::{
     Column, ColumnSource,
     functions::checked,
     search::{Clause, Match, RangeBound},
+    walk::Walk as _,
 };
 use regex::{Captures, Regex};
 

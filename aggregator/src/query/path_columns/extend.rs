@@ -3,14 +3,11 @@
 use std::{collections::HashSet, sync::Arc};
 
 use datafusion::{
-    common::{
-        Column, DFSchema, Result,
-        tree_node::{Transformed, TreeNode as _},
-    },
+    common::{Column, DFSchema, Result, tree_node::Transformed},
     datasource::{provider_as_source, source_as_provider},
     logical_expr::{Expr, Join, JoinType, LogicalPlan, Projection, SubqueryAlias, TableScan, TableScanBuilder},
 };
-use plan::{ColumnSource, PathType, Type};
+use plan::{ColumnSource, PathType, Type, walk::Walk as _};
 
 use crate::{
     query::shard_table::ShardTable,

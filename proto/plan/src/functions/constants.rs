@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use datafusion::{
     arrow::datatypes::{DataType, Schema},
-    common::{
-        Result, ScalarValue,
-        tree_node::{TreeNode as _, TreeNodeRecursion},
-    },
+    common::{Result, ScalarValue, tree_node::TreeNodeRecursion},
     physical_expr::{PhysicalExpr, ScalarFunctionExpr, expressions::Literal, scalar_subquery::ScalarSubqueryExpr},
 };
+
+use crate::walk::Walk as _;
 
 use super::{
     registry::{self, Property},

@@ -10,10 +10,7 @@ use datafusion::{
         array::ArrayRef,
         datatypes::{DataType, Field, FieldRef},
     },
-    common::{
-        Result, ScalarValue, exec_err, internal_err,
-        tree_node::{TreeNode as _, TreeNodeRecursion},
-    },
+    common::{Result, ScalarValue, exec_err, internal_err, tree_node::TreeNodeRecursion},
     logical_expr::{
         ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
         interval_arithmetic::Interval,
@@ -22,7 +19,7 @@ use datafusion::{
 };
 
 use super::{bounded, context::FunctionContext, warnings::WarningCounts};
-use crate::{Kinds, column::json_field};
+use crate::{Kinds, column::json_field, walk::Walk as _};
 
 /// A function whose result depends only on its arguments and may be NULL. Functions of the same name are equal.
 #[derive(Debug)]
