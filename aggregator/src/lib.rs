@@ -16,6 +16,7 @@ use plan::scan::Scan;
 use proto::{
     ingest::{Ingest, Pushes},
     node::Nodes,
+    replacement::ReplacementLimits,
     tailer::{Changes, SourceAdmin},
 };
 
@@ -68,6 +69,8 @@ pub struct AggregatorOptions {
     pub push_shards: u32,
     /// The replicas of each shard of a collection that names no number.
     pub replicas: u32,
+    /// When the replicas of a leaf that is away are replaced, and how many at once.
+    pub replacement: ReplacementLimits,
     /// Ranges of documents of one delete. Documents that follow one another are one range.
     pub delete_ranges_max: usize,
 }
@@ -89,6 +92,7 @@ impl AggregatorOptions {
             push_bytes_inflight_max: 256 << 20,
             push_shards: 1,
             replicas: 1,
+            replacement: ReplacementLimits::default(),
             delete_ranges_max: 4_000_000,
         }
     }

@@ -145,8 +145,7 @@ pub struct PlacementLeaf {
 /// replica of each shard.
 pub fn place(collection: CollectionUid, shards: u32, replicas: u32, leaves: &[PlacementLeaf]) -> Vec<Vec<NodeName>> {
     let mut assigned = vec![0_u64; leaves.len()];
-    let weight = |number: u32, leaf: &NodeName| xxh3_64(format!("{collection}/{number}/{leaf}").as_bytes());
-    let mut place_one = |number, chosen: &[usize]| {
+    let mut place_one = |number: u32, chosen: &[usize]| {
         let is_free = |leaf: &usize| !chosen.contains(leaf);
         // A leaf without a zone is a zone by itself.
         let shares_zone = |leaf: usize| {
@@ -155,14 +154,17 @@ pub fn place(collection: CollectionUid, shards: u32, replicas: u32, leaves: &[Pl
         };
         // Of two leaves, `(a + 1) / capacity` is compared without a division.
         let load = |leaf: usize, other: usize| (assigned[leaf] + 1) * u64::from(leaves[other].capacity);
-        let best = (0..leaves.len()).filter(is_free).min_by(|a, b| {
-            let by_weight = || weight(number, &leaves[*b].name).cmp(&weight(number, &leaves[*a].name));
-            let by_load = || load(*a, *b).cmp(&load(*b, *a));
-            shares_zone(*a)
-                .cmp(&shares_zone(*b))
-                .then_with(by_load)
-                .then_with(by_weight)
-        })?;
+        let compare = |a: usize, b: usize| {
+            let by_zone = shares_zone(a).cmp(&shares_zone(b));
+            by_zone.then_with(|| load(a, b).cmp(&load(b, a)))
+        };
+        let least = (0..leaves.len()).filter(is_free).min_by(|a, b| compare(*a, *b))?;
+        let equal = (0..leaves.len())
+            .filter(is_free)
+            .filter(|leaf| compare(*leaf, least).is_eq());
+        let prefix = format!("{collection}/{number}/");
+        let weight = |leaf: &usize| xxh3_64([prefix.as_str(), leaves[*leaf].name.as_str()].concat().as_bytes());
+        let best = equal.max_by_key(weight)?;
         assigned[best] += 1;
         Some(best)
     };

@@ -1,12 +1,14 @@
 //! Nodes and their running queries, for `rachis.nodes` and `rachis.queries`. Every node reports, aggregators show it.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    catalog::CATALOG_RULES_LEVEL,
+    cluster::NodeName,
     problem::Problem,
     tailer::{Changes, LogHealth},
 };
@@ -90,6 +92,45 @@ pub struct NodeReport {
     /// or if it does not tell.
     #[serde(default)]
     pub silent: Option<BTreeMap<String, u64>>,
+    /// The highest level of the change log's rules that its release knows, see [`CATALOG_RULES_LEVEL`]; 0 if it does not
+    /// tell.
+    #[serde(default)]
+    pub rules_level: u16,
+}
+
+/// Whether a node answers after all, or answers any other node.
+pub fn is_heard(reports: &[(NodeName, NodeReport)], name: &NodeName) -> bool {
+    let hears = |report: &NodeReport| {
+        let silent = report.silent.as_ref();
+        silent.is_some_and(|silent| !silent.contains_key(name.as_str()))
+    };
+    reports.iter().any(|(by, report)| by == name || hears(report))
+}
+
+/// What the nodes report that answer.
+pub fn reports(nodes: Vec<NodeStatus>) -> Vec<(NodeName, NodeReport)> {
+    let report = |node: NodeStatus| Some((node.name.parse().ok()?, node.report.ok()?));
+    nodes.into_iter().filter_map(report).collect()
+}
+
+/// The members that no reporting node hears, and for how long at least two of those have not.
+pub fn absences(reports: &[(NodeName, NodeReport)]) -> BTreeMap<NodeName, Duration> {
+    let mut silent: BTreeMap<NodeName, Vec<u64>> = BTreeMap::new();
+    for (name, milliseconds) in reports
+        .iter()
+        .filter_map(|(_, report)| report.silent.as_ref())
+        .flatten()
+    {
+        if let Ok(name) = name.parse() {
+            silent.entry(name).or_default().push(*milliseconds);
+        }
+    }
+    let absence = |(name, mut times): (NodeName, Vec<u64>)| {
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        let of_two = times.get(1).copied().map(Duration::from_millis)?;
+        (!is_heard(reports, &name)).then_some((name, of_two))
+    };
+    silent.into_iter().filter_map(absence).collect()
 }
 
 /// A node as another node sees it.
@@ -157,6 +198,7 @@ impl Nodes for SingleNode {
             started_ms: self.started_ms,
             log: self.changes.health(),
             silent: None,
+            rules_level: CATALOG_RULES_LEVEL,
         };
         vec![NodeStatus {
             name: self.own().to_owned(),
@@ -179,3 +221,6 @@ impl Nodes for SingleNode {
 
 /// The release of this process.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,8 @@ use crate::{
 
 /// What a shard weighs beside its bytes: an empty one costs files, memory and calls, too.
 const SHARD_BYTES: u64 = 16 << 20;
-/// A leaf with this much more than its share gives replicas away, in percent.
-const ABOVE_SHARE_PERCENT: u64 = 5;
+/// A leaf with this much more than its share gives replicas away, and one with this much less gets some, in percent.
+const TOLERATED_PERCENT: u128 = 5;
 
 /// What a plan is made from.
 pub struct PlanInput<'a> {
@@ -26,6 +26,8 @@ pub struct PlanInput<'a> {
     pub replicas: u32,
     /// Leaves that do not answer: they get nothing.
     pub away: &'a BTreeSet<NodeName>,
+    /// Those of them that are given up: their replicas are placed on other leaves.
+    pub given_up: &'a BTreeSet<NodeName>,
     /// The bytes of each shard on a disk, as far as they are known.
     pub bytes: &'a BTreeMap<ShardId, u64>,
 }
@@ -94,36 +96,53 @@ struct Planner<'a> {
 
 /// Plans what is to be done.
 pub fn plan(input: &PlanInput<'_>) -> Plan {
-    let takes = |name: &NodeName| !input.catalog.draining.contains(name) && !input.away.contains(name);
-    let leaves = input.catalog.members_of(Role::Leaf).filter(|(name, _)| takes(name));
-    let targets: Vec<Target<'_>> = leaves
-        .map(|(name, member)| Target {
-            name,
-            member,
-            weight: 0,
-        })
-        .collect();
-    let index = targets
-        .iter()
-        .enumerate()
-        .map(|(at, target)| (target.name, at))
-        .collect();
-    let mut planner = Planner {
-        input,
-        by_load: (0..targets.len()).map(|at| (0, at)).collect(),
-        targets,
-        index,
-        shards: Vec::new(),
-        plan: Plan::default(),
-    };
-    planner.load();
+    let mut planner = Planner::new(input);
     planner.replace();
     planner.separate_zones();
     planner.balance();
     planner.plan
 }
 
+/// Plans only that every shard has its replicas. Nothing is moved to even out zones or loads.
+pub fn plan_replicas(input: &PlanInput<'_>) -> Plan {
+    let mut planner = Planner::new(input);
+    planner.replace();
+    planner.plan
+}
+
+/// Whether a leaf is to hold nothing, or is gone for good.
+pub(crate) fn is_gone(catalog: &Catalog, given_up: &BTreeSet<NodeName>, leaf: &NodeName) -> bool {
+    catalog.draining.contains(leaf) || given_up.contains(leaf) || !catalog.members.contains_key(leaf)
+}
+
 impl<'a> Planner<'a> {
+    fn new(input: &'a PlanInput<'a>) -> Self {
+        let takes = |name: &NodeName| !input.catalog.draining.contains(name) && !input.away.contains(name);
+        let leaves = input.catalog.members_of(Role::Leaf).filter(|(name, _)| takes(name));
+        let targets: Vec<Target<'_>> = leaves
+            .map(|(name, member)| Target {
+                name,
+                member,
+                weight: 0,
+            })
+            .collect();
+        let index = targets
+            .iter()
+            .enumerate()
+            .map(|(at, target)| (target.name, at))
+            .collect();
+        let mut planner = Planner {
+            input,
+            by_load: (0..targets.len()).map(|at| (0, at)).collect(),
+            targets,
+            index,
+            shards: Vec::new(),
+            plan: Plan::default(),
+        };
+        planner.load();
+        planner
+    }
+
     fn load(&mut self) {
         for collection in self.input.catalog.collections.values() {
             // One process holds all shards of a collection without placement.
@@ -146,9 +165,8 @@ impl<'a> Planner<'a> {
         self.by_load.insert((self.targets[at].load(0), at));
     }
 
-    /// Whether a leaf is to hold nothing, or is gone for good.
     fn is_gone(&self, leaf: &NodeName) -> bool {
-        self.input.catalog.draining.contains(leaf) || !self.input.catalog.members.contains_key(leaf)
+        is_gone(self.input.catalog, self.input.given_up, leaf)
     }
 
     fn planned(&mut self, collection: &Collection, number: u32) -> PlannedShard {
@@ -265,45 +283,69 @@ impl<'a> Planner<'a> {
             return;
         }
         let share: RelativeWeight = weight * 1_000 / capacity;
+        // What is moved is not among what its new leaf gives away: one plan moves a replica once.
         let mut held: Vec<Vec<usize>> = vec![Vec::new(); self.targets.len()];
         for (at, shard) in self.shards.iter().enumerate() {
-            for target in shard.stays.iter().filter_map(|leaf| self.index.get(leaf)) {
+            let movable = shard.stays.iter().filter(|leaf| !shard.moving.contains(*leaf));
+            for target in movable.filter_map(|leaf| self.index.get(leaf)) {
                 held[*target].push(at);
             }
         }
+        self.relieve(share, &mut held);
+        self.fill(share, &mut held);
+    }
+
+    /// Takes replicas from the leaves that have much more than their share.
+    fn relieve(&mut self, share: RelativeWeight, held: &mut [Vec<usize>]) {
         let mut tried: BTreeSet<usize> = BTreeSet::new();
         while let Some((load, from)) = self.by_load.iter().rev().find(|(_, at)| !tried.contains(at)).copied() {
-            if load * 100 <= share * u128::from(100 + ABOVE_SHARE_PERCENT) {
+            if load * 100 <= share * (100 + TOLERATED_PERCENT) {
                 break;
             }
-            match self.relief(from, &held[from]) {
-                Some(at) => {
-                    let leaf = self.targets[from].name.clone();
-                    held[from].retain(|other| *other != at);
-                    // What is added stays where it is: one plan moves a replica once.
-                    self.add(at, Some(&leaf));
-                }
+            let fitting = |at: &usize| {
+                let to = self.best_target(*at, Some(self.targets[from].name))?;
+                self.fits(*at, from, to).then_some((self.shards[*at].weight, *at, to))
+            };
+            match held[from].iter().filter_map(fitting).max() {
+                Some((_, at, to)) => self.give(at, from, to, held),
                 None => drop(tried.insert(from)),
             }
         }
     }
 
-    /// Of the shards of a leaf, the one that evens the leaves out most if another leaf takes it.
-    fn relief(&self, from: usize, held: &[usize]) -> Option<usize> {
-        let leaf = self.targets[from].name;
-        let movable = held
-            .iter()
-            .copied()
-            .filter(|at| !self.shards[*at].moving.contains(leaf));
-        let best = movable.filter(|at| {
-            let Some(to) = self.best_target(*at, Some(leaf)) else {
-                return false;
+    /// Gives replicas to the leaves that have much less than their share: of many leaves that each have a little more than
+    /// theirs, none would give any away otherwise.
+    fn fill(&mut self, share: RelativeWeight, held: &mut [Vec<usize>]) {
+        let mut tried: BTreeSet<usize> = BTreeSet::new();
+        while let Some((load, to)) = self.by_load.iter().find(|(_, at)| !tried.contains(at)).copied() {
+            if load * 100 >= share * (100 - TOLERATED_PERCENT) {
+                break;
+            }
+            let fitting = |from: usize| {
+                let fitting = held[from].iter().filter(|at| self.fits(**at, from, to));
+                let (_, at) = fitting.map(|at| (self.shards[*at].weight, *at)).max()?;
+                Some((at, from))
             };
-            // Not if the other leaf then has as much as this one has now.
-            let helps = self.targets[to].load(self.shards[*at].weight) < self.targets[from].load(0);
-            helps && (!self.shares_zone(*at, to, Some(leaf)) || self.shares_zone(*at, from, Some(leaf)))
-        });
-        best.max_by_key(|at| (self.shards[*at].weight, *at))
+            match self.by_load.iter().rev().find_map(|(_, from)| fitting(*from)) {
+                Some((at, from)) => self.give(at, from, to, held),
+                None => drop(tried.insert(to)),
+            }
+        }
+    }
+
+    /// Whether a leaf may give its replica of a shard to another one, and the two are then loaded more evenly.
+    fn fits(&self, at: usize, from: usize, to: usize) -> bool {
+        let (shard, leaf) = (&self.shards[at], self.targets[from].name);
+        // Not if the other leaf then has as much as this one has now.
+        !shard.placed.contains(self.targets[to].name)
+            && self.targets[to].load(shard.weight) < self.targets[from].load(0)
+            && (!self.shares_zone(at, to, Some(leaf)) || self.shares_zone(at, from, Some(leaf)))
+    }
+
+    fn give(&mut self, at: usize, from: usize, to: usize, held: &mut [Vec<usize>]) {
+        let leaf = self.targets[from].name.clone();
+        held[from].retain(|other| *other != at);
+        self.place(at, to, Some(&leaf));
     }
 
     /// Adds a replica to a shard, on the best leaf, instead of another one or as one more. Notes if there is no leaf.
@@ -313,6 +355,11 @@ impl<'a> Planner<'a> {
             self.plan.unplaced.push((shard.id, instead_of.cloned()));
             return false;
         };
+        self.place(at, to, instead_of);
+        true
+    }
+
+    fn place(&mut self, at: usize, to: usize, instead_of: Option<&NodeName>) {
         let (leaf, weight) = (self.targets[to].name.clone(), self.shards[at].weight);
         self.weigh(&leaf, |known| known + weight);
         if let Some(from) = instead_of {
@@ -328,7 +375,6 @@ impl<'a> Planner<'a> {
             leaf,
             instead_of: instead_of.cloned(),
         });
-        true
     }
 
     fn retire(&mut self, at: usize, leaf: &NodeName) {
@@ -364,4 +410,4 @@ impl<'a> Planner<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::{
     admission::Admission,
     context::QueryContext,
+    controller,
     delete::DELETES_AT_ONCE_MAX,
     plan_cache::PlanCache,
     read_views::{CollectionKinds, ReadWatermarks},
@@ -64,10 +65,12 @@ impl Queries for Engine {
 }
 
 impl Engine {
-    /// Starts an engine that also removes expired documents.
+    /// Starts an engine that also removes expired documents, and in a cluster replaces lost replicas if it becomes the
+    /// controller.
     pub fn start(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
         let engine = Self::new(roles, options)?;
         engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
+        engine.runtime.spawn(controller::run(Arc::downgrade(&engine)));
         Ok(engine)
     }
 

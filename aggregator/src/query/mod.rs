@@ -21,6 +21,7 @@ mod bound_functions;
 mod common_filter;
 mod condition;
 mod context;
+mod controller;
 mod cursor;
 mod definitions;
 mod delete;

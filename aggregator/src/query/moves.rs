@@ -33,34 +33,33 @@ impl Engine {
         }
         catalog.draining.extend(draining.cloned());
         let nodes = self.roles.nodes.status().await;
+        let sizes = self.shard_bytes(&catalog).await;
         let away = nodes
             .into_iter()
             .filter(|node| node.report.is_err())
             .filter_map(|node| node.name.parse().ok());
-        let shards = catalog
-            .collections
-            .values()
-            .flat_map(Collection::shards)
-            .collect::<Vec<_>>();
-        let sizes =
-            stream::iter(shards).map(async |shard| Some((shard, self.roles.leaf.status(shard).await.ok()?.bytes)));
-        let sizes: BTreeMap<ShardId, u64> = sizes
-            .buffered(ASKED_AT_ONCE)
-            .filter_map(async |size| size)
-            .collect()
-            .await;
         let (replicas, away) = (self.options.replicas, away.collect());
         let planned = move || {
             plan(&PlanInput {
                 catalog: &catalog,
                 replicas,
                 away: &away,
+                given_up: &BTreeSet::new(),
                 bytes: &sizes,
             })
         };
         // It takes a while for a large cluster.
         let planned = tokio::task::spawn_blocking(planned).await;
         planned.map_err(|failure| Problem::new(Code::Internal, format!("the plan was not made: {failure}")))
+    }
+
+    /// The bytes of each shard on a disk, as far as they are known.
+    pub(super) async fn shard_bytes(&self, catalog: &Catalog) -> BTreeMap<ShardId, u64> {
+        let shards: Vec<ShardId> = catalog.collections.values().flat_map(Collection::shards).collect();
+        let bytes =
+            stream::iter(shards).map(async |shard| Some((shard, self.roles.leaf.status(shard).await.ok()?.bytes)));
+        let known = bytes.buffered(ASKED_AT_ONCE).filter_map(async |bytes| bytes);
+        known.collect().await
     }
 
     /// Gives up the moves away from a leaf that are under way. Returns how many.

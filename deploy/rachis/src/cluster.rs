@@ -42,6 +42,7 @@ pub(crate) async fn run(arguments: cli::ClusterArgs) -> Result<(), Failure> {
         ClusterAction::Init(arguments) => init(arguments).await,
         ClusterAction::Status(status) => show(status).await,
         ClusterAction::Drain(leaf) => moves::drain(leaf).await,
+        ClusterAction::Hold(arguments) => moves::hold(arguments).await,
         ClusterAction::Remove(member) => remove(member).await,
         ClusterAction::RestoreChanges(restore) => restore_changes(restore).await,
     }
@@ -85,7 +86,11 @@ async fn remove(arguments: cli::RemoveMemberArgs) -> Result<(), Failure> {
 }
 
 async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
-    let ClusterView { nodes, shards } = cluster_view(&arguments).await?;
+    let ClusterView {
+        nodes,
+        shards,
+        controller,
+    } = cluster_view(&arguments).await?;
     let (down, all) = (nodes.iter().filter(|node| node["state"] != "up").count(), nodes.len());
     match arguments.output {
         cli::ListOutput::Table => {
@@ -93,8 +98,11 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
             output::list(&nodes, &NODE_KEYS, cli::ListOutput::Table)?;
             output::write(b"\n")?;
             output::list(&shards, &SHARD_KEYS, cli::ListOutput::Table)?;
+            if controller["held"] == true {
+                output::note("lost replicas are not replaced until `rachis cluster hold --release`");
+            }
         }
-        _ => output::pretty(&json!({ "nodes": nodes, "shards": shards }))?,
+        _ => output::pretty(&json!({ "nodes": nodes, "shards": shards, "controller": controller }))?,
     }
     match down {
         0 => Ok(()),
@@ -102,10 +110,11 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
     }
 }
 
-/// The nodes of a cluster and the placement of its shards, as rows.
+/// The nodes of a cluster and the placement of its shards, as rows, and which aggregator replaces lost replicas.
 struct ClusterView {
     nodes: Vec<Value>,
     shards: Vec<Value>,
+    controller: Value,
 }
 
 async fn cluster_view(arguments: &cli::ClusterStatusArgs) -> Result<ClusterView, Failure> {
@@ -147,6 +156,7 @@ async fn ask_members(kafka: &ClusterKafka) -> Result<ClusterView, Failure> {
     Ok(ClusterView {
         nodes: nodes.iter().map(node_row).collect(),
         shards: shard_rows(&catalog),
+        controller: json!(catalog.controller),
     })
 }
 
@@ -165,7 +175,16 @@ async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
     let shards =
         rows("SELECT collection, shard, leaf, replicas FROM rachis.shards ORDER BY collection, shard LIMIT 1000000")
             .await?;
-    Ok(ClusterView { nodes, shards })
+    // An aggregator of an older release has no such table.
+    let controller = rows("SELECT node, epoch, held FROM rachis.controller").await;
+    Ok(ClusterView {
+        nodes,
+        shards,
+        controller: controller
+            .ok()
+            .and_then(|rows| rows.into_iter().next())
+            .unwrap_or_default(),
+    })
 }
 
 fn node_row(node: &NodeStatus) -> Value {

@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use proto::{
-    Code,
+    Catalog, Code,
     catalog::Change,
     client::{Peer, nodes, peers::Peers},
     cluster::{Member, NodeName, Role},
-    node::NodeReport,
+    node::{NodeReport, is_heard},
     tailer::Changes,
 };
 use tailer::{CatalogReplica, Follower};
@@ -212,10 +212,9 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
     loop {
         sleep((kept / 10).clamp(LOOK_EVERY[0], LOOK_EVERY[1])).await;
         let known = catalog.borrow().clone();
-        let holds_shards = |name: &NodeName, member: &Member| member.role == Role::Leaf && known.shards_on(name) > 0;
         let absent = |(name, silent): (NodeName, Duration)| {
             let member = known.members.get(&name).filter(|_| silent > kept)?;
-            (!holds_shards(&name, member)).then_some((name, member.instance))
+            (!is_needed(&known, &name, member)).then_some((name, member.instance))
         };
         let absent: Vec<(NodeName, Uuid)> = follower.silent().into_iter().filter_map(absent).collect();
         if absent.is_empty() {
@@ -238,6 +237,17 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
     }
 }
 
+/// Whether a member stays although it is absent: a leaf that holds shards, and one whose replicas were replaced. When that
+/// one comes back, it removes the files of each shard that the catalog says has left it; removing the member would erase
+/// that. A leaf that was drained has removed its files before it was stopped.
+fn is_needed(catalog: &Catalog, name: &NodeName, member: &Member) -> bool {
+    let was_replaced = || {
+        let mut left = catalog.collections.values().flat_map(|of| of.left.values());
+        !catalog.draining.contains(name) && left.any(|leaves| leaves.contains_key(name))
+    };
+    member.role == Role::Leaf && (catalog.shards_on(name) > 0 || was_replaced())
+}
+
 /// What the members that answer report.
 async fn reports(peers: &Peers) -> Vec<(NodeName, NodeReport)> {
     let of_roles = [Role::Tailer, Role::Leaf, Role::Aggregator].map(|role| peers.of(role));
@@ -246,47 +256,44 @@ async fn reports(peers: &Peers) -> Vec<(NodeName, NodeReport)> {
     reports.into_iter().flatten().collect()
 }
 
-/// Whether a node answers after all, or answers any other node.
-fn is_heard(reports: &[(NodeName, NodeReport)], name: &NodeName) -> bool {
-    let hears = |report: &NodeReport| {
-        let silent = report.silent.as_ref();
-        silent.is_some_and(|silent| !silent.contains_key(name.as_str()))
-    };
-    reports.iter().any(|(by, report)| by == name || hears(report))
-}
-
 #[cfg(test)]
 mod tests {
-    use proto::tailer::LogHealth;
+    use proto::catalog::{ChangeRecord, CollectionSettings};
 
     use super::*;
 
     #[test]
-    fn a_node_is_heard_if_it_answers_or_another_node_hears_it() {
+    fn an_absent_leaf_is_removed_unless_it_holds_shards_or_has_files_of_shards_that_were_replaced() {
         let name = |text: &str| -> NodeName { text.parse().expect("a name") };
-        let report = |by: &str, silent: Option<&[&str]>| {
-            let silent = silent.map(|silent| silent.iter().map(|name| ((*name).to_owned(), 1)).collect());
-            let report = NodeReport {
-                version: String::new(),
-                instance: None,
-                started_ms: 0,
-                log: LogHealth::default(),
-                silent,
-            };
-            (name(by), report)
+        let member = |role| Member::new(role, "http://10.0.0.1:7700".to_owned(), Uuid::nil());
+        let (leaf, aggregator) = (member(Role::Leaf), member(Role::Aggregator));
+        let record = ChangeRecord {
+            uid: Uuid::from_u128(1),
+            level: proto::catalog::CATALOG_RULES_LEVEL,
+            expected: None,
+            change: Change::CreateCollection {
+                name: "events".parse().expect("a name"),
+                settings: CollectionSettings::default(),
+                placement: vec![vec![name("leaf-1")]],
+            },
         };
-        let absent = name("aggregator-2");
-        assert!(!is_heard(&[], &absent));
-        let all_silent = [
-            report("a", Some(&["aggregator-2", "x"])),
-            report("b", Some(&["aggregator-2"])),
-        ];
-        assert!(!is_heard(&all_silent, &absent));
-        assert!(!is_heard(&[report("a", None)], &absent), "it does not tell");
-        assert!(is_heard(
-            &[report("a", Some(&["aggregator-2"])), report("b", Some(&["x"]))],
-            &absent
-        ));
-        assert!(is_heard(&[report("aggregator-2", Some(&["a"]))], &absent));
+        let (mut catalog, created) = Catalog::default().apply(&record);
+        created.expect("a collection");
+        let collection = catalog.collections.values_mut().next().expect("it");
+        collection
+            .left
+            .entry(0)
+            .or_default()
+            .extend([(name("leaf-2"), 1), (name("leaf-3"), 1)]);
+        catalog.draining.insert(name("leaf-3"));
+        for (absent, member, stays) in [
+            ("leaf-1", &leaf, true),
+            ("leaf-2", &leaf, true),
+            ("leaf-3", &leaf, false),
+            ("leaf-4", &leaf, false),
+            ("aggregator-1", &aggregator, false),
+        ] {
+            assert_eq!(is_needed(&catalog, &name(absent), member), stays, "{absent}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `rachis rebalance` and `rachis cluster drain`: move shards between the leaves of a cluster.
+//! `rachis rebalance`, `rachis cluster drain` and `rachis cluster hold`: move shards between the leaves of a cluster.
 
 use std::time::Duration;
 
@@ -50,6 +50,21 @@ pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
         true => wait_until_empty(&client, &arguments.name).await,
         false => Ok(()),
     }
+}
+
+/// Runs `rachis cluster hold`.
+pub(crate) async fn hold(arguments: cli::HoldArgs) -> Result<(), Failure> {
+    let client = Client::new(&arguments.server.url)?;
+    let (method, said) = match arguments.release {
+        false => (
+            Method::POST,
+            "replicas of leaves that are away are not replaced until `rachis cluster hold --release`",
+        ),
+        true => (Method::DELETE, "replicas of leaves that are away for long are replaced"),
+    };
+    client.send(client.request(method, &["replacements", "hold"])).await?;
+    output::note(said);
+    Ok(())
 }
 
 async fn wait_until_empty(client: &Client, leaf: &str) -> Result<(), Failure> {

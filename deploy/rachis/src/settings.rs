@@ -215,6 +215,9 @@ section! {
         spill_bytes_max: u64 => spill_bytes_max,
         push_bytes_inflight_max: usize => push_bytes_inflight_max,
         push_shards: u32 => push_shards,
+        replace_after_ms: u64 => replacement.absent_after as Duration::from_millis,
+        replaced_at_once_max: usize => replacement.moves_at_once_max,
+        away_percent_max: u32 => replacement.away_percent_max,
         delete_ranges_max: usize => delete_ranges_max,
     }
 }
@@ -233,7 +236,8 @@ section! {
 
 const SECTIONS: [&str; 6] = ["log", "leaf", "aggregator", "tailer", "cluster", "node"];
 /// Keys for which zero (none, or at once) is a sensible value.
-const MAY_BE_ZERO: [&str; 11] = [
+const MAY_BE_ZERO: [&str; 12] = [
+    "replace_after_ms",
     "index_tail_documents",
     "scan_tail_documents_max",
     "scan_tail_bytes_max",

@@ -1,5 +1,6 @@
 //! Changes: the transitions of the catalog, and the rules by which they are accepted or refused.
 
+mod controller;
 mod definitions;
 mod members;
 mod moves;
@@ -24,7 +25,7 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 8;
+pub const CATALOG_RULES_LEVEL: u16 = 9;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -36,8 +37,11 @@ const DELETES_LEVEL: u16 = 4;
 // From level 6 on, nodes announce themselves.
 /// From this level on, shards have several replicas, and a leaf with another data folder has replicas that do not serve.
 const REPLICAS_LEVEL: u16 = 7;
-/// From this level on, replicas are added and removed, and the number of replicas of a collection can be changed.
-const MOVES_LEVEL: u16 = 8;
+/// From this level on, replicas are added and removed, and the number of replicas of a collection can be changed. No rule
+/// has changed since, so new records have this level unless they are about something newer.
+pub(super) const MOVES_LEVEL: u16 = 8;
+/// From this level on, an aggregator is the controller, which replaces lost replicas.
+pub const CONTROLLER_LEVEL: u16 = 9;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -181,6 +185,17 @@ pub enum Change {
     },
     /// Has a leaf get no new shards and give its own away, or take shards again.
     DrainLeaf { leaf: NodeName, draining: bool },
+    /// Makes an aggregator with this data folder the controller; refused unless this is the next epoch.
+    TakeControl { node: NodeName, instance: Uuid, epoch: u64 },
+    /// Has the controller replace nothing, or go on. What is under way goes on in both cases.
+    HoldReplacements { held: bool },
+    /// Retires and adds replicas, as [`Change::RetireReplicas`] and [`Change::AddReplicas`] do, for the controller of this
+    /// epoch; refused for another one, and while replacements are held.
+    ReplaceReplicas {
+        epoch: u64,
+        retired: Vec<RetiredReplica>,
+        added: Vec<AddedReplica>,
+    },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
 }
@@ -204,6 +219,19 @@ pub struct RetiredReplica {
     pub shard: ShardId,
     /// Where the replica is.
     pub leaf: NodeName,
+}
+
+impl Change {
+    /// The level of the rules in a new record of this change: the lowest that has everything this change can contain. A
+    /// node of an older release stops at the first record with a higher level than its own, and at no other.
+    pub fn rules_level(&self) -> u16 {
+        match self {
+            Change::TakeControl { .. } | Change::HoldReplacements { .. } | Change::ReplaceReplicas { .. } => {
+                CONTROLLER_LEVEL
+            }
+            _ => MOVES_LEVEL,
+        }
+    }
 }
 
 impl Catalog {
@@ -267,7 +295,10 @@ impl Catalog {
             | Change::AddReplicas { .. }
             | Change::RetireReplicas { .. }
             | Change::RemoveReplicas { .. }
-            | Change::DrainLeaf { .. } => 0,
+            | Change::DrainLeaf { .. }
+            | Change::TakeControl { .. }
+            | Change::HoldReplacements { .. }
+            | Change::ReplaceReplicas { .. } => 0,
         }
     }
 
@@ -320,6 +351,9 @@ impl Catalog {
             Change::RetireReplicas { replicas } => self.retire_replicas(replicas),
             Change::RemoveReplicas { by, instance, replicas } => self.remove_replicas(by, *instance, replicas),
             Change::DrainLeaf { leaf, draining } => self.drain_leaf(leaf, *draining),
+            Change::TakeControl { node, instance, epoch } => self.take_control(node, *instance, *epoch),
+            Change::HoldReplacements { held } => self.hold_replacements(*held),
+            Change::ReplaceReplicas { epoch, retired, added } => self.replace_replicas(*epoch, retired, added),
             Change::All { changes } => changes
                 .iter()
                 .try_for_each(|change| self.change_definition(record, change)),

@@ -6,6 +6,7 @@
 
 mod change;
 mod collection;
+mod controller;
 mod definition;
 mod deletion;
 mod retention;
@@ -14,11 +15,14 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use change::{AddedReplica, CATALOG_RULES_LEVEL, Change, ChangeRecord, RetiredReplica, reserved_source};
+pub use change::{
+    AddedReplica, CATALOG_RULES_LEVEL, CONTROLLER_LEVEL, Change, ChangeRecord, RetiredReplica, reserved_source,
+};
 pub use collection::{
     CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, Move, PUSH_TOPICS, ReplicaState,
     change_topic_of, push_topic_of,
 };
+pub use controller::Controller;
 pub use definition::{
     Definition, DefinitionId, DefinitionKind, DefinitionUse, DefinitionVersion, Dependent, LATEST, Origin, Pinned, Tag,
     VersionRef, as_list, is_plain_name, no_definition, parse_tag,
@@ -47,6 +51,9 @@ pub struct Catalog {
     /// Leaves that are to hold no shards any more: they get no new ones, and a rebalance moves theirs away.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub draining: BTreeSet<NodeName>,
+    /// Which aggregator replaces lost replicas, and whether it may.
+    #[serde(default, skip_serializing_if = "Controller::is_unset")]
+    pub controller: Controller,
     /// Collections by name.
     pub collections: BTreeMap<CollectionName, Collection>,
     /// Kafka sources by name, without the `push` source that every collection has.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{CATALOG_RULES_LEVEL, Catalog, ChangeRecord};
+use super::{CATALOG_RULES_LEVEL, Catalog, ChangeRecord, change::MOVES_LEVEL};
 use crate::problem::{Code, Problem};
 
 /// Past hashes that the state keeps, to compare them with those of proposers.
@@ -116,6 +116,13 @@ pub struct LogHeader {
     /// The state that the log continues from, if it was recreated from a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Box<State>>,
+}
+
+impl LogHeader {
+    /// The level of the rules that a release must know to read it.
+    pub fn level(&self) -> u16 {
+        self.from.as_ref().map_or(MOVES_LEVEL, |state| state.level())
+    }
 }
 
 /// A proposed change, as a record of the log.
@@ -231,6 +238,11 @@ impl Default for State {
 }
 
 impl State {
+    /// The level of the rules that a release must know to read all of it.
+    pub fn level(&self) -> u16 {
+        self.rules_level.max(MOVES_LEVEL)
+    }
+
     /// How far this node has read.
     pub fn seen(&self) -> ReadUpTo {
         ReadUpTo {

@@ -8,12 +8,12 @@ use crate::{
     cluster::{PlacementLeaf, place},
 };
 
-fn leaf(number: usize) -> NodeName {
+pub(crate) fn leaf(number: usize) -> NodeName {
     format!("leaf-{number}").parse().expect("a name")
 }
 
 /// A catalog with so many leaves, in so many zones.
-fn leaves(count: usize, zones: usize) -> Catalog {
+pub(crate) fn leaves(count: usize, zones: usize) -> Catalog {
     let mut catalog = Catalog::default();
     for number in 0..count {
         let member = Member {
@@ -25,7 +25,7 @@ fn leaves(count: usize, zones: usize) -> Catalog {
     catalog
 }
 
-fn add_collection(catalog: &mut Catalog, number: u128, shards: u32, replicas: u32) {
+pub(crate) fn add_collection(catalog: &mut Catalog, number: u128, shards: u32, replicas: u32) {
     let leaf = |(name, member): (&NodeName, &Member)| PlacementLeaf {
         name: name.clone(),
         capacity: member.capacity,
@@ -50,8 +50,30 @@ fn planned(catalog: &Catalog, bytes: &BTreeMap<ShardId, u64>) -> Plan {
         catalog,
         replicas: 2,
         away: &BTreeSet::new(),
+        given_up: &BTreeSet::new(),
         bytes,
     })
+}
+
+/// Begins what a plan adds: the replicas are on their way.
+pub(crate) fn begin(catalog: &mut Catalog, plan: &Plan) {
+    let mut collections: BTreeMap<_, _> = catalog.collections.values_mut().map(|of| (of.uid, of)).collect();
+    for added in &plan.added {
+        let number = added.shard.number;
+        let collection = collections.get_mut(&added.shard.collection).expect("a collection");
+        let placed = &mut collection.placement[number as usize];
+        assert!(!placed.contains(&added.leaf), "{added:?} is there already");
+        placed.push(added.leaf.clone());
+        let state = ReplicaState::Behind { since: 7 };
+        let states = collection.not_serving.entry(number).or_default();
+        states.insert(added.leaf.clone(), state);
+        let moved = Move {
+            instead_of: added.instead_of.clone(),
+            since: 7,
+        };
+        let moves = collection.moves.entry(number).or_default();
+        moves.insert(added.leaf.clone(), moved);
+    }
 }
 
 /// The catalog once a plan is carried out.
@@ -129,26 +151,7 @@ fn a_plan_asks_for_nothing_while_its_moves_are_under_way() {
     catalog.draining.insert(leaf(0));
     let plan = planned(&catalog, &BTreeMap::new());
     assert_eq!(plan.added.len(), 20);
-    let collection = catalog.collections.values_mut().next().expect("a collection");
-    for added in &plan.added {
-        let number = added.shard.number;
-        collection.placement[number as usize].push(added.leaf.clone());
-        let state = ReplicaState::Behind { since: 7 };
-        collection
-            .not_serving
-            .entry(number)
-            .or_default()
-            .insert(added.leaf.clone(), state);
-        let moved = Move {
-            instead_of: added.instead_of.clone(),
-            since: 7,
-        };
-        collection
-            .moves
-            .entry(number)
-            .or_default()
-            .insert(added.leaf.clone(), moved);
-    }
+    begin(&mut catalog, &plan);
     assert_eq!(planned(&catalog, &BTreeMap::new()), Plan::default());
     // What is on its way to a leaf that is to hold nothing goes elsewhere.
     catalog.draining = [leaf(1)].into();
@@ -237,6 +240,7 @@ fn replicas_are_added_and_retired_until_there_are_as_many_as_wanted() {
         catalog: &catalog,
         replicas: 2,
         away: &away,
+        given_up: &BTreeSet::new(),
         bytes: &BTreeMap::new(),
     });
     assert!(

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
+    catalog::CATALOG_RULES_LEVEL,
     catalog::State,
     cluster::NodeName,
     node::{NodeReport, Queries, VERSION, Watched},
@@ -69,6 +70,7 @@ impl node_server::Node for NodeService {
             started_ms: self.started_ms,
             log: self.changes.health(),
             silent: Some(silent.collect()),
+            rules_level: CATALOG_RULES_LEVEL,
         })
     }
 

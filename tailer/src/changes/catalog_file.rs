@@ -18,7 +18,7 @@ const FILE_NAME: &str = "catalog.json";
 /// The content of the file: a state, which is read without the level, too.
 #[derive(Serialize)]
 struct Saved<'a> {
-    /// The level of the rules, see [`CATALOG_RULES_LEVEL`].
+    /// The level of the rules that a release must know to read it.
     level: u16,
     #[serde(flatten)]
     state: &'a State,
@@ -82,7 +82,7 @@ impl CatalogFile {
         let new = self.folder.join(format!("{FILE_NAME}.new"));
         let mut file = File::create(&new)?;
         let saved = Saved {
-            level: CATALOG_RULES_LEVEL,
+            level: state.level(),
             state,
         };
         file.write_all(&serde_json::to_vec(&saved)?)?;
@@ -108,6 +108,8 @@ mod tests {
         };
         copy.save(&state).expect("saved");
         assert_eq!(copy.load().expect("read"), Some(state));
+        let saved: SavedLevel = serde_json::from_slice(&fs::read(copy.path()).expect("read")).expect("JSON");
+        assert!(saved.level < CATALOG_RULES_LEVEL, "the release before reads it too");
         let newer = format!(r#"{{"level":{},"offset":"?"}}"#, CATALOG_RULES_LEVEL + 1);
         fs::write(copy.path(), newer).expect("written");
         let error = copy.load().expect_err("it is newer");

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Catalog, Code, Problem,
-    catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord},
+    catalog::{Change, ChangeRecord},
     tailer::{Changes, LogHealth},
 };
 use tokio::sync::watch;
@@ -141,7 +141,7 @@ impl Changes for FileChanges {
     async fn propose(&self, change: Change, expected: Option<u64>) -> Result<Arc<Catalog>, Problem> {
         let record = ChangeRecord {
             uid: Uuid::now_v7(),
-            level: CATALOG_RULES_LEVEL,
+            level: change.rules_level(),
             expected,
             change,
         };

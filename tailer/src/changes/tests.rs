@@ -2,7 +2,10 @@
 
 use std::{fs, io::Write as _};
 
-use proto::{CollectionName, catalog::CollectionSettings};
+use proto::{
+    CollectionName,
+    catalog::{CATALOG_RULES_LEVEL, CollectionSettings},
+};
 
 use super::*;
 

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Catalog, Code, CollectionUid, Problem,
-    catalog::{CATALOG_RULES_LEVEL, Change, ChangeRecord, Entry, LogChange, LogRecord},
+    catalog::{Change, ChangeRecord, Entry, LogChange, LogRecord},
     cluster::{Member, NodeName, PlacementLeaf, Role, place},
     tailer::{Changes, LogHealth},
 };
@@ -169,11 +169,13 @@ impl TopicLog {
                 Problem::new(Code::Unavailable, "the change log has not been read yet").hint("retry in a moment")
             );
         }
+        let change = with_placement(change, uid, &state.catalog, &self.follower.silent(), self.replicas)?;
+        let level = change.rules_level();
         let record = ChangeRecord {
             uid,
-            level: CATALOG_RULES_LEVEL,
+            level,
             expected,
-            change: with_placement(change, uid, &state.catalog, &self.follower.silent(), self.replicas)?,
+            change,
         };
         let not_after_ms = now_ms() + i64::try_from(VALID_FOR.as_millis()).unwrap_or(i64::MAX);
         let entry = Entry::Change(Box::new(LogChange {
@@ -181,11 +183,8 @@ impl TopicLog {
             not_after_ms,
             seen: state.seen(),
         }));
-        let json = serde_json::to_vec(&LogRecord {
-            level: CATALOG_RULES_LEVEL,
-            entry,
-        })
-        .map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
+        let json =
+            serde_json::to_vec(&LogRecord { level, entry }).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
         if json.len() > CHANGE_BYTES_MAX {
             return Err(Problem::new(
                 Code::TooLarge,

@@ -104,6 +104,14 @@ impl ClusterKafka {
         match created.into_iter().next() {
             Some(Ok(_)) => Ok(true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((topic, RDKafkaErrorCode::InvalidReplicationFactor))) => Err(Problem::new(
+                Code::Unavailable,
+                format!(
+                    "cannot create topic {topic} with {} copies: too few brokers are up",
+                    self.replication
+                ),
+            )
+            .hint("start the other brokers, or set `replication` in [cluster] to their number")),
             Some(Err((topic, code))) => Err(Problem::new(
                 Code::Unavailable,
                 format!("cannot create topic {topic}: {}", ClientError::new(code, "")),

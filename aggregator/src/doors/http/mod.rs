@@ -93,6 +93,7 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(nodes::remove))
         .routes(routes!(rebalance::drain, rebalance::undrain))
         .routes(routes!(rebalance::rebalance))
+        .routes(routes!(rebalance::hold, rebalance::release))
         .routes(routes!(sources::list))
         .routes(routes!(sources::get, sources::put, sources::delete))
         .routes(routes!(sources::preview))

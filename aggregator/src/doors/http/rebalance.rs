@@ -1,4 +1,5 @@
-//! `/v1/rebalance` and `/v1/nodes/{node}/drain`: moves shards between the leaves of a cluster.
+//! `/v1/rebalance`, `/v1/nodes/{node}/drain` and `/v1/replacements/hold`: move shards between the leaves of a cluster, and
+//! keep the controller from it.
 
 use axum::{
     Json,
@@ -96,6 +97,35 @@ pub(super) async fn undrain(State(app): State<AppState>, path: PathText) -> Resu
     drain_leaf(&app, leaf.clone(), false).await?;
     let given_up = app.engine.give_up_moves(&leaf).await?;
     Ok(Json(json!({ "takes_shards": leaf, "given_up": given_up })).into_response())
+}
+
+/// Keeps the controller from replacing replicas of leaves that are away. What is on its way goes on.
+#[utoipa::path(
+    post,
+    path = "/v1/replacements/hold",
+    operation_id = "hold_replacements",
+    tag = "Monitoring",
+    responses((status = 200, description = "That they are held", body = Object))
+)]
+pub(super) async fn hold(State(app): State<AppState>) -> Result<Response, HttpError> {
+    hold_replacements(&app, true).await
+}
+
+/// Lets the controller replace replicas of leaves that are away.
+#[utoipa::path(
+    delete,
+    path = "/v1/replacements/hold",
+    operation_id = "release_replacements",
+    tag = "Monitoring",
+    responses((status = 200, description = "That they are not held", body = Object))
+)]
+pub(super) async fn release(State(app): State<AppState>) -> Result<Response, HttpError> {
+    hold_replacements(&app, false).await
+}
+
+async fn hold_replacements(app: &AppState, held: bool) -> Result<Response, HttpError> {
+    app.engine.hold_replacements(held).await?;
+    Ok(Json(json!({ "held": held })).into_response())
 }
 
 async fn start(app: &AppState, draining: Option<&NodeName>, options: MoveOptions) -> Result<Response, HttpError> {

@@ -45,6 +45,7 @@ pub(super) async fn rows(
         ("rachis", "replicas") => shards::replicas(engine),
         ("rachis", "moves") => moves::moves(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
+        ("rachis", "controller") => nodes::controller(engine),
         ("information_schema", "tables") => catalog::tables(engine),
         ("information_schema", "columns") => catalog::columns(engine).await,
         _ => Vec::new(),

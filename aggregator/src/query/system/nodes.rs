@@ -1,7 +1,9 @@
 //! Tables of the cluster's nodes and of the queries that they run.
 
-use proto::node::{NodeQueries, NodeStatus, RunningQuery};
-
+use proto::{
+    catalog::Controller,
+    node::{NodeQueries, NodeStatus, RunningQuery},
+};
 use serde_json::{Value, json};
 
 use super::super::Engine;
@@ -27,6 +29,15 @@ pub(super) async fn queries(engine: &Engine) -> Vec<Value> {
         Err(problem) => vec![json!({ "node": node, "error": problem.to_string() })],
     };
     engine.queries().await.into_iter().flat_map(rows).collect()
+}
+
+/// `rachis.controller`: which aggregator replaces lost replicas, and whether it may. No row before
+/// there is one or they are held.
+pub(super) fn controller(engine: &Engine) -> Vec<Value> {
+    let catalog = engine.catalog();
+    let row = |controller: &Controller| json!({ "node": controller.node, "epoch": controller.epoch, "held": controller.held });
+    let known = Some(&catalog.controller).filter(|controller| **controller != Controller::default());
+    known.into_iter().map(row).collect()
 }
 
 /// `rachis.nodes`. A node that does not answer is `away`, and its row has the error.

@@ -130,6 +130,11 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "controller",
+        &[("node", Text), ("epoch", Int), ("held", Bool)],
+    ),
+    table(
+        "rachis",
         "moves",
         &[
             ("collection", Text),

@@ -82,6 +82,7 @@ impl Catalog {
         }
         self.members.remove(name);
         self.draining.remove(name);
+        self.controller.node.take_if(|node| node == name);
         for collection in self.collections.values_mut() {
             (0..collection.settings.shards).for_each(|shard| collection.forget_left(shard, name));
         }

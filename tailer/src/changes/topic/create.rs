@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use proto::{
     Code, Problem,
-    catalog::{CATALOG_RULES_LEVEL, CHANGE_TOPICS, Entry, LogHeader, LogRecord, PUSH_TOPICS, State},
+    catalog::{CHANGE_TOPICS, Entry, LogHeader, LogRecord, PUSH_TOPICS, State},
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
@@ -19,10 +19,12 @@ use crate::kafka::{
     cluster::{Appender, ClusterKafka},
 };
 
-/// How long to wait for a broker to read its groups …
+/// How long to wait for a broker that has just started to read its groups …
 const GROUPS_WAIT: Duration = Duration::from_secs(30);
+/// … or to count as one that can hold a topic; shorter, because there may really be too few …
+const TOPIC_WAIT: Duration = Duration::from_secs(10);
 /// … and how often to ask.
-const GROUPS_POLL: Duration = Duration::from_millis(200);
+const BROKER_POLL: Duration = Duration::from_millis(200);
 
 /// Creates the change log of a new cluster and returns the id of the cluster. Refused if the log is missing or empty and
 /// the broker has topics or consumer groups of collections, unless the cluster is to be `beside` the one that these
@@ -84,7 +86,7 @@ async fn topics_and_groups(kafka: &ClusterKafka) -> Result<(Vec<String>, Vec<Str
         let groups = loop {
             match consumer.fetch_group_list(None, BROKER_ANSWER) {
                 // A broker that has just started reads its groups first.
-                Err(error) if is_loading(&error) && Instant::now() < until => std::thread::sleep(GROUPS_POLL),
+                Err(error) if is_loading(&error) && Instant::now() < until => std::thread::sleep(BROKER_POLL),
                 groups => break groups?,
             }
         };
@@ -130,8 +132,16 @@ pub async fn restore_change_log(kafka: &ClusterKafka, from: State) -> Result<(),
 }
 
 async fn create(kafka: &ClusterKafka, header: LogHeader) -> Result<(), Problem> {
-    let topic = &kafka.changes_topic;
-    if !kafka.create_topic(topic, 1, &TOPIC_SETTINGS).await? && record_count(kafka).await? > 0 {
+    let (topic, until) = (&kafka.changes_topic, Instant::now() + TOPIC_WAIT);
+    let created = loop {
+        match kafka.create_topic(topic, 1, &TOPIC_SETTINGS).await {
+            Err(problem) if problem.code == Code::Unavailable && Instant::now() < until => {
+                tokio::time::sleep(BROKER_POLL).await;
+            }
+            created => break created?,
+        }
+    };
+    if !created && record_count(kafka).await? > 0 {
         return Err(
             Problem::new(Code::Conflict, format!("the change log, topic {topic}, already exists")).hint(
                 "a log serves one cluster: for another cluster, set another `changes_topic` in [cluster]; to restore a \
@@ -140,7 +150,7 @@ async fn create(kafka: &ClusterKafka, header: LogHeader) -> Result<(), Problem> 
         );
     }
     let record = LogRecord {
-        level: CATALOG_RULES_LEVEL,
+        level: header.level(),
         entry: Entry::Begin(header),
     };
     let json = serde_json::to_vec(&record).map_err(|e| Problem::new(Code::Internal, e.to_string()))?;
