@@ -27,7 +27,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use proto::{
-    Code, PositionVector, Problem,
+    Catalog, Code, PositionVector, Problem,
     catalog::{Collection, ReplicaState},
     cluster::NodeName,
     ingest::ShardId,
@@ -44,8 +44,9 @@ const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Shards that are compared at the same time.
 const COMPARED_AT_ONCE: usize = 16;
 
-/// How long a question waits for the first grant of a leaf: after a start, or for a new collection …
-const FIRST_GRANT_WAIT: Duration = Duration::from_millis(1_500);
+/// How long a question waits for the first grant of a leaf, after a start or for a new collection: as long as it takes until
+/// a leaf is left behind that has died meanwhile …
+const FIRST_GRANT_WAIT: Duration = Duration::from_secs(5);
 /// … and how often it looks.
 const FIRST_GRANT_POLL: Duration = Duration::from_millis(10);
 
@@ -53,6 +54,7 @@ impl Leaf {
     /// Fails unless the replica of a shard on this leaf may answer a question that has arrived before the call. Waits, at
     /// most until the deadline, until it has what the others had when this leaf started.
     pub(super) async fn wait_until_it_may_answer(&self, shard: &Shard, deadline: Instant) -> Result<(), Problem> {
+        self.wait_for_first_grants(shard.id, deadline).await;
         let catalog = self.catalog.borrow().clone();
         let (Some(node), Some((name, collection))) = (&self.options.node, catalog.collection(shard.id.collection))
         else {
@@ -75,7 +77,6 @@ impl Leaf {
             Some(other) => return Err(refused(format!("it is {}", other.as_str()))),
             None => return Err(refused("it is not placed there".to_owned())),
         }
-        self.wait_for_first_grants(shard.id, collection, node, deadline).await;
         // One that joins may serve by now, as of a later catalog. All at one moment, before anything is waited for.
         for other in collection.confirming(number).filter(|other| *other != node) {
             if !self.grants.is_held(other, now()) {
@@ -95,19 +96,48 @@ impl Leaf {
         Ok(())
     }
 
-    /// Waits for leaves that have granted nothing since this one started, or have not said yet what they have of a shard.
-    async fn wait_for_first_grants(&self, shard: ShardId, of: &Collection, node: &NodeName, deadline: Instant) {
+    /// Waits until the replica of a shard on this leaf has its first grants, or needs none by a later catalog.
+    async fn wait_for_first_grants(&self, shard: ShardId, deadline: Instant) {
         let until = deadline.min(Instant::now() + FIRST_GRANT_WAIT);
-        let is_awaited = |other: &NodeName| {
-            let serves = of.replica_state(shard.number, other) == Some(ReplicaState::Serving);
-            !self.grants.was_held(other) || serves && self.grants.floor(shard, other).is_none()
-        };
-        for other in of.confirming(shard.number).filter(|other| *other != node) {
-            while is_awaited(other) && Instant::now() < until {
+        let mut catalogs = self.catalog.clone();
+        // Looked up once for each catalog: many questions may wait.
+        loop {
+            let catalog = catalogs.borrow_and_update().clone();
+            let others = self.granters(&catalog, shard);
+            loop {
+                let is_awaited =
+                    |(other, state): &(NodeName, ReplicaState)| self.awaits_first_grant(shard, other, *state);
+                if !others.iter().any(is_awaited) || Instant::now() >= until {
+                    return;
+                }
                 self.first_grants_wanted.notify_one();
-                tokio::time::sleep(FIRST_GRANT_POLL).await;
+                match tokio::time::timeout(FIRST_GRANT_POLL, catalogs.changed()).await {
+                    Ok(Ok(())) => break,
+                    // The leaf is shutting down.
+                    Ok(Err(_)) => return,
+                    Err(_) => {}
+                }
             }
         }
+    }
+
+    /// The other leaves without whose grants the replica of a shard on this leaf does not answer; none if it does not serve.
+    fn granters(&self, catalog: &Catalog, shard: ShardId) -> Vec<(NodeName, ReplicaState)> {
+        let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
+            return Vec::new();
+        };
+        if collection.replica_state(shard.number, node) != Some(ReplicaState::Serving) {
+            return Vec::new();
+        }
+        let others = collection.confirming(shard.number).filter(|other| *other != node);
+        let state = |other: &NodeName| Some((other.clone(), collection.replica_state(shard.number, other)?));
+        others.filter_map(state).collect()
+    }
+
+    /// Whether a leaf with a replica in this state has granted nothing since this leaf started, or has not said yet what it has
+    /// of the shard.
+    fn awaits_first_grant(&self, shard: ShardId, other: &NodeName, state: ReplicaState) -> bool {
+        !self.grants.was_held(other) || state == ReplicaState::Serving && !self.grants.has_floor(shard, other)
     }
 
     /// Whether questions may be asked of the replica of a shard on this leaf, now or once it has joined.

@@ -122,6 +122,11 @@ impl Grants {
         self.0.lock().floors.get(&(shard, of.clone())).cloned()
     }
 
+    /// Whether it is known what a replica must have of what a leaf had.
+    pub(super) fn has_floor(&self, shard: ShardId, of: &NodeName) -> bool {
+        self.0.lock().floors.contains_key(&(shard, of.clone()))
+    }
+
     /// Sets what a replica must have of what a leaf had.
     pub(super) fn set_floor(&self, shard: ShardId, of: &NodeName, floor: Floor) {
         self.0.lock().floors.insert((shard, of.clone()), floor);

@@ -175,13 +175,19 @@ impl Leaf {
         let mut known = RoundHistory::default();
         let mut rounds = tokio::time::interval(ROUND_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let Some(wanted) = leaf.upgrade().map(|leaf| leaf.first_grants_wanted.clone()) else {
+        let opened = leaf.upgrade();
+        let Some((wanted, mut catalog)) = opened.map(|leaf| (leaf.first_grants_wanted.clone(), leaf.catalog.clone()))
+        else {
             return;
         };
         loop {
             let is_round = tokio::select! {
+                // A round asks for the same. It never waits for more than one other call: its grants end after seconds.
+                biased;
                 _ = rounds.tick() => true,
                 () = wanted.notified() => false,
+                // Replicas that are new serve at once: their leaf may be the only one that is left in a second.
+                Ok(()) = catalog.changed() => false,
             };
             let Some(leaf) = leaf.upgrade() else { return };
             match is_round {
@@ -191,10 +197,16 @@ impl Leaf {
         }
     }
 
-    /// Asks the other leaves, before the next round, for what a question waits for.
+    /// Asks the other leaves, before the next round, for what a question would wait for.
     pub(super) async fn ask_for_first_grants(&self, links: &ReplicaLinks) {
         let catalog = self.catalog.borrow().clone();
-        let own = Own::all(&catalog, &links.name);
+        let mut own = Own::all(&catalog, &links.name);
+        own.retain(|own| {
+            let is_awaited = |(leaf, state): (&NodeName, &ReplicaState)| {
+                state.not_asked_since().is_none() && self.awaits_first_grant(own.id, leaf, *state)
+            };
+            own.is_serving() && own.others.iter().any(is_awaited)
+        });
         let (mut nothing, asked) = (RoundHistory::default(), now());
         for (leaf, request, answer) in self.ask_others(links, &nothing, &own, catalog.version).await {
             match answer {

@@ -74,7 +74,11 @@ fn set_state(fixture: &Fixture, of: u32, state: ReplicaState, version: u64) {
 }
 
 async fn opens(fixture: &Fixture) -> Result<(), Problem> {
-    let deadline = Instant::now() + Duration::from_millis(200);
+    opens_within(fixture, Duration::from_millis(200)).await
+}
+
+async fn opens_within(fixture: &Fixture, wait: Duration) -> Result<(), Problem> {
+    let deadline = Instant::now() + wait;
     let wanted = [(fixture.shard, PositionVector::default())];
     let (_, mut outcomes) = fixture.leaf.open_read_views(&wanted, deadline).await;
     outcomes.remove(0).map(drop)
@@ -110,6 +114,18 @@ async fn a_replica_answers_only_with_a_grant_and_with_what_the_other_one_had() {
     set_state(&fixture, 2, ReplicaState::Behind { since: 7 }, 7);
     fixture.leaf.grants.hold(&leaf(2), Duration::ZERO);
     opens(&fixture).await.expect("it is the only one that serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_of_a_new_shard_waits_until_a_leaf_that_has_died_is_left_behind() {
+    let fixture = first_of_two();
+    let question = opens_within(&fixture, Duration::from_mins(1));
+    let leave_behind = async {
+        fixture.leaf.first_grants_wanted.notified().await;
+        set_state(&fixture, 2, ReplicaState::Behind { since: 5 }, 5);
+    };
+    let (answered, ()) = futures::join!(question, leave_behind);
+    answered.expect("the only one that serves by now");
 }
 
 #[tokio::test(flavor = "multi_thread")]
