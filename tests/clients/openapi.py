@@ -63,6 +63,8 @@ def calls(kafka):
         ("POST", "/v1/nodes/{node}/drain", {"node": "leaf-9", "?": "dry_run=true"}, None, 404),
         ("DELETE", "/v1/nodes/{node}/drain", {"node": "leaf-9"}, None, 404),
         ("POST", "/v1/rebalance", {"?": "dry_run=true"}, None, 400),
+        ("POST", "/v1/replacements/hold", {}, None, 400),
+        ("DELETE", "/v1/replacements/hold", {}, None, 400),
         ("GET", "/v1/queries", {}, None, 200),
         ("DELETE", "/v1/queries/{query}", {"query": "0123"}, None, 404),
         ("POST", source_path + "/preview", clicks, source | {"limit": 1}, 200),

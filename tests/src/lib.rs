@@ -11,7 +11,7 @@ pub mod data;
 pub mod files;
 pub mod kafka;
 pub mod machine;
-pub mod network;
+
 pub mod oracle;
 mod outcomes;
 pub mod rules;
@@ -19,11 +19,12 @@ pub mod server;
 pub mod service;
 pub mod small_disk;
 pub mod sql_response;
+pub mod stages;
 pub mod statements;
 
 use std::{future::Future, net::TcpListener, path::PathBuf, time::Duration};
 
-pub use child_process as process;
+pub use child_process::{self as process, network};
 pub use client::{Answer, Client, query_both};
 pub use cluster::Cluster;
 pub use kafka::Kafka;

@@ -27,9 +27,11 @@ fn ledger(settings: &Settings, arguments: &[&str]) -> String {
     report
 }
 
-/// The number before these words in a report.
+/// The number before these words in a report; 0 if it does not contain them.
 fn count_of(words: &str, report: &str) -> u64 {
-    let before = report.split(words).next().unwrap_or_default();
+    let Some((before, _)) = report.split_once(words) else {
+        return 0;
+    };
     let number = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     number
         .parse()
@@ -97,22 +99,30 @@ fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
 }
 
 #[test]
-fn kills_and_pauses_of_leaves_with_replicas_lose_and_duplicate_nothing_and_hide_nothing() {
+fn leaves_that_die_freeze_join_leave_and_lose_disks_and_networks_lose_and_duplicate_nothing_and_are_not_missed() {
     let jars = tests::kafka::jars().expect("Kafka's jars");
     let arguments = [
         "--apart",
         "--replicas",
         "2",
+        "--moves",
+        "--cuts",
         "--kills",
-        "10",
+        "12",
         "--records",
-        "15000",
+        "20000",
         "--kafka-jars",
         &jars.display().to_string(),
     ];
     let report = ledger(&Settings::default().small_splits(), &arguments);
-    assert!(count_of(" kills (", &report) >= 10, "{report}");
-    assert!(count_of(" acknowledged", &report) >= 9_000, "{report}");
+    assert!(count_of(" kills (", &report) >= 12, "{report}");
+    let (added, drained) = (count_of(" leaves added", &report), count_of(" leaves drained", &report));
+    assert!(added >= 1 && drained >= 1 && added + drained >= 4, "{report}");
+    assert!(count_of(" queries of the probe", &report) >= 100, "{report}");
+    assert!(count_of(" disks emptied", &report) >= 1, "{report}");
+    let cuts = ["a tailer", "a leaf", "an aggregator"].map(|of| count_of(&format!(" network cuts of {of}"), &report));
+    assert!(cuts.iter().sum::<u64>() >= 3, "{report}");
+    assert!(count_of(" acknowledged", &report) >= 12_000, "{report}");
     assert_definitions_changed(&report);
 }
 

@@ -1,7 +1,10 @@
-//! Shards move between leaves while events arrive and questions are asked: to a leaf that joins, from one that leaves, and
-//! to one that lost its disk.
+//! Shards move between leaves while events arrive and questions are asked: to a leaf that joins, from one that leaves, to
+//! one that lost its disk, and from one that is away for long.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use reqwest::Method;
@@ -69,7 +72,7 @@ impl Pushes {
 
     /// Pushes and asks until the cluster is as expected. No push and no question fails.
     async fn until(&mut self, cluster: &Cluster, what: &str, is_so: impl AsyncFn() -> anyhow::Result<bool>) {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         loop {
             self.push(cluster).await;
             let is_now = is_so().await;
@@ -82,6 +85,14 @@ impl Pushes {
                 serving(cluster).await
             );
         }
+    }
+
+    /// Until these leaves have a replica of each of six shards, and no other one has any.
+    async fn until_all_are_on(&mut self, cluster: &Cluster, leaves: [&str; 2]) {
+        let expected: Vec<_> = leaves.map(|leaf| (leaf.to_owned(), 6)).into();
+        let have_all = async || Ok(serving(cluster).await? == expected);
+        self.until(cluster, "all replicas have been placed anew", have_all)
+            .await;
     }
 
     async fn until_moved(&mut self, cluster: &Cluster) {
@@ -271,4 +282,68 @@ async fn a_leaf_that_lost_its_disk_copies_what_kafka_no_longer_has() {
     cluster.wait_until_replicas_are_equal(2).await;
     cluster.kill("leaf-1");
     cluster.eventually("select count(click) from events", json!(500)).await;
+}
+
+/// The controller, its epoch, and whether replacements are held.
+async fn controller(cluster: &Cluster, asked: &str) -> anyhow::Result<(String, i64, bool)> {
+    let sql = json!({ "sql": "select node, epoch, held from rachis.controller" });
+    let answer = cluster.client_of(asked).json(Method::POST, "/v1/sql", sql).await?;
+    let row = &answer["rows"][0];
+    ensure!(row["node"].is_string(), "no aggregator is the controller: {row}");
+    let node = row["node"].as_str().unwrap_or_default().to_owned();
+    Ok((node, row["epoch"].as_i64().unwrap_or(0), row["held"] == true))
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_away_for_long_is_replaced_unless_replacements_are_held() {
+    const REPLACED_AFTER: Duration = Duration::from_millis(1_500);
+    let size = ClusterSize {
+        leaves: 3,
+        tailers: 1,
+        aggregators: 2,
+    };
+    let settings = Settings::default().with("RACHIS_AGGREGATOR__REPLACE_AFTER_MS", REPLACED_AFTER.as_millis());
+    let mut cluster = Cluster::start(size, settings).await;
+    create(&cluster, 6, 2).await;
+    let mut pushes = Pushes(0);
+    pushes.push(&cluster).await;
+    eventually("an aggregator is the controller", async || {
+        controller(&cluster, "aggregator-1").await
+    })
+    .await;
+
+    let said = command(&cluster, &["cluster", "hold"]).expect("they are held");
+    assert!(said.contains("not replaced until"), "{said}");
+    cluster.kill("leaf-3");
+    let killed = Instant::now();
+    while killed.elapsed() < 4 * REPLACED_AFTER {
+        pushes.push(&cluster).await;
+    }
+    let moves = cluster.sql("select * from rachis.moves").await;
+    assert!(moves.rows.is_empty(), "replacements are held: {:?}", moves.rows);
+    command(&cluster, &["cluster", "hold", "--release"]).expect("they are not held");
+    pushes.until_all_are_on(&cluster, ["leaf-1", "leaf-2"]).await;
+    cluster.wait_until_replicas_are_equal(2).await;
+    cluster.restart("leaf-3").await;
+    command(&cluster, &["rebalance"]).expect("moves");
+    pushes.until_moved(&cluster).await;
+
+    // The next one to replace a leaf is another aggregator, if the controller dies.
+    let (node, epoch, held) = controller(&cluster, "aggregator-1").await.expect("a controller");
+    assert!(!held);
+    let (dead, other) = match node.as_str() {
+        "aggregator-1" => ("aggregator-1", "aggregator-2"),
+        _ => ("aggregator-2", "aggregator-1"),
+    };
+    cluster.kill(dead);
+    cluster.kill("leaf-1");
+    eventually("the other aggregator is the controller", async || {
+        let (node, next, _) = controller(&cluster, other).await?;
+        ensure!(node == other && next > epoch, "{node} in epoch {next}");
+        Ok(())
+    })
+    .await;
+    cluster.restart(dead).await;
+    pushes.until_all_are_on(&cluster, ["leaf-2", "leaf-3"]).await;
+    cluster.wait_until_replicas_are_equal(2).await;
 }

@@ -1,14 +1,14 @@
 //! A real Apache Kafka in its own folder: one process as broker and controller, on free ports.
 
 use std::{
-    net::TcpListener,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
-use child_process::Process;
+use child_process::{Process, kafka_command};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -16,44 +16,54 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
+use crate::hosts::Place;
+
+/// A JVM of a busy machine takes a minute to start.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(180);
+
 pub(crate) struct Broker {
     jars: PathBuf,
     folder: PathBuf,
+    place: Place,
     port: u16,
     process: Option<Process>,
 }
 
 impl Broker {
-    pub(crate) async fn start(jars: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) async fn start(jars: &Path, folder: &Path, place: Place) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let (port, controller_port) = two_free_ports()?;
+        // The broker must return to the same ports after a restart, so it cannot choose them itself.
+        let ports = place.host.free_ports(2)?;
+        let [broker, controller] = [ports[0], ports[1]].map(|port| place.host.socket_addr(port));
         std::fs::write(
             folder.join("server.properties"),
-            properties(port, controller_port, &folder.join("data")),
+            properties(broker, controller, &folder.join("data")),
         )?;
         let mut broker = Self {
             jars: jars.to_owned(),
             folder: folder.to_owned(),
-            port,
+            place,
+            port: ports[0],
             process: None,
         };
         broker.format()?;
         broker.spawn()?;
-        broker.wait_until_reachable(Duration::from_secs(60)).await?;
+        broker.wait_until_reachable(READY_WITHIN).await?;
         Ok(broker)
+    }
+
+    /// Where it runs.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// `bootstrap.servers`.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.place.host.socket_addr(self.port).to_string()
     }
 
     fn java(&self) -> Command {
-        let mut command = Command::new("java");
-        command
-            .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(self.jars.join("*"));
-        command
+        kafka_command(&self.place.host, &self.jars)
     }
 
     fn format(&self) -> Result<()> {
@@ -138,21 +148,14 @@ impl Broker {
     }
 }
 
-/// Two different free ports. The broker must return to the same ports after a restart, so it cannot choose them itself.
-fn two_free_ports() -> Result<(u16, u16)> {
-    let first = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    let second = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok((first.local_addr()?.port(), second.local_addr()?.port()))
-}
-
-fn properties(port: u16, controller: u16, data: &Path) -> String {
+fn properties(broker: SocketAddr, controller: SocketAddr, data: &Path) -> String {
     let data = data.display();
     format!(
         "process.roles=broker,controller
 node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.quorum.bootstrap.servers={controller}
+listeners=PLAINTEXT://{broker},CONTROLLER://{controller}
+advertised.listeners=PLAINTEXT://{broker}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}

@@ -161,6 +161,15 @@ impl Client {
         }
     }
 
+    /// Removes a node that has ended from the cluster.
+    pub(crate) async fn delete_node(&self, name: &str) -> Result<()> {
+        let reply = reply(self.request(Method::DELETE, &format!("/v1/nodes/{name}"))).await?;
+        if !reply.status.is_success() {
+            bail!("removal of {name}: {}: {}", reply.status, reply.text);
+        }
+        Ok(())
+    }
+
     pub(crate) async fn search(&self, query: &str, limit: usize, after: Option<&str>) -> Result<Hits> {
         let mut request = self
             .request(Method::GET, &format!("/v1/collections/{COLLECTION}/search"))

@@ -20,6 +20,7 @@ mod definitions;
 mod document;
 mod faults;
 mod gate;
+mod hosts;
 mod http;
 mod ledger;
 mod log;
@@ -27,6 +28,7 @@ mod plan;
 mod produce;
 mod push;
 mod queries;
+mod questions;
 mod redrives;
 mod removals;
 mod report;
@@ -48,11 +50,13 @@ use crate::{
     definitions::{Changes, Definers},
     document::Documents,
     faults::Faults,
+    hosts::Hosts,
     http::Client,
     ledger::Ledger,
     plan::Plan,
     produce::Producer,
     push::Pushers,
+    questions::Probe,
     redrives::{Redriver, Redrives},
     removals::{Removals, Remover},
     report::Report,
@@ -84,6 +88,12 @@ struct Arguments {
     /// Replicas of each shard.
     #[arg(long, requires = "apart", default_value_t = 1)]
     replicas: u32,
+    /// Add, drain and empty leaves while the load runs. There are three to five of them.
+    #[arg(long, requires = "apart")]
+    moves: bool,
+    /// Cut the network between some of the processes for some seconds. Needs root.
+    #[arg(long, requires = "apart")]
+    cuts: bool,
     /// Folder with the jars of Apache Kafka.
     #[arg(long, env = "RACHIS_KAFKA_JARS")]
     kafka_jars: Option<PathBuf>,
@@ -174,12 +184,22 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
         client: server.client(),
         replicas: arguments.replicas,
     });
-    let mut plan = Plan::new(seed, arguments.kills, arguments.records, server, broker);
+    let mut plan = Plan::new(seed, arguments, server, broker);
     plan.prepare(&run).await?;
+    // With one replica, there is no answer while a leaf is away.
+    let probe = (run.replicas > 1).then(|| Probe::start(&run)).transpose()?;
     let carried_out = load_and_disturb(&run, &mut plan, seed).await?;
-    let mut report = plan.report(&run, seed).await;
+    let probed = match probe {
+        Some(probe) => Some(probe.finish().await?),
+        None => None,
+    };
+    let mut report = plan.report(&run, seed, probed.as_ref()).await;
+    report.add(
+        "while the load ran",
+        probed.map_or_else(Vec::new, |probed| probed.findings),
+    );
     match carried_out {
-        Ok(()) => audit(&mut plan, &run, &mut report, arguments.bug.is_some()).await?,
+        Ok(()) => audit(&mut plan, &run, &mut report, seed, arguments.bug.is_some()).await?,
         // A server that exits on its own, does not come back or hangs is a finding.
         Err(error) => report.add("while the plan was carried out", vec![format!("{error:#}")]),
     }
@@ -192,6 +212,7 @@ async fn run_in(folder: &Path, arguments: &Arguments, seed: u64) -> Result<Repor
 }
 
 async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, Option<Broker>)> {
+    let mut hosts = Hosts::new(arguments.cuts)?;
     let broker = match arguments.push_only {
         true => None,
         false => {
@@ -199,7 +220,7 @@ async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, 
                 .kafka_jars
                 .as_ref()
                 .context("no Kafka: pass --kafka-jars FOLDER (or set RACHIS_KAFKA_JARS), or use --push-only")?;
-            Some(Broker::start(jars, &folder.join("broker")).await?)
+            Some(Broker::start(jars, &folder.join("broker"), hosts.take()?).await?)
         }
     };
     let faults = Faults {
@@ -207,7 +228,14 @@ async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, 
         crash_at: arguments.crash_at.clone(),
     };
     let kafka = broker.as_ref().filter(|_| arguments.apart).map(Broker::address);
-    let server = Server::start(&arguments.server, &folder.join("server"), faults, kafka.as_deref()).await?;
+    let server = Server::start(
+        &arguments.server,
+        &folder.join("server"),
+        faults,
+        hosts,
+        kafka.as_deref(),
+    )
+    .await?;
     Ok((server, broker))
 }
 
@@ -248,7 +276,11 @@ async fn load_and_disturb(run: &Arc<Run>, plan: &mut Plan, seed: u64) -> Result<
 }
 
 /// Checks twice: what is stored must still be there after one more kill, and what is removed between must be gone. If a seeded bug was found, once is enough.
-async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, bug: bool) -> Result<()> {
+async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, seed: u64, bug: bool) -> Result<()> {
+    if run.replicas > 1 {
+        eprintln!("ledger: the load is done, waiting for all replicas");
+        plan.settle(run).await?;
+    }
     eprintln!("ledger: the load is done, checking");
     report.add("after the load", check::everything(run).await?);
     if bug && !report.is_clean() {
@@ -260,5 +292,9 @@ async fn audit(plan: &mut Plan, run: &Run, report: &mut Report, bug: bool) -> Re
     plan.kill_and_restart_server().await?;
     eprintln!("ledger: checking again after one more kill");
     report.add("after one more kill", check::everything(run).await?);
+    if run.replicas > 1 {
+        eprintln!("ledger: asking each replica");
+        report.add("in the answers of replicas", plan.ask_each_replica(run, seed).await?);
+    }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! acknowledged, while the gate lets the load run one stage ahead. So there is always something in flight, on a slow
 //! machine as on a fast one.
 
+mod leaves;
+
 use std::{
     sync::{
         Arc,
@@ -18,10 +20,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::json;
 
 use crate::{
-    Run,
-    broker::Broker,
+    Arguments, Run,
+    broker::{Broker, READY_WITHIN},
     gate::Gate,
     http::COLLECTION,
+    questions::Probed,
     report::{Disturbances, Report},
     server::Server,
     topics::{KEYED, TOPICS},
@@ -32,7 +35,6 @@ const PAUSE: Duration = Duration::from_millis(3_000);
 const SESSION_TIMEOUT_MS: u32 = 1_500;
 /// The run has failed if the load makes no progress for this long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
-const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -41,6 +43,9 @@ enum Step {
     PauseServer,
     PauseBroker,
     RestartServer,
+    MoveShards,
+    EmptyDisk,
+    CutNetwork,
 }
 
 /// Owns the server and the broker, and disturbs them.
@@ -50,15 +55,18 @@ pub(crate) struct Plan {
     kills_wanted: usize,
     server: Server,
     broker: Option<Broker>,
+    /// Leaves that are being drained.
+    draining: Vec<String>,
     gate: Arc<Gate>,
     disturbances: Disturbances,
     began: Instant,
 }
 
 impl Plan {
-    pub(crate) fn new(seed: u64, kills: usize, records: u64, server: Server, broker: Option<Broker>) -> Self {
+    pub(crate) fn new(seed: u64, arguments: &Arguments, server: Server, broker: Option<Broker>) -> Self {
+        let (kills, records) = (arguments.kills, arguments.records);
         let mut rng = StdRng::seed_from_u64(seed);
-        let steps = steps(&mut rng, kills, broker.is_some());
+        let steps = steps(&mut rng, broker.is_some(), arguments);
         let produce_quota = if broker.is_some() { records / 2 } else { 0 };
         let gate = Arc::new(Gate::new(records - produce_quota, produce_quota));
         Self {
@@ -67,6 +75,7 @@ impl Plan {
             kills_wanted: kills,
             server,
             broker,
+            draining: Vec::new(),
             gate,
             disturbances: Disturbances::default(),
             began: Instant::now(),
@@ -174,6 +183,17 @@ impl Plan {
         match step {
             Step::KillServer => self.kill_server(run).await,
             Step::KillBroker => self.kill_broker(run).await,
+            Step::MoveShards => self.move_shards(run).await,
+            Step::EmptyDisk => self.empty_disk(run).await,
+            Step::CutNetwork => {
+                let node = self.random_node();
+                self.disturbances.add(self.server.role(node).labels().cut);
+                let broker = self.broker.as_ref().map(Broker::place);
+                self.server.cut_some(&mut self.rng, node, broker)?;
+                tokio::time::sleep(PAUSE.mul_f64(self.rng.random_range(0.5..4.0))).await;
+                self.server.heal();
+                Ok(())
+            }
             Step::PauseServer => {
                 let node = self.random_node();
                 self.disturbances.add(self.server.role(node).labels().pause);
@@ -279,12 +299,13 @@ impl Plan {
         tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..milliseconds_max))).await;
     }
 
-    pub(crate) async fn report(&self, run: &Run, seed: u64) -> Report {
+    pub(crate) async fn report(&self, run: &Run, seed: u64, probed: Option<&Probed>) -> Report {
         Report::new(
             seed,
             self.kills_wanted,
             self.disturbances.clone(),
             self.server.refused_batches().await,
+            probed,
             run,
         )
     }
@@ -318,8 +339,10 @@ async fn pause(process: &Process) {
     process.resume();
 }
 
-/// The kills, a quarter of them of the broker, with pauses and orderly restarts between them, shuffled.
-fn steps(rng: &mut StdRng, kills: usize, kafka: bool) -> Vec<Step> {
+/// The kills, a quarter of them of the broker, with pauses and orderly restarts between them, shuffled. With `moves`,
+/// leaves also come and go, and lose their disks; with `cuts`, the network is cut.
+fn steps(rng: &mut StdRng, kafka: bool, arguments: &Arguments) -> Vec<Step> {
+    let kills = arguments.kills;
     let broker_kills = if kafka { kills.div_ceil(4) } else { 0 };
     let few = (kills / 8).max(1);
     let mut steps = vec![Step::KillServer; kills - broker_kills];
@@ -328,6 +351,13 @@ fn steps(rng: &mut StdRng, kills: usize, kafka: bool) -> Vec<Step> {
     steps.extend(vec![Step::RestartServer; few]);
     if kafka {
         steps.extend(vec![Step::PauseBroker; few]);
+    }
+    if arguments.cuts {
+        steps.extend(vec![Step::CutNetwork; kills.div_ceil(4)]);
+    }
+    if arguments.moves {
+        steps.extend(vec![Step::MoveShards; kills.div_ceil(3)]);
+        steps.extend(vec![Step::EmptyDisk; few]);
     }
     steps.shuffle(rng);
     steps

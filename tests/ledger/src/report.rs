@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use crate::Run;
+use crate::{Run, questions::Probed};
 
 /// Findings printed of each check.
 const PRINTED_MAX: usize = 40;
@@ -52,6 +52,7 @@ pub(crate) struct Report {
     questions_after_removal: u64,
     redrives: u64,
     redriven: u64,
+    probe: Option<(u64, Duration)>,
     /// When they were found, and what.
     findings: Vec<(String, Vec<String>)>,
     pub elapsed: Duration,
@@ -63,6 +64,7 @@ impl Report {
         kills_wanted: usize,
         disturbances: Disturbances,
         refused_batches: u64,
+        probed: Option<&Probed>,
         run: &Run,
     ) -> Self {
         let ledger = &run.ledger;
@@ -83,6 +85,7 @@ impl Report {
             questions_after_removal: count(&run.removals.questions),
             redrives: count(&run.redrives.answers),
             redriven: count(&run.redrives.dead_letters),
+            probe: probed.map(|probed| (probed.queries, probed.gap)),
             findings: vec![("while the load ran".to_owned(), ledger.problems())],
             elapsed: Duration::ZERO,
         }
@@ -110,11 +113,17 @@ impl Report {
             .iter()
             .map(|(what, count)| format!("{count} {what}"))
             .collect();
+        let probe = self.probe.map_or_else(String::new, |(queries, gap)| {
+            format!(
+                "; {queries} queries of the probe, at most {:.1} s without a complete answer",
+                gap.as_secs_f64()
+            )
+        });
         format!(
             "seed {}: {} kills ({}), {} with a batch in flight; {} batches refused; {} acknowledged; \
              {} pushes retried; {} reads right after a push, {} stale; {} changes of definitions, {} questions right \
              after one; {} deletes, {} removals of expired documents, {} questions right after a removal; {} redrives \
-             of {} dead letters; {:.0} s",
+             of {} dead letters{}; {:.0} s",
             self.seed,
             self.disturbances.kills(),
             counts.join(", "),
@@ -131,6 +140,7 @@ impl Report {
             self.questions_after_removal,
             self.redrives,
             self.redriven,
+            probe,
             self.elapsed.as_secs_f64(),
         )
     }

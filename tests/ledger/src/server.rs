@@ -3,7 +3,6 @@
 //! The processes inherit the environment of the ledger, so settings of the server (`RACHIS_…`) pass through.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -11,10 +10,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use child_process::Process;
+use rand::rngs::StdRng;
 
-use crate::{faults::Faults, http::Client};
+use crate::{
+    faults::Faults,
+    hosts::{Hosts, Place},
+    http::Client,
+};
 
-/// The roles of a cluster, and how many nodes of each there are.
+/// The roles of a cluster, and how many nodes of each there are at first.
 const CLUSTER: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::Aggregator, 2)];
 
 /// What a process does.
@@ -32,6 +36,7 @@ pub(crate) struct RoleLabels {
     pub kill: &'static str,
     pub kill_at_start: &'static str,
     pub pause: &'static str,
+    pub cut: &'static str,
     pub restart: &'static str,
 }
 
@@ -52,24 +57,28 @@ impl Role {
                 kill: "kills of the server",
                 kill_at_start: "kills of the server while it starts",
                 pause: "pauses of the server",
+                cut: "network cuts of the server",
                 restart: "orderly restarts of the server",
             },
             Self::Tailer => RoleLabels {
                 kill: "kills of a tailer",
                 kill_at_start: "kills of a tailer while it starts",
                 pause: "pauses of a tailer",
+                cut: "network cuts of a tailer",
                 restart: "orderly restarts of a tailer",
             },
             Self::Leaf => RoleLabels {
                 kill: "kills of a leaf",
                 kill_at_start: "kills of a leaf while it starts",
                 pause: "pauses of a leaf",
+                cut: "network cuts of a leaf",
                 restart: "orderly restarts of a leaf",
             },
             Self::Aggregator => RoleLabels {
                 kill: "kills of an aggregator",
                 kill_at_start: "kills of an aggregator while it starts",
                 pause: "pauses of an aggregator",
+                cut: "network cuts of an aggregator",
                 restart: "orderly restarts of an aggregator",
             },
         }
@@ -80,9 +89,24 @@ impl Role {
 struct Node {
     role: Role,
     name: String,
+    place: Place,
     /// The address; in a cluster it is fixed before the node starts.
     url: Option<String>,
     process: Option<Process>,
+}
+
+impl Node {
+    /// A node of a cluster that does not run yet.
+    fn new(role: Role, number: usize, place: Place) -> Result<Self> {
+        let port = place.host.free_ports(1)?[0];
+        Ok(Self {
+            role,
+            name: format!("{}-{number}", role.command()),
+            url: Some(format!("http://{}", place.host.socket_addr(port))),
+            place,
+            process: None,
+        })
+    }
 }
 
 pub(crate) struct Server {
@@ -90,30 +114,42 @@ pub(crate) struct Server {
     folder: PathBuf,
     faults: Faults,
     client: Client,
+    hosts: Hosts,
     nodes: Vec<Node>,
+    /// The number in the name of the last node that was added.
+    added: usize,
     /// Batches that leaves refused from tailers that have since ended; see [`Server::refused_batches`].
     refused_batches: u64,
 }
 
 impl Server {
     /// Starts one process or, if the address of a Kafka is given, a cluster.
-    pub(crate) async fn start(binary: &Path, folder: &Path, faults: Faults, kafka: Option<&str>) -> Result<Self> {
+    pub(crate) async fn start(
+        binary: &Path,
+        folder: &Path,
+        faults: Faults,
+        mut hosts: Hosts,
+        kafka: Option<&str>,
+    ) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let nodes = match kafka {
             None => vec![Node {
                 role: Role::Whole,
                 name: "server".to_owned(),
+                place: hosts.take()?,
                 url: None,
                 process: None,
             }],
-            Some(_) => cluster_nodes()?,
+            Some(_) => cluster_nodes(&mut hosts)?,
         };
         let mut server = Self {
             binary: binary.to_owned(),
             folder: folder.to_owned(),
             faults,
             client: Client::new()?,
+            hosts,
             nodes,
+            added: CLUSTER.iter().map(|(_, count)| count).sum(),
             refused_batches: 0,
         };
         if let Some(kafka) = kafka {
@@ -158,6 +194,51 @@ impl Server {
         0..self.nodes.len()
     }
 
+    /// The indexes of the nodes with a role. They change when a node is removed.
+    pub(crate) fn nodes_of(&self, role: Role) -> Vec<usize> {
+        self.nodes().filter(|node| self.role(*node) == role).collect()
+    }
+
+    pub(crate) fn name(&self, node: usize) -> &str {
+        &self.nodes[node].name
+    }
+
+    /// Starts another node, with a name that no other one had.
+    pub(crate) fn add(&mut self, role: Role) -> Result<()> {
+        self.added += 1;
+        let place = self.hosts.take()?;
+        self.nodes.push(Node::new(role, self.added, place)?);
+        self.spawn(self.nodes.len() - 1, None)
+    }
+
+    /// Stops a node and forgets it.
+    pub(crate) async fn remove(&mut self, name: &str) -> Result<()> {
+        let node = self.nodes().find(|node| self.name(*node) == name);
+        let node = node.with_context(|| format!("there is no {name}"))?;
+        self.stop(node).await?;
+        let node = self.nodes.remove(node);
+        self.hosts.give_back(node.place);
+        Ok(())
+    }
+
+    /// Cuts some of the connections of a node with the other nodes and the broker.
+    pub(crate) fn cut_some(&self, rng: &mut StdRng, node: usize, broker: Option<&Place>) -> Result<()> {
+        let others = self.nodes().filter(|other| *other != node);
+        let others: Vec<&Place> = others.map(|other| &self.nodes[other].place).chain(broker).collect();
+        self.hosts.cut_some(rng, &self.nodes[node].place, &others)
+    }
+
+    /// Ends all cuts.
+    pub(crate) fn heal(&self) {
+        self.hosts.heal();
+    }
+
+    /// Removes everything that a node has on its disk. It must not run.
+    pub(crate) fn empty_disk(&self, node: usize) -> Result<()> {
+        std::fs::remove_dir_all(self.data(node))
+            .with_context(|| format!("cannot empty the disk of {}", self.name(node)))
+    }
+
     pub(crate) fn role(&self, node: usize) -> Role {
         self.nodes[node].role
     }
@@ -174,13 +255,17 @@ impl Server {
         if listening.exists() {
             std::fs::remove_file(&listening).context("cannot remove the earlier address")?;
         }
-        let Node { role, name, url, .. } = &self.nodes[node];
-        let mut command = Command::new(&self.binary);
+        let Node {
+            role, name, place, url, ..
+        } = &self.nodes[node];
+        let mut command = place.host.command(&self.binary);
         let listen = url.as_deref().and_then(|url| url.strip_prefix("http://"));
         command.arg(role.command()).arg("--data").arg(self.data(node));
         command.arg("--listen").arg(listen.unwrap_or("127.0.0.1:0"));
         if *role != Role::Whole {
             command.arg("--name").arg(name).arg("--config").arg(self.config());
+            // In a namespace it does not listen on loopback.
+            command.arg("--insecure");
         }
         command.envs(self.faults.environment(crash)).env("RUST_BACKTRACE", "1");
         let process = Process::start(name, &mut command, &self.folder.join(format!("{name}.log")))?;
@@ -297,23 +382,13 @@ impl Server {
     }
 }
 
-/// Nodes on different free ports: their addresses are fixed before they start.
-fn cluster_nodes() -> Result<Vec<Node>> {
-    let names = CLUSTER
-        .iter()
-        .flat_map(|(role, count)| (1..=*count).map(move |number| (*role, format!("{}-{number}", role.command()))));
-    // All ports stay bound until the last one is chosen, so no two are equal.
-    let mut listeners = Vec::new();
+/// The nodes that a cluster has at first. Their addresses are fixed before they start.
+fn cluster_nodes(hosts: &mut Hosts) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
-    for (role, name) in names {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-        nodes.push(Node {
-            role,
-            name,
-            url: Some(format!("http://{}", listener.local_addr()?)),
-            process: None,
-        });
-        listeners.push(listener);
+    for (role, count) in CLUSTER {
+        for number in 1..=count {
+            nodes.push(Node::new(role, number, hosts.take()?)?);
+        }
     }
     Ok(nodes)
 }

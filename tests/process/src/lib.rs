@@ -1,5 +1,7 @@
-//! Child processes of tests: killed, paused and resumed, with their log. Used by the test harness and by the ledger,
-//! which share nothing else. Dropping a process kills it.
+//! Child processes of tests: killed, paused and resumed, with their log, and networks between them that can be cut. Used
+//! by the test harness and by the ledger, which share nothing else. Dropping a process kills it.
+
+pub mod network;
 
 use std::{
     fs::File,
@@ -209,4 +211,19 @@ impl Drop for TestDir {
             eprintln!("test folder kept: {}", folder.keep().display());
         }
     }
+}
+
+/// A command that runs a class of Apache Kafka, whose jars are in this folder, on a host.
+///
+/// If `tests/run` has put an archive of the classes beside the jars, it starts faster.
+pub fn kafka_command(host: &network::Host, jars: &Path) -> Command {
+    let mut command = host.command("java");
+    let archive = jars.join("classes.jsa");
+    if archive.is_file() {
+        command.arg(format!("-XX:SharedArchiveFile={}", archive.display()));
+    }
+    command
+        .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
+        .arg(jars.join("*"));
+    command
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     network::Host,
-    process::{Process, TestDir},
+    process::{Process, TestDir, kafka_command},
 };
 
 /// The folder of Kafka's jars: `RACHIS_KAFKA_JARS`, else where `tests/run` puts them.
@@ -23,11 +23,8 @@ pub fn jars() -> Result<PathBuf> {
 }
 
 fn java(folder: &TestDir, host: &Host) -> Result<Command> {
-    let mut command = host.command("java");
-    command
-        .current_dir(folder.path())
-        .args(["-Xms256m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp"])
-        .arg(jars()?.join("*"));
+    let mut command = kafka_command(host, &jars()?);
+    command.current_dir(folder.path());
     Ok(command)
 }
 
