@@ -26,7 +26,7 @@ use tests::{
 use self::{judge::Judge, summary::RunSummary};
 
 /// Statements of one run over small splits, unless `RACHIS_STATEMENTS` is set.
-const STATEMENTS: u64 = 500;
+const STATEMENTS: u64 = 300;
 /// Statements of one run over a large split, unless `RACHIS_STATEMENTS` is set.
 const LARGE_STATEMENTS: u64 = 80;
 /// Documents of each set: enough for splits and merges, few enough to be scanned raw again and again.

@@ -243,7 +243,11 @@ async fn wide_answers_are_vertical_long_ones_paged_and_files_take_them() {
     terminal.enter("SELECT n FROM events ORDER BY n LIMIT 2;");
     eventually("the file has the answer", async || {
         let text = fs::read_to_string(&file)?;
-        ensure!(text == "n\n0\n1\n", "{text}");
+        ensure!(
+            text == "n\n0\n1\n",
+            "{text:?}, and the terminal shows:\n{}",
+            terminal.screen()
+        );
         Ok(())
     })
     .await;

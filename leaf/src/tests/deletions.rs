@@ -7,7 +7,7 @@ use std::{
 };
 
 use plan::scan::Scan as _;
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use proto::{
     CollectionUid, SourceName,
     catalog::{Change, ChangeRecord, Deletion},
@@ -18,7 +18,7 @@ use proto::{
 };
 
 use super::{
-    made_up::{Dice, seed},
+    made_up::{self, Dice, seed},
     replay::{model, streams},
     support::{Fixture, clicks, record, small, tail_only},
 };
@@ -413,7 +413,7 @@ fn steps() -> impl Strategy<Value = Vec<ReplicaStep>> {
 }
 
 proptest! {
-    #![proptest_config(Config::with_cases(24))]
+    #![proptest_config(made_up::cases(10))]
 
     #[test]
     fn the_order_in_which_documents_and_changes_arrive_changes_nothing(

@@ -9,6 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use plan::Type;
+use proptest::test_runner::Config;
 use proto::{Address, record::TimeKind};
 
 /// The seed of a random test: `SEED` from the environment or, without it, the current time. Printed, so that a failure
@@ -22,6 +23,14 @@ pub(crate) fn seed() -> u64 {
     });
     eprintln!("SEED={seed}");
     seed
+}
+
+/// The cases that a property is tried with: `PROPTEST_CASES` from the environment, else this many.
+pub(super) fn cases(cases: u32) -> Config {
+    let from_environment = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    Config::with_cases(from_environment.unwrap_or(cases))
 }
 
 /// A seeded random number generator (SplitMix64).

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plan::scan::{RedriveQuery, Scan as _};
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use proto::{
     Address, SourceName,
     document_change::{DeletedRanges, DocumentChange, Redrive},
@@ -15,6 +15,7 @@ use proto::{
 
 use super::{
     deletions::change_batch,
+    made_up,
     support::{Fixture, clicks, record, small, tail_only},
 };
 
@@ -327,7 +328,7 @@ fn made_up() -> impl Strategy<Value = MadeUp> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 80, ..Config::default() })]
+    #![proptest_config(made_up::cases(30))]
     #[test]
     fn the_order_in_which_events_and_changes_are_read_makes_no_difference(
         events in prop::collection::vec((0u8..5, made_up()), 1..40),

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plan::scan::Scan as _;
-use proptest::{prelude::*, test_runner::Config};
+use proptest::prelude::*;
 use proto::{
     ingest::{Batch, BatchOutcome, Outcomes},
     record::{Format, Record, Rules},
 };
 
-use super::support::{Fixture, all_documents, clicks, record, small, tail_only, texts};
+use super::{
+    made_up,
+    support::{Fixture, all_documents, clicks, record, small, tail_only, texts},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_refused_with_the_stored_position() {
@@ -310,7 +313,7 @@ pub(super) fn streams() -> impl Strategy<Value = Vec<Record>> {
 }
 
 proptest! {
-    #![proptest_config(Config::with_cases(24))]
+    #![proptest_config(made_up::cases(10))]
 
     #[test]
     fn any_batching_and_replay_of_a_stream_produces_the_same_shard(

@@ -19,7 +19,7 @@ use proto::{Address, record::TimeKind};
 use roaring::RoaringBitmap;
 
 pub(super) use self::check::check_values;
-use self::check::{check, check_groups, find_matches, from_bytes, spelled_at};
+use self::check::{Parsed, check, check_groups, find_matches, spelled_at};
 use super::made_up::{self, Dice, documents};
 
 /// Where a split of a test comes from.
@@ -248,7 +248,9 @@ fn check_answers(segment: &Segment, documents: &[Arc<Document>]) -> Result<(), c
             for (row, document) in documents.iter().enumerate() {
                 assert_eq!(
                     spelled_at(&values.array, to, row),
-                    from_bytes(document, &Path::of_keys([path]), PathType { to, cast: false }).0
+                    Parsed::new(document)
+                        .value(&Path::of_keys([path]), PathType { to, cast: false })
+                        .0
                 );
             }
         }

@@ -1,7 +1,7 @@
 //! Compares what a segment answers with the bytes of its documents: the headers, every path in every type, conditions
 //! and searches.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use crate::{
     document::Document,
@@ -18,10 +18,66 @@ use plan::{
     path::Step,
     search::{Clause, Match, RangeBound},
 };
-use proto::Address;
+use proto::{Address, json::Value};
 use roaring::RoaringBitmap;
 
 use super::super::made_up::{self, Dice};
+
+/// A document whose bytes are parsed once, for all that is checked of it.
+pub(super) struct Parsed<'a> {
+    document: &'a Document,
+    root: Value<'a>,
+}
+
+impl<'a> Parsed<'a> {
+    pub(super) fn new(document: &'a Document) -> Self {
+        Self {
+            document,
+            root: raw::root(document),
+        }
+    }
+
+    fn all(documents: &'a [Arc<Document>]) -> Vec<Self> {
+        documents.iter().map(|document| Self::new(document)).collect()
+    }
+
+    /// The value that the bytes have at a path, and whether it does not fit the type.
+    pub(super) fn value(&self, path: &Path, read_as: PathType) -> (Option<String>, bool) {
+        match self.read(path, read_as) {
+            CastResult::Absent => (None, false),
+            CastResult::Failed => (None, true),
+            CastResult::Fits(scalar) => (Some(spell(&scalar)), false),
+        }
+    }
+
+    /// The value at a path, read strictly as a type.
+    fn strict(&self, path: &Path, to: Type) -> Option<Literal> {
+        match self.read(path, PathType { to, cast: false }) {
+            CastResult::Fits(scalar) => Some(literal(&scalar)),
+            _ => None,
+        }
+    }
+
+    fn read(&self, path: &Path, read_as: PathType) -> CastResult<'_> {
+        let Some(value) = raw::at(&self.root, path) else {
+            return CastResult::Absent;
+        };
+        let text = self.document.text();
+        let verbatim = || match self.document.header.json {
+            true => proto::json::raw_at(text, path.steps()),
+            false => Some(text),
+        };
+        raw::read_value(value, verbatim, read_as)
+    }
+}
+
+impl Deref for Parsed<'_> {
+    type Target = Document;
+
+    fn deref(&self) -> &Document {
+        self.document
+    }
+}
 
 /// How often the index answered, to show that it answers at all.
 #[derive(Debug, Default)]
@@ -64,26 +120,6 @@ pub(super) fn spelled_at(array: &ArrayRef, to: Type, row: usize) -> Option<Strin
     }))
 }
 
-/// The value that the bytes of a document have, and whether it does not fit the type.
-pub(super) fn from_bytes(document: &Document, path: &Path, read_as: PathType) -> (Option<String>, bool) {
-    let root = raw::root(document);
-    let Some(value) = raw::at(&root, path) else {
-        return (None, false);
-    };
-    let verbatim = || {
-        if document.header.json {
-            proto::json::raw_at(document.text(), path.steps())
-        } else {
-            Some(document.text())
-        }
-    };
-    match raw::read_value(value, verbatim, read_as) {
-        CastResult::Absent => (None, false),
-        CastResult::Failed => (None, true),
-        CastResult::Fits(scalar) => (Some(spell(&scalar)), false),
-    }
-}
-
 /// All paths of the documents, some below arrays, and some that no document has.
 fn paths(segment: &Segment) -> Vec<Path> {
     let mut paths: Vec<Path> = segment.paths().into_iter().map(|(path, _)| path).collect();
@@ -99,6 +135,7 @@ fn paths(segment: &Segment) -> Vec<Path> {
 
 /// Checks every path in every type, for all documents, for some, and for some that follow one another.
 pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let documents = &Parsed::all(documents);
     let mut coverage = Coverage::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     for path in paths(segment) {
@@ -126,6 +163,7 @@ pub(crate) fn check_values(segment: &Segment, documents: &[Arc<Document>], dice:
 
 /// Checks the groups of random columns, one or two at a time, for all documents and for some.
 pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+    let documents = &Parsed::all(documents);
     let mut coverage = Coverage::default();
     let all: Vec<u32> = (0..documents.len() as u32).collect();
     let paths = paths(segment);
@@ -148,7 +186,7 @@ pub(crate) fn check_groups(segment: &Segment, documents: &[Arc<Document>], dice:
 }
 
 /// Checks the groups of some documents; returns whether the segment counts them.
-fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Column], requested: &[u32]) -> bool {
+fn check_groups_of(segment: &Segment, documents: &[Parsed<'_>], keys: &[Column], requested: &[u32]) -> bool {
     let columns: Vec<&Column> = keys.iter().collect();
     let list = DocumentNumbers::from(requested.to_vec());
     let asked = match list.span() {
@@ -165,7 +203,7 @@ fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Colum
             let ColumnSource::Path(path) = &key.source else {
                 panic!("{key} is at a path");
             };
-            let (value, failed) = from_bytes(&documents[*document as usize], path, key.read_as);
+            let (value, failed) = documents[*document as usize].value(path, key.read_as);
             counted.cast_failures += u64::from(failed);
             counted.present += u64::from(failed || value.is_some());
             value
@@ -190,13 +228,7 @@ fn check_groups_of(segment: &Segment, documents: &[Arc<Document>], keys: &[Colum
 }
 
 /// Checks a column of some documents; returns whether the segment has it.
-fn check_column(
-    segment: &Segment,
-    documents: &[Arc<Document>],
-    column: &Column,
-    path: &Path,
-    requested: &[u32],
-) -> bool {
+fn check_column(segment: &Segment, documents: &[Parsed<'_>], column: &Column, path: &Path, requested: &[u32]) -> bool {
     let Some(values) = segment.values(column, None, requested).expect("values") else {
         return false;
     };
@@ -206,7 +238,7 @@ fn check_column(
     let (mut cast_failures, mut present) = (0, 0);
     for (row, document) in requested.iter().enumerate() {
         let document = &documents[*document as usize];
-        let (value, failed) = from_bytes(document, path, column.read_as);
+        let (value, failed) = document.value(path, column.read_as);
         assert_eq!(
             spelled_at(&values.array, to, row),
             value,
@@ -226,7 +258,7 @@ fn check_column(
 
 /// Checks that every value of a column lies within the bounds of its part, and that a value is NULL only where the
 /// bounds say so.
-fn check_bounds(segment: &Segment, documents: &[Arc<Document>], column: &Column, path: &Path) {
+fn check_bounds(segment: &Segment, documents: &[Parsed<'_>], column: &Column, path: &Path) {
     for part in segment.parts() {
         let Some(ColumnBounds { range, has_nulls }) = part.bounds(column, None).expect("bounds") else {
             continue;
@@ -234,7 +266,7 @@ fn check_bounds(segment: &Segment, documents: &[Arc<Document>], column: &Column,
         let range = range.map(|(least, greatest)| [least, greatest].map(|bound| bound_of(&bound)));
         for document in part.documents() {
             let document = &documents[document as usize];
-            match (strict(document, path, column.read_as.to), &range) {
+            match (document.strict(path, column.read_as.to), &range) {
                 (None, _) => assert!(has_nulls, "{column} of {} is NULL", document.text()),
                 (Some(value), Some([least, greatest])) => assert!(
                     compare(least, &value).is_le() && compare(&value, greatest).is_le(),
@@ -276,12 +308,12 @@ pub(crate) fn find_matches(segment: &Segment, lookup: &Lookup) -> Result<Option<
 /// Compares lookups of a segment with a scan of its documents.
 struct LookupChecker<'a> {
     segment: &'a Segment,
-    documents: &'a [Arc<Document>],
+    documents: &'a [Parsed<'a>],
     coverage: Coverage,
 }
 
 impl<'a> LookupChecker<'a> {
-    fn new(segment: &'a Segment, documents: &'a [Arc<Document>]) -> Self {
+    fn new(segment: &'a Segment, documents: &'a [Parsed<'a>]) -> Self {
         Self {
             segment,
             documents,
@@ -289,7 +321,7 @@ impl<'a> LookupChecker<'a> {
         }
     }
 
-    fn check(&mut self, lookup: &Lookup, is_true: impl Fn(&Document) -> bool) {
+    fn check(&mut self, lookup: &Lookup, is_true: impl Fn(&Parsed<'_>) -> bool) {
         let expected: RoaringBitmap = (0..)
             .zip(self.documents)
             .filter(|(_, document)| is_true(document))
@@ -334,32 +366,22 @@ fn compare(a: &Literal, b: &Literal) -> std::cmp::Ordering {
     }
 }
 
-/// The value at a path, read strictly as a type.
-fn strict(document: &Document, path: &Path, to: Type) -> Option<Literal> {
-    let root = raw::root(document);
-    let verbatim = || proto::json::raw_at(document.text(), path.steps());
-    match raw::read_value(raw::at(&root, path)?, verbatim, PathType { to, cast: false }) {
-        CastResult::Fits(scalar) => Some(literal(&scalar)),
-        _ => None,
-    }
-}
-
-fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+fn check_conditions(segment: &Segment, documents: &[Parsed<'_>], dice: &mut Dice) -> Coverage {
     let mut checker = LookupChecker::new(segment, documents);
     for path in paths(segment) {
         checker.check(&Lookup::NoText(path.clone()), |document| {
-            strict(document, &path, Type::Json).is_some() && strict(document, &path, Type::Text).is_none()
+            document.strict(&path, Type::Json).is_some() && document.strict(&path, Type::Text).is_none()
         });
         for (to, ..) in Type::TABLE {
             checker.check(&Lookup::Exists(path.clone(), to), |document| {
-                strict(document, &path, to).is_some()
+                document.strict(&path, to).is_some()
             });
             if matches!(to, Type::Json | Type::Canonical | Type::Rank) {
                 continue;
             }
             let mut known: Vec<Literal> = documents
                 .iter()
-                .filter_map(|document| strict(document, &path, to))
+                .filter_map(|document| document.strict(&path, to))
                 .collect();
             known.extend(made_up::literals(to));
             for _ in 0..3 {
@@ -374,11 +396,13 @@ fn check_conditions(segment: &Segment, documents: &[Arc<Document>], dice: &mut D
 fn check_comparisons(checker: &mut LookupChecker, path: &Path, to: Type, literals: &[Literal], dice: &mut Dice) {
     let picked = [dice.pick(literals).clone(), dice.pick(literals).clone()];
     checker.check(&Lookup::In(path.clone(), to, picked.to_vec()), |document| {
-        strict(document, path, to).is_some_and(|value| picked.iter().any(|p| compare(p, &value).is_eq()))
+        document
+            .strict(path, to)
+            .is_some_and(|value| picked.iter().any(|p| compare(p, &value).is_eq()))
     });
     let [from, until] = picked.map(|value| (!dice.one_in(4)).then(|| (value, dice.one_in(2))));
-    let in_range = |document: &Document| {
-        strict(document, path, to).is_some_and(|value| {
+    let in_range = |document: &Parsed<'_>| {
+        document.strict(path, to).is_some_and(|value| {
             let above = from.as_ref().is_none_or(|(bound, inclusive)| {
                 compare(&value, bound).is_gt() || *inclusive && compare(&value, bound).is_eq()
             });
@@ -393,12 +417,12 @@ fn check_comparisons(checker: &mut LookupChecker, path: &Path, to: Type, literal
         let prefix: String = text.chars().take(dice.below(4)).collect();
         checker.check(
             &Lookup::StringPrefix(path.clone(), prefix.clone()),
-            |document| matches!(strict(document, path, to), Some(Literal::Text(text)) if text.starts_with(&prefix)),
+            |document| matches!(document.strict(path, to), Some(Literal::Text(text)) if text.starts_with(&prefix)),
         );
     }
 }
 
-fn check_searches(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) -> Coverage {
+fn check_searches(segment: &Segment, documents: &[Parsed<'_>], dice: &mut Dice) -> Coverage {
     let mut checker = LookupChecker::new(segment, documents);
     let all: Vec<u32> = (0..segment.documents()).collect();
     let mut paths: Vec<Option<Path>> = paths(segment).into_iter().map(Some).collect();
@@ -410,7 +434,7 @@ fn check_searches(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dic
                 matches,
             };
             let matcher = Matcher::new(&clause);
-            let is_true = |document: &Document| matcher.matches(&raw::root(document));
+            let is_true = |document: &Parsed<'_>| matcher.matches(&document.root);
             checker.check(&Lookup::Search(clause.clone()), is_true);
             let column = Column::search(clause.clone());
             if let Some(values) = segment.values(&column, None, &all).expect("values") {
@@ -483,7 +507,7 @@ fn random_matches(dice: &mut Dice) -> Vec<Match> {
     matches
 }
 
-fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Option<&Path>) {
+fn check_headers(segment: &Segment, documents: &[Parsed<'_>], time_path: Option<&Path>) {
     let all: Vec<u32> = (0..segment.documents()).collect();
     assert_eq!(all.len(), documents.len());
     let column = |name: &str| {
@@ -521,7 +545,7 @@ fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Opti
             header.ingested_ms * 1_000
         );
         if let Some(times) = &times {
-            let expected = raw::time_of_document(document, Some(&raw::root(document)), time_path);
+            let expected = raw::time_of_document(document, Some(&document.root), time_path);
             assert_eq!(
                 times.array.as_primitive::<TimestampMicrosecondType>().value(row),
                 expected,
@@ -538,7 +562,7 @@ fn check_headers(segment: &Segment, documents: &[Arc<Document>], time_path: Opti
 }
 
 /// Checks that every time lies within the bounds of its part.
-fn check_time_bounds(segment: &Segment, documents: &[Arc<Document>], time_path: Option<&Path>) {
+fn check_time_bounds(segment: &Segment, documents: &[Parsed<'_>], time_path: Option<&Path>) {
     for name in ["_ingested", "_time"] {
         let column = Column::system(name).expect("a column");
         for part in segment.parts() {
@@ -553,7 +577,7 @@ fn check_time_bounds(segment: &Segment, documents: &[Arc<Document>], time_path: 
                 let document = &documents[document as usize];
                 let micros = match name {
                     "_ingested" => document.header.ingested_ms * 1_000,
-                    _ => raw::time_of_document(document, Some(&raw::root(document)), time_path),
+                    _ => raw::time_of_document(document, Some(&document.root), time_path),
                 };
                 let [least, greatest] = range.as_ref().expect("every document has a time");
                 let time = Literal::Time(micros);
@@ -567,7 +591,7 @@ fn check_time_bounds(segment: &Segment, documents: &[Arc<Document>], time_path: 
     }
 }
 
-fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &mut Dice) {
+fn check_header_lookups(segment: &Segment, documents: &[Parsed<'_>], dice: &mut Dice) {
     let mut checker = LookupChecker::new(segment, documents);
     let ids: Vec<String> = (0..3)
         .map(|_| dice.pick(documents).id())
@@ -580,7 +604,7 @@ fn check_header_lookups(segment: &Segment, documents: &[Arc<Document>], dice: &m
     checker.check(&Lookup::Source("clicks".into()), |document| {
         document.address.source.as_str() == "clicks"
     });
-    let some = dice.pick(documents).clone();
+    let some = dice.pick(documents);
     check_addresses(&mut checker, &some.address);
     check_header_times(&mut checker, some.header.ingested_ms * 1_000);
     assert_eq!(
@@ -638,6 +662,8 @@ fn check_header_times(checker: &mut LookupChecker, micros: i64) {
 pub(super) fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -> [Coverage; 3] {
     eprintln!("seed {seed}");
     let mut dice = Dice::new(seed ^ 0x9e37);
+    let values = check_values(segment, documents, &mut dice);
+    let documents = &Parsed::all(documents);
     check_headers(segment, documents, None);
     for path in ["t", "n", "a.b", "nowhere"] {
         check_headers(segment, documents, Some(&Path::parse(path).expect("a path")));
@@ -646,7 +672,7 @@ pub(super) fn check(segment: &Segment, documents: &[Arc<Document>], seed: u64) -
         check_header_lookups(segment, documents, &mut dice);
     }
     [
-        check_values(segment, documents, &mut dice),
+        values,
         check_conditions(segment, documents, &mut dice),
         check_searches(segment, documents, &mut dice),
     ]
