@@ -16,6 +16,7 @@ use crate::{
     cluster::NodeName,
     problem::{Code, Problem},
     record::{Record, RequestKey, Rules},
+    snapshot::{ShardSnapshotRequest, ShardSnapshotStatus},
 };
 
 /// A shard of a collection: the unit of placement.
@@ -128,13 +129,13 @@ pub struct StoredPosition {
     pub awaits_copy: bool,
 }
 
-/// A shard that a leaf copies from another one.
+/// A shard that a leaf copies from another one, or from a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyStatus {
     /// The shard.
     pub shard: ShardId,
-    /// The leaf that it is copied from; `None` while it waits for its turn.
-    pub from: Option<NodeName>,
+    /// The leaf, or `snapshot …`, that it is copied from; `None` while it waits for its turn.
+    pub from: Option<String>,
     /// The bytes that are here …
     pub bytes: u64,
     /// … of all.
@@ -436,6 +437,12 @@ pub trait Ingest: Send + Sync {
     /// The shards that this leaf copies from others now.
     async fn copies(&self) -> Result<Vec<CopyStatus>, Problem> {
         Ok(Vec::new())
+    }
+
+    /// Has the replica of a shard be written to the snapshot store, in the background. The first call begins, and each says
+    /// how far it is.
+    async fn snapshot_shard(&self, _request: &ShardSnapshotRequest) -> Result<ShardSnapshotStatus, Problem> {
+        Err(Problem::new(Code::NotSupported, "this node takes no snapshots"))
     }
 
     /// The result of the push at this position of the log of pushes or of changes. Waits until the leaf has ingested it,

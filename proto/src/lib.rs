@@ -18,6 +18,7 @@ pub mod replacement;
 pub mod replica;
 pub mod routing;
 pub mod service;
+pub mod snapshot;
 pub mod status;
 pub mod tailer;
 pub mod wire;

@@ -25,6 +25,7 @@ use crate::{
     cluster::NodeName,
     ingest::{BlockDigest, ShardId},
     problem::Problem,
+    snapshot::Sha256,
 };
 
 /// How long a leaf that granted something takes it into account. It counts on a clock that also runs while the machine
@@ -79,6 +80,9 @@ pub struct CopiedFile {
     pub name: String,
     /// Its size.
     pub bytes: u64,
+    /// The SHA-256 of its bytes, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
 }
 
 /// The leaves that hold replicas of the same shards.

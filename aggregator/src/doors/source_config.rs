@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use proto::{Code, Problem};
+use proto::{
+    Code, Problem,
+    catalog::{REDACTED, is_secret_setting},
+};
 use serde_json::Value;
 
-/// Shown instead of a secret.
-pub(super) const REDACTED: &str = "***";
 /// Keys of one config.
 const KEYS_MAX: usize = 200;
 /// Bytes of one value.
@@ -89,7 +90,7 @@ pub(super) fn restore_secrets(
 ) -> Result<(), Problem> {
     for (key, value) in config
         .iter_mut()
-        .filter(|(key, value)| is_secret(key) && *value == REDACTED)
+        .filter(|(key, value)| is_secret_setting(key) && *value == REDACTED)
     {
         let secret = existing.and_then(|existing| existing.get(key));
         *value = secret.cloned().ok_or_else(|| {
@@ -103,17 +104,17 @@ pub(super) fn restore_secrets(
 pub(super) fn redacted(config: &BTreeMap<String, String>) -> BTreeMap<&str, &str> {
     config
         .iter()
-        .map(|(key, value)| (key.as_str(), if is_secret(key) { REDACTED } else { value.as_str() }))
+        .map(|(key, value)| {
+            (
+                key.as_str(),
+                if is_secret_setting(key) {
+                    REDACTED
+                } else {
+                    value.as_str()
+                },
+            )
+        })
         .collect()
-}
-
-fn is_secret(key: &str) -> bool {
-    ["password", "secret", ".pem", "jaas", "oauthbearer.config", "token"]
-        .iter()
-        .any(|part| key.contains(part))
-        && !key.ends_with(".location")
-        && key != "ssl.ca.pem"
-        && key != "ssl.certificate.pem"
 }
 
 #[cfg(test)]

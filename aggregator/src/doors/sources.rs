@@ -96,7 +96,7 @@ pub(super) fn check_key(key: Option<&record::Key>) -> Result<(), Problem> {
     })
 }
 
-/// Checks the settings of a source. Secrets that are sent back as [`source_config::REDACTED`] keep their values.
+/// Checks the settings of a source. Secrets that are sent back as [`REDACTED`](proto::catalog::REDACTED) keep their values.
 pub(super) fn check(mut settings: SourceSettings, existing: Option<&Source>) -> Result<SourceSettings, Problem> {
     if settings.topic.trim().is_empty() {
         return Err(Problem::new(Code::BadRequest, "topic is empty").hint("name the Kafka topic to read"));

@@ -5,6 +5,7 @@ mod definitions;
 mod members;
 mod moves;
 mod replicas;
+mod restore;
 
 use std::collections::BTreeSet;
 
@@ -21,11 +22,12 @@ use crate::{
     ingest::ShardId,
     limits::{REPLICAS_MAX, SHARDS_MAX, SOURCES_MAX},
     problem::{Code, Problem},
+    snapshot::SnapshotId,
 };
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 9;
+pub const CATALOG_RULES_LEVEL: u16 = 10;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -42,6 +44,8 @@ const REPLICAS_LEVEL: u16 = 7;
 pub(super) const MOVES_LEVEL: u16 = 8;
 /// From this level on, an aggregator is the controller, which replaces lost replicas.
 pub const CONTROLLER_LEVEL: u16 = 9;
+/// From this level on, collections are restored from snapshots.
+const RESTORE_LEVEL: u16 = 10;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -71,6 +75,21 @@ pub enum Change {
         settings: CollectionSettings,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         placement: Vec<Vec<NodeName>>,
+    },
+    /// Creates a collection whose shards come from a snapshot; refused if one of its name exists.
+    RestoreCollection {
+        name: CollectionName,
+        restored: Box<RestoredCollection>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        placement: Vec<Vec<NodeName>>,
+    },
+    /// States that shards of restored collections are on this leaf, or on the process that holds all. From then on, other
+    /// replicas are copied from there.
+    PlaceRestored {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leaf: Option<NodeName>,
+        instance: Uuid,
+        shards: Vec<ShardId>,
     },
     /// States that the topic for the collection's pushes exists.
     OpenPushes { collection: CollectionUid },
@@ -200,6 +219,19 @@ pub enum Change {
     All { changes: Vec<Change> },
 }
 
+/// A collection that is restored from a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestoredCollection {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The collection as it was, without placement. Its sources that were not dropped are among the retired ones.
+    pub collection: Collection,
+    /// Whether the collection goes on with its uid, and so with its topics. Otherwise it is a copy with a new uid.
+    pub continued: bool,
+    /// Of a copy, what its shards have of its own sources: their topics begin after that.
+    pub own_positions: PositionVector,
+}
+
 /// A replica that is added to a shard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AddedReplica {
@@ -229,6 +261,7 @@ impl Change {
             Change::TakeControl { .. } | Change::HoldReplacements { .. } | Change::ReplaceReplicas { .. } => {
                 CONTROLLER_LEVEL
             }
+            Change::RestoreCollection { .. } | Change::PlaceRestored { .. } => RESTORE_LEVEL,
             _ => MOVES_LEVEL,
         }
     }
@@ -271,6 +304,7 @@ impl Catalog {
             | Change::AddDeletion { collection, .. }
             | Change::CoverChanges { collection, .. } => self.collection(*collection).map_or(0, |(_, c)| c.version),
             Change::CreateCollection { name, .. }
+            | Change::RestoreCollection { name, .. }
             | Change::AlterCollection { name, .. }
             | Change::DropCollection { name }
             | Change::SkipPushes { collection: name, .. } => self.collections.get(name).map_or(0, |c| c.version),
@@ -298,7 +332,8 @@ impl Catalog {
             | Change::DrainLeaf { .. }
             | Change::TakeControl { .. }
             | Change::HoldReplacements { .. }
-            | Change::ReplaceReplicas { .. } => 0,
+            | Change::ReplaceReplicas { .. }
+            | Change::PlaceRestored { .. } => 0,
         }
     }
 
@@ -309,6 +344,12 @@ impl Catalog {
                 settings,
                 placement,
             } => self.create_collection(record.uid, name, settings, placement),
+            Change::RestoreCollection {
+                name,
+                restored,
+                placement,
+            } => self.restore_collection(record.uid, name, restored, placement),
+            Change::PlaceRestored { leaf, instance, shards } => self.place_restored(leaf.as_ref(), *instance, shards),
             Change::OpenPushes { collection } => self
                 .collection_mut(*collection)
                 .map(|collection| collection.push_topic = true),

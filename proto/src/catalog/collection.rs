@@ -1,6 +1,11 @@
 //! Collection: a named set of documents, its settings and its placement.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +19,7 @@ use crate::{
     cluster::NodeName,
     ingest::ShardId,
     limits::DELETIONS_MAX,
+    snapshot::SnapshotId,
 };
 
 /// The name of a collection: `[a-z0-9_][a-z0-9_-]{0,127}`, except the reserved names.
@@ -110,6 +116,26 @@ pub struct Collection {
     /// Dropped sources of which the collection may have documents.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retired_sources: BTreeMap<SourceName, RetiredSource>,
+    /// The snapshot that shards come from which no leaf has yet; none once each is on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+    /// The positions after which the topics of its own sources begin, if these are not the topics that its first documents
+    /// came from.
+    #[serde(default, skip_serializing_if = "PositionVector::is_empty")]
+    pub own_topics_after: PositionVector,
+}
+
+/// Where shards of a restored collection come from that no leaf has yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The collection in the snapshot.
+    pub collection: CollectionUid,
+    /// The catalog version since which its shards are to be there.
+    pub since: u64,
+    /// The shards that no leaf has yet.
+    pub awaited: BTreeSet<u32>,
 }
 
 impl Collection {
@@ -129,7 +155,16 @@ impl Collection {
             changed_through: PositionVector::default(),
             deletions: Vec::new(),
             retired_sources: BTreeMap::new(),
+            restored: None,
+            own_topics_after: PositionVector::default(),
         }
+    }
+
+    /// The same, without where its replicas are.
+    pub fn without_placement(mut self) -> Self {
+        self.placement = Vec::new();
+        (self.not_serving, self.moves, self.left) = Default::default();
+        self
     }
 
     /// The ids of all shards.
@@ -214,6 +249,13 @@ impl Collection {
             true => self.change_topic,
             false => self.push_topic,
         }
+    }
+
+    /// The position that the first record of a partition of one of its own topics has.
+    pub fn own_topic_begins(&self, source: &SourceName, partition: i32) -> i64 {
+        self.own_topics_after
+            .get(source, partition)
+            .map_or(0, |after| after + 1)
     }
 
     /// Adds a delete that shards have applied.

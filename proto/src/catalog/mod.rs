@@ -16,11 +16,12 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use change::{
-    AddedReplica, CATALOG_RULES_LEVEL, CONTROLLER_LEVEL, Change, ChangeRecord, RetiredReplica, reserved_source,
+    AddedReplica, CATALOG_RULES_LEVEL, CONTROLLER_LEVEL, Change, ChangeRecord, RestoredCollection, RetiredReplica,
+    reserved_source,
 };
 pub use collection::{
     CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, Move, PUSH_TOPICS, ReplicaState,
-    change_topic_of, push_topic_of,
+    Restored, change_topic_of, push_topic_of,
 };
 pub use controller::Controller;
 pub use definition::{
@@ -30,7 +31,7 @@ pub use definition::{
 pub use deletion::Deletion;
 pub use retention::{AgeBy, Retention};
 use serde::{Deserialize, Serialize};
-pub use source::{RetiredSource, Skip, Skips, Source, SourceSettings, Start};
+pub use source::{REDACTED, RetiredSource, Skip, Skips, Source, SourceSettings, Start, is_secret_setting};
 pub use state::{
     Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State, StatePosition,
 };

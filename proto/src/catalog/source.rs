@@ -125,6 +125,20 @@ pub struct SourceSettings {
 }
 
 impl SourceSettings {
+    /// The same, with `***` instead of what gives access to something.
+    pub fn redacted(mut self) -> Self {
+        let secrets = self.config.iter_mut().filter(|(key, _)| is_secret_setting(key));
+        secrets.for_each(|(_, value)| REDACTED.clone_into(value));
+        self
+    }
+
+    /// Whether what gives access to something was replaced.
+    pub fn is_redacted(&self) -> bool {
+        self.config
+            .iter()
+            .any(|(key, value)| is_secret_setting(key) && value == REDACTED)
+    }
+
     /// Where to start a partition of which nothing is stored. A partition that was added after the source was created
     /// starts at its first record: all of its records are newer than the source.
     pub fn start_of(&self, partition: i32) -> Start {
@@ -133,6 +147,27 @@ impl SourceSettings {
             _ => self.start,
         }
     }
+}
+
+/// Shown instead of a setting that gives access to something.
+pub const REDACTED: &str = "***";
+
+/// Whether a librdkafka setting gives access to something, so that nobody is shown its value.
+pub fn is_secret_setting(key: &str) -> bool {
+    [
+        "password",
+        "passphrase",
+        "secret",
+        ".pem",
+        "jaas",
+        "oauthbearer.config",
+        "token",
+    ]
+    .iter()
+    .any(|part| key.contains(part))
+        && !key.ends_with(".location")
+        && key != "ssl.ca.pem"
+        && key != "ssl.certificate.pem"
 }
 
 /// Where to start a partition of which nothing is stored.

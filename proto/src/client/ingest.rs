@@ -22,6 +22,7 @@ use crate::{
     problem::{Code, Problem},
     record::RequestKey,
     routing::shard_of,
+    snapshot::{ShardSnapshotRequest, ShardSnapshotStatus},
     wire::leaf::ingest_client::IngestClient,
 };
 
@@ -318,6 +319,11 @@ impl Ingest for RemoteIngest {
         let Some(leaf) = &self.only else { return Ok(Vec::new()) };
         let peer = self.peers.named(leaf)?;
         peer.value(control(&peer).copies(peer.json(&(), ASK_WAIT)?).await)
+    }
+
+    async fn snapshot_shard(&self, request: &ShardSnapshotRequest) -> Result<ShardSnapshotStatus, Problem> {
+        let peer = self.holder(request.shard)?;
+        peer.value(control(&peer).snapshot_shard(peer.json(request, ASK_WAIT)?).await)
     }
 
     async fn pushed(

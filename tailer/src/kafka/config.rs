@@ -1,7 +1,10 @@
 //! Turns the settings of a source into the configuration of a consumer: which keys are fixed, which have a default, and
 //! which are refused.
 
-use proto::{Code, Problem, catalog::SourceSettings};
+use proto::{
+    Code, Problem,
+    catalog::{SourceSettings, is_secret_setting},
+};
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 /// Keys that make the client load or run code, or open something in this process. A request must never set them.
@@ -111,7 +114,7 @@ fn invalid(error: &KafkaError) -> Problem {
         "the keys are those of librdkafka: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md";
     match error {
         // librdkafka's own text repeats the value, which may be a secret.
-        KafkaError::ClientConfig(_, _, key, _) if is_secret(key) => {
+        KafkaError::ClientConfig(_, _, key, _) if is_secret_setting(key) => {
             Problem::new(Code::BadRequest, format!("the value of {key} is invalid")).hint(HINT)
         }
         KafkaError::ClientConfig(_, text, key, _) => {
@@ -119,12 +122,6 @@ fn invalid(error: &KafkaError) -> Problem {
         }
         other => Problem::new(Code::BadRequest, other.to_string()).hint(HINT),
     }
-}
-
-fn is_secret(key: &str) -> bool {
-    ["password", "secret", "pem", "token", "jaas", "oauthbearer.config"]
-        .iter()
-        .any(|part| key.contains(part))
 }
 
 /// Checks the name of a topic. Kafka's rules exclude patterns (`^…`), which would subscribe to many topics.

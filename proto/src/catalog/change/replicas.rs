@@ -117,7 +117,7 @@ impl Catalog {
 
 impl Collection {
     /// Whether a replica is left behind now that was not before. The last serving one is not.
-    fn leave_replica_behind(&mut self, shard: u32, leaf: &NodeName, since: u64) -> bool {
+    pub(super) fn leave_replica_behind(&mut self, shard: u32, leaf: &NodeName, since: u64) -> bool {
         let state = self.replica_state(shard, leaf);
         let is_last = state == Some(ReplicaState::Serving) && self.serving(shard).count() == 1;
         let may_be_asked = state.is_some_and(|state| state.not_asked_since().is_none());

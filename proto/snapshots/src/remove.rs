@@ -1,0 +1,110 @@
+//! Removes snapshots, and the objects that no other one has.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use proto::{
+    Problem,
+    snapshot::{Sha256, SnapshotId},
+};
+use serde::Serialize;
+
+use crate::{Marker, Running, ShardFiles, SnapshotStore, Work, store::REQUESTS_AT_ONCE};
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// The snapshots.
+    pub snapshots: Vec<SnapshotId>,
+    /// Objects that no other snapshot has.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Removes snapshots, also such that cannot be read. Removes nothing if one that stays cannot be read: it may need any object.
+/// `name` is a name for this work, `by` the node that does it.
+pub async fn remove(store: &SnapshotStore, ids: &[SnapshotId], name: SnapshotId, by: &str) -> Result<Removed, Problem> {
+    for id in ids {
+        if !store.has_manifest(id).await? {
+            return Err(store.no_snapshot(id));
+        }
+    }
+    for (id, summary) in store.list().await? {
+        check_readable(ids, &id, summary.err())?;
+    }
+    let mut marker = Marker::begin(store, Work::Remove, name, by).await?;
+    let (bytes, total) = (AtomicU64::new(0), AtomicU64::new(0));
+    let show = |running: &mut Running| {
+        (running.bytes, running.total) = (bytes.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
+    };
+    let removed = marker.while_held(remove_held(store, ids, &bytes, &total), show).await;
+    // Who has asked for it is told why it has failed.
+    marker.end().await;
+    removed
+}
+
+fn check_readable(removed: &[SnapshotId], id: &SnapshotId, problem: Option<Problem>) -> Result<(), Problem> {
+    match problem {
+        Some(problem) if !removed.contains(id) => Err(Problem {
+            detail: format!(
+                "nothing is removed, because it is not known what snapshot {id} needs: {}",
+                problem.detail
+            ),
+            hint: Some(format!("`rachis snapshot remove {id}` removes that one")),
+            ..problem
+        }),
+        _ => Ok(()),
+    }
+}
+
+async fn remove_held(
+    store: &SnapshotStore,
+    ids: &[SnapshotId],
+    bytes: &AtomicU64,
+    total: &AtomicU64,
+) -> Result<Removed, Problem> {
+    let mut kept = HashSet::new();
+    for (id, summary) in store.list().await? {
+        if ids.contains(&id) {
+            continue;
+        }
+        check_readable(ids, &id, summary.err())?;
+        let manifest = store.manifest(&id).await?;
+        let lists = manifest.lists().map(|list| async move {
+            let files: ShardFiles = store.get_json(list).await?;
+            let hashes = files.files.into_iter().map(|file| file.object.sha256);
+            Ok::<Vec<Sha256>, Problem>(hashes.chain([list.sha256]).collect())
+        });
+        let lists: Vec<_> = lists
+            .map(|list| Box::pin(list) as futures::future::BoxFuture<'_, _>)
+            .collect();
+        let mut lists = stream::iter(lists).buffer_unordered(REQUESTS_AT_ONCE);
+        while let Some(hashes) = lists.try_next().await? {
+            kept.extend(hashes);
+        }
+    }
+    for id in ids {
+        store.remove_manifest(id).await?;
+    }
+    let mut unused = store.objects().await?;
+    unused.retain(|(hash, _)| !kept.contains(hash));
+    total.store(unused.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    let objects = unused.len() as u64;
+    let removals = unused.into_iter().map(|(hash, size)| async move {
+        store.remove_object(hash).await?;
+        bytes.fetch_add(size, Ordering::Relaxed);
+        Ok::<(), Problem>(())
+    });
+    let mut removals = stream::iter(removals).buffer_unordered(REQUESTS_AT_ONCE);
+    while removals.try_next().await?.is_some() {}
+    drop(removals);
+    Ok(Removed {
+        snapshots: ids.to_vec(),
+        objects,
+        bytes: bytes.load(Ordering::Relaxed),
+    })
+}
