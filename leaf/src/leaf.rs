@@ -14,6 +14,7 @@ mod redrives;
 pub(crate) mod replicas;
 mod scrub;
 mod shards;
+mod snapshot_writes;
 pub(crate) mod views;
 
 use std::{
@@ -42,6 +43,7 @@ use copies::Copies;
 use leases::ViewLeases;
 use replicas::grants::Grants;
 use shards::Shards;
+use snapshot_writes::SnapshotWrites;
 
 /// How long a request without a deadline of its own waits for a shard to open.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
@@ -72,6 +74,8 @@ pub struct Leaf {
     grants: Grants,
     /// Shards that are copied from other leaves, and to them.
     copies: Copies,
+    /// Shards that are written to the snapshot store.
+    snapshot_writes: SnapshotWrites,
     /// Notified when a question waits for the first grant of another leaf.
     first_grants_wanted: Arc<Notify>,
     /// A clone for each query with open views.
@@ -111,6 +115,7 @@ impl Leaf {
             leases: ViewLeases::default(),
             grants: Grants::new(replicas::grants::now()),
             copies: Copies::default(),
+            snapshot_writes: SnapshotWrites::default(),
             first_grants_wanted: Arc::default(),
             views_counter: Arc::default(),
             this: this.clone(),
@@ -233,14 +238,7 @@ impl Leaf {
     fn check_placement(&self, id: ShardId) -> Result<(), Problem> {
         let catalog = self.catalog.borrow().clone();
         match catalog.collection(id.collection) {
-            Some((name, collection)) if self.owns(collection, id.number) => match self.awaits_copy(&catalog, id) {
-                true => Err(Problem::new(
-                    Code::Unavailable,
-                    format!("shard {} of {name} is being copied to this node", id.number),
-                )
-                .hint("another replica answers; `select * from rachis.moves` shows the progress")),
-                false => Ok(()),
-            },
+            Some((name, collection)) if self.owns(collection, id.number) => self.check_copied(&catalog, name, id),
             Some((name, collection)) if id.number < collection.settings.shards => {
                 let leaves: Vec<&str> = collection.replicas_of(id.number).iter().map(NodeName::as_str).collect();
                 let leaves = if leaves.is_empty() {
@@ -296,6 +294,7 @@ impl Leaf {
         self.shards
             .remove_dropped(&catalog, chrono::Utc::now().timestamp_millis());
         self.remove_moved(&catalog);
+        self.expire_snapshot_writes();
         let disk_has_room_again = self.services.disk.refresh();
         self.shards.count_files();
         let shards = self.shards.all();

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use proto::cluster::NodeName;
+use snapshots::SnapshotStore;
 
 /// Where a leaf stores its shards, its limits, and when it indexes, merges, closes and deletes. The unit of a limit is
 /// the last word of its name.
@@ -84,8 +85,10 @@ pub struct LeafOptions {
     pub dropped_kept: Duration,
     /// How long a shard stays on disk that has been moved to another leaf: longer than any query.
     pub moved_kept: Duration,
-    /// Rate at which all shards together are copied from other leaves.
+    /// Rate at which all shards together are copied from other leaves, and to and from the snapshot store.
     pub copy_bytes_per_second: u64,
+    /// Where snapshots are written to and restored from, if anywhere.
+    pub snapshots: Option<SnapshotStore>,
 }
 
 impl LeafOptions {
@@ -129,6 +132,7 @@ impl LeafOptions {
             dropped_kept: Duration::from_secs(24 * 3600),
             moved_kept: Duration::from_mins(15),
             copy_bytes_per_second: 64 << 20,
+            snapshots: None,
         }
     }
 }

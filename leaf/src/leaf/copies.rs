@@ -1,5 +1,5 @@
 //! Copies of replicas: a replica that has nothing yet is copied from a leaf that serves the shard, and then fed from the
-//! log from there on.
+//! log from there on. If its collection was restored from a snapshot and no leaf has the shard yet, it is copied from there.
 //!
 //! ```text
 //! leaf-4 ── offer a copy of shard 3 ──> leaf-1: a checkpoint of its rows, links to its splits
@@ -14,24 +14,29 @@
 //! replica is filled from the log.
 
 mod incoming;
-mod offered;
+pub(in crate::leaf) mod offered;
+mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use proto::{
-    Catalog,
-    catalog::{Collection, Move, ReplicaState},
+    Catalog, Code, CollectionName, Problem,
+    catalog::{Change, Collection, Move, ReplicaState, Restored},
     cluster::NodeName,
     ingest::{CopyStatus, ShardId},
+    replica::ReplicaPeers,
+    tailer::Changes,
 };
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use self::{incoming::Incoming, offered::Offered};
+pub(in crate::leaf) use self::incoming::never_changes;
+use self::{incoming::Incoming, offered::Offered, source::CopySource};
 use super::Leaf;
 
 /// What the name of a folder with an offered copy begins with.
@@ -39,6 +44,9 @@ pub(super) const OFFERED: &str = "copy-";
 
 /// The lowest rate of copies, in bytes per second. Below it, the other leaf would remove a copy between two reads.
 const RATE_MIN: u64 = 64 << 10;
+
+/// How often a leaf that holds all shards looks whether one is to be restored.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The copies that this leaf makes and offers.
 #[derive(Default)]
@@ -56,22 +64,113 @@ pub(super) struct Copies {
 }
 
 impl Leaf {
-    /// Whether the replica of a shard on this leaf waits for a copy of another one, as of a catalog.
+    /// Whether the replica of a shard on this leaf waits for a copy of another one, or of a snapshot, as of a catalog.
     pub(super) fn awaits_copy(&self, catalog: &Catalog, shard: ShardId) -> bool {
-        let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
-            return false;
-        };
-        let is_behind = matches!(
-            collection.replica_state(shard.number, node),
-            Some(ReplicaState::Behind { .. })
-        );
-        is_behind
-            && sources(catalog, collection, shard.number, node).next().is_some()
-            && match placed_since(collection, shard.number, node) {
-                // What is there may be of an earlier placement; this catalog may be an older one.
-                Some(since) => self.shards.placed_since(shard).is_none_or(|placed| placed < since),
+        self.copied_from(catalog, shard).is_some()
+    }
+
+    /// What the replica of a shard on this leaf is a copy of, if it waits for one, as of a catalog.
+    fn copied_from<'a>(&self, catalog: &'a Catalog, shard: ShardId) -> Option<Origin<'a>> {
+        let (_, collection) = catalog.collection(shard.collection)?;
+        let number = shard.number;
+        // What is there may be of an earlier placement; this catalog may be an older one.
+        let has_none_since = |since: u64| self.shards.placed_since(shard).is_none_or(|placed| placed < since);
+        let node = self.options.node.as_ref();
+        let state = node.and_then(|node| collection.replica_state(number, node));
+        if let (Some(node), Some(ReplicaState::Behind { .. })) = (node, state)
+            && sources(catalog, collection, number, node).next().is_some()
+        {
+            let is_missing = match placed_since(collection, number, node) {
+                Some(since) => has_none_since(since),
                 None => self.shards.placed_since(shard).is_none(),
+            };
+            return is_missing.then_some(Origin::Leaves(collection));
+        }
+        let restored = collection.restored.as_ref()?;
+        let is_awaited = restored.awaited.contains(&number) && self.owns(collection, number);
+        (is_awaited && has_none_since(restored.since)).then_some(Origin::Snapshot(restored))
+    }
+
+    /// Fails if the replica of a shard on this leaf waits for a copy.
+    pub(super) fn check_copied(&self, catalog: &Catalog, name: &CollectionName, shard: ShardId) -> Result<(), Problem> {
+        let (detail, hint) = match self.copied_from(catalog, shard) {
+            None => return Ok(()),
+            Some(Origin::Leaves(_)) => ("copied to this node".to_owned(), "another replica answers"),
+            Some(Origin::Snapshot(restored)) => (
+                format!("restored from snapshot {}", restored.snapshot),
+                "retry once it is there",
+            ),
+        };
+        let detail = format!("shard {} of {name} is being {detail}", shard.number);
+        Err(Problem::new(Code::Unavailable, detail)
+            .hint(format!("{hint}; `select * from rachis.moves` shows the progress")))
+    }
+
+    /// The shards that this leaf has restored, and of which the catalog does not know it yet.
+    pub(super) fn restored_here(&self, catalog: &Catalog) -> Vec<ShardId> {
+        let mut here = Vec::new();
+        for collection in catalog.collections.values() {
+            let Some(restored) = &collection.restored else { continue };
+            let shards = collection.shards().filter(|shard| {
+                let is_placed = || {
+                    self.shards
+                        .placed_since(*shard)
+                        .is_some_and(|placed| placed >= restored.since)
+                };
+                restored.awaited.contains(&shard.number) && self.owns(collection, shard.number) && is_placed()
+            });
+            here.extend(shards);
+        }
+        here
+    }
+
+    /// Has shards copied from other leaves, and those of restored collections from their snapshots.
+    pub(super) fn copy_shards(
+        &self,
+        catalog: &Catalog,
+        peers: Option<&Arc<dyn ReplicaPeers>>,
+        of_leaves: &BTreeSet<ShardId>,
+    ) {
+        let restored = self.awaiting_snapshots(catalog);
+        let all: BTreeSet<ShardId> = of_leaves.iter().copied().chain(restored).collect();
+        self.copy_missing(catalog, peers, &all.into_iter().collect::<Vec<ShardId>>());
+    }
+
+    /// Restores shards of a leaf that holds all, until it is dropped.
+    pub async fn keep_restoring(leaf: Weak<Self>, changes: Arc<dyn Changes>) {
+        let Some(mut catalog) = leaf.upgrade().map(|leaf| leaf.catalog.clone()) else {
+            return;
+        };
+        loop {
+            let Some(open) = leaf.upgrade() else { return };
+            let now = catalog.borrow_and_update().clone();
+            open.copy_shards(&now, None, &BTreeSet::new());
+            let shards = open.restored_here(&now);
+            drop(open);
+            if !shards.is_empty() {
+                let placed = Change::PlaceRestored {
+                    leaf: None,
+                    instance: Uuid::nil(),
+                    shards,
+                };
+                if let Err(problem) = changes.propose(placed, None).await {
+                    warn!(%problem, "restored shards cannot be noted; this will be retried");
+                }
             }
+            // A copy that has failed is repeated, and only so many run at once.
+            let _ = tokio::time::timeout(LOOK_EVERY, catalog.changed()).await;
+        }
+    }
+
+    /// The shards of restored collections that this leaf has to copy from their snapshot.
+    fn awaiting_snapshots(&self, catalog: &Catalog) -> Vec<ShardId> {
+        let restored = catalog
+            .collections
+            .values()
+            .filter(|collection| collection.restored.is_some());
+        let shards = restored.flat_map(Collection::shards);
+        let is_awaited = |shard: &ShardId| matches!(self.copied_from(catalog, *shard), Some(Origin::Snapshot(_)));
+        shards.filter(is_awaited).collect()
     }
 
     /// The shards that this leaf copies, and those that wait for it.
@@ -130,6 +229,14 @@ impl Leaf {
         let is_of_earlier = |since: &u64| self.shards.placed_since(shard).is_some_and(|placed| placed < *since);
         !collection.replicas_of(shard.number).contains(node) && left.is_some_and(is_of_earlier)
     }
+}
+
+/// What a replica that has nothing yet is a copy of.
+enum Origin<'a> {
+    /// The replicas on other leaves.
+    Leaves(&'a Collection),
+    /// A snapshot.
+    Snapshot(&'a Restored),
 }
 
 /// The shards of a collection that have left a leaf.

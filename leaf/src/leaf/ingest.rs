@@ -15,6 +15,7 @@ use proto::{
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
     routing::shard_of,
+    snapshot::{ShardSnapshotRequest, ShardSnapshotStatus},
 };
 
 use super::{Leaf, ShardInfo};
@@ -125,6 +126,10 @@ impl Ingest for Leaf {
 
     async fn copies(&self) -> Result<Vec<CopyStatus>, Problem> {
         Ok(self.copy_status())
+    }
+
+    async fn snapshot_shard(&self, request: &ShardSnapshotRequest) -> Result<ShardSnapshotStatus, Problem> {
+        self.write_snapshot(request)
     }
 
     async fn pushed(

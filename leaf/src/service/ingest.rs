@@ -110,6 +110,10 @@ impl ingest_server::Ingest for IngestService {
         Json::response(&self.leaf.grant(self.value(request).await?).await?)
     }
 
+    async fn snapshot_shard(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
+        Json::response(&self.leaf.snapshot_shard(&self.value(request).await?).await?)
+    }
+
     async fn offer_copy(&self, request: Request<Json>) -> Result<Response<Json>, Status> {
         Json::response(&self.leaf.offer_copy(self.value(request).await?).await?)
     }

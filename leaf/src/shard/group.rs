@@ -211,7 +211,7 @@ impl<'a> Group<'a> {
             redriven: None,
         };
         let row = self.row(&context.partition);
-        if row.topic.is_none() {
+        if row.topic.is_none() && row.last_offset < 0 {
             row.run_from = batch.records.first().map_or(batch.through + 1, |record| record.offset);
         }
         for record in batch.records.iter().filter(|record| record.offset > stored) {

@@ -46,6 +46,7 @@ pub(crate) use gone_range::GoneRangeRow;
 pub(crate) use key::{Partition, Ranges, RowKey, RowKind};
 pub(crate) use key_index::{KeyIndexRow, KeyedDocument};
 pub(crate) use manifest::ManifestRow;
+pub(crate) use open::Adopted;
 pub(crate) use partition::PartitionRow;
 use proto::{
     Code, Problem,

@@ -11,7 +11,7 @@ use rocksdb::{
     WriteBufferManager,
 };
 
-use super::{Family, RowKey, RowKind, Store, WriteBatch, format::Format, wal};
+use super::{Family, PartitionRow, RowKey, RowKind, Store, WriteBatch, format::Format, wal};
 use crate::{error::Error, fault};
 
 /// Size of the block cache that all shards share, in decompressed bytes.
@@ -46,6 +46,15 @@ static WRITE_BUFFERS: LazyLock<WriteBufferManager> =
     LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, true));
 static BLOCK_CACHE: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
 
+/// A copied store, and what becomes of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adopted {
+    /// The shard whose store it was.
+    pub was: ShardId,
+    /// The shard whose store it will be.
+    pub shard: ShardId,
+}
+
 impl Store {
     /// Opens the store of a shard, or creates it. RocksDB keeps at most `tables_open_max` tables open at once.
     pub(crate) fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
@@ -69,10 +78,27 @@ impl Store {
         Self::over(shard, db, false)
     }
 
-    /// Makes a copied store one of its own: it gets another incarnation.
-    pub(crate) fn adopt(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<(), Error> {
-        let store = Self::open(shard, folder, tables_open_max)?;
-        store.assign_incarnation().map(drop)
+    /// Makes a copied store one of its own: it gets another incarnation. If it was of another collection, that one's own
+    /// topics are not continued.
+    pub(crate) fn adopt(adopted: Adopted, folder: &Path, tables_open_max: usize) -> Result<(), Error> {
+        let store = Self::open(adopted.was, folder, tables_open_max)?;
+        let mut batch = WriteBatch::default();
+        if adopted.was != adopted.shard {
+            for (partition, row) in store
+                .partitions()?
+                .into_iter()
+                .filter(|(partition, _)| partition.source.is_own())
+            {
+                let row = PartitionRow { topic: None, ..row };
+                let key = RowKey::new(RowKind::Partition).partition(&partition).bytes();
+                store.put(&mut batch, Family::Meta, &key, &row.encode());
+            }
+        }
+        let store = Self {
+            shard: adopted.shard,
+            ..store
+        };
+        store.assign_incarnation(batch).map(drop)
     }
 
     /// Opens an existing store without writing anything, so this works on a full disk, too.
@@ -114,13 +140,13 @@ impl Store {
             }
             return Ok(format.incarnation);
         }
-        self.assign_incarnation()
+        self.assign_incarnation(WriteBatch::default())
     }
 
-    fn assign_incarnation(&self) -> Result<u128, Error> {
+    /// Writes what the store is, together with these rows.
+    fn assign_incarnation(&self, mut batch: WriteBatch) -> Result<u128, Error> {
         let key = RowKey::new(RowKind::Format).bytes();
         let format = Format::new(self.shard);
-        let mut batch = WriteBatch::default();
         self.put(&mut batch, Family::Meta, &key, &format.encode());
         self.commit_synced(batch).map_err(|error| self.unwritten(error))?;
         Ok(format.incarnation)

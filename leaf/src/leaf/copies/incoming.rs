@@ -1,4 +1,4 @@
-//! The side of a leaf that copies a replica from another one.
+//! The side of a leaf that copies a replica from another one, or from a snapshot.
 
 use std::{
     fs::{File, OpenOptions},
@@ -13,18 +13,20 @@ use proto::{
     cluster::NodeName,
     ingest::{CopyStatus, ShardId},
     replica::{CopiedFile, OfferedCopy, ReplicaPeers},
+    snapshot::Sha256,
 };
+use snapshots::hash_file;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{super::Leaf, next_read, placed_since, sources};
+use super::{super::Leaf, CopySource, Origin, next_read, placed_since, sources};
 use crate::{
     error::Error,
     leaf::shards::{COPYING, PLACED_SINCE},
     shard::{SPLITS_FOLDER, STORE_FOLDER},
-    store::Store,
+    store::{Adopted, Store},
     threads::blocking,
 };
 
@@ -41,9 +43,9 @@ const PLACED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// The file in the folder of a copy that names the replica whose files are in it.
 const COPY_OF: &str = "COPY-OF";
 
-/// A shard that is copied from another leaf.
+/// A shard that is copied from another leaf, or from a snapshot.
 pub(super) struct Incoming {
-    from: NodeName,
+    from: String,
     begun: Instant,
     bytes: u64,
     total: u64,
@@ -89,8 +91,7 @@ impl Leaf {
     pub(in crate::leaf) fn copy_missing(
         &self,
         catalog: &Catalog,
-        node: &NodeName,
-        peers: &Arc<dyn ReplicaPeers>,
+        peers: Option<&Arc<dyn ReplicaPeers>>,
         waiting: &[ShardId],
     ) {
         *self.copies.waiting.lock() = waiting.to_vec();
@@ -112,9 +113,6 @@ impl Leaf {
             if running >= COPIED_AT_ONCE {
                 break;
             }
-            let Some((_, collection)) = catalog.collection(shard.collection) else {
-                continue;
-            };
             let known = incoming.get(shard);
             if known.is_some_and(|copy| copy.is_running() || copy.is_paused()) {
                 continue;
@@ -123,21 +121,20 @@ impl Leaf {
             let gave_nothing = known.is_some_and(|copy| copy.read == 0);
             let failed = known.filter(|_| gave_nothing).map_or(0, |copy| copy.failed + 1);
             let tried = known.map_or(0, |copy| copy.tried + usize::from(gave_nothing));
-            let from: Vec<&NodeName> = sources(catalog, collection, shard.number, node).collect();
-            let Some(from) = from.get((tried + shard.number as usize) % from.len().max(1)) else {
+            let Some((from, since)) = self.source_of(catalog, peers, *shard, tried) else {
                 continue;
             };
             let stop = CancellationToken::new();
+            let entry_from = from.to_string();
             let copy = Copy {
                 leaf: self.this.clone(),
-                peers: peers.clone(),
                 shard: *shard,
-                from: (*from).clone(),
-                since: placed_since(collection, shard.number, node).unwrap_or(0),
+                from,
+                since,
                 stop: stop.clone(),
             };
             let entry = Incoming {
-                from: (*from).clone(),
+                from: entry_from,
                 begun: Instant::now(),
                 bytes: 0,
                 total: 0,
@@ -154,8 +151,36 @@ impl Leaf {
         }
     }
 
+    /// Where a shard is copied from, and the catalog version since which it has been placed here.
+    fn source_of(
+        &self,
+        catalog: &Catalog,
+        peers: Option<&Arc<dyn ReplicaPeers>>,
+        shard: ShardId,
+        tried: usize,
+    ) -> Option<(CopySource, u64)> {
+        match self.copied_from(catalog, shard)? {
+            Origin::Leaves(collection) => {
+                let node = self.options.node.as_ref()?;
+                let leaves: Vec<&NodeName> = sources(catalog, collection, shard.number, node).collect();
+                let name = leaves.get((tried + shard.number as usize) % leaves.len().max(1))?;
+                let source = CopySource::Leaf {
+                    name: (*name).clone(),
+                    peers: peers?.clone(),
+                };
+                Some((source, placed_since(collection, shard.number, node).unwrap_or(0)))
+            }
+            Origin::Snapshot(restored) => {
+                let store = self.options.snapshots.clone();
+                let since = restored.since;
+                let restored = restored.clone();
+                Some((CopySource::Snapshot { restored, store }, since))
+            }
+        }
+    }
+
     /// Notes that a part of a file was read.
-    fn note_read(&self, bytes: u64) {
+    pub(in crate::leaf) fn note_read(&self, bytes: u64) {
         let mut next = self.copies.next_read.lock();
         *next = Some(next_read(
             *next,
@@ -166,7 +191,7 @@ impl Leaf {
     }
 
     /// How long to wait before the next read, if at all.
-    fn pause_of_reads(&self) -> Option<Duration> {
+    pub(in crate::leaf) fn pause_of_reads(&self) -> Option<Duration> {
         let next = *self.copies.next_read.lock();
         next?
             .checked_duration_since(Instant::now())
@@ -174,12 +199,13 @@ impl Leaf {
     }
 
     /// Renames a complete copy to the folder of the shard, if the shard still waits for it.
-    fn put_in_place(&self, shard: ShardId, copy: &Path, since: u64) -> Result<(), Error> {
+    fn put_in_place(&self, adopted: Adopted, copy: &Path, since: u64) -> Result<(), Error> {
+        let shard = adopted.shard;
         // From here on, the copy differs from the replica that it was made of.
         remove_file(&copy.join(COPY_OF))?;
         sync_folder(copy)?;
-        let adopted = Store::adopt(shard, &copy.join(STORE_FOLDER), self.services.tables_open_max)
-            .and_then(|()| write(&copy.join(PLACED_SINCE), since.to_string().as_bytes(), 0, true))
+        let adopted = Store::adopt(adopted, &copy.join(STORE_FOLDER), self.services.tables_open_max)
+            .and_then(|()| write(&copy.join(PLACED_SINCE), since.to_string().as_bytes(), 0, true, None))
             .and_then(|()| sync_folder(copy));
         let waits = || self.awaits_copy(&self.catalog.borrow().clone(), shard);
         let place = || {
@@ -209,9 +235,8 @@ impl Leaf {
 /// One attempt to copy a shard.
 struct Copy {
     leaf: Weak<Leaf>,
-    peers: Arc<dyn ReplicaPeers>,
     shard: ShardId,
-    from: NodeName,
+    from: CopySource,
     /// The catalog version since which the shard has been placed here.
     since: u64,
     /// Cancelled if the copy is not needed any more.
@@ -228,7 +253,7 @@ impl Copy {
             Ok(bytes) => {
                 let seconds = began.elapsed().as_secs_f64();
                 metrics::counter!("rachis_leaf_copied_bytes_total").increment(bytes);
-                info!(%shard, %from, bytes, seconds, "a shard was copied from another leaf");
+                info!(%shard, %from, bytes, seconds, "a shard was copied");
             }
             Err(_) if self.stop.is_cancelled() => {
                 let shards = leaf.shards.clone();
@@ -240,7 +265,7 @@ impl Copy {
                 let _ = removed.await;
             }
             Err(problem) => {
-                warn!(%shard, %from, %problem, "a shard could not be copied from another leaf; this will be retried");
+                warn!(%shard, %from, %problem, "a shard could not be copied; this will be retried");
                 if let Some(copy) = leaf.copies.incoming.lock().get_mut(&shard) {
                     copy.error = Some(problem.to_string());
                     copy.ended = Some(Instant::now());
@@ -265,13 +290,12 @@ impl Copy {
     /// Copies the shard. Returns the bytes that were read.
     async fn copy(&self) -> Result<u64, Problem> {
         self.check_room(0).await?;
-        let offer = self.peers.offer_copy(&self.from, self.shard).await?;
+        let offer = self.from.offer(self.shard).await?;
         let read = match self.remove_earlier().await {
             Ok(()) => self.read(&offer).await,
             Err(problem) => Err(problem),
         };
-        // If this fails, the other leaf ends the copy itself.
-        let _ = self.peers.end_copy(&self.from, offer.id).await;
+        self.from.end(offer.id).await;
         read
     }
 
@@ -299,8 +323,8 @@ impl Copy {
         let folder = self.leaf()?.shards.folder(self.shard).with_extension(COPYING);
         let (prepared, files, store) = (folder.clone(), offer.files.clone(), offer.store);
         let missing = blocking(move || prepare(&prepared, &files, store)).await?;
-        let total: u64 = offer.files.iter().map(|file| file.bytes).sum();
-        let mut left = missing.iter().map(|file| file.bytes).sum::<u64>();
+        let sum = |files: &[CopiedFile]| files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes));
+        let (total, mut left) = (sum(&offer.files), sum(&missing));
         let mut read = 0;
         self.note(total - left, total, read)?;
         for file in missing {
@@ -312,7 +336,7 @@ impl Copy {
                     tokio::time::sleep(wait).await;
                 }
                 self.check_room(left).await?;
-                let part = self.peers.read_copy(&self.from, offer.id, &file.name, from).await?;
+                let part = self.from.read(offer.id, &file, from).await?;
                 let length = part.len() as u64;
                 self.leaf()?.note_read(length);
                 if from + length > file.bytes || length == 0 && from < file.bytes {
@@ -320,7 +344,8 @@ impl Copy {
                     return Err(Problem::new(Code::Internal, detail));
                 }
                 let (to, is_last) = (path.clone(), from + length == file.bytes);
-                blocking(move || write(&to, &part, from, is_last)).await?;
+                let hash = file.sha256;
+                blocking(move || write(&to, &part, from, is_last, hash)).await?;
                 (from, left, read) = (from + length, left - length, read + length);
                 self.note(total - left, total, read)?;
                 if is_last {
@@ -329,8 +354,12 @@ impl Copy {
             }
         }
         self.check_needed()?;
-        let (leaf, shard, since) = (self.leaf()?, self.shard, self.since);
-        blocking(move || leaf.put_in_place(shard, &folder, since)).await?;
+        let (leaf, since) = (self.leaf()?, self.since);
+        let adopted = Adopted {
+            shard: self.shard,
+            was: self.from.shard_there(self.shard),
+        };
+        blocking(move || leaf.put_in_place(adopted, &folder, since)).await?;
         Ok(read)
     }
 
@@ -371,7 +400,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Whether a file of a replica never changes once it is written.
-fn never_changes(name: &str) -> bool {
+pub(in crate::leaf) fn never_changes(name: &str) -> bool {
     name.ends_with(".sst") || name.ends_with(".split")
 }
 
@@ -400,8 +429,8 @@ fn prepare(folder: &Path, files: &[CopiedFile], store: Uuid) -> Result<Vec<Copie
     Ok(files.iter().filter(is_missing).cloned().collect())
 }
 
-/// Writes a part of a file. The file gets its name with the last part, once it is on disk.
-fn write(path: &Path, part: &[u8], from: u64, is_last: bool) -> Result<(), Error> {
+/// Writes a part of a file. The file gets its name with the last part, once it is on disk and has its hash, if one is known.
+fn write(path: &Path, part: &[u8], from: u64, is_last: bool, hash: Option<Sha256>) -> Result<(), Error> {
     let unfinished = path.with_added_extension("part");
     let written = || {
         let file = OpenOptions::new()
@@ -412,6 +441,12 @@ fn write(path: &Path, part: &[u8], from: u64, is_last: bool) -> Result<(), Error
         file.write_all_at(part, from)?;
         if is_last {
             file.sync_all()?;
+            if let Some(hash) = hash.filter(|hash| !hash_file(&unfinished).is_ok_and(|found| found == *hash)) {
+                std::fs::remove_file(&unfinished)?;
+                return Err(std::io::Error::other(format!(
+                    "what was copied has not the hash {hash}"
+                )));
+            }
             std::fs::rename(&unfinished, path)?;
         }
         Ok(())

@@ -11,7 +11,6 @@ use std::{
 use bytes::Bytes;
 use proto::{
     Code, Problem,
-    catalog::ReplicaState,
     ingest::ShardId,
     replica::{COPY_READ_BYTES, CopiedFile, OfferedCopy},
 };
@@ -44,13 +43,7 @@ impl Leaf {
     /// Links the files of the replica of a shard, for another leaf to read. They are removed by [`Leaf::end_copy`], or two
     /// minutes after the last read.
     pub(crate) async fn offer_copy(&self, shard: ShardId) -> Result<OfferedCopy, Problem> {
-        let catalog = self.catalog.borrow().clone();
-        let collection = catalog.collection(shard.collection).map(|(_, collection)| collection);
-        let serves = |node| collection?.replica_state(shard.number, node);
-        if self.options.node.as_ref().and_then(serves) != Some(ReplicaState::Serving) {
-            let detail = format!("this leaf does not serve shard {shard}");
-            return Err(Problem::new(Code::Unavailable, detail).hint("copy it from a leaf that serves it"));
-        }
+        self.check_serves(shard)?;
         let id = Uuid::now_v7();
         let folder = self.options.folder.join(format!("{OFFERED}{}", id.simple()));
         // Registered first: then the folder is removed even if the caller goes away meanwhile.
@@ -75,6 +68,7 @@ impl Leaf {
         let listed = files.iter().map(|(name, bytes)| CopiedFile {
             name: name.clone(),
             bytes: *bytes,
+            sha256: None,
         });
         let offer = OfferedCopy {
             id,
@@ -160,7 +154,7 @@ impl Leaf {
     }
 }
 
-fn remove(folder: &Path) {
+pub(in crate::leaf) fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -170,7 +164,7 @@ fn remove(folder: &Path) {
 
 /// Links the files of a shard into a folder. Returns them with their sizes. The rows are those of one moment; a split that
 /// is replaced meanwhile may be missing, and is then built again from the rows.
-fn copy_to(shards: &Shards, shard: &Shard, folder: &Path) -> Result<BTreeMap<String, u64>, Error> {
+pub(in crate::leaf) fn copy_to(shards: &Shards, shard: &Shard, folder: &Path) -> Result<BTreeMap<String, u64>, Error> {
     let splits = folder.join(SPLITS_FOLDER);
     std::fs::create_dir_all(&splits).map_err(in_folder(&splits))?;
     // Before and after the rows are copied: splits that these name may be removed soon, or have just been written.

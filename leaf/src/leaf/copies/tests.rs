@@ -17,6 +17,7 @@ use proto::{
 use super::*;
 use crate::{
     LeafOptions,
+    leaf::shards::PLACED_SINCE,
     tests::support::{Fixture, small},
 };
 
@@ -115,7 +116,7 @@ async fn attempt(second: &Fixture, peers: &Arc<dyn ReplicaPeers>) -> bool {
     if let Some(copy) = second.leaf.copies.incoming.lock().get_mut(&second.shard) {
         copy.ended = None;
     }
-    second.leaf.copy_missing(&catalog, &leaf(2), peers, &[second.shard]);
+    second.leaf.copy_missing(&catalog, Some(peers), &[second.shard]);
     let runs = async |second: &Fixture| {
         let incoming = second.leaf.copies.incoming.lock();
         !incoming.values().any(Incoming::is_running)
@@ -176,6 +177,62 @@ async fn a_replica_accepts_nothing_until_it_is_copied_and_is_then_the_same() {
     );
     let second = second.restart().await;
     assert_eq!(digests(&second).await, digests(&first).await);
+}
+
+fn restored(collection: &Collection, awaited: &[u32]) -> Option<Restored> {
+    Some(Restored {
+        snapshot: "20261130-021500-3f9a1c07".parse().expect("a name"),
+        collection: collection.uid,
+        since: 9,
+        awaited: awaited.iter().copied().collect(),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_awaits_its_snapshot_answers_nothing_and_says_why() {
+    let (first, second) = two_leaves();
+    change(&second, |collection| {
+        collection.placement = vec![vec![leaf(2)]];
+        (collection.moves, collection.not_serving) = Default::default();
+        collection.restored = restored(collection, &[0]);
+    });
+    let catalog = second.catalog.borrow().clone();
+    assert!(second.leaf.awaits_copy(&catalog, second.shard));
+    assert!(second.leaf.shard(second.shard).await.is_err());
+    assert!(second.leaf.restored_here(&catalog).is_empty());
+    second.leaf.copy_shards(&catalog, None, &BTreeSet::new());
+    let is_said = async |second: &Fixture| {
+        let status = second.leaf.copy_status();
+        let error = status.first().and_then(|status| status.error.clone());
+        error.is_some_and(|error| error.contains("no snapshot store"))
+    };
+    second.eventually("it is said why", is_said).await;
+    // Another leaf has it.
+    change(&second, |collection| collection.restored = None);
+    assert!(!second.leaf.awaits_copy(&second.catalog.borrow().clone(), second.shard));
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_whose_placement_cannot_be_read_is_neither_copied_nor_removed() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
+    let file = second.leaf.shards.folder(second.shard).join(PLACED_SINCE);
+    std::fs::write(&file, [0xff, 0xfe]).expect("a file");
+    let second = second.restart().await;
+    change(&second, |collection| {
+        collection.placement = vec![vec![leaf(2)]];
+        (collection.moves, collection.not_serving) = Default::default();
+        collection.restored = restored(collection, &[0]);
+    });
+    assert!(!second.leaf.awaits_copy(&second.catalog.borrow().clone(), second.shard));
+    change(&second, |collection| {
+        collection.placement = vec![vec![leaf(1)]];
+        collection.left = [(0, [(leaf(2), 90)].into())].into();
+    });
+    second.leaf.remove_moved(&second.catalog.borrow().clone());
+    assert!(second.leaf.shards.folder(second.shard).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -255,7 +255,9 @@ impl Leaf {
         known.round += 1;
         known.note_behind(&own);
         note_differences(known).await;
-        known.waiting = self.copy_own(links, &catalog, &own);
+        let waiting = own.iter().map(|own| own.id);
+        known.waiting = waiting.filter(|shard| self.awaits_copy(&catalog, *shard)).collect();
+        self.copy_shards(&catalog, Some(&links.peers), &known.waiting);
 
         known
             .heard
@@ -299,19 +301,21 @@ impl Leaf {
             }
         }
         changes.extend(remove_leaving(links, known, &own));
+        changes.extend(self.place_restored(links, &catalog));
         known.had = self.positions_of_open_shards(&of);
         propose(links, known, changes);
     }
 
-    /// Has the replicas of this leaf copied that have nothing yet. Returns those that wait for it.
-    fn copy_own(&self, links: &ReplicaLinks, catalog: &Catalog, own: &[Own]) -> BTreeSet<ShardId> {
-        let waiting = own
-            .iter()
-            .map(|own| own.id)
-            .filter(|shard| self.awaits_copy(catalog, *shard));
-        let waiting: Vec<ShardId> = waiting.collect();
-        self.copy_missing(catalog, &links.name, &links.peers, &waiting);
-        waiting.into_iter().collect()
+    /// Says which restored shards this leaf has, so that other leaves copy them from here.
+    fn place_restored(&self, links: &ReplicaLinks, catalog: &Catalog) -> Option<Change> {
+        let mut shards = self.restored_here(catalog);
+        shards.retain(|shard| self.serves(*shard));
+        shards.truncate(CHANGED_MAX);
+        (!shards.is_empty()).then(|| Change::PlaceRestored {
+            leaf: Some(links.name.clone()),
+            instance: links.instance,
+            shards,
+        })
     }
 
     /// What follows for this leaf's replicas from what the others had in the round before.
@@ -543,6 +547,7 @@ async fn note_differences(known: &mut RoundHistory) {
 
 fn describe(change: &Change) -> String {
     match change {
+        Change::PlaceRestored { shards, .. } => format!("{} restored shards are here", shards.len()),
         Change::LeaveBehind { leaf, shards, .. } => format!("{} replicas on {leaf} are behind", shards.len()),
         Change::JoinReplicas { leaf, shards, .. } => format!("{} replicas on {leaf} join", shards.len()),
         Change::ServeReplicas { leaf, shards, .. } => format!("{} replicas on {leaf} serve", shards.len()),

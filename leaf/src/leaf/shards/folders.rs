@@ -3,11 +3,16 @@
 
 use std::{
     fs::File,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use proto::{Catalog, CollectionUid, catalog::ReplicaState, ingest::ShardId};
+use proto::{
+    Catalog, CollectionUid,
+    catalog::{Collection, ReplicaState},
+    ingest::ShardId,
+};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -59,15 +64,31 @@ impl Shards {
     }
 
     /// The catalog version of the placement that the folder of a shard belongs to; 0 for the first one, `None` without a
-    /// folder.
+    /// folder. If that cannot be read now, it is as late as can be: nothing is copied, or removed, because of it.
     pub(crate) fn placed_since(&self, id: ShardId) -> Option<u64> {
         let mut known = self.placed_since.lock();
-        *known.entry(id).or_insert_with(|| {
-            let folder = self.folder(id);
-            let text = std::fs::read_to_string(folder.join(PLACED_SINCE));
-            let since = text.ok().and_then(|text| text.trim().parse().ok());
-            since.or_else(|| folder.exists().then_some(0))
-        })
+        if let Some(known) = known.get(&id) {
+            return *known;
+        }
+        let folder = self.folder(id);
+        let text = std::fs::read_to_string(folder.join(PLACED_SINCE));
+        let since = match text.map(|text| text.trim().parse()) {
+            Ok(Ok(since)) => Some(since),
+            Err(error) if error.kind() == ErrorKind::NotFound => match folder.try_exists() {
+                Ok(exists) => exists.then_some(0),
+                Err(_) => return Some(u64::MAX),
+            },
+            Err(error) if error.kind() != ErrorKind::InvalidData => {
+                warn!(shard = %id, %error, "cannot read since when a shard is placed here");
+                return Some(u64::MAX);
+            }
+            _ => {
+                warn!(shard = %id, file = PLACED_SINCE, "a file in the folder of a shard is damaged: the shard stays here");
+                Some(u64::MAX)
+            }
+        };
+        known.insert(id, since);
+        since
     }
 
     /// Replaces the folder of a shard by another one, or removes it. `is_right` is asked while the shard is closed and its
@@ -96,7 +117,7 @@ impl Shards {
         }
         let aside = self.aside();
         let renamed = match std::fs::rename(&folder, &aside) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => by.map_or(Ok(()), |by| std::fs::rename(by, &folder)),
         };
         let synced = renamed.and_then(|()| folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()));
@@ -122,14 +143,15 @@ impl Shards {
         self.services.options.folder.join(name)
     }
 
-    /// Whether the replica of a shard is behind that was being copied to this folder: then the copy goes on.
-    fn is_behind(&self, catalog: &Catalog, uid: CollectionUid, copy: &Path) -> bool {
+    /// Whether the replica of a shard is behind, or is restored, that was being copied to this folder: then the copy goes on.
+    fn is_copied(&self, catalog: &Catalog, uid: CollectionUid, copy: &Path) -> bool {
         let shard = || {
             let number = copy.file_stem()?.to_str()?.parse().ok()?;
             let (_, collection) = catalog.collection(uid)?;
             collection.replica_state(number, self.services.options.node.as_ref()?)
         };
-        matches!(shard(), Some(ReplicaState::Behind { .. }))
+        let is_restored = |(_, collection): (_, &Collection)| collection.restored.is_some();
+        matches!(shard(), Some(ReplicaState::Behind { .. })) || catalog.collection(uid).is_some_and(is_restored)
     }
 
     /// Finishes interrupted removals, and logs folders that belong to no collection of the catalog.
@@ -141,7 +163,7 @@ impl Shards {
                         .into_iter()
                         .filter(|of| of.extension() == Some(COPYING.as_ref()));
                     copies
-                        .filter(|copy| !self.is_behind(catalog, uid, copy))
+                        .filter(|copy| !self.is_copied(catalog, uid, copy))
                         .for_each(|copy| remove_folder(&copy));
                 }
                 Some(uid) if catalog.dropped.contains_key(&uid) => {}
@@ -228,7 +250,7 @@ fn is_left_over(folder: &Path) -> bool {
 
 fn remove_folder(folder: &Path) {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             warn!(folder = %folder.display(), %error, "could not remove a folder; the next start will retry");
         }
         _ => {}
