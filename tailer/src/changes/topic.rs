@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
-    Catalog, Code, CollectionUid, Problem,
+    Catalog, Code, CollectionUid, Problem, SourceName,
     catalog::{Change, ChangeRecord, Entry, LogChange, LogRecord},
     cluster::{Member, NodeName, PlacementLeaf, Role, place},
     tailer::{Changes, LogHealth},
@@ -122,6 +122,7 @@ impl TopicChanges {
     /// Appends a change to the log, waits until this node has read it back, and returns its offset. The same uid may be
     /// proposed again.
     pub async fn submit(&self, uid: Uuid, change: Change, expected: Option<u64>) -> Result<i64, Problem> {
+        let change = self.log.with_own_topics(change).await?;
         let json = self.log.encode(uid, change, expected)?;
         let (answer, verdict) = oneshot::channel();
         self.log.waiting.lock().entry(uid).or_default().push(answer);
@@ -155,6 +156,39 @@ impl TopicChanges {
 }
 
 impl TopicLog {
+    /// Finds out which topics a collection has that goes on with them: some may have been opened after its snapshot. Every
+    /// answer then covers all changes of documents that are in the topic.
+    async fn with_own_topics(&self, mut change: Change) -> Result<Change, Problem> {
+        let restored = match &mut change {
+            Change::RestoreCollection { restored, .. } if restored.continued => restored,
+            _ => return Ok(change),
+        };
+        let collection = &mut restored.collection;
+        for source in [SourceName::push(), SourceName::changes()] {
+            let topic = collection.own_topic_name(&source);
+            let ends = self.kafka.ends_of(&topic).await?;
+            if ends.is_none() && collection.has_own_topic(&source) {
+                let detail = format!("the collection cannot go on with its topics: this Kafka has no topic {topic}");
+                return Err(Problem::new(Code::Conflict, detail)
+                    .hint("restore it as a copy, without --continue: it then gets topics of its own"));
+            }
+            match source.is_changes() {
+                true => collection.change_topic = ends.is_some(),
+                false => collection.push_topic = ends.is_some(),
+            }
+            let ends = ends
+                .unwrap_or_default()
+                .into_iter()
+                .zip(0..)
+                .filter(|_| source.is_changes());
+            for (end, partition) in ends.filter(|(end, _)| *end > 0) {
+                let last = collection.own_topic_begins(&source, partition) + end - 1;
+                collection.changed_through.advance(&source, partition, last);
+            }
+        }
+        Ok(change)
+    }
+
     /// Encodes a proposal, if this node may make one now.
     fn encode(&self, uid: Uuid, change: Change, expected: Option<u64>) -> Result<Vec<u8>, Problem> {
         if let Some(fault) = self.replica.health().fault {
@@ -195,68 +229,71 @@ impl TopicLog {
     }
 }
 
-/// Places the shards of a new collection on the leaves that are members, but for those that have not answered for long,
-/// unless none has.
+/// Places the shards of a new or restored collection on the leaves that are members, but for those that have not answered
+/// for long, unless none has.
 fn with_placement(
-    change: Change,
+    mut change: Change,
     uid: Uuid,
     catalog: &Catalog,
     silent: &BTreeMap<NodeName, Duration>,
     replicas: u32,
 ) -> Result<Change, Problem> {
-    Ok(match change {
+    let (name, settings, placement) = match &mut change {
         Change::CreateCollection {
             name,
             settings,
             placement,
-        } if placement.is_empty() => {
-            let leaf = |(name, member): (&NodeName, &Member)| PlacementLeaf {
-                name: name.clone(),
-                capacity: member.capacity,
-                zone: member.zone.clone(),
-            };
-            let leaves = catalog.members_of(Role::Leaf);
-            let all: Vec<PlacementLeaf> = leaves
-                .filter(|(name, _)| !catalog.draining.contains(*name))
-                .map(leaf)
-                .collect();
-            let answers = |leaf: &&PlacementLeaf| silent.get(&leaf.name).is_none_or(|silent| *silent < LEAF_AWAY);
-            let up: Vec<_> = all.iter().filter(answers).cloned().collect();
-            let leaves = if up.is_empty() { all } else { up };
-            if leaves.is_empty() && !catalog.draining.is_empty() {
-                let detail = format!("{name} cannot be created: all leaves are being drained");
-                return Err(Problem::new(Code::Unavailable, detail)
-                    .hint("start another leaf, or let one take shards again: `rachis cluster drain NAME --undo`"));
-            }
-            if leaves.is_empty() {
-                return Err(Problem::new(
-                    Code::Unavailable,
-                    format!("{name} cannot be created: the cluster has no leaf"),
-                )
-                .hint("start one with `rachis leaf`; `rachis cluster status` lists the members"));
-            }
-            if let Some(replicas) = settings.replicas.filter(|replicas| *replicas as usize > leaves.len()) {
-                let (names, leaves) = (if leaves.len() == 1 { "leaf" } else { "leaves" }, leaves.len());
-                return Err(Problem::new(
-                    Code::Unavailable,
-                    format!("{name} cannot have {replicas} replicas: the cluster has {leaves} {names}"),
-                )
-                .hint("start more leaves, or ask for fewer replicas"));
-            }
-            let placement = place(
-                CollectionUid(uid),
-                settings.shards,
-                settings.replicas.unwrap_or(replicas),
-                &leaves,
-            );
-            Change::CreateCollection {
-                name,
-                settings,
-                placement,
-            }
-        }
-        other => other,
-    })
+        } => (name, settings, placement),
+        Change::RestoreCollection {
+            name,
+            restored,
+            placement,
+        } => (name, &mut restored.collection.settings, placement),
+        _ => return Ok(change),
+    };
+    if !placement.is_empty() {
+        return Ok(change);
+    }
+    let leaf = |(name, member): (&NodeName, &Member)| PlacementLeaf {
+        name: name.clone(),
+        capacity: member.capacity,
+        zone: member.zone.clone(),
+    };
+    let leaves = catalog.members_of(Role::Leaf);
+    let all: Vec<PlacementLeaf> = leaves
+        .filter(|(name, _)| !catalog.draining.contains(*name))
+        .map(leaf)
+        .collect();
+    let answers = |leaf: &&PlacementLeaf| silent.get(&leaf.name).is_none_or(|silent| *silent < LEAF_AWAY);
+    let up: Vec<_> = all.iter().filter(answers).cloned().collect();
+    let leaves = if up.is_empty() { all } else { up };
+    if leaves.is_empty() && !catalog.draining.is_empty() {
+        let detail = format!("{name} cannot be created: all leaves are being drained");
+        return Err(Problem::new(Code::Unavailable, detail)
+            .hint("start another leaf, or let one take shards again: `rachis cluster drain NAME --undo`"));
+    }
+    if leaves.is_empty() {
+        return Err(Problem::new(
+            Code::Unavailable,
+            format!("{name} cannot be created: the cluster has no leaf"),
+        )
+        .hint("start one with `rachis leaf`; `rachis cluster status` lists the members"));
+    }
+    if let Some(replicas) = settings.replicas.filter(|replicas| *replicas as usize > leaves.len()) {
+        let (names, leaves) = (if leaves.len() == 1 { "leaf" } else { "leaves" }, leaves.len());
+        return Err(Problem::new(
+            Code::Unavailable,
+            format!("{name} cannot have {replicas} replicas: the cluster has {leaves} {names}"),
+        )
+        .hint("start more leaves, or ask for fewer replicas"));
+    }
+    *placement = place(
+        CollectionUid(uid),
+        settings.shards,
+        settings.replicas.unwrap_or(replicas),
+        &leaves,
+    );
+    Ok(change)
 }
 
 /// The time of this machine in milliseconds since 1970.

@@ -10,7 +10,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use proto::{Code, Problem};
+use proto::{
+    Code, Problem,
+    catalog::{SourceSettings, Start},
+    record::Rules,
+};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -23,7 +27,7 @@ use rdkafka::{
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Error, config::KEYS_THAT_LOAD_CODE, error::ClientError};
+use super::{Error, config::KEYS_THAT_LOAD_CODE, error::ClientError, probe};
 
 const ADMIN_WAIT: Duration = Duration::from_secs(10);
 /// How long the delivery of a record may take.
@@ -120,6 +124,24 @@ impl ClusterKafka {
                 Code::Unavailable,
                 format!("cannot create topic {name}: the broker gave no reason"),
             )),
+        }
+    }
+
+    /// The end offset of each partition of a topic; `None` if it does not exist.
+    pub(crate) async fn ends_of(&self, topic: &str) -> Result<Option<Vec<i64>>, Problem> {
+        let settings = SourceSettings {
+            collection: "any".parse()?,
+            topic: topic.to_owned(),
+            config: self.source_config(),
+            rules: Rules::default(),
+            start: Start::Earliest,
+            partitions: None,
+        };
+        let asked = tokio::task::spawn_blocking(move || probe::ends(&settings)).await;
+        match asked.map_err(|error| Problem::new(Code::Internal, error.to_string()))? {
+            Ok(ends) => Ok(Some(ends)),
+            Err(problem) if problem.code == Code::NotFound => Ok(None),
+            Err(problem) => Err(problem),
         }
     }
 

@@ -251,6 +251,10 @@ impl Reader {
             false => record,
         };
         let Some(slot) = self.slots.get(&partition) else { return };
+        let record = Record {
+            offset: record.offset + self.task.begins_at(partition),
+            ..record
+        };
         if slot.partition.lock().add(record) {
             slot.wake();
         }
@@ -428,8 +432,8 @@ impl Reader {
     fn assign(&self, consumer: &Consumer) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
         for slot in self.slots.values() {
-            if let Some(offset) = slot.partition.lock().next_offset() {
-                list.add_partition_offset(&self.task.settings.topic, slot.number, Offset::Offset(offset))?;
+            if let Some(offset) = self.next_offset(slot) {
+                list.add_partition_offset(&self.task.settings.topic, slot.number, offset)?;
             }
         }
         consumer.assign(&list)?;
@@ -438,13 +442,18 @@ impl Reader {
             let Some(slot) = self.slots.get(&element.partition()) else {
                 continue;
             };
-            let mut partition = slot.partition.lock();
-            if partition.next_offset().map(Offset::Offset) == Some(element.offset()) {
-                partition.seek_done();
+            if self.next_offset(slot) == Some(element.offset()) {
+                slot.partition.lock().seek_done();
             }
         }
         // The client remembers that a partition was paused.
         consumer.resume(&list)
+    }
+
+    /// The next offset to read at the broker, if the partition is to be read.
+    fn next_offset(&self, slot: &PartitionSlot) -> Option<Offset> {
+        let next = slot.partition.lock().next_offset()?;
+        Some(Offset::Offset((next - self.task.begins_at(slot.number)).max(0)))
     }
 
     /// Pauses partitions whose window stays full, and resumes those with room.
@@ -497,7 +506,7 @@ impl Reader {
         }
         for slot in self.slots.values() {
             if let Some(end) = ends.get(&slot.number) {
-                slot.partition.lock().note_end(*end);
+                slot.partition.lock().note_end(*end + self.task.begins_at(slot.number));
             }
         }
         // The partition is reported by the reader that the group has assigned it to.
@@ -511,7 +520,7 @@ impl Reader {
     fn commit(&mut self, consumer: &Consumer) {
         let mut list = TopicPartitionList::new();
         for slot in self.slots.values() {
-            let next = slot.partition.lock().stored() + 1;
+            let next = slot.partition.lock().stored() + 1 - self.task.begins_at(slot.number);
             if next > 0 && self.committed.insert(slot.number, next) != Some(next) {
                 let _ = list.add_partition_offset(&self.task.settings.topic, slot.number, Offset::Offset(next));
             }

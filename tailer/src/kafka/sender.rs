@@ -588,8 +588,10 @@ impl Sender {
                 })?;
                 task.set_cluster(cluster);
             }
+            let begins = task.begins_at(partition);
             consumer
                 .fetch_watermarks(&task.settings.topic, partition, BROKER_ANSWER)
+                .map(|(low, high)| (low + begins, high + begins))
                 .map_err(|error| {
                     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
                     Error::Client(ClientError::new(

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    CollectionName, CollectionUid, SourceName,
+    CollectionName, CollectionUid, PositionVector, SourceName,
     catalog::{Catalog, Collection, Skips, Source, SourceSettings, Start},
     cluster::NodeName,
     ingest::{Ingest, ShardId},
@@ -41,6 +41,8 @@ pub(super) struct SourceTask {
     pub leaf: Arc<dyn Ingest>,
     /// The leaves that hold each shard; none if one process holds all shards. It changes while the source is read.
     pub placement: watch::Sender<Vec<Vec<NodeName>>>,
+    /// The positions after which the topic begins: of an own source of a restored collection.
+    topic_after: PositionVector,
     cluster: OnceLock<String>,
 }
 
@@ -68,6 +70,7 @@ impl SourceTask {
             options: options.clone(),
             leaf: leaf.clone(),
             placement: watch::Sender::new(collection.placement.clone()),
+            topic_after: PositionVector::default(),
             cluster: OnceLock::new(),
         })
     }
@@ -102,6 +105,7 @@ impl SourceTask {
             options: options.clone(),
             leaf: leaf.clone(),
             placement: watch::Sender::new(collection.placement.clone()),
+            topic_after: collection.own_topics_after.clone(),
             cluster: OnceLock::new(),
         })
     }
@@ -131,6 +135,13 @@ impl SourceTask {
             ("collection", self.collection.to_string()),
             ("source", self.source.to_string()),
         ]
+    }
+
+    /// The position of the first record of a partition, whose offset at the broker is 0.
+    pub(super) fn begins_at(&self, partition: i32) -> i64 {
+        self.topic_after
+            .get(&self.source, partition)
+            .map_or(0, |after| after + 1)
     }
 
     /// The shard that receives the records of a partition.

@@ -163,7 +163,10 @@ impl PushLog {
             .append(&collection.own_topic_name(source), push.partition, &payload)
             .await?;
         metrics::counter!("rachis_append_bytes_total").increment(payload.len() as u64);
-        Ok(Response::new(wire::Appended { offset }))
+        let begins = collection.own_topic_begins(source, push.partition);
+        Ok(Response::new(wire::Appended {
+            offset: offset + begins,
+        }))
     }
 }
 
