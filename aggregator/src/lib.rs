@@ -20,7 +20,7 @@ use proto::{
     tailer::{Changes, SourceAdmin},
 };
 
-pub use query::Engine;
+pub use query::{Engine, SnapshotOptions};
 pub use sql::{ScriptStatement, statements};
 
 /// The other roles that an aggregator calls, in this process or remote.
@@ -73,6 +73,8 @@ pub struct AggregatorOptions {
     pub replacement: ReplacementLimits,
     /// Ranges of documents of one delete. Documents that follow one another are one range.
     pub delete_ranges_max: usize,
+    /// Where snapshots are, and when they are taken by themselves; none without a store.
+    pub snapshots: Option<SnapshotOptions>,
 }
 
 impl AggregatorOptions {
@@ -94,6 +96,7 @@ impl AggregatorOptions {
             replicas: 1,
             replacement: ReplacementLimits::default(),
             delete_ranges_max: 4_000_000,
+            snapshots: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     retention::{self, Removals},
     runtime::QueryRuntime,
     session::Sessions,
+    snapshots,
 };
 use crate::{AggregatorOptions, Roles, answer::QueryOptions};
 
@@ -65,12 +66,13 @@ impl Queries for Engine {
 }
 
 impl Engine {
-    /// Starts an engine that also removes expired documents, and in a cluster replaces lost replicas if it becomes the
-    /// controller.
+    /// Starts an engine that also removes expired documents, takes snapshots by their schedule, and in a cluster replaces lost
+    /// replicas if it becomes the controller.
     pub fn start(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
         let engine = Self::new(roles, options)?;
         engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
         engine.runtime.spawn(controller::run(Arc::downgrade(&engine)));
+        engine.runtime.spawn(snapshots::run(Arc::downgrade(&engine)));
         Ok(engine)
     }
 

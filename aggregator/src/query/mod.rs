@@ -56,6 +56,7 @@ mod search;
 mod session;
 mod shard_scan;
 mod shard_table;
+mod snapshots;
 mod statement;
 mod statement_shape;
 mod summarize;
@@ -77,6 +78,7 @@ pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
 pub(crate) use self::redrive::{RedriveRequest, Redriven, RejectedLetter};
+pub use self::snapshots::SnapshotOptions;
 #[cfg(test)]
 pub(crate) use self::statement_shape::parameter;
 pub(crate) use self::system::CollectionFields;

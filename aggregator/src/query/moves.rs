@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt as _, stream};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{BoxFuture, ready},
+    stream,
+};
 use proto::{
     Code, CollectionName, Problem,
     catalog::{Catalog, Change, Collection, ReplicaState, RetiredReplica},
@@ -58,7 +62,7 @@ impl Engine {
         let shards: Vec<ShardId> = catalog.collections.values().flat_map(Collection::shards).collect();
         let bytes =
             stream::iter(shards).map(async |shard| Some((shard, self.roles.leaf.status(shard).await.ok()?.bytes)));
-        let known = bytes.buffered(ASKED_AT_ONCE).filter_map(async |bytes| bytes);
+        let known = bytes.buffered(ASKED_AT_ONCE).filter_map(ready);
         known.collect().await
     }
 
@@ -129,37 +133,43 @@ pub(crate) fn plan_json(catalog: &Catalog, plan: &Plan, started: bool) -> Value 
     })
 }
 
-/// A replica that is on its way, or leaves.
+/// A replica that is on its way, or leaves, or is restored from a snapshot.
 struct Moving<'a> {
     collection: &'a CollectionName,
     shard: ShardId,
-    leaf: &'a NodeName,
+    /// `None` if one process holds all shards.
+    leaf: Option<&'a NodeName>,
     instead_of: Option<&'a NodeName>,
     state: ReplicaState,
 }
 
-/// `rachis.moves`: the replicas that are being added, copied again or removed.
+/// `rachis.moves`: the replicas that are being added, copied again, restored or removed.
 pub(super) async fn moves(engine: &Engine) -> Vec<Value> {
     let catalog = engine.catalog();
     let moving = moving(&catalog);
-    let leaves: BTreeSet<NodeName> = moving.iter().map(|moving| moving.leaf.clone()).collect();
-    let ask = async |leaf: NodeName| {
-        let copies = match engine.roles.ingest.replica_on(&leaf) {
-            Some(replica) => replica.copies().await,
-            None => Ok(Vec::new()),
+    let leaves: BTreeSet<Option<&NodeName>> = moving.iter().map(|moving| moving.leaf).collect();
+    let ask = async |leaf: Option<&NodeName>| {
+        let replica = leaf.and_then(|leaf| engine.roles.ingest.replica_on(leaf));
+        let copies = match (leaf, replica) {
+            (_, Some(replica)) => replica.copies().await,
+            (None, None) => engine.roles.ingest.copies().await,
+            (Some(_), None) => Ok(Vec::new()),
         };
-        (leaf, copies)
+        (leaf.cloned(), copies)
     };
-    let asked = stream::iter(leaves).map(ask).buffered(ASKED_AT_ONCE);
-    let copies: BTreeMap<NodeName, Result<Vec<CopyStatus>, Problem>> = asked.collect().await;
+    let asking: Vec<BoxFuture<'_, _>> = leaves.into_iter().map(|leaf| ask(leaf).boxed()).collect();
+    let asked = stream::iter(asking).buffered(ASKED_AT_ONCE);
+    let copies: BTreeMap<Option<NodeName>, Result<Vec<CopyStatus>, Problem>> = asked.collect().await;
     let row = |moving: &Moving<'_>| {
-        let of_leaf = &copies[moving.leaf];
+        let of_leaf = &copies[&moving.leaf.cloned()];
         let copy = of_leaf
             .as_ref()
             .ok()
             .and_then(|copies| copies.iter().find(|copy| copy.shard == moving.shard));
         let is_copying = copy.is_some();
-        if moving.instead_of.is_none() && !is_copying && !is_added(&catalog, moving) && !is_leaving(moving.state) {
+        let is_serving = moving.state == ReplicaState::Serving;
+        let is_known = !is_added(&catalog, moving) && !is_leaving(moving.state);
+        if !is_copying && (is_serving || moving.instead_of.is_none() && is_known) {
             return None;
         }
         let error = copy.and_then(|copy| copy.error.clone());
@@ -189,7 +199,7 @@ pub(super) async fn moves(engine: &Engine) -> Vec<Value> {
     moving.iter().filter_map(row).collect()
 }
 
-/// The replicas that do not serve, and may be moved.
+/// The replicas that do not serve, and may be moved, and those that may have to be restored.
 fn moving(catalog: &Catalog) -> Vec<Moving<'_>> {
     let mut all = Vec::new();
     for (name, collection) in &catalog.collections {
@@ -201,10 +211,28 @@ fn moving(catalog: &Catalog) -> Vec<Moving<'_>> {
                     collection: collection.uid,
                     number: *number,
                 },
-                leaf,
+                leaf: Some(leaf),
                 instead_of: moves.and_then(|moves| moves.get(leaf)?.instead_of.as_ref()),
                 state: *state,
             }));
+        }
+        let awaited = |shard: &ShardId| {
+            let restored = collection.restored.as_ref();
+            restored.is_some_and(|restored| restored.awaited.contains(&shard.number))
+        };
+        let restored = collection.shards().filter(awaited);
+        for shard in restored {
+            let moving = |leaf| Moving {
+                collection: name,
+                shard,
+                leaf,
+                instead_of: None,
+                state: ReplicaState::Serving,
+            };
+            match collection.replicas_of(shard.number).is_empty() {
+                true => all.push(moving(None)),
+                false => all.extend(collection.serving(shard.number).map(Some).map(moving)),
+            }
         }
     }
     all
@@ -216,5 +244,5 @@ fn is_leaving(state: ReplicaState) -> bool {
 
 fn is_added(catalog: &Catalog, moving: &Moving<'_>) -> bool {
     let moves = catalog.collections[moving.collection].moves.get(&moving.shard.number);
-    moves.is_some_and(|moves| moves.contains_key(moving.leaf))
+    moves.is_some_and(|moves| moving.leaf.is_some_and(|leaf| moves.contains_key(leaf)))
 }

@@ -23,6 +23,7 @@ mod saved;
 mod search;
 mod shape;
 mod skips;
+mod snapshots;
 mod sniff;
 mod sources;
 mod sql;
@@ -94,6 +95,10 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(rebalance::drain, rebalance::undrain))
         .routes(routes!(rebalance::rebalance))
         .routes(routes!(rebalance::hold, rebalance::release))
+        .routes(routes!(snapshots::list, snapshots::take))
+        .routes(routes!(snapshots::get, snapshots::remove))
+        .routes(routes!(snapshots::check))
+        .routes(routes!(snapshots::restore))
         .routes(routes!(sources::list))
         .routes(routes!(sources::get, sources::put, sources::delete))
         .routes(routes!(sources::preview))

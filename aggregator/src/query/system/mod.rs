@@ -46,6 +46,9 @@ pub(super) async fn rows(
         ("rachis", "moves") => moves::moves(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,
         ("rachis", "controller") => nodes::controller(engine),
+        // Without a store there are none.
+        ("rachis", "snapshots") if engine.options.snapshots.is_none() => Vec::new(),
+        ("rachis", "snapshots") => engine.snapshot_rows().await?,
         ("information_schema", "tables") => catalog::tables(engine),
         ("information_schema", "columns") => catalog::columns(engine).await,
         _ => Vec::new(),

@@ -35,7 +35,11 @@ async fn collection_row(engine: &Engine, name: CollectionName, collection: Colle
     // If a shard does not answer, the row has only what the catalog contains, and the error.
     let shards = collection.settings.shards;
     let partitions = engine.roles.ingest.available_partitions(collection.uid, shards).await;
-    let error = partitions.error();
+    let restored = collection.restored.as_ref().map(|restored| {
+        let (shards, snapshot) = (restored.awaited.len(), &restored.snapshot);
+        format!("{shards} shards are being restored from snapshot {snapshot}: see rachis.moves")
+    });
+    let error = partitions.error().or(restored);
     let sum = || {
         partitions
             .available

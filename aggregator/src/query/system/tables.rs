@@ -135,6 +135,24 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
     ),
     table(
         "rachis",
+        "snapshots",
+        &[
+            ("id", Text),
+            ("state", Text),
+            ("node", Text),
+            ("scheduled", Bool),
+            ("began", Time),
+            ("ended", Time),
+            ("collections", Text),
+            ("shards", Int),
+            ("bytes", Int),
+            ("bytes_total", Int),
+            ("bytes_written", Int),
+            ("error", Text),
+        ],
+    ),
+    table(
+        "rachis",
         "moves",
         &[
             ("collection", Text),

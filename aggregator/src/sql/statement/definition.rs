@@ -349,7 +349,7 @@ fn id_of(tokens: &Tokens, index: usize, keys: &[&str]) -> Result<DefinitionId, P
                 problem.hint("a collection needs no declaration: push documents to it, and it is created")
             }
             ("DROP", "TABLE") => {
-                problem.hint("drop a collection with `rachis collection drop NAME` or DELETE /v1/collections/NAME")
+                problem.hint("drop a collection with `rachis collection delete NAME` or DELETE /v1/collections/NAME")
             }
             ("DIFF" | "REVERT" | "SHOW", _) => {
                 let detail = match word.to_lowercase() {
