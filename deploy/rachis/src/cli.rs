@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dead_letters;
+mod snapshot;
 pub(crate) mod sql_output;
 
 use std::{io::IsTerminal as _, path::PathBuf};
@@ -13,6 +14,9 @@ pub(crate) use self::cluster::{
     RestoreChangesArgs,
 };
 pub(crate) use self::dead_letters::{DeadLetterAction, DeadLettersArgs, ListDeadLettersArgs, RedriveArgs};
+pub(crate) use self::snapshot::{
+    CheckArgs, ListSnapshotsArgs, RestoreArgs, SnapshotAction, SnapshotArgs, SnapshotIdArgs, TakeArgs,
+};
 use self::sql_output::SqlOutput;
 
 /// Live analytics for event streams.
@@ -58,6 +62,8 @@ pub(crate) enum Command {
     Cluster(ClusterArgs),
     /// Move shards so that all leaves of a cluster are loaded evenly
     Rebalance(RebalanceArgs),
+    /// Take, list, check, restore and remove snapshots
+    Snapshot(SnapshotArgs),
     /// Run SQL statements, or a shell for them
     Sql(SqlArgs),
     /// Show nodes, collections, sources, and what needs attention

@@ -6,6 +6,7 @@ use aggregator::{AggregatorOptions, Engine, Roles, doors};
 use leaf::{Leaf, LeafOptions};
 use proto::node::SingleNode;
 use tailer::{FileChanges, Tailer, TailerOptions};
+use uuid::Uuid;
 
 use crate::{
     cli,
@@ -29,9 +30,9 @@ pub(crate) async fn run(arguments: cli::DevArgs) -> Result<(), Failure> {
         arguments.insecure,
     )
     .await?;
-    shell.folder.claim_for("dev")?;
+    let instance = shell.folder.claim_for("dev")?;
     let names = settings.http.names();
-    let opened = tokio::task::block_in_place(|| DevServer::open(&shell, settings));
+    let opened = tokio::task::block_in_place(|| DevServer::open(&shell, settings, instance));
     let server = opened?;
     shell.publish_url();
     let demo = (arguments.demo).then(|| tokio::spawn(demo::run(shell.url.clone(), shell.shutdown.clone())));
@@ -61,7 +62,7 @@ struct DevServer {
 }
 
 impl DevServer {
-    fn open(shell: &Shell, settings: Settings) -> Result<Self, Failure> {
+    fn open(shell: &Shell, settings: Settings, instance: Uuid) -> Result<Self, Failure> {
         let folder = &shell.folder;
         let changes = FileChanges::open(&folder.join("changes"))
             .map_err(|e| Failure::with_cause("cannot open the change log", &e))?;
@@ -69,13 +70,16 @@ impl DevServer {
         let mut options = LeafOptions::new(folder.join("shards"));
         options.open_files_max = shell.files.shards;
         settings.leaf.apply(&mut options);
+        options.snapshots = settings.snapshots.store()?;
         let leaf =
             Leaf::open(options, changes.catalog()).map_err(|e| Failure::with_cause("cannot open the leaf", &e))?;
+        tokio::spawn(Leaf::keep_restoring(Arc::downgrade(&leaf), changes.clone()));
         let mut options = TailerOptions::default();
         settings.tailer.apply(&mut options);
         let tailer = Tailer::start(options, ingest(&leaf), changes.clone());
         let mut options = AggregatorOptions::new(folder.join("spill"));
         settings.aggregator.apply(&mut options);
+        options.snapshots = settings.snapshots.options(Some(instance))?;
         let nodes = SingleNode {
             url: shell.url.clone(),
             started_ms: shell.started_ms,

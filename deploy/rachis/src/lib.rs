@@ -64,6 +64,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Aggregator(arguments) => node::run(Role::Aggregator, arguments).await,
         Command::Cluster(arguments) => cluster::run(arguments).await,
         Command::Rebalance(arguments) => moves::rebalance(arguments).await,
+        Command::Snapshot(arguments) => client::snapshot::run(arguments).await,
         Command::Sql(arguments) => client::sql::run(arguments).await,
         Command::Status(arguments) => client::status::run(arguments).await,
         Command::Completions(arguments) => client::output::write(&cli::Cli::completions(arguments.shell)),

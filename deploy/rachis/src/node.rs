@@ -194,6 +194,7 @@ impl Node {
         options.node = Some(self.name.clone());
         let Settings { leaf: limits, .. } = &self.settings;
         limits.clone().apply(&mut options);
+        options.snapshots = self.settings.snapshots.store()?;
         let opened = tokio::task::block_in_place(|| Leaf::open(options, self.replica.catalog()));
         let leaf = opened.map_err(|e| Failure::with_cause("cannot open the leaf", &e))?;
         let links = ReplicaLinks {
@@ -271,6 +272,7 @@ impl Node {
         let mut options = AggregatorOptions {
             push_shards: PUSH_SHARDS,
             replicas: self.settings.cluster.replicas()?,
+            snapshots: self.settings.snapshots.options(None)?,
             ..AggregatorOptions::new(shell.folder.join("spill"))
         };
         let Settings { aggregator: limits, .. } = &self.settings;

@@ -3,12 +3,14 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use aggregator::AggregatorOptions;
+use aggregator::{AggregatorOptions, SnapshotOptions};
 use config::{Config, File, FileFormat};
 use leaf::LeafOptions;
 use proto::limits::REPLICAS_MAX;
 use serde::Deserialize;
+use snapshots::SnapshotStore;
 use tailer::{ClusterKafka, TailerOptions};
+use uuid::Uuid;
 
 use crate::client::Failure;
 
@@ -28,6 +30,49 @@ pub(crate) struct Settings {
     pub node: NodeSettings,
     /// Which requests are accepted.
     pub http: HttpSettings,
+    /// Where snapshots are, and when they are taken.
+    pub snapshots: SnapshotSettings,
+}
+
+/// Where snapshots are, and when they are taken.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SnapshotSettings {
+    /// `s3://BUCKET/PREFIX`, or a folder.
+    url: Option<String>,
+    /// How the store is reached, and with which keys.
+    options: BTreeMap<String, String>,
+    /// How often a snapshot of everything is taken; never if not set.
+    every_ms: Option<u64>,
+    /// How many of these are kept.
+    kept: Option<usize>,
+}
+
+/// The snapshots of the schedule that are kept, unless something else is said.
+const SNAPSHOTS_KEPT: usize = 7;
+
+impl SnapshotSettings {
+    /// The store, if there is one.
+    pub(crate) fn store(&self) -> Result<Option<SnapshotStore>, Failure> {
+        let url = self.url.as_deref().map(str::trim).filter(|url| !url.is_empty());
+        match (url, self.every_ms) {
+            (Some(url), _) => Ok(Some(SnapshotStore::open(url, &self.options)?)),
+            (None, Some(_)) => Err(Failure::usage("url of [snapshots] is missing, but every_ms is set")
+                .hint("set it to s3://BUCKET/PREFIX, or to a folder that all nodes have")),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The store with its schedule, if there is one. `owner` is the id of a process that is no member of a cluster.
+    pub(crate) fn options(&self, owner: Option<Uuid>) -> Result<Option<SnapshotOptions>, Failure> {
+        let options = |store| SnapshotOptions {
+            store,
+            every: Duration::from_millis(self.every_ms.unwrap_or(0)),
+            kept: self.kept.unwrap_or(SNAPSHOTS_KEPT),
+            owner,
+        };
+        Ok(self.store()?.map(options))
+    }
 }
 
 /// Which requests a node accepts over HTTP and gRPC.
@@ -234,7 +279,7 @@ section! {
     }
 }
 
-const SECTIONS: [&str; 6] = ["log", "leaf", "aggregator", "tailer", "cluster", "node"];
+const SECTIONS: [&str; 7] = ["log", "leaf", "aggregator", "tailer", "cluster", "node", "snapshots"];
 /// Keys for which zero (none, or at once) is a sensible value.
 const MAY_BE_ZERO: [&str; 12] = [
     "replace_after_ms",
@@ -292,7 +337,9 @@ fn parse(text: &str, environment: impl Iterator<Item = (String, String)>) -> Res
             }
             continue;
         };
-        let path = format!("{}.{}", section.to_ascii_lowercase(), key.to_ascii_lowercase());
+        // A further one leads into a section of the section: RACHIS_SNAPSHOTS__OPTIONS__REGION.
+        let key = key.to_ascii_lowercase().replace("__", ".");
+        let path = format!("{}.{key}", section.to_ascii_lowercase());
         builder = builder.set_override(path, value).map_err(|e| format!("{name}: {e}"))?;
         names.push(name);
     }

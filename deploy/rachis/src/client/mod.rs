@@ -11,6 +11,7 @@ mod interactive;
 pub(crate) mod output;
 pub(crate) mod push;
 pub(crate) mod search;
+pub(crate) mod snapshot;
 pub(crate) mod source;
 pub(crate) mod sql;
 pub(crate) mod status;
