@@ -299,6 +299,7 @@ impl Cluster {
     /// Runs a command of the binary with the cluster's configuration and returns its standard output.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(self.settings.binary.clone().unwrap_or_else(binary));
+        command.envs(self.settings.environment.iter().cloned());
         let output = command.args(arguments).arg("--config").arg(self.config()).output()?;
         let (out, error) = (
             String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -310,6 +311,13 @@ impl Cluster {
             output.status
         );
         Ok(out)
+    }
+
+    /// Kills all nodes, and returns the Kafka.
+    pub fn into_kafka(mut self) -> Kafka {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        names.iter().for_each(|name| self.kill(name));
+        self.kafka
     }
 
     /// All nodes, ordered by name.

@@ -11,7 +11,7 @@ pub mod data;
 pub mod files;
 pub mod kafka;
 pub mod machine;
-
+pub mod object_store;
 pub mod oracle;
 mod outcomes;
 pub mod rules;
