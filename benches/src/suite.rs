@@ -6,6 +6,7 @@
 //! reason instead of a time; the other systems and questions go on.
 
 mod all;
+mod copies;
 mod definitions;
 mod deletes;
 mod expression;
@@ -32,6 +33,7 @@ use tests::Kafka;
 
 pub use self::{
     all::{AllArgs, SuiteCommand, all},
+    copies::{CopiesArgs, copies},
     definitions::{DefinitionsArgs, definitions},
     deletes::{DeletesArgs, deletes},
     expression::expression,

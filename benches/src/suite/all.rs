@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs, GhArgs,
-    GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, ReplicasArgs, SuiteReport, definitions, deletes, expression,
-    fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench, load, parsers, recovery,
-    replicas, searches,
+    CopiesArgs, DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs,
+    GhArgs, GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, ReplicasArgs, SuiteReport, copies, definitions,
+    deletes, expression, fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench, load,
+    parsers, recovery, replicas, searches,
 };
 use crate::report::guarded;
 
@@ -51,6 +51,8 @@ pub enum SuiteCommand {
     Recovery(RecoveryArgs),
     /// Measures a second replica of each shard, and the death of a leaf
     Replicas(ReplicasArgs),
+    /// Measures copies of shards: snapshots, restores, second replicas
+    Copies(CopiesArgs),
     /// Measures an empty node, many collections, and memory under load
     Footprint(FootprintArgs),
 }
@@ -74,6 +76,7 @@ impl SuiteCommand {
             Self::FanOut(arguments) => fan_out(arguments).await,
             Self::Recovery(arguments) => recovery(arguments).await,
             Self::Replicas(arguments) => replicas(arguments).await,
+            Self::Copies(arguments) => copies(arguments).await,
             Self::Footprint(arguments) => footprint(arguments).await,
         }
     }
@@ -87,7 +90,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 16] = [
+const SUITES: [(&str, &str, &str); 17] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -107,6 +110,7 @@ const SUITES: [(&str, &str, &str); 16] = [
     ),
     ("recovery", "", "--documents 20000,200000 --runs 1"),
     ("replicas", "", "--documents 20000 --pushes 20 --deaths 2"),
+    ("copies", "", "--documents 20000"),
     (
         "footprint",
         "",
