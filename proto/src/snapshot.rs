@@ -6,7 +6,8 @@
 //!            <── so far; at the end the list of its files ──────────────────     again and again
 //! ```
 //!
-//! The call may be repeated and may be lost: a leaf begins once, and forgets what nobody has asked about for a while.
+//! The aggregator may repeat a call, or lose its answer: the leaf starts one upload for each snapshot and shard, and cancels
+//! it after two minutes without a call.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

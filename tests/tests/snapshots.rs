@@ -343,12 +343,7 @@ async fn a_store_that_refuses_breaks_off_and_is_slow_gets_a_whole_snapshot() {
         broken: 10,
         slow: 10,
     });
-    let id = eventually("a snapshot is taken", || async {
-        snapshot(&server, &["take"])
-            .map(|said| said.lines().next().unwrap_or_default().to_owned())
-            .map_err(anyhow::Error::msg)
-    })
-    .await;
+    let id = take(&server, &[]);
     assert!(proxy.broken() > 0, "no connection had a fault");
     proxy.set(Faults::default());
     snapshot(&server, &["check", &id, "--read"]).expect("it is whole");
@@ -358,13 +353,11 @@ async fn a_store_that_refuses_breaks_off_and_is_slow_gets_a_whole_snapshot() {
         broken: 10,
         slow: 10,
     });
-    eventually("a copy is begun", || async {
-        let body = json!({ "collections": ["events"], "as": "copy" });
-        server
-            .json(Method::POST, &format!("/v1/snapshots/{id}/restore"), body)
-            .await
-    })
-    .await;
+    let body = json!({ "collections": ["events"], "as": "copy" });
+    let begun = server
+        .json(Method::POST, &format!("/v1/snapshots/{id}/restore"), body)
+        .await;
+    begun.expect("a copy is begun");
     server
         .eventually("select sum(n) from copy", sum(0..10_000)[1].clone())
         .await;
@@ -448,16 +441,10 @@ async fn a_cluster_that_is_lost_is_restored_and_goes_on_with_its_log() {
         slow: 3,
     });
     // A copy has what the snapshot has, and nothing of the log.
-    let said = eventually("a copy is restored", || async {
-        snapshot(&cluster, &["restore", &id, "events", "--as", "before"]).map_err(anyhow::Error::msg)
-    })
-    .await;
+    let said = snapshot(&cluster, &["restore", &id, "events", "--as", "before"]).expect("a copy");
     assert!(said.contains("before is there: 2900 documents"), "{said}");
     assert_eq!(digests_of(&cluster, "before").await.expect("digests"), at_snapshot[0]);
-    let said = eventually("all is restored", || async {
-        snapshot(&cluster, &["restore", &id, "--continue"]).map_err(anyhow::Error::msg)
-    })
-    .await;
+    let said = snapshot(&cluster, &["restore", &id, "--continue"]).expect("all is restored");
     assert!(said.contains("sources go on: clicks"), "{said}");
     // What was deleted shows in no answer, not even before the rest of the log is read.
     assert!(said.contains("late is there: 90 documents"), "{said}");

@@ -77,7 +77,7 @@ pub(super) async fn run(engine: Weak<Engine>) {
 impl Engine {
     async fn follow_schedule(&self, options: &SnapshotOptions, newest_ms: &mut i64) -> Result<(), Problem> {
         let health = self.roles.changes.health();
-        let Some(owner) = options.owner.or(health.cluster) else {
+        let Some(owner) = self.snapshots_owner() else {
             return Ok(());
         };
         let (store, now_ms) = (&options.store, chrono::Utc::now().timestamp_millis());
@@ -85,7 +85,7 @@ impl Engine {
         if let Some(age) = snapshots::age(&scheduled, now_ms) {
             *newest_ms = now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         }
-        // A node that has lost its catalog, or does not know it yet, has nothing worth to be kept.
+        // An empty catalog may be one that was lost: a snapshot of it must not replace those of the documents.
         if health.fault.is_some() || self.catalog().collections.is_empty() {
             return Ok(());
         }
@@ -123,6 +123,7 @@ impl Engine {
             })
     }
 
+    /// Whose snapshots this node takes: those of its cluster, or of the one process. `None` until it knows its cluster.
     fn snapshots_owner(&self) -> Option<Uuid> {
         let own = self.options.snapshots.as_ref().and_then(|options| options.owner);
         own.or(self.roles.changes.health().cluster)
@@ -269,7 +270,7 @@ impl Engine {
             name: name.clone(),
             settings,
         };
-        // Only if there is none of this name.
+        // Version 0: refused if a source of this name exists.
         self.roles.changes.propose(put, Some(0)).await?;
         if suspended {
             self.change_catalog(Change::SuspendSource { name, suspended }).await?;

@@ -1,7 +1,7 @@
 //! Writes replicas of this leaf to the snapshot store, when an aggregator asks for it.
 //!
-//! A call begins the work, which goes on by itself; further calls say how far it is. What nobody has asked about for two
-//! minutes is given up.
+//! The first call starts the upload of a shard in the background, later calls return its progress. The leaf cancels an upload
+//! that the aggregator has not polled for two minutes.
 
 use std::{
     collections::HashMap,
@@ -81,7 +81,7 @@ impl Leaf {
         if let Some(write) = known.get_mut(&key) {
             write.asked = Instant::now();
             let status = write.status.lock().clone();
-            // Who asks again after a failure wants another attempt.
+            // The aggregator calls again after a failure: then the upload starts anew.
             if matches!(status.ended, Some(Err(_))) {
                 known.remove(&key);
             }
@@ -136,7 +136,7 @@ impl Leaf {
         }
     }
 
-    /// Gives up, or forgets, what nobody has asked about for a while.
+    /// Cancels uploads that no aggregator has polled for two minutes, and forgets finished ones.
     pub(super) fn expire_snapshot_writes(&self) {
         self.snapshot_writes.known.lock().retain(|_, write| {
             let is_kept = write.asked.elapsed() < KEPT;
@@ -259,7 +259,7 @@ impl Pace for LeafPace {
 }
 
 fn given_up() -> Problem {
-    Problem::new(Code::Cancelled, "nobody has asked for the snapshot for two minutes")
+    Problem::new(Code::Cancelled, "no aggregator has polled this upload for two minutes")
 }
 
 fn shutting_down() -> Problem {

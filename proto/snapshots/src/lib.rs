@@ -11,7 +11,8 @@ mod verify;
 mod write;
 
 pub use manifest::{CollectionSnapshot, Manifest, ShardFiles, ShardSnapshot, StoredFile, Summary};
-pub use marker::{Marker, Running, Work};
+pub(crate) use marker::Marker;
+pub use marker::{Running, Work};
 pub use remove::{Removed, remove};
 pub use restore::{RestoreRequest, RestoreStep, lists_of, plan_restore};
 pub use schedule::{age, is_due, of_schedule, surplus};

@@ -1,12 +1,12 @@
-//! What is being done in a snapshot store: at most one thing at a time, whoever does it.
+//! The lease of a snapshot store: one node at a time takes or removes snapshots.
 //!
-//! Objects that no manifest names are removed with a snapshot, and a snapshot that is being taken relies on objects that
-//! are there. So each first writes a file that says what it does, and then looks whether another one does something, too:
-//! of two that begin at the same time, at least one finds the other and gives up.
+//! A removal deletes objects that no manifest names, and a snapshot relies on objects that it has found or written before
+//! its own manifest exists. So each node first writes a lease file, and then lists the lease files of others: of two nodes
+//! that start at the same time, at least one sees the other, and stops.
 //!
-//! The file is written again every few seconds. One that is older than [`HELD_FOR`], by the clock of the store, is of a
-//! process that has died. Who could not write its own for [`TRUSTED_FOR`] stops, also if it could write it again: others may
-//! have begun something meanwhile.
+//! The holder renews its file every few seconds. Other nodes ignore a file that is older than [`HELD_FOR`] by the clock of the
+//! store: its process has died. A holder that could not renew its file for [`TRUSTED_FOR`] stops for good, even if it can
+//! write again, because another node may have started meanwhile.
 
 use std::{pin::pin, time::Duration};
 
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::SnapshotStore;
 
-/// How long others take a file into account after it was written.
+/// How long other nodes respect a lease file after it was written.
 const HELD_FOR: Duration = Duration::from_mins(5);
-/// How long the one that has written it relies on it: clocks may run at different rates, and requests take time.
+/// How long its holder relies on it: clocks may run at different rates, and requests take time.
 const TRUSTED_FOR: Duration = Duration::from_mins(3);
-/// How often it is written again.
-pub(crate) const RENEWED_EVERY: Duration = Duration::from_secs(5);
-/// How long it is known why a snapshot has failed, and of how many.
+/// How often the holder renews it.
+const RENEWED_EVERY: Duration = Duration::from_secs(5);
+/// How long the store remembers why a snapshot has failed, and of how many.
 const FAILURE_KEPT: Duration = Duration::from_hours(7 * 24);
 const FAILURES_MAX: usize = 10;
 
@@ -36,7 +36,7 @@ pub enum Work {
     Remove,
 }
 
-/// What is being done, and how far it is.
+/// A lease: what its holder does, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// The snapshot that is being taken, or a name of its own.
@@ -57,10 +57,10 @@ pub struct Running {
     pub error: Option<String>,
 }
 
-/// The file of something that is being done here.
-pub struct Marker {
+/// The lease file of this node.
+pub(crate) struct Marker {
     store: SnapshotStore,
-    /// What it says.
+    /// What the file says.
     pub running: Running,
     /// When it was written last, by [`now`].
     renewed: Duration,
@@ -68,7 +68,7 @@ pub struct Marker {
 
 impl Marker {
     /// Begins something. Fails if something else is being done.
-    pub async fn begin(store: &SnapshotStore, work: Work, id: SnapshotId, by: &str) -> Result<Self, Problem> {
+    pub(crate) async fn begin(store: &SnapshotStore, work: Work, id: SnapshotId, by: &str) -> Result<Self, Problem> {
         let running = Running {
             id,
             work,
@@ -131,9 +131,8 @@ impl Marker {
             .hint("repeat it once that has ended, or five minutes after that node has died")
     }
 
-    /// Does the work, and meanwhile writes again and again how far it is. Fails if that could not be written for so long that
-    /// others may not take it into account any more.
-    pub async fn while_held<T>(
+    /// Does the work, and renews the lease with its progress meanwhile. Fails if the lease has lapsed.
+    pub(crate) async fn while_held<T>(
         &mut self,
         work: impl Future<Output = Result<T, Problem>>,
         progress: impl Fn(&mut Running),
@@ -171,14 +170,14 @@ impl Marker {
         Ok(())
     }
 
-    /// Fails if the file was not written for so long that others may not take it into account any more.
-    pub fn check_held(&self) -> Result<(), Problem> {
+    /// Fails if the lease has lapsed: it was not renewed for [`TRUSTED_FOR`].
+    fn check_held(&self) -> Result<(), Problem> {
         match now().saturating_sub(self.renewed) < TRUSTED_FOR {
             true => Ok(()),
             false => Err(Problem::new(
                 Code::Unavailable,
                 format!(
-                    "nothing was written to {} for {} s, so others may have begun something meanwhile",
+                    "this node could not renew its lease in {} for {} s, so another one may have begun something",
                     self.store.url(),
                     TRUSTED_FOR.as_secs()
                 ),
@@ -188,13 +187,13 @@ impl Marker {
     }
 
     /// Ends it.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         // If this fails, nothing else can be begun for five minutes.
         let _ = self.store.remove_running(&self.running.id).await;
     }
 
     /// Ends it with a failure, which is shown for a while.
-    pub async fn fail(mut self, problem: &Problem) {
+    pub(crate) async fn fail(mut self, problem: &Problem) {
         self.running.error = Some(problem.to_string());
         // If this fails, too, it is over for others five minutes later.
         let _ = self.store.put_running(&self.running.id, &self.running).await;

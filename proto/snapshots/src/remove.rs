@@ -42,7 +42,7 @@ pub async fn remove(store: &SnapshotStore, ids: &[SnapshotId], name: SnapshotId,
         (running.bytes, running.total) = (bytes.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
     };
     let removed = marker.while_held(remove_held(store, ids, &bytes, &total), show).await;
-    // Who has asked for it is told why it has failed.
+    // The caller gets the error; other nodes need not see it.
     marker.end().await;
     removed
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! objects/3f/3f9a…            files of shards and lists of them, named by the SHA-256 of their bytes
 //! snapshots/ID.json           the manifest of a complete snapshot: written last
-//! running/ID.json             what is being taken or removed
+//! running/ID.json             the lease of the node that takes or removes snapshots
 //! ```
 
 use std::{
@@ -67,9 +67,9 @@ pub struct SnapshotStore {
     last: Arc<Mutex<Option<Arc<Manifest>>>>,
 }
 
-/// A file that says what is being done.
+/// A lease file.
 pub(crate) struct Written<T> {
-    /// Whose it is.
+    /// Its name.
     pub id: SnapshotId,
     /// When it was written last, by the clock of the store.
     pub written: chrono::DateTime<chrono::Utc>,
@@ -89,7 +89,7 @@ impl std::fmt::Debug for SnapshotStore {
 impl SnapshotStore {
     /// A store at a URL: `s3://BUCKET/PREFIX`, `file:///FOLDER` or the absolute path of a folder. The options are those of
     /// crate `object_store` for S3, such as `endpoint` and `region`; what they do not say, the environment may
-    /// (`AWS_ACCESS_KEY_ID` and so on). Contacts nobody yet.
+    /// (`AWS_ACCESS_KEY_ID` and so on). Opens no connection yet.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, Problem> {
         let folder = match url.starts_with('/') {
             true => Some(PathBuf::from(url)),
@@ -217,7 +217,7 @@ impl SnapshotStore {
         Ok(Sha256(hasher.finalize().into()) == object.sha256)
     }
 
-    /// Writes a file as an object. `wrote` is told after each part.
+    /// Uploads a file as an object, in parts, and reports each part to `pace`.
     pub(crate) async fn put_file(
         &self,
         file: &FilePath,
@@ -347,7 +347,7 @@ impl SnapshotStore {
         self.remove_at(&object_path(hash)).await
     }
 
-    /// Writes what is being done, so that nobody does the opposite.
+    /// Writes a lease file.
     pub(crate) async fn put_running(&self, id: &SnapshotId, value: &impl Serialize) -> Result<(), Problem> {
         self.put(&running_path(id), json(value)?.into()).await
     }
@@ -356,7 +356,7 @@ impl SnapshotStore {
         self.remove_at(&running_path(id)).await
     }
 
-    /// What is being done, as it was written last.
+    /// All lease files.
     pub(crate) async fn running<T: DeserializeOwned>(&self) -> Result<Vec<Written<T>>, Problem> {
         let names = self.list_names("running").await?;
         let read = names.into_iter().map(|(id, meta)| async move {
@@ -615,11 +615,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_url_that_is_none_is_said_without_what_it_gives_access_to() {
+    async fn an_error_about_a_url_does_not_repeat_its_password() {
         for url in ["s4://me:secret@bucket", "relative/folder", ""] {
             let problem = SnapshotStore::open(url, &BTreeMap::new())
                 .map(drop)
-                .expect_err("it is none");
+                .expect_err("an invalid URL");
             assert!(
                 problem.detail.contains("url of [snapshots]") && !problem.detail.contains("secret"),
                 "{problem}"

@@ -14,7 +14,7 @@ use crate::{
 /// Files of a shard that are written at the same time.
 const FILES_AT_ONCE: usize = 4;
 
-/// Slows a writer down, ends it, and is told how far it is.
+/// Throttles an upload, cancels it, and receives its progress.
 #[async_trait]
 pub trait Pace: Send + Sync {
     /// Waits before the next part is written. Fails if the work is to end.

@@ -125,14 +125,14 @@ pub struct SourceSettings {
 }
 
 impl SourceSettings {
-    /// The same, with `***` instead of what gives access to something.
+    /// The same, with `***` instead of secrets.
     pub fn redacted(mut self) -> Self {
         let secrets = self.config.iter_mut().filter(|(key, _)| is_secret_setting(key));
         secrets.for_each(|(_, value)| REDACTED.clone_into(value));
         self
     }
 
-    /// Whether what gives access to something was replaced.
+    /// Whether secrets were replaced by `***`.
     pub fn is_redacted(&self) -> bool {
         self.config
             .iter()
@@ -149,10 +149,10 @@ impl SourceSettings {
     }
 }
 
-/// Shown instead of a setting that gives access to something.
+/// Shown instead of a secret.
 pub const REDACTED: &str = "***";
 
-/// Whether a librdkafka setting gives access to something, so that nobody is shown its value.
+/// Whether the value of a librdkafka setting is a secret.
 pub fn is_secret_setting(key: &str) -> bool {
     [
         "password",

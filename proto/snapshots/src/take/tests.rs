@@ -281,7 +281,7 @@ async fn one_thing_is_done_at_a_time_and_what_a_dead_process_did_ends_by_itself(
         verify(&fixture.store, &first.id, true).await.expect("a check").damaged,
         0
     );
-    // The process dies; five minutes later nobody takes it into account.
+    // The process dies. Other nodes ignore its lease after five minutes.
     let id = taking.id().clone();
     drop(taking);
     let path = fixture.folder.path().join(format!("store/running/{id}.json"));
