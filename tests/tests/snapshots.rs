@@ -477,4 +477,9 @@ async fn a_cluster_that_is_lost_is_restored_and_goes_on_with_its_log() {
     );
     assert_eq!(count(&cluster, "before").await, sum((100..3_000).chain(5_001..5_100)));
     cluster.wait_until_replicas_are_equal(2).await;
+    // Every shard is on a leaf, and the catalog knows it: nothing needs the snapshot any more.
+    eventually("the snapshot is removed", || async {
+        snapshot(&cluster, &["remove", &id]).map_err(anyhow::Error::msg)
+    })
+    .await;
 }
