@@ -18,7 +18,6 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
     types::RDKafkaErrorCode,
 };
-use tests::Kafka;
 
 use crate::{documents::DocumentFile, system::PushServer};
 
@@ -159,16 +158,10 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Produces the documents to a topic, with librdkafka's defaults and idempotence, until the time is over.
-pub(crate) async fn feed_kafka(
-    kafka: &Kafka,
-    topic: &str,
-    documents: &DocumentFile,
-    plan: FeedPlan,
-    marks: Marks,
-) -> Result<Fed> {
-    let (bootstrap, topic, lines) = (kafka.bootstrap(), topic.to_owned(), documents.lines()?);
-    tokio::task::spawn_blocking(move || produce(&bootstrap, &topic, lines, plan, marks)).await?
+/// Produces the documents to the topic of their set, with librdkafka's defaults and idempotence, until the time is over.
+pub(crate) async fn feed_kafka(bootstrap: &str, documents: &DocumentFile, plan: FeedPlan, marks: Marks) -> Result<Fed> {
+    let (bootstrap, topic, lines) = (bootstrap.to_owned(), documents.set.name(), documents.lines()?);
+    tokio::task::spawn_blocking(move || produce(&bootstrap, topic, lines, plan, marks)).await?
 }
 
 fn produce(

@@ -18,6 +18,7 @@ mod goals;
 mod interference;
 mod node;
 mod parsers;
+mod rebalance;
 mod recovery;
 mod replicas;
 mod searches;
@@ -44,6 +45,7 @@ pub use self::{
     interference::{InterferenceArgs, interference},
     node::{FootprintArgs, footprint},
     parsers::parsers,
+    rebalance::{RebalanceArgs, rebalance},
     recovery::{RecoveryArgs, recovery},
     replicas::{ReplicasArgs, replicas},
     searches::searches,

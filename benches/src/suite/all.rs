@@ -12,9 +12,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{
     CopiesArgs, DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs,
-    GhArgs, GiantsArgs, InterferenceArgs, LoadArgs, RecoveryArgs, ReplicasArgs, SuiteReport, copies, definitions,
-    deletes, expression, fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench, load,
-    parsers, recovery, replicas, searches,
+    GhArgs, GiantsArgs, InterferenceArgs, LoadArgs, RebalanceArgs, RecoveryArgs, ReplicasArgs, SuiteReport, copies,
+    definitions, deletes, expression, fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench,
+    load, parsers, rebalance, recovery, replicas, searches,
 };
 use crate::report::guarded;
 
@@ -53,6 +53,8 @@ pub enum SuiteCommand {
     Replicas(ReplicasArgs),
     /// Measures copies of shards: snapshots, restores, second replicas
     Copies(CopiesArgs),
+    /// Asks while a leaf joins, takes its share, and is drained
+    Rebalance(RebalanceArgs),
     /// Measures an empty node, many collections, and memory under load
     Footprint(FootprintArgs),
 }
@@ -77,6 +79,7 @@ impl SuiteCommand {
             Self::Recovery(arguments) => recovery(arguments).await,
             Self::Replicas(arguments) => replicas(arguments).await,
             Self::Copies(arguments) => copies(arguments).await,
+            Self::Rebalance(arguments) => rebalance(arguments).await,
             Self::Footprint(arguments) => footprint(arguments).await,
         }
     }
@@ -90,7 +93,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 17] = [
+const SUITES: [(&str, &str, &str); 18] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -111,6 +114,7 @@ const SUITES: [(&str, &str, &str); 17] = [
     ("recovery", "", "--documents 20000,200000 --runs 1"),
     ("replicas", "", "--documents 20000 --pushes 20 --deaths 2"),
     ("copies", "", "--documents 20000"),
+    ("rebalance", "", "--documents 20000 --seconds 5"),
     (
         "footprint",
         "",

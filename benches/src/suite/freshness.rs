@@ -136,7 +136,8 @@ async fn from_kafka(
     kafka.produce(set, first.collect()).await;
     wait_for_documents(client, set, PARTITIONS as u64).await?;
     let marks = Marks::default();
-    let feed = feed_kafka(kafka, set, documents, plan, marks.clone());
+    let bootstrap = kafka.bootstrap();
+    let feed = feed_kafka(&bootstrap, documents, plan, marks.clone());
     let look = |from| marks_from(client, set, from);
     let ask = || async { ask_sql(client, dashboard().rachis).await.map(|answer| answer.time) };
     let (fed, found, asked) = watch(feed, &marks, look, ask).await?;

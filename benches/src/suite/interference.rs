@@ -102,7 +102,7 @@ async fn measure_rachis(
     documents.produce(&kafka, PARTITIONS).await?;
     server.load_from_kafka(&kafka, documents).await?;
     system::settle(&server).await?;
-    let feed = async |plan| feed_kafka(&kafka, set.name(), fed, plan, Marks::default()).await;
+    let feed = async |plan| feed_kafka(&kafka.bootstrap(), fed, plan, Marks::default()).await;
     measure_beside(SystemName::Rachis, &server, arguments, feed, report).await?;
     let ids = ask_sql(server.client(), &format!("select _id from bluesky limit {LOOKED_UP}"))
         .await?

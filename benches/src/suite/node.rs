@@ -284,7 +284,7 @@ async fn many_documents(arguments: &FootprintArgs, report: &mut SuiteReport) -> 
         let started = Instant::now();
         server.push_all(&documents).await?;
         let time = started.elapsed();
-        let fed = feed_kafka(&kafka, name, &fed, plan, Marks::default()).await?;
+        let fed = feed_kafka(&kafka.bootstrap(), &fed, plan, Marks::default()).await?;
         system::wait_for_count(&server, documents.set, documents.documents + fed.documents).await?;
         anyhow::Ok(documents.bytes as f64 / 1e6 / time.as_secs_f64())
     };

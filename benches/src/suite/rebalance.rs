@@ -1,0 +1,282 @@
+//! `benches rebalance`: what dashboards notice while documents come in, a leaf joins and takes its share, and is drained
+//! again.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::json;
+use tests::{Client, Cluster, Settings, cluster::ClusterSize};
+
+use super::SuiteReport;
+use crate::{
+    documents::DocumentFile,
+    feed::{FeedPlan, Marks, feed_kafka},
+    report::{P50_MS, P99_MS, guarded, percentiles_ms},
+    system::rachis::{ask_sql, wait_for_documents},
+};
+
+const BESIDE: &str = "dashboards";
+const MOVES: &str = "moves";
+const ALONE: &str = "no documents come in";
+const LEAVES: usize = 3;
+const JOINS: &str = "leaf-4";
+/// Divided among three leaves and among four.
+const SHARDS: usize = 12;
+/// Documents come in for this long at least, and for a multiple of it.
+const ROUND: Duration = Duration::from_secs(5);
+/// What dashboards ask about the last half minute: so much is there in every phase.
+const QUESTIONS: [(&str, &str); 3] = [
+    (
+        "events by collection",
+        "select commit.collection as event, count(*) as n from bluesky \
+         where _ingested > now() - interval '30 seconds' group by event order by n desc",
+    ),
+    (
+        "users by collection",
+        "select commit.collection as event, count(distinct did) as users from bluesky \
+         where _ingested > now() - interval '30 seconds' group by event order by users desc",
+    ),
+    (
+        "the newest posts",
+        "select did, commit.record.text from bluesky where _ingested > now() - interval '30 seconds' \
+         and commit.collection = 'app.bsky.feed.post' order by _ingested desc limit 50",
+    ),
+];
+/// How often each dashboard asks its next question.
+const ASKED_EVERY: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_mins(15);
+
+/// What `benches rebalance` measures.
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Documents that are there before
+    #[arg(long, default_value_t = 1_000_000)]
+    documents: u64,
+    /// MB/s that come in from Kafka
+    #[arg(long, default_value_t = 10)]
+    rate: u64,
+    /// Dashboards, each of which asks a question every half second
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    dashboards: u64,
+    /// Seconds of what does not end by itself
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Bytes per second that each leaf copies at most
+    #[arg(long, default_value_t = 64 << 20)]
+    copy_bytes_per_second: u64,
+    /// Seed of the documents
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Writes the figures to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
+}
+
+/// Measures Rachis alone.
+pub async fn rebalance(arguments: &RebalanceArgs) -> Result<SuiteReport> {
+    let mut report = SuiteReport::new("rebalance")?;
+    report.note(format!(
+        "{LEAVES} leaves, 1 tailer, 1 aggregator; {SHARDS} shards, each with 2 replicas; {} dashboards ask about the last half minute",
+        arguments.dashboards
+    ));
+    let result = guarded(measure(arguments, &mut report)).await;
+    result.unwrap_or_else(|error| report.fail("rebalance", &error));
+    report.finish(arguments.json.as_deref())
+}
+
+/// What dashboards noticed, and what came in.
+#[derive(Default)]
+struct Noticed {
+    times: Vec<Duration>,
+    errors: Vec<String>,
+    documents: u64,
+    megabytes_per_second: f64,
+}
+
+/// What is fed, and to whom dashboards talk.
+struct Load<'a> {
+    client: Client,
+    bootstrap: String,
+    documents: &'a DocumentFile,
+    plan: FeedPlan,
+    dashboards: u64,
+}
+
+async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<()> {
+    let plan = FeedPlan {
+        megabytes_per_second: arguments.rate,
+        time: ROUND,
+    };
+    let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
+    let fed = DocumentFile::bluesky(plan.documents(), arguments.seed + 1)?;
+    let size = ClusterSize {
+        leaves: LEAVES,
+        tailers: 1,
+        aggregators: 1,
+    };
+    let settings = Settings::default().with("RACHIS_LEAF__COPY_BYTES_PER_SECOND", arguments.copy_bytes_per_second);
+    let mut cluster = Cluster::start(size, settings).await;
+    let name = documents.set.name();
+    let created = json!({ "shards": SHARDS, "replicas": 2 });
+    cluster
+        .json(Method::PUT, &format!("/v1/collections/{name}"), created)
+        .await?;
+    documents.produce(&cluster.kafka, i32::try_from(SHARDS)?).await?;
+    let bootstrap = cluster.kafka.bootstrap();
+    cluster.source("topic", name, name, &bootstrap, json!({})).await?;
+    wait_for_documents(&cluster, name, documents.documents).await?;
+    until_balanced(&cluster, LEAVES).await?;
+
+    let load = Load {
+        client: cluster.client_of("aggregator-1"),
+        bootstrap,
+        documents: &fed,
+        plan,
+        dashboards: arguments.dashboards,
+    };
+    let seconds = Duration::from_secs(arguments.seconds);
+    let wait = async || {
+        tokio::time::sleep(seconds).await;
+        Ok(())
+    };
+    let (noticed, ()) = load.beside(false, wait()).await?;
+    add(report, ALONE, &noticed, None);
+    let mut all = documents.documents;
+    let (before, ()) = load.beside(true, wait()).await?;
+    add(report, "before", &before, Some(&before));
+
+    let (joining, moved) = load
+        .beside(true, async {
+            cluster.add("leaf", JOINS, &[]).await;
+            move_shards(&cluster, "/v1/rebalance").await
+        })
+        .await?;
+    add(report, "a leaf joins", &joining, Some(&before));
+    add_moves(report, "a leaf joins", moved);
+    until_balanced(&cluster, LEAVES + 1).await?;
+    let (balanced, ()) = load.beside(true, wait()).await?;
+    add(report, "balanced", &balanced, Some(&before));
+
+    let drain = format!("/v1/nodes/{JOINS}/drain");
+    let (draining, drained) = load.beside(true, move_shards(&cluster, &drain)).await?;
+    add(report, "it is drained", &draining, Some(&before));
+    add_moves(report, "it is drained", drained);
+    until_balanced(&cluster, LEAVES).await?;
+
+    all += [&before, &joining, &balanced, &draining]
+        .iter()
+        .map(|noticed| noticed.documents)
+        .sum::<u64>();
+    wait_for_documents(&cluster, name, all).await
+}
+
+impl Load<'_> {
+    /// Does something while dashboards ask and, if so, documents come in.
+    async fn beside<T>(&self, is_fed: bool, work: impl Future<Output = Result<T>>) -> Result<(Noticed, T)> {
+        let ended = AtomicBool::new(false);
+        let asking = (0..self.dashboards as usize).map(|number| self.ask_until(number, &ended));
+        let feeding = async {
+            let (mut documents, mut rates) = (0, Vec::new());
+            while is_fed && !ended.load(Ordering::Relaxed) {
+                let fed = feed_kafka(&self.bootstrap, self.documents, self.plan, Marks::default()).await?;
+                documents += fed.documents;
+                rates.push(fed.megabytes_per_second);
+            }
+            anyhow::Ok((documents, rates))
+        };
+        let working = async {
+            let done = work.await;
+            ended.store(true, Ordering::Relaxed);
+            done
+        };
+        let (asked, fed, done) = futures::join!(join_all(asking), feeding, working);
+        let (documents, rates) = fed?;
+        let mut noticed = Noticed {
+            documents,
+            megabytes_per_second: rates.iter().fold(0.0, |sum, rate| sum + rate) / rates.len().max(1) as f64,
+            ..Noticed::default()
+        };
+        for (times, errors) in asked {
+            noticed.times.extend(times);
+            noticed.errors.extend(errors);
+        }
+        Ok((noticed, done?))
+    }
+
+    /// A dashboard: asks one question after the other, each at its time.
+    async fn ask_until(&self, number: usize, ended: &AtomicBool) -> (Vec<Duration>, Vec<String>) {
+        let (mut times, mut errors) = (Vec::new(), Vec::new());
+        let mut ticks = tokio::time::interval(ASKED_EVERY);
+        for (name, sql) in QUESTIONS.iter().cycle().skip(number) {
+            ticks.tick().await;
+            if ended.load(Ordering::Relaxed) {
+                break;
+            }
+            match ask_sql(&self.client, sql).await {
+                Ok(answer) => times.push(answer.time),
+                Err(error) => errors.push(format!("{name}: {error:#}")),
+            }
+        }
+        (times, errors)
+    }
+}
+
+/// Starts moves, and waits until they have ended. Returns how long that took, and how many replicas there were.
+async fn move_shards(cluster: &Cluster, path: &str) -> Result<(Duration, usize)> {
+    let began = Instant::now();
+    let started = cluster.json(Method::POST, path, json!({})).await?;
+    let moves = started["moves"].as_array().map_or(0, Vec::len);
+    ensure!(moves > 0, "nothing moves: {started}");
+    while ask_sql(cluster, "select count(*) from rachis.moves").await?.rows != [[json!(0)]] {
+        ensure!(began.elapsed() < WAIT_MAX, "the moves do not end");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok((began.elapsed(), moves))
+}
+
+/// Waits until the replicas are spread evenly over so many leaves, and all of them serve.
+async fn until_balanced(client: &Client, leaves: usize) -> Result<()> {
+    let sql = "select leaf, count(*) from rachis.replicas where state = 'serving' group by leaf";
+    let (began, each) = (Instant::now(), json!(2 * SHARDS / leaves));
+    loop {
+        let rows = ask_sql(client, sql).await?.rows;
+        if rows.len() == leaves && rows.iter().all(|row| row[1] == each) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < WAIT_MAX, "{rows:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn add(report: &mut SuiteReport, what: &str, noticed: &Noticed, before: Option<&Noticed>) {
+    for error in &noticed.errors {
+        report.fail(what, &anyhow::anyhow!("{error}"));
+    }
+    let (p50, p99) = percentiles_ms(noticed.times.clone());
+    let mut figures = vec![
+        (P50_MS, p50),
+        (P99_MS, p99),
+        ("questions", noticed.times.len() as f64),
+        ("errors", noticed.errors.len() as f64),
+        ("MB/s in", noticed.megabytes_per_second),
+    ];
+    if let Some(before) = before {
+        figures.push(("p99 over before", p99 / percentiles_ms(before.times.clone()).1));
+    }
+    report.add(BESIDE, what, "rachis", &figures);
+}
+
+fn add_moves(report: &mut SuiteReport, what: &str, (time, moves): (Duration, usize)) {
+    report.add(
+        MOVES,
+        what,
+        "rachis",
+        &[("replicas", moves as f64), ("seconds", time.as_secs_f64())],
+    );
+}
