@@ -390,10 +390,10 @@ async fn a_snapshot_is_taken_of_another_replica_if_a_leaf_dies() {
     snapshot(&cluster, &["check", id, "--read"]).expect("it is whole");
 }
 
-/// A topic of keyed records, and what a collection has after the records with these numbers.
-async fn produce(cluster: &Cluster, numbers: std::ops::Range<u32>) {
+/// Writes keyed records with these numbers, and returns where they are.
+async fn produce(cluster: &Cluster, numbers: std::ops::Range<u32>) -> Vec<(i32, i64)> {
     let records = numbers.map(|n| NewRecord::keyed(format!("c{n}"), Some(format!("{{\"n\":{n}}}").into_bytes())));
-    cluster.kafka.produce("clicks", records.collect()).await;
+    cluster.kafka.produce("clicks", records.collect()).await
 }
 
 // The proxy runs on another thread than the commands.
@@ -482,4 +482,103 @@ async fn a_cluster_that_is_lost_is_restored_and_goes_on_with_its_log() {
         snapshot(&cluster, &["remove", &id]).map_err(anyhow::Error::msg)
     })
     .await;
+}
+
+#[tokio::test]
+async fn shards_that_no_leaf_has_any_more_come_from_the_newest_snapshot_and_then_from_the_log() {
+    const COLLECTIONS: [&str; 3] = ["clicks", "events", "late"];
+    let folder = TestDir::new("snapshots").expect("a folder");
+    let mut cluster = Cluster::start(TWO_LEAVES, in_folder(&folder).one_replica()).await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    produce(&cluster, 0..1_000).await;
+    cluster.source_of_topic("clicks", &cluster.kafka).await;
+    cluster.eventually("select count(*) from clicks", json!(1_000)).await;
+    push(&cluster, "events", 0..1_000).await;
+    take(&cluster, &[]);
+    produce(&cluster, 1_000..2_000).await;
+    cluster.eventually("select count(*) from clicks", json!(2_000)).await;
+    delete(&cluster, "clicks", "n < 10").await;
+    let newest = take(&cluster, &[]);
+    // Of what the topic had before the newest snapshot, it has nothing any more.
+    for (partition, offset) in first_offsets(&produce(&cluster, 2_000..2_500).await) {
+        cluster.kafka.delete_records_before("clicks", partition, offset).await;
+    }
+    push(&cluster, "events", 1_000..1_300).await;
+    push(&cluster, "late", 0..100).await;
+    delete(&cluster, "clicks", "n between 20 and 29").await;
+    cluster.eventually("select count(*) from clicks", json!(2_480)).await;
+    let mut before = Vec::new();
+    for collection in COLLECTIONS {
+        before.push(digests_of(&cluster, collection).await.expect("digests"));
+    }
+    for leaf in ["leaf-1", "leaf-2"] {
+        cluster.kill(leaf);
+        std::fs::remove_dir_all(cluster.data_dir(leaf)).expect("its disk is lost");
+    }
+    cluster.restart_all(&["leaf-1".to_owned(), "leaf-2".to_owned()]).await;
+    for (collection, before) in COLLECTIONS.into_iter().zip(&before) {
+        eventually("all shards have what they had", || async {
+            let found = digests_of(&cluster, collection).await?;
+            ensure!(found == *before, "{collection} has {found:?}");
+            Ok(())
+        })
+        .await;
+    }
+    assert_eq!(count(&cluster, "clicks").await, sum((10..20).chain(30..2_500)));
+    assert_eq!(count(&cluster, "events").await, sum(0..1_300));
+    assert_eq!(count(&cluster, "late").await, sum(0..100));
+    // It goes on, and the catalog knows that every shard is on a leaf.
+    push(&cluster, "events", 1_300..1_400).await;
+    produce(&cluster, 2_500..2_600).await;
+    cluster.eventually("select count(*) from clicks", json!(2_580)).await;
+    let moves = cluster
+        .sql("select collection, shard, state, error from rachis.moves")
+        .await;
+    assert!(moves.rows.is_empty(), "{:?}", moves.rows);
+    snapshot(&cluster, &["check", &newest, "--read"]).expect("it is whole");
+}
+
+/// The first offset of each partition among those of some records.
+fn first_offsets(records: &[(i32, i64)]) -> BTreeMap<i32, i64> {
+    let mut first = BTreeMap::new();
+    for (partition, offset) in records {
+        let known = first.entry(*partition).or_insert(*offset);
+        *known = offset.min(known).to_owned();
+    }
+    first
+}
+
+#[tokio::test]
+async fn a_lost_shard_comes_from_an_older_snapshot_if_the_newest_one_is_damaged() {
+    let folder = TestDir::new("snapshots").expect("a folder");
+    let size = ClusterSize {
+        leaves: 1,
+        ..TWO_LEAVES
+    };
+    let mut cluster = Cluster::start(size, in_folder(&folder).one_replica()).await;
+    push(&cluster, "events", 0..1_000).await;
+    take(&cluster, &[]);
+    let objects = folder.path().join("store/objects");
+    let of_older: BTreeSet<PathBuf> = files(&objects).into_iter().collect();
+    push(&cluster, "events", 1_000..2_000).await;
+    let newest = take(&cluster, &[]);
+    for file in files(&objects).into_iter().filter(|file| !of_older.contains(file)) {
+        let bytes = std::fs::metadata(&file).expect("a file").len();
+        std::fs::write(&file, vec![b'x'; usize::try_from(bytes).expect("a size")]).expect("damaged");
+    }
+    let before = digests_of(&cluster, "events").await.expect("digests");
+    cluster.kill("leaf-1");
+    std::fs::remove_dir_all(cluster.data_dir("leaf-1")).expect("its disk is lost");
+    cluster.restart("leaf-1").await;
+    eventually("the shard has what it had", || async {
+        let found = digests_of(&cluster, "events").await?;
+        ensure!(found == before, "{found:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(count(&cluster, "events").await, sum(0..2_000));
+    let log = cluster.log("leaf-1");
+    let is_passed_over = |line: &str| line.contains("damaged") && line.contains(&newest);
+    assert!(log.lines().any(is_passed_over), "{}", cluster.log_tail("leaf-1"));
+    assert!(log.contains("a shard was copied"), "{}", cluster.log_tail("leaf-1"));
 }

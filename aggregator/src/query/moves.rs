@@ -216,11 +216,9 @@ fn moving(catalog: &Catalog) -> Vec<Moving<'_>> {
                 state: *state,
             }));
         }
-        let awaited = |shard: &ShardId| {
-            let restored = collection.restored.as_ref();
-            restored.is_some_and(|restored| restored.awaited.contains(&shard.number))
-        };
-        let restored = collection.shards().filter(awaited);
+        let restored = collection
+            .shards()
+            .filter(|shard| collection.awaits_snapshot(shard.number));
         for shard in restored {
             let moving = |leaf| Moving {
                 collection: name,

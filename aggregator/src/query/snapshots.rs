@@ -8,7 +8,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use proto::{
-    Code, CollectionName, Problem,
+    Code, CollectionName, CollectionUid, Problem,
     catalog::{Change, Source},
     snapshot::SnapshotId,
 };
@@ -98,10 +98,21 @@ impl Engine {
         let mut surplus = snapshots::surplus(&scheduled, options.kept);
         let needed = self.being_restored();
         surplus.retain(|id| !needed.contains(id));
+        // A leaf may be copying a shard that was lost from any of them.
+        if !self.with_lost_shards().is_empty() {
+            surplus.clear();
+        }
         match surplus.is_empty() {
             true => Ok(()),
             false => self.remove_snapshots(&surplus).await.map(drop),
         }
+    }
+
+    /// The collections with shards that leaves look for in snapshots.
+    fn with_lost_shards(&self) -> BTreeSet<CollectionUid> {
+        let catalog = self.catalog();
+        let lost = catalog.collections.values().filter(|known| !known.lost.is_empty());
+        lost.map(|known| known.uid).collect()
     }
 
     /// The snapshots that have shards which no leaf has yet.
@@ -168,7 +179,16 @@ impl Engine {
     /// Removes snapshots, and what no other one needs.
     pub(crate) async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<Removed, Problem> {
         let store = self.snapshot_store()?;
-        let needed = self.being_restored();
+        let (mut needed, lost) = (self.being_restored(), self.with_lost_shards());
+        if !lost.is_empty() {
+            let of_lost = |summary: &Summary| summary.uids.iter().any(|uid| lost.contains(uid));
+            let known = store.list().await?.into_iter();
+            needed.extend(
+                known
+                    .filter(|(_, summary)| summary.as_ref().is_ok_and(of_lost))
+                    .map(|(id, _)| id),
+            );
+        }
         if let Some(id) = ids.iter().find(|id| needed.contains(*id)) {
             let detail = format!("snapshot {id} cannot be removed: shards are being restored from it");
             return Err(Problem::new(Code::InUse, detail).hint("`select * from rachis.moves` shows how far they are"));

@@ -38,6 +38,8 @@ pub(crate) struct Membership {
     pub changes: Arc<dyn Changes>,
     pub replica: Arc<CatalogReplica>,
     pub folder: FolderMark,
+    /// Whether it has a snapshot store.
+    pub has_snapshots: bool,
 }
 
 /// What the node remembers between two looks at the catalog.
@@ -79,6 +81,10 @@ impl Membership {
                 let state = state.borrow_and_update();
                 (state.catalog.members.get(&self.name).cloned(), state.restored)
             };
+            // What this node's name had before with another data folder, this one does not have.
+            let is_new = known
+                .as_ref()
+                .is_none_or(|known| known.instance != self.member.instance);
             match self.next_step(known, log, &mut past).await {
                 NextStep::Wait => {
                     if past.member_in.replace(log) != Some(log) {
@@ -94,6 +100,7 @@ impl Membership {
                         name: self.name.clone(),
                         member: self.member.clone(),
                         replaces,
+                        from_snapshots: is_new && self.has_snapshots && self.is_last_of_any(),
                     };
                     match self.changes.propose(change, None).await {
                         Ok(_) => {}
@@ -112,6 +119,11 @@ impl Membership {
                 }
             }
         }
+    }
+
+    /// Whether it holds a shard that no other leaf serves.
+    fn is_last_of_any(&self) -> bool {
+        self.replica.state().borrow().catalog.is_last_of_any(&self.name)
     }
 
     async fn next_step(&self, known: Option<Member>, log: u32, past: &mut Past) -> NextStep {
@@ -226,6 +238,7 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
                 name: name.clone(),
                 instance,
                 lost: false,
+                from_snapshots: false,
             };
             match changes.propose(change, None).await {
                 Ok(_) => info!(%name, "a node that did not answer for long was removed"),

@@ -184,6 +184,7 @@ impl Node {
             member: self.member.clone(),
             changes: changes.clone(),
             replica: self.replica.clone(),
+            has_snapshots: self.settings.snapshots.is_set(),
         }
     }
 

@@ -52,10 +52,18 @@ pub(crate) struct SnapshotSettings {
 const SNAPSHOTS_KEPT: usize = 7;
 
 impl SnapshotSettings {
+    fn url(&self) -> Option<&str> {
+        self.url.as_deref().map(str::trim).filter(|url| !url.is_empty())
+    }
+
+    /// Whether there is a store.
+    pub(crate) fn is_set(&self) -> bool {
+        self.url().is_some()
+    }
+
     /// The store, if there is one.
     pub(crate) fn store(&self) -> Result<Option<SnapshotStore>, Failure> {
-        let url = self.url.as_deref().map(str::trim).filter(|url| !url.is_empty());
-        match (url, self.every_ms) {
+        match (self.url(), self.every_ms) {
             (Some(url), _) => Ok(Some(SnapshotStore::open(url, &self.options)?)),
             (None, Some(_)) => Err(Failure::usage("url of [snapshots] is missing, but every_ms is set")
                 .hint("set it to s3://BUCKET/PREFIX, or to a folder that all nodes have")),

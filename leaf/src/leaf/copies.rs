@@ -1,5 +1,6 @@
 //! Copies of replicas: a replica that has nothing yet is copied from a leaf that serves the shard, and then fed from the
-//! log from there on. If its collection was restored from a snapshot and no leaf has the shard yet, it is copied from there.
+//! log from there on. If its collection was restored from a snapshot and no leaf has the shard yet, it is copied from there;
+//! if no leaf that exists served the shard any more, from the newest snapshot that has it.
 //!
 //! ```text
 //! leaf-4 ── offer a copy of shard 3 ──> leaf-1: a checkpoint of its rows, links to its splits
@@ -10,8 +11,8 @@
 //! ```
 //!
 //! While a replica waits for its copy, this leaf accepts nothing for the shard. A copy that breaks off goes on where it
-//! stopped, if the other leaf still has the same replica: its tables never change. If no other leaf serves the shard, the
-//! replica is filled from the log.
+//! stopped, if the other leaf still has the same replica: its tables never change. If neither a leaf nor a snapshot has the
+//! shard, the replica is filled from the log.
 
 mod incoming;
 pub(in crate::leaf) mod offered;
@@ -19,17 +20,19 @@ mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use proto::{
-    Catalog, Code, CollectionName, Problem,
-    catalog::{Change, Collection, Move, ReplicaState, Restored},
+    Catalog, Code, CollectionName, CollectionUid, Problem,
+    catalog::{Change, Collection, Move, ReplicaState},
     cluster::NodeName,
     ingest::{CopyStatus, ShardId},
     replica::ReplicaPeers,
+    snapshot::SnapshotId,
     tailer::Changes,
 };
 use tracing::{info, warn};
@@ -59,6 +62,8 @@ pub(super) struct Copies {
     waiting: Mutex<Vec<ShardId>>,
     /// When the next part of a file may be read.
     next_read: Mutex<Option<Instant>>,
+    /// Snapshots that have turned out to be damaged.
+    damaged: Mutex<BTreeSet<SnapshotId>>,
     /// When this process first saw that a shard had left the leaf.
     left: Mutex<HashMap<ShardId, Instant>>,
 }
@@ -86,9 +91,35 @@ impl Leaf {
             };
             return is_missing.then_some(Origin::Leaves(collection));
         }
-        let restored = collection.restored.as_ref()?;
-        let is_awaited = restored.awaited.contains(&number) && self.owns(collection, number);
-        (is_awaited && has_none_since(restored.since)).then_some(Origin::Snapshot(restored))
+        let snapshot = self.awaited_snapshot(collection, number)?;
+        has_none_since(snapshot.since).then_some(Origin::Snapshot(snapshot))
+    }
+
+    /// Which snapshot the replica of a shard on this leaf is copied from, or was, as long as the catalog does not know it.
+    fn awaited_snapshot(&self, collection: &Collection, number: u32) -> Option<FromSnapshot> {
+        if !self.owns(collection, number) {
+            return None;
+        }
+        if let Some(restored) = &collection.restored
+            && restored.awaited.contains(&number)
+        {
+            return Some(FromSnapshot {
+                id: Some(restored.snapshot.clone()),
+                collection: restored.collection,
+                since: restored.since,
+                is_needed: true,
+            });
+        }
+        let node = self.options.node.as_ref()?;
+        let serves = collection.replica_state(number, node) == Some(ReplicaState::Serving);
+        let since = collection.lost.get(&number).filter(|_| serves)?;
+        Some(FromSnapshot {
+            id: None,
+            collection: collection.uid,
+            since: *since,
+            // The topics of a restored copy begin after what its snapshot has.
+            is_needed: !collection.own_topics_after.is_empty(),
+        })
     }
 
     /// Fails if the replica of a shard on this leaf waits for a copy.
@@ -96,35 +127,33 @@ impl Leaf {
         let (detail, hint) = match self.copied_from(catalog, shard) {
             None => return Ok(()),
             Some(Origin::Leaves(_)) => ("copied to this node".to_owned(), "another replica answers"),
-            Some(Origin::Snapshot(restored)) => (
-                format!("restored from snapshot {}", restored.snapshot),
-                "retry once it is there",
-            ),
+            Some(Origin::Snapshot(snapshot)) => (format!("restored from {snapshot}"), "retry once it is there"),
         };
         let detail = format!("shard {} of {name} is being {detail}", shard.number);
         Err(Problem::new(Code::Unavailable, detail)
             .hint(format!("{hint}; `select * from rachis.moves` shows the progress")))
     }
 
-    /// The shards that this leaf has restored, and of which the catalog does not know it yet.
+    /// The shards that this leaf has restored from snapshots, and of which the catalog does not know it yet.
     pub(super) fn restored_here(&self, catalog: &Catalog) -> Vec<ShardId> {
         let mut here = Vec::new();
         for collection in catalog.collections.values() {
-            let Some(restored) = &collection.restored else { continue };
-            let shards = collection.shards().filter(|shard| {
-                let is_placed = || {
-                    self.shards
-                        .placed_since(*shard)
-                        .is_some_and(|placed| placed >= restored.since)
-                };
-                restored.awaited.contains(&shard.number) && self.owns(collection, shard.number) && is_placed()
-            });
-            here.extend(shards);
+            if !collection.may_await_snapshots() {
+                continue;
+            }
+            let is_placed = |shard: &ShardId| {
+                let snapshot = self.awaited_snapshot(collection, shard.number);
+                // One that cannot be read is not known to be there.
+                let known = self.shards.placed_since(*shard).filter(|placed| *placed < u64::MAX);
+                let placed = |since| known.is_some_and(|placed| placed >= since);
+                snapshot.is_some_and(|snapshot| placed(snapshot.since))
+            };
+            here.extend(collection.shards().filter(is_placed));
         }
         here
     }
 
-    /// Has shards copied from other leaves, and those of restored collections from their snapshots.
+    /// Has shards copied from other leaves, and those that were restored or lost from snapshots.
     pub(super) fn copy_shards(
         &self,
         catalog: &Catalog,
@@ -162,13 +191,12 @@ impl Leaf {
         }
     }
 
-    /// The shards of restored collections that this leaf has to copy from their snapshot.
+    /// The shards that this leaf has to copy from snapshots.
     fn awaiting_snapshots(&self, catalog: &Catalog) -> Vec<ShardId> {
-        let restored = catalog
-            .collections
-            .values()
-            .filter(|collection| collection.restored.is_some());
-        let shards = restored.flat_map(Collection::shards);
+        let collections = catalog.collections.values();
+        let shards = collections
+            .filter(|collection| collection.may_await_snapshots())
+            .flat_map(Collection::shards);
         let is_awaited = |shard: &ShardId| matches!(self.copied_from(catalog, *shard), Some(Origin::Snapshot(_)));
         shards.filter(is_awaited).collect()
     }
@@ -236,7 +264,42 @@ enum Origin<'a> {
     /// The replicas on other leaves.
     Leaves(&'a Collection),
     /// A snapshot.
-    Snapshot(&'a Restored),
+    Snapshot(FromSnapshot),
+}
+
+/// The snapshot that a shard is copied from.
+#[derive(Debug, Clone)]
+struct FromSnapshot {
+    /// `None`: the newest one that has the shard.
+    id: Option<SnapshotId>,
+    /// The collection in the snapshot.
+    collection: CollectionUid,
+    /// The catalog version since which the files of the shard must be placed here.
+    since: u64,
+    /// Whether the shard cannot begin empty.
+    is_needed: bool,
+}
+
+impl FromSnapshot {
+    /// What no snapshot has.
+    fn nothing<T>(&self) -> Result<Option<T>, Problem> {
+        if !self.is_needed {
+            return Ok(None);
+        }
+        let detail =
+            "no snapshot has this collection, which was itself restored from one: its first documents are nowhere else";
+        Err(Problem::new(Code::Unavailable, detail)
+            .hint("set the snapshot store in [snapshots] that it was restored from, or drop it and restore it again"))
+    }
+}
+
+impl fmt::Display for FromSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "snapshot {id}"),
+            None => f.write_str("the newest snapshot"),
+        }
+    }
 }
 
 /// The shards of a collection that have left a leaf.

@@ -49,6 +49,17 @@ pub fn surplus(scheduled: &[(SnapshotId, Summary)], kept: usize) -> Vec<Snapshot
         .collect()
 }
 
+/// Snapshots by age, the newest first; those from far in the future, which a wrong clock has taken, last.
+pub fn newest_first(known: Vec<(SnapshotId, Summary)>, now_ms: i64) -> Vec<SnapshotId> {
+    let is_from_future = |summary: &Summary| summary.begun_ms > now_ms + CLOCKS_DIFFER_MAX_MS;
+    let mut all: Vec<(bool, i64, SnapshotId)> = known
+        .into_iter()
+        .map(|(id, summary)| (!is_from_future(&summary), summary.begun_ms, id))
+        .collect();
+    all.sort_by(|a, b| b.cmp(a));
+    all.into_iter().map(|(_, _, id)| id).collect()
+}
+
 fn since(then_ms: i64, now_ms: i64) -> Duration {
     Duration::from_millis((now_ms - then_ms).max(0).unsigned_abs())
 }
@@ -74,6 +85,21 @@ mod tests {
             written: 0,
         };
         (id.parse().expect("a name"), Ok(summary))
+    }
+
+    #[test]
+    fn a_snapshot_of_a_wrong_clock_is_not_the_newest() {
+        let now_ms = 1_000 * CLOCKS_DIFFER_MAX_MS;
+        let snapshots = of_cluster(vec![
+            known("a", now_ms - 20, true),
+            known("b", now_ms + 2 * CLOCKS_DIFFER_MAX_MS, true),
+            known("c", now_ms - 10, true),
+        ]);
+        let ids: Vec<String> = newest_first(snapshots, now_ms)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(ids, ["c", "a", "b"]);
     }
 
     fn of_cluster(known: Vec<Known>) -> Vec<(SnapshotId, Summary)> {

@@ -204,7 +204,7 @@ impl SnapshotStore {
     }
 
     /// Reads an object to its end and compares its hash.
-    pub(crate) async fn compare(&self, object: &StoredObject) -> Result<bool, Problem> {
+    pub async fn compare(&self, object: &StoredObject) -> Result<bool, Problem> {
         if !self.has(object).await? {
             return Ok(false);
         }

@@ -74,7 +74,7 @@ impl Take {
             if catalog
                 .collections
                 .get(name)
-                .is_some_and(|collection| collection.restored.is_some())
+                .is_some_and(Collection::may_await_snapshots)
             {
                 let detail = format!("collection {name} is being restored");
                 return Err(Problem::new(Code::Busy, detail).hint("`select * from rachis.moves` shows the progress"));
@@ -145,8 +145,8 @@ async fn take(
 ) -> Result<Manifest, Problem> {
     let catalog = input.catalog.borrow().clone();
     let is_wanted = |name: &CollectionName| input.collections.as_ref().is_none_or(|names| names.contains(name));
-    // What is being restored is in its snapshot.
-    let is_there = |collection: &Collection| collection.restored.is_none();
+    // What is being restored is in its snapshot. A collection with a lost shard is in an earlier one, if in any.
+    let is_there = |collection: &Collection| !collection.may_await_snapshots();
     let wanted = catalog.collections.iter();
     let wanted: Vec<(&CollectionName, &Collection)> = wanted
         .filter(|(name, collection)| is_wanted(name) && is_there(collection))

@@ -27,7 +27,7 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 10;
+pub const CATALOG_RULES_LEVEL: u16 = 11;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -46,6 +46,8 @@ pub(super) const MOVES_LEVEL: u16 = 8;
 pub const CONTROLLER_LEVEL: u16 = 9;
 /// From this level on, collections are restored from snapshots.
 const RESTORE_LEVEL: u16 = 10;
+/// From this level on, shards that no leaf serves any more are looked for in snapshots.
+const LOST_SHARDS_LEVEL: u16 = 11;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -83,8 +85,8 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         placement: Vec<Vec<NodeName>>,
     },
-    /// States that shards of restored collections are on this leaf, or on the process that holds all. From then on, other
-    /// replicas are copied from there.
+    /// States that shards that were restored, or lost, are on this leaf, or on the process that holds all. From then on,
+    /// other replicas are copied from there.
     PlaceRestored {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leaf: Option<NodeName>,
@@ -152,20 +154,24 @@ pub enum Change {
     /// Drops a definition; refused while another one uses it. With `if_exists`, a missing definition is not an error.
     Undefine { id: DefinitionId, if_exists: bool },
     /// States where a node is, and what it offers. With `replaces`, it takes over the name of a node with that data
-    /// folder.
+    /// folder. With `from_snapshots`, shards that no leaf serves because of it are looked for in snapshots.
     Announce {
         name: NodeName,
         member: Member,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replaces: Option<Uuid>,
+        #[serde(default, skip_serializing_if = "super::collection::is_false")]
+        from_snapshots: bool,
     },
     /// Removes a node with this data folder from the cluster; refused for a leaf that holds shards, unless its disk is
-    /// lost.
+    /// lost. With `from_snapshots`, shards that no leaf serves because of it are looked for in snapshots.
     RemoveMember {
         name: NodeName,
         instance: Uuid,
         #[serde(default, skip_serializing_if = "super::collection::is_false")]
         lost: bool,
+        #[serde(default, skip_serializing_if = "super::collection::is_false")]
+        from_snapshots: bool,
     },
     /// States that a replica on `leaf` does not keep up, or does not answer, as the serving replica on `by` sees it; or
     /// that its own leaf takes it out. A shard whose last serving replica it is, or of which `by` does not serve itself,
@@ -262,6 +268,11 @@ impl Change {
                 CONTROLLER_LEVEL
             }
             Change::RestoreCollection { .. } | Change::PlaceRestored { .. } => RESTORE_LEVEL,
+            Change::Announce { from_snapshots, .. } | Change::RemoveMember { from_snapshots, .. }
+                if *from_snapshots =>
+            {
+                LOST_SHARDS_LEVEL
+            }
             _ => MOVES_LEVEL,
         }
     }
@@ -378,8 +389,18 @@ impl Catalog {
             | Change::SetTag { .. }
             | Change::RenameDefinition { .. }
             | Change::Undefine { .. } => self.change_definition(record, &record.change),
-            Change::Announce { name, member, replaces } => self.announce(record.level, name, member, *replaces),
-            Change::RemoveMember { name, instance, lost } => self.remove_member(record.level, name, *instance, *lost),
+            Change::Announce {
+                name,
+                member,
+                replaces,
+                from_snapshots,
+            } => self.announce(record.level, name, member, *replaces, *from_snapshots),
+            Change::RemoveMember {
+                name,
+                instance,
+                lost,
+                from_snapshots,
+            } => self.remove_member(record.level, name, *instance, *lost, *from_snapshots),
             Change::LeaveBehind {
                 leaf,
                 by,

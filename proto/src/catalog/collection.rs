@@ -119,6 +119,10 @@ pub struct Collection {
     /// The snapshot that shards come from which no leaf has yet; none once each is on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restored>,
+    /// The shards that no leaf served any more, until the one that serves them now has what a snapshot has of them. Each
+    /// with the catalog version since which its files must be placed there; older ones are of an earlier placement.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<u32, u64>,
     /// The positions after which the topics of its own sources begin, if these are not the topics that its first documents
     /// came from.
     #[serde(default, skip_serializing_if = "PositionVector::is_empty")]
@@ -156,6 +160,7 @@ impl Collection {
             deletions: Vec::new(),
             retired_sources: BTreeMap::new(),
             restored: None,
+            lost: BTreeMap::new(),
             own_topics_after: PositionVector::default(),
         }
     }
@@ -163,8 +168,24 @@ impl Collection {
     /// The same, without where its replicas are.
     pub fn without_placement(mut self) -> Self {
         self.placement = Vec::new();
-        (self.not_serving, self.moves, self.left) = Default::default();
+        (self.not_serving, self.moves, self.left, self.lost) = Default::default();
         self
+    }
+
+    /// Whether a shard has to be copied from a snapshot first: it is restored, or was lost.
+    pub fn awaits_snapshot(&self, shard: u32) -> bool {
+        self.is_restored(shard) || self.lost.contains_key(&shard)
+    }
+
+    /// Whether any shard may have to be copied from a snapshot first.
+    pub fn may_await_snapshots(&self) -> bool {
+        self.restored.is_some() || !self.lost.is_empty()
+    }
+
+    /// Whether a shard is restored, and no leaf has it yet.
+    pub(super) fn is_restored(&self, shard: u32) -> bool {
+        let restored = self.restored.as_ref();
+        restored.is_some_and(|restored| restored.awaited.contains(&shard))
     }
 
     /// The ids of all shards.

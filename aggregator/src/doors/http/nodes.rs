@@ -60,8 +60,14 @@ pub(super) async fn remove(
     }
     let instance = member.instance;
     let RemoveOptions { lost } = options;
-    app.engine
-        .change_catalog(Change::RemoveMember { name, instance, lost })
-        .await?;
+    let is_last = app.engine.catalog().is_last_of_any(&name);
+    let from_snapshots = lost && is_last && app.engine.snapshot_store().is_ok();
+    let removed = Change::RemoveMember {
+        name,
+        instance,
+        lost,
+        from_snapshots,
+    };
+    app.engine.change_catalog(removed).await?;
     Ok(Json(json!({ "removed": text })).into_response())
 }

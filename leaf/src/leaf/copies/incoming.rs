@@ -170,11 +170,15 @@ impl Leaf {
                 };
                 Some((source, placed_since(collection, shard.number, node).unwrap_or(0)))
             }
-            Origin::Snapshot(restored) => {
-                let store = self.options.snapshots.clone();
-                let since = restored.since;
-                let restored = restored.clone();
-                Some((CopySource::Snapshot { restored, store }, since))
+            Origin::Snapshot(from) => {
+                let since = from.since;
+                let source = CopySource::Snapshot {
+                    from,
+                    store: self.options.snapshots.clone(),
+                    damaged: self.copies.damaged.lock().clone(),
+                    reading: Arc::default(),
+                };
+                Some((source, since))
             }
         }
     }
@@ -198,13 +202,21 @@ impl Leaf {
             .filter(|wait| !wait.is_zero())
     }
 
-    /// Renames a complete copy to the folder of the shard, if the shard still waits for it.
-    fn put_in_place(&self, adopted: Adopted, copy: &Path, since: u64) -> Result<(), Error> {
-        let shard = adopted.shard;
+    /// Renames a complete copy to the folder of the shard, if the shard still waits for it. `was` is the shard in its files;
+    /// `None` if there are none.
+    fn put_in_place(&self, shard: ShardId, was: Option<ShardId>, copy: &Path, since: u64) -> Result<(), Error> {
         // From here on, the copy differs from the replica that it was made of.
         remove_file(&copy.join(COPY_OF))?;
         sync_folder(copy)?;
-        let adopted = Store::adopt(adopted, &copy.join(STORE_FOLDER), self.services.tables_open_max)
+        let adopt = |was| {
+            Store::adopt(
+                Adopted { was, shard },
+                &copy.join(STORE_FOLDER),
+                self.services.tables_open_max,
+            )
+        };
+        let adopted = was
+            .map_or(Ok(()), adopt)
             .and_then(|()| write(&copy.join(PLACED_SINCE), since.to_string().as_bytes(), 0, true, None))
             .and_then(|()| sync_folder(copy));
         let waits = || self.awaits_copy(&self.catalog.borrow().clone(), shard);
@@ -266,6 +278,10 @@ impl Copy {
             }
             Err(problem) => {
                 warn!(%shard, %from, %problem, "a shard could not be copied; this will be retried");
+                if let Some(id) = from.damaged().await {
+                    warn!(%shard, snapshot = %id, "a snapshot is damaged: the next older one is tried");
+                    leaf.copies.damaged.lock().insert(id);
+                }
                 if let Some(copy) = leaf.copies.incoming.lock().get_mut(&shard) {
                     copy.error = Some(problem.to_string());
                     copy.ended = Some(Instant::now());
@@ -290,13 +306,29 @@ impl Copy {
     /// Copies the shard. Returns the bytes that were read.
     async fn copy(&self) -> Result<u64, Problem> {
         self.check_room(0).await?;
-        let offer = self.from.offer(self.shard).await?;
+        let Some(offer) = self.from.offer(self.shard).await? else {
+            self.remove_earlier().await?;
+            return self.begin_empty().await.map(|()| 0);
+        };
         let read = match self.remove_earlier().await {
             Ok(()) => self.read(&offer).await,
             Err(problem) => Err(problem),
         };
         self.from.end(offer.id).await;
         read
+    }
+
+    /// Has the shard begin without documents: it is filled from the log.
+    async fn begin_empty(&self) -> Result<(), Problem> {
+        let (leaf, shard, since) = (self.leaf()?, self.shard, self.since);
+        warn!(%shard, "no snapshot has a shard that no leaf has any more: it is filled from the log");
+        let begin = blocking(move || {
+            leaf.shards.remove_copy(shard);
+            let folder = leaf.shards.folder(shard).with_extension(COPYING);
+            std::fs::create_dir_all(&folder).map_err(file_error(&folder))?;
+            leaf.put_in_place(shard, None, &folder, since)
+        });
+        begin.await
     }
 
     /// Removes files of an earlier placement.
@@ -354,12 +386,9 @@ impl Copy {
             }
         }
         self.check_needed()?;
-        let (leaf, since) = (self.leaf()?, self.since);
-        let adopted = Adopted {
-            shard: self.shard,
-            was: self.from.shard_there(self.shard),
-        };
-        blocking(move || leaf.put_in_place(adopted, &folder, since)).await?;
+        let (leaf, shard, since) = (self.leaf()?, self.shard, self.since);
+        let was = Some(self.from.shard_there(shard));
+        blocking(move || leaf.put_in_place(shard, was, &folder, since)).await?;
         Ok(read)
     }
 

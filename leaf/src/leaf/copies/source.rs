@@ -1,23 +1,27 @@
 //! Where the files of a copy come from: another leaf, or a snapshot.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use proto::{
     Code, Problem,
-    catalog::Restored,
     cluster::NodeName,
     ingest::ShardId,
     replica::{CopiedFile, OfferedCopy, ReplicaPeers},
-    snapshot::StoredObject,
+    snapshot::{SnapshotId, StoredObject},
 };
 use snapshots::{ShardFiles, SnapshotStore, StoredFile};
+use tracing::info;
 use uuid::Uuid;
 
+use super::FromSnapshot;
 use crate::shard::STORE_FOLDER;
 
 /// Bytes of a file of a snapshot that are read at once.
 const READ_BYTES: u64 = 8 << 20;
+/// How long a store may take for an answer, with what it repeats by itself.
+const STORE_WAIT: Duration = Duration::from_mins(3);
 
 /// Where the files of a copy come from.
 #[derive(Clone)]
@@ -29,9 +33,13 @@ pub(super) enum CopySource {
     },
     /// A snapshot.
     Snapshot {
-        restored: Restored,
+        from: FromSnapshot,
         /// `None` if the settings of this leaf name none.
         store: Option<SnapshotStore>,
+        /// The snapshots that have turned out to be damaged.
+        damaged: BTreeSet<SnapshotId>,
+        /// What was read last, and of which snapshot.
+        reading: Arc<Mutex<Option<(SnapshotId, StoredObject)>>>,
     },
 }
 
@@ -39,7 +47,7 @@ impl fmt::Display for CopySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Leaf { name, .. } => name.fmt(f),
-            Self::Snapshot { restored, .. } => write!(f, "snapshot {}", restored.snapshot),
+            Self::Snapshot { from, .. } => from.fmt(f),
         }
     }
 }
@@ -49,40 +57,54 @@ impl CopySource {
     pub(super) fn shard_there(&self, shard: ShardId) -> ShardId {
         match self {
             Self::Leaf { .. } => shard,
-            Self::Snapshot { restored, .. } => ShardId {
-                collection: restored.collection,
+            Self::Snapshot { from, .. } => ShardId {
+                collection: from.collection,
                 ..shard
             },
         }
     }
 
-    /// The files of the shard at one point in time.
-    pub(super) async fn offer(&self, shard: ShardId) -> Result<OfferedCopy, Problem> {
+    /// The files of the shard at one point in time; `None` if no snapshot has it and none needs to.
+    pub(super) async fn offer(&self, shard: ShardId) -> Result<Option<OfferedCopy>, Problem> {
         match self {
-            Self::Leaf { name, peers } => peers.offer_copy(name, shard).await,
-            Self::Snapshot { restored, store } => {
-                let store = needed(store.as_ref())?;
-                let manifest = store.known_manifest(&restored.snapshot).await?;
+            Self::Leaf { name, peers } => peers.offer_copy(name, shard).await.map(Some),
+            Self::Snapshot {
+                from,
+                store,
+                damaged,
+                reading,
+            } => {
                 let there = self.shard_there(shard);
+                let (id, store) = match (&from.id, store) {
+                    (Some(id), store) => (id.clone(), needed(store.as_ref())?),
+                    (None, None) => return from.nothing(),
+                    (None, Some(store)) => match newest_with(store, there, damaged).await? {
+                        Some(id) => (id, store),
+                        None => return from.nothing(),
+                    },
+                };
+                let manifest = store.known_manifest(&id).await?;
                 let known = manifest.shard(there).ok_or_else(|| {
-                    let detail = format!("snapshot {} has no shard {there}", restored.snapshot);
+                    let detail = format!("snapshot {id} has no shard {there}");
                     Problem::new(Code::NotFound, detail)
                 })?;
-                let list: ShardFiles = store.get_json(&known.files).await?;
+                *reading.lock() = Some((id.clone(), known.files.clone()));
+                let list: ShardFiles = within(store.get_json(&known.files)).await?;
                 if list.shard != there || !list.files.iter().any(is_current) {
-                    let detail = format!("snapshot {} lists no store of shard {there}", restored.snapshot);
+                    let detail = format!("snapshot {id} lists no store of shard {there}");
                     return Err(Problem::new(Code::Unavailable, detail).hint("restore from another snapshot"));
                 }
+                info!(%shard, snapshot = %id, "copying a shard from a snapshot");
                 let files = list.files.into_iter().map(|file| CopiedFile {
                     name: file.name,
                     bytes: file.object.bytes,
                     sha256: Some(file.object.sha256),
                 });
-                Ok(OfferedCopy {
+                Ok(Some(OfferedCopy {
                     id: Uuid::nil(),
                     store: list.store,
                     files: files.collect(),
-                })
+                }))
             }
         }
     }
@@ -91,7 +113,7 @@ impl CopySource {
     pub(super) async fn read(&self, copy: Uuid, file: &CopiedFile, from: u64) -> Result<Bytes, Problem> {
         match self {
             Self::Leaf { name, peers } => peers.read_copy(name, copy, &file.name, from).await,
-            Self::Snapshot { store, .. } => {
+            Self::Snapshot { store, reading, .. } => {
                 let object = file.sha256.map(|sha256| StoredObject {
                     sha256,
                     bytes: file.bytes,
@@ -100,10 +122,29 @@ impl CopySource {
                     let detail = format!("the hash of {} is not known", file.name);
                     Problem::new(Code::Internal, detail)
                 })?;
+                if let Some((_, last)) = reading.lock().as_mut() {
+                    last.clone_from(&object);
+                }
                 let read = from..file.bytes.min(from + READ_BYTES);
-                needed(store.as_ref())?.get_range(&object, read).await
+                within(needed(store.as_ref())?.get_range(&object, read)).await
             }
         }
+    }
+
+    /// The snapshot that was read, if what was read last of it is damaged and an older one will do.
+    pub(super) async fn damaged(&self) -> Option<SnapshotId> {
+        let Self::Snapshot {
+            from: FromSnapshot { id: None, .. },
+            store,
+            reading,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let (id, object) = reading.lock().clone()?;
+        let is_whole = within(store.as_ref()?.compare(&object)).await;
+        (is_whole == Ok(false)).then_some(id)
     }
 
     /// Nothing more is read of a copy.
@@ -113,6 +154,45 @@ impl CopySource {
             let _ = peers.end_copy(name, copy).await;
         }
     }
+}
+
+/// The newest snapshot that has a shard and is not damaged. Fails if a snapshot cannot be read, or there is none at all: then
+/// nobody knows whether one has the shard.
+async fn newest_with(
+    store: &SnapshotStore,
+    shard: ShardId,
+    damaged: &BTreeSet<SnapshotId>,
+) -> Result<Option<SnapshotId>, Problem> {
+    const WITHOUT: &str = "to fill the shard from Kafka alone, start this leaf without url in [snapshots]";
+    let all = within(store.list()).await?;
+    if all.is_empty() {
+        let detail = format!(
+            "the snapshot store {} has no snapshots: is it the right one?",
+            store.url()
+        );
+        return Err(Problem::new(Code::Unavailable, detail).hint(WITHOUT));
+    }
+    let mut known = Vec::new();
+    for (id, summary) in all {
+        let hint = "if it is damaged, remove it with `rachis snapshot remove ID`";
+        known.push((id, summary.map_err(|problem| problem.hint(hint))?));
+    }
+    known.retain(|(_, summary)| summary.uids.contains(&shard.collection));
+    let newest_first = snapshots::newest_first(known, chrono::Utc::now().timestamp_millis());
+    match newest_first.iter().find(|id| !damaged.contains(id)) {
+        Some(id) => Ok(Some(id.clone())),
+        None if newest_first.is_empty() => Ok(None),
+        None => {
+            let detail = format!("all snapshots that have shard {shard} are damaged");
+            Err(Problem::new(Code::Unavailable, detail).hint(WITHOUT))
+        }
+    }
+}
+
+/// What a store answers in time. A folder on a network may not answer at all.
+async fn within<T>(answer: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let late = |_| Problem::new(Code::Unavailable, "the snapshot store does not answer").hint("is its disk mounted?");
+    tokio::time::timeout(STORE_WAIT, answer).await.map_err(late)?
 }
 
 fn needed(store: Option<&SnapshotStore>) -> Result<&SnapshotStore, Problem> {

@@ -14,6 +14,9 @@ use proto::{
     replica::{Grant, GrantRequest, OfferedCopy, ReplicaPeers},
 };
 
+use proto::catalog::Restored;
+use snapshots::SnapshotStore;
+
 use super::*;
 use crate::{
     LeafOptions,
@@ -211,6 +214,121 @@ async fn a_shard_that_awaits_its_snapshot_answers_nothing_and_says_why() {
     change(&second, |collection| collection.restored = None);
     assert!(!second.leaf.awaits_copy(&second.catalog.borrow().clone(), second.shard));
     drop(first);
+}
+
+/// The folder of a snapshot store, in the folder of the leaf.
+const STORE: &str = "snapshots";
+
+/// The second leaf, with a snapshot store.
+fn with_store(options: &mut LeafOptions) {
+    as_second(options);
+    let store = options.folder.join(STORE);
+    std::fs::create_dir_all(&store).expect("a folder");
+    let store = SnapshotStore::open(store.to_str().expect("a path"), &BTreeMap::new());
+    options.snapshots = Some(store.expect("a store"));
+}
+
+fn write_snapshot_of_nothing(store: &std::path::Path) {
+    let manifest = snapshots::Manifest {
+        format: 1,
+        id: "20261130-021500-3f9a1c07".parse().expect("a name"),
+        cluster: None,
+        release: "0.1.0".to_owned(),
+        by: "aggregator-1".to_owned(),
+        scheduled: true,
+        begun_ms: 0,
+        ended_ms: 1,
+        collections: BTreeMap::new(),
+        definitions: String::new(),
+    };
+    let folder = store.join("snapshots");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let text = serde_json::to_string(&manifest).expect("JSON");
+    std::fs::write(folder.join(format!("{}.json", manifest.id)), text).expect("a file");
+}
+
+/// A leaf that serves a shard alone that it has lost, and whether the shard is there after an attempt to copy it.
+async fn lose(second: &Fixture) -> impl AsyncFn() -> bool {
+    change(second, |collection| {
+        collection.placement = vec![vec![leaf(2)]];
+        (collection.moves, collection.not_serving) = Default::default();
+        collection.lost = [(0, 9)].into();
+    });
+    let catalog = second.catalog.borrow().clone();
+    assert!(second.leaf.awaits_copy(&catalog, second.shard));
+    assert!(
+        second.leaf.shard(second.shard).await.is_err(),
+        "it does not answer without its documents"
+    );
+    async || {
+        let peers = First::reached(&second.leaf, 0);
+        attempt(second, &peers).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_shard_that_no_snapshot_has_begins_empty_once_that_is_known() {
+    let (first, _) = two_leaves();
+    let second = first.another(with_store);
+    let (store, away) = (second.folder.path().join(STORE), second.folder.path().join("away"));
+    let attempt = lose(&second).await;
+    std::fs::rename(&store, &away).expect("the disk is not mounted");
+    assert!(!attempt().await, "a snapshot may have it");
+    let status = second.leaf.copy_status();
+    assert!(
+        status[0].error.as_ref().is_some_and(|error| error.contains("mounted")),
+        "{status:?}"
+    );
+    std::fs::rename(&away, &store).expect("it is mounted again");
+    assert!(!attempt().await, "a store without any snapshot is another one");
+    let status = second.leaf.copy_status();
+    let error = status[0].error.clone().unwrap_or_default();
+    assert!(
+        error.contains("has no snapshots") && error.contains("without url"),
+        "{error}"
+    );
+    write_snapshot_of_nothing(&store);
+    assert!(attempt().await);
+    let catalog = second.catalog.borrow().clone();
+    assert_eq!(second.leaf.restored_here(&catalog), [second.shard]);
+    second
+        .leaf
+        .shard(second.shard)
+        .await
+        .expect("it is filled from the log now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_shard_begins_empty_on_a_leaf_without_a_snapshot_store() {
+    let (_first, second) = two_leaves();
+    let attempt = lose(&second).await;
+    assert!(attempt().await);
+    second
+        .leaf
+        .shard(second.shard)
+        .await
+        .expect("it is filled from the log now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_something_of_a_lost_shard_keeps_it() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
+    change(&second, |collection| {
+        collection.not_serving = [].into();
+        // Its replica is there since version 7.
+        collection.lost = [(0, 7)].into();
+    });
+    let catalog = second.catalog.borrow().clone();
+    assert!(!second.leaf.awaits_copy(&catalog, second.shard));
+    assert_eq!(
+        second.leaf.restored_here(&catalog),
+        [second.shard],
+        "the catalog is to know it"
+    );
+    change(&second, |collection| collection.lost = [(0, 8)].into());
+    assert!(second.leaf.awaits_copy(&second.catalog.borrow().clone(), second.shard));
 }
 
 #[tokio::test(flavor = "multi_thread")]

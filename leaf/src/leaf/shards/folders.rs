@@ -8,11 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use proto::{
-    Catalog, CollectionUid,
-    catalog::{Collection, ReplicaState},
-    ingest::ShardId,
-};
+use proto::{Catalog, CollectionUid, catalog::ReplicaState, ingest::ShardId};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -145,13 +141,13 @@ impl Shards {
 
     /// Whether the replica of a shard is behind, or is restored, that was being copied to this folder: then the copy goes on.
     fn is_copied(&self, catalog: &Catalog, uid: CollectionUid, copy: &Path) -> bool {
-        let shard = || {
-            let number = copy.file_stem()?.to_str()?.parse().ok()?;
-            let (_, collection) = catalog.collection(uid)?;
-            collection.replica_state(number, self.services.options.node.as_ref()?)
+        let number = copy.file_stem().and_then(|stem| stem.to_str()?.parse::<u32>().ok());
+        let (Some(number), Some((_, collection))) = (number, catalog.collection(uid)) else {
+            return false;
         };
-        let is_restored = |(_, collection): (_, &Collection)| collection.restored.is_some();
-        matches!(shard(), Some(ReplicaState::Behind { .. })) || catalog.collection(uid).is_some_and(is_restored)
+        let node = self.services.options.node.as_ref();
+        let state = node.and_then(|node| collection.replica_state(number, node));
+        matches!(state, Some(ReplicaState::Behind { .. })) || collection.awaits_snapshot(number)
     }
 
     /// Finishes interrupted removals, and logs folders that belong to no collection of the catalog.

@@ -18,6 +18,7 @@ impl Catalog {
         name: &NodeName,
         member: &Member,
         replaces: Option<Uuid>,
+        from_snapshots: bool,
     ) -> Result<(), Problem> {
         if let Some(fault) = member.fault() {
             return Err(Problem::new(
@@ -41,7 +42,7 @@ impl Catalog {
         }
         let known = self.members.insert(name.clone(), member.clone());
         if level >= REPLICAS_LEVEL && known.is_none_or(|known| known.instance != member.instance) {
-            self.lose_replicas(name);
+            self.lose_replicas(name, from_snapshots);
         }
         Ok(())
     }
@@ -54,6 +55,7 @@ impl Catalog {
         name: &NodeName,
         instance: Uuid,
         lost: bool,
+        from_snapshots: bool,
     ) -> Result<(), Problem> {
         let Some(known) = self.members.get(name) else {
             return Err(Problem::new(Code::NotFound, format!("the cluster has no node {name}"))
@@ -87,9 +89,19 @@ impl Catalog {
             (0..collection.settings.shards).for_each(|shard| collection.forget_left(shard, name));
         }
         if level >= REPLICAS_LEVEL {
-            self.lose_replicas(name);
+            self.lose_replicas(name, from_snapshots);
         }
         Ok(())
+    }
+
+    /// Whether a leaf holds a shard that no other member serves.
+    pub fn is_last_of_any(&self, leaf: &NodeName) -> bool {
+        let is_other = |other: &NodeName| other != leaf && self.members.contains_key(other);
+        self.collections.values().any(|collection| {
+            let held = (0..collection.settings.shards).filter(|shard| collection.replicas_of(*shard).contains(leaf));
+            let mut held = held.map(|shard| collection.serving(shard).any(is_other));
+            held.any(|is_served| !is_served)
+        })
     }
 
     /// How many shards a leaf holds.

@@ -59,8 +59,8 @@ impl Catalog {
 
     /// A leaf has nothing of its replicas any more: they are behind. If no other member serves a shard, one that holds a
     /// replica serves what it has, and reads the rest again: one that joins rather than one that is behind, and the leaf
-    /// itself only if there is no other.
-    pub(super) fn lose_replicas(&mut self, leaf: &NodeName) {
+    /// itself only if there is no other. If that one has nothing of the shard either, it begins with what a snapshot has.
+    pub(super) fn lose_replicas(&mut self, leaf: &NodeName, from_snapshots: bool) {
         let (version, members) = (self.version, &self.members);
         for collection in self.collections.values_mut() {
             for shard in 0..collection.settings.shards {
@@ -81,7 +81,15 @@ impl Catalog {
                 let Some(chosen) = present.min_by_key(rank).cloned() else {
                     continue;
                 };
+                // What it has since it was placed there, it keeps: its disk may be there after all.
+                let moves = collection.moves.get(&shard);
+                let since = moves
+                    .and_then(|moves| moves.get(&chosen))
+                    .map_or(0, |placed| placed.since);
                 collection.serve_replica(shard, &chosen, version);
+                if from_snapshots && !collection.is_restored(shard) {
+                    collection.lost.insert(shard, since);
+                }
                 let serving: Vec<NodeName> = collection.serving(shard).cloned().collect();
                 for other in serving.iter().filter(|other| **other != chosen) {
                     collection.leave_replica_behind(shard, other, version);

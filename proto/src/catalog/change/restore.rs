@@ -1,8 +1,8 @@
-//! Restores a collection from a snapshot.
+//! Restores a collection from a snapshot, and shards that were lost.
 //!
 //! The catalog has the collection at once, and its replicas serve from the beginning; but a leaf answers nothing about a
 //! shard, and accepts nothing for it, until it has copied it. The first one that has says so: then the other replicas are
-//! behind, and are copied from there like any that has nothing.
+//! behind, and are copied from there like any that has nothing. A shard that was lost is served and copied in the same way.
 
 use uuid::Uuid;
 
@@ -100,9 +100,12 @@ impl Collection {
             Some(leaf) => self.replica_state(shard, leaf) == Some(ReplicaState::Serving),
             None => self.placement.is_empty(),
         };
-        let awaited = self.restored.as_mut().map(|restored| &mut restored.awaited);
-        if !is_holder || !awaited.is_some_and(|awaited| awaited.remove(&shard)) {
+        if !is_holder || !self.awaits_snapshot(shard) {
             return false;
+        }
+        self.lost.remove(&shard);
+        if let Some(restored) = &mut self.restored {
+            restored.awaited.remove(&shard);
         }
         self.restored.take_if(|restored| restored.awaited.is_empty());
         let others: Vec<NodeName> = self

@@ -34,6 +34,7 @@ fn cluster() -> Catalog {
             name: node(name),
             member: Member::new(role, format!("http://10.0.0.1:{folder}"), Uuid::from_u128(folder)),
             replaces: None,
+            from_snapshots: false,
         };
         catalog = apply(&catalog, announce).expect("a member");
     }
@@ -101,6 +102,7 @@ fn a_controller_that_is_removed_from_the_cluster_is_none_any_more() {
         name: node("a"),
         instance: Uuid::from_u128(1),
         lost: false,
+        from_snapshots: false,
     };
     let without = apply(&catalog, remove).expect("it is removed");
     assert_eq!((without.controller.epoch, without.controller.node), (1, None));
@@ -158,6 +160,7 @@ fn a_replacement_retires_and_adds_at_once_and_leaves_out_what_does_not_apply() {
         name: node("l4"),
         member: Member::new(Role::Leaf, "http://10.0.0.1:6".to_owned(), Uuid::from_u128(6)),
         replaces: None,
+        from_snapshots: false,
     };
     let replaced = apply(&replaced, announce).expect("a member");
     let shard = shard(&replaced);

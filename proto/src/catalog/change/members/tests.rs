@@ -16,6 +16,7 @@ fn announce(name: &str, member: Member, replaces: Option<u128>) -> Change {
         name: node(name),
         member,
         replaces: replaces.map(Uuid::from_u128),
+        from_snapshots: false,
     }
 }
 
@@ -24,6 +25,7 @@ fn remove(name: &str, folder: u128, lost: bool) -> Change {
         name: node(name),
         instance: Uuid::from_u128(folder),
         lost,
+        from_snapshots: false,
     }
 }
 

@@ -97,6 +97,7 @@ fn a_replica_is_added_only_where_there_is_none_and_instead_of_one_that_stays() {
         name: leaf(4),
         member: crate::cluster::Member::new(Role::Leaf, name(), folder(4)),
         replaces: None,
+        from_snapshots: false,
     };
     apply(&mut catalog, announced).expect("a leaf");
     assert_eq!(
@@ -134,6 +135,7 @@ fn a_leaf_that_was_lost_is_served_by_one_that_leaves_rather_than_by_one_that_is_
         name: leaf(1),
         instance: folder(1),
         lost: true,
+        from_snapshots: false,
     };
     apply(&mut catalog, lost).expect("removed");
     assert_eq!(states(&catalog, shard), "leaf-1 behind, leaf-2 serving, leaf-3 behind");
@@ -148,6 +150,7 @@ fn the_last_leaves_without_a_replica_are_known() {
             name: leaf(number),
             member,
             replaces: None,
+            from_snapshots: false,
         };
         apply(&mut catalog, announced).expect("a leaf");
         apply(&mut catalog, add(number, shard, None)).expect("added");
@@ -179,6 +182,7 @@ fn only_a_leaf_is_drained() {
         name: leaf(3),
         instance: folder(3),
         lost: true,
+        from_snapshots: false,
     };
     apply(&mut catalog, removed).expect("removed");
     assert!(catalog.draining.is_empty(), "a new leaf of this name takes shards");

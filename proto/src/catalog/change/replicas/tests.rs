@@ -1,5 +1,7 @@
 //! Tests of `replicas`.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::{
     catalog::{Change, CollectionName, CollectionSettings, change::tests},
@@ -24,6 +26,7 @@ fn announce(number: u128, instance: u128, replaces: Option<u128>) -> Change {
         name: leaf(number),
         member: Member::new(Role::Leaf, format!("http://10.0.0.1:{number}"), folder(instance)),
         replaces: replaces.map(folder),
+        from_snapshots: false,
     }
 }
 
@@ -180,6 +183,7 @@ fn remove_lost(number: u128) -> Change {
         name: leaf(number),
         instance: folder(number),
         lost: true,
+        from_snapshots: false,
     }
 }
 
@@ -194,6 +198,57 @@ fn a_shard_is_served_by_a_leaf_that_exists() {
     apply(&mut catalog, remove_lost(1)).expect("its disk is lost, too");
     apply(&mut catalog, announce(2, 22, None)).expect("one of them is replaced");
     assert_eq!(states(&catalog, first), "leaf-1 behind, leaf-2 serving");
+}
+
+/// The same with a snapshot store.
+fn with_snapshots(mut change: Change) -> Change {
+    if let Change::Announce { from_snapshots, .. } | Change::RemoveMember { from_snapshots, .. } = &mut change {
+        *from_snapshots = true;
+    }
+    change
+}
+
+/// The shards that are looked for in snapshots.
+fn lost(catalog: &Catalog) -> BTreeMap<u32, u64> {
+    catalog.collections.values().next().expect("a collection").lost.clone()
+}
+
+#[test]
+fn a_shard_that_no_leaf_serves_any_more_is_looked_for_in_snapshots() {
+    let (mut catalog, [first, second]) = replicated(2);
+    apply(&mut catalog, with_snapshots(announce(2, 22, Some(2)))).expect("its disk is lost");
+    assert!(lost(&catalog).is_empty(), "the other leaf has all of it");
+    apply(&mut catalog, with_snapshots(remove_lost(1))).expect("its disk is lost, too");
+    assert_eq!(
+        lost(&catalog),
+        [(0, 0), (1, 0)].into(),
+        "what the other leaf has already, it keeps"
+    );
+    let placed = |leaf_number, shard| Change::PlaceRestored {
+        leaf: Some(leaf(leaf_number)),
+        instance: folder(22),
+        shards: vec![shard],
+    };
+    assert_eq!(
+        apply(&mut catalog, placed(1, first)),
+        Err(Code::Conflict),
+        "it does not serve"
+    );
+    apply(&mut catalog, placed(2, first)).expect("it is there");
+    assert_eq!(lost(&catalog), [(1, 0)].into());
+    assert_eq!(apply(&mut catalog, placed(2, first)), Err(Code::Conflict), "once");
+    apply(&mut catalog, with_snapshots(announce(2, 23, Some(22)))).expect("its disk is lost again");
+    assert_eq!(lost(&catalog), [(0, 0), (1, 0)].into());
+    assert_eq!(states(&catalog, second), "leaf-1 behind, leaf-2 serving");
+}
+
+#[test]
+fn a_lost_shard_is_not_looked_for_without_a_snapshot_store_and_by_no_older_rules() {
+    let (mut catalog, _) = replicated(1);
+    let change = announce(1, 11, Some(1));
+    assert!(change.rules_level() < with_snapshots(change.clone()).rules_level());
+    apply(&mut catalog, change).expect("its disk is lost");
+    assert!(lost(&catalog).is_empty());
 }
 
 #[test]
