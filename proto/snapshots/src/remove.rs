@@ -25,7 +25,8 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Removes snapshots, also such that cannot be read. Removes nothing if one that stays cannot be read: it may need any object.
+/// Removes snapshots, also such that cannot be read. Removes nothing if the manifest of one that stays cannot be read: it may
+/// need any object. Files that only a damaged list names are removed, because no shard can be restored from that list.
 /// `name` is a name for this work, `by` the node that does it.
 pub async fn remove(store: &SnapshotStore, ids: &[SnapshotId], name: SnapshotId, by: &str) -> Result<Removed, Problem> {
     for id in ids {
@@ -75,7 +76,11 @@ async fn remove_held(
         check_readable(ids, &id, summary.err())?;
         let manifest = store.manifest(&id).await?;
         let lists = manifest.lists().map(|list| async move {
-            let files: ShardFiles = store.get_json(list).await?;
+            let read = store.get_json(list).await;
+            if read.is_err() && !store.compare(list).await? {
+                return Ok(vec![list.sha256]);
+            }
+            let files: ShardFiles = read?;
             let hashes = files.files.into_iter().map(|file| file.object.sha256);
             Ok::<Vec<Sha256>, Problem>(hashes.chain([list.sha256]).collect())
         });
