@@ -204,6 +204,11 @@ impl Cluster {
         let port = host.free_ports(1).expect("a free port")[0];
         let url = format!("http://{}", host.socket_addr(port));
         self.insert(role, name, url, host);
+        self.restart_with(name, environment).await;
+    }
+
+    /// Restarts a node with these environment variables, and waits until it is ready.
+    pub async fn restart_with(&mut self, name: &str, environment: &[(&str, &str)]) {
         let environment = environment
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));

@@ -499,7 +499,7 @@ async fn shards_that_no_leaf_has_any_more_come_from_the_newest_snapshot_and_then
     cluster.eventually("select count(*) from clicks", json!(2_000)).await;
     delete(&cluster, "clicks", "n < 10").await;
     let newest = take(&cluster, &[]);
-    // Of what the topic had before the newest snapshot, it has nothing any more.
+    // Kafka keeps only the records that came after the newest snapshot.
     for (partition, offset) in first_offsets(&produce(&cluster, 2_000..2_500).await) {
         cluster.kafka.delete_records_before("clicks", partition, offset).await;
     }
@@ -548,8 +548,16 @@ fn first_offsets(records: &[(i32, i64)]) -> BTreeMap<i32, i64> {
     first
 }
 
+/// Overwrites objects with as many other bytes.
+fn damage(objects: impl IntoIterator<Item = PathBuf>) {
+    for file in objects {
+        let bytes = std::fs::metadata(&file).expect("a file").len();
+        std::fs::write(&file, vec![b'x'; usize::try_from(bytes).expect("a size")]).expect("damaged");
+    }
+}
+
 #[tokio::test]
-async fn a_lost_shard_comes_from_an_older_snapshot_if_the_newest_one_is_damaged() {
+async fn a_lost_shard_comes_from_the_newest_snapshot_that_is_whole_or_if_the_operator_says_so_from_kafka() {
     let folder = TestDir::new("snapshots").expect("a folder");
     let size = ClusterSize {
         leaves: 1,
@@ -557,28 +565,49 @@ async fn a_lost_shard_comes_from_an_older_snapshot_if_the_newest_one_is_damaged(
     };
     let mut cluster = Cluster::start(size, in_folder(&folder).one_replica()).await;
     push(&cluster, "events", 0..1_000).await;
-    take(&cluster, &[]);
+    let older = take(&cluster, &[]);
     let objects = folder.path().join("store/objects");
     let of_older: BTreeSet<PathBuf> = files(&objects).into_iter().collect();
     push(&cluster, "events", 1_000..2_000).await;
     let newest = take(&cluster, &[]);
-    for file in files(&objects).into_iter().filter(|file| !of_older.contains(file)) {
-        let bytes = std::fs::metadata(&file).expect("a file").len();
-        std::fs::write(&file, vec![b'x'; usize::try_from(bytes).expect("a size")]).expect("damaged");
-    }
+    damage(files(&objects).into_iter().filter(|file| !of_older.contains(file)));
     let before = digests_of(&cluster, "events").await.expect("digests");
     cluster.kill("leaf-1");
     std::fs::remove_dir_all(cluster.data_dir("leaf-1")).expect("its disk is lost");
     cluster.restart("leaf-1").await;
-    eventually("the shard has what it had", || async {
-        let found = digests_of(&cluster, "events").await?;
-        ensure!(found == before, "{found:?}");
-        Ok(())
-    })
-    .await;
-    assert_eq!(count(&cluster, "events").await, sum(0..2_000));
+    let is_whole = async |cluster: &Cluster| {
+        eventually("the shard has what it had", || async {
+            let found = digests_of(cluster, "events").await?;
+            ensure!(found == before, "{found:?}");
+            Ok(())
+        })
+        .await;
+        assert_eq!(count(cluster, "events").await, sum(0..2_000));
+    };
+    is_whole(&cluster).await;
     let log = cluster.log("leaf-1");
     let is_passed_over = |line: &str| line.contains("damaged") && line.contains(&newest);
     assert!(log.lines().any(is_passed_over), "{}", cluster.log_tail("leaf-1"));
     assert!(log.contains("a shard was copied"), "{}", cluster.log_tail("leaf-1"));
+
+    damage(of_older);
+    cluster.kill("leaf-1");
+    std::fs::remove_dir_all(cluster.data_dir("leaf-1")).expect("its disk is lost again");
+    cluster.restart("leaf-1").await;
+    eventually("it is said why the shard does not answer", || async {
+        let errors = cluster.query("select error from rachis.moves", json!({})).await?.rows;
+        let text = json!(errors).to_string();
+        ensure!(text.contains("are damaged") && text.contains("without url"), "{text}");
+        Ok(())
+    })
+    .await;
+    let refused = snapshot(&cluster, &["remove", &older]).expect_err("a leaf may need it");
+    assert!(refused.contains("shards are being restored from it"), "{refused}");
+    cluster.kill("leaf-1");
+    cluster.restart_with("leaf-1", &[("RACHIS_SNAPSHOTS__URL", "")]).await;
+    is_whole(&cluster).await;
+    eventually("the snapshot is not needed any more", || async {
+        snapshot(&cluster, &["remove", &older]).map_err(anyhow::Error::msg)
+    })
+    .await;
 }

@@ -20,7 +20,7 @@ use crate::shard::STORE_FOLDER;
 
 /// Bytes of a file of a snapshot that are read at once.
 const READ_BYTES: u64 = 8 << 20;
-/// How long a store may take for an answer, with what it repeats by itself.
+/// The timeout of a call to the store, its own retries included.
 const STORE_WAIT: Duration = Duration::from_mins(3);
 
 /// Where the files of a copy come from.
@@ -64,7 +64,7 @@ impl CopySource {
         }
     }
 
-    /// The files of the shard at one point in time; `None` if no snapshot has it and none needs to.
+    /// The files of the shard at one point in time; `None` if the shard is to begin empty.
     pub(super) async fn offer(&self, shard: ShardId) -> Result<Option<OfferedCopy>, Problem> {
         match self {
             Self::Leaf { name, peers } => peers.offer_copy(name, shard).await.map(Some),
@@ -83,7 +83,7 @@ impl CopySource {
                         None => return from.nothing(),
                     },
                 };
-                let manifest = store.known_manifest(&id).await?;
+                let manifest = within(store.known_manifest(&id)).await?;
                 let known = manifest.shard(there).ok_or_else(|| {
                     let detail = format!("snapshot {id} has no shard {there}");
                     Problem::new(Code::NotFound, detail)
@@ -156,8 +156,8 @@ impl CopySource {
     }
 }
 
-/// The newest snapshot that has a shard and is not damaged. Fails if a snapshot cannot be read, or there is none at all: then
-/// nobody knows whether one has the shard.
+/// The newest undamaged snapshot of a shard; `None` if the store has snapshots, but none of this collection. An unreadable
+/// manifest and an empty store are errors, because the missing snapshot may contain the shard.
 async fn newest_with(
     store: &SnapshotStore,
     shard: ShardId,
@@ -174,8 +174,9 @@ async fn newest_with(
     }
     let mut known = Vec::new();
     for (id, summary) in all {
-        let hint = "if it is damaged, remove it with `rachis snapshot remove ID`";
-        known.push((id, summary.map_err(|problem| problem.hint(hint))?));
+        let hint = || format!("if its manifest is damaged, remove it: `rachis snapshot remove {id}`");
+        let summary = summary.map_err(|problem| problem.hint(hint()))?;
+        known.push((id, summary));
     }
     known.retain(|(_, summary)| summary.uids.contains(&shard.collection));
     let newest_first = snapshots::newest_first(known, chrono::Utc::now().timestamp_millis());
@@ -189,7 +190,7 @@ async fn newest_with(
     }
 }
 
-/// What a store answers in time. A folder on a network may not answer at all.
+/// Limits how long a call to the store may take: a network file system may block for ever.
 async fn within<T>(answer: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let late = |_| Problem::new(Code::Unavailable, "the snapshot store does not answer").hint("is its disk mounted?");
     tokio::time::timeout(STORE_WAIT, answer).await.map_err(late)?

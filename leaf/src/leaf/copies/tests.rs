@@ -228,6 +228,28 @@ fn with_store(options: &mut LeafOptions) {
     options.snapshots = Some(store.expect("a store"));
 }
 
+/// The shard is there without documents, and the leaf is about to say so: it is filled from the log.
+async fn assert_begun_empty(second: &Fixture) {
+    let catalog = second.catalog.borrow().clone();
+    assert_eq!(second.leaf.restored_here(&catalog), [second.shard]);
+    let shard = second.leaf.shard(second.shard).await.expect("it is open");
+    assert!(shard.with_state(|state| state.positions()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_shard_of_a_restored_copy_does_not_begin_empty() {
+    let (first, _) = two_leaves();
+    let second = first.another(with_store);
+    write_snapshot_of_nothing(&second.folder.path().join(STORE));
+    let attempt = lose(&second).await;
+    change(&second, |collection| {
+        collection.own_topics_after = "push/0@41".parse().expect("a vector");
+    });
+    assert!(!attempt().await, "its topics do not have its first documents");
+    let error = second.leaf.copy_status()[0].error.clone().unwrap_or_default();
+    assert!(error.contains("its first documents are nowhere else"), "{error}");
+}
+
 fn write_snapshot_of_nothing(store: &std::path::Path) {
     let manifest = snapshots::Manifest {
         format: 1,
@@ -289,13 +311,7 @@ async fn a_lost_shard_that_no_snapshot_has_begins_empty_once_that_is_known() {
     );
     write_snapshot_of_nothing(&store);
     assert!(attempt().await);
-    let catalog = second.catalog.borrow().clone();
-    assert_eq!(second.leaf.restored_here(&catalog), [second.shard]);
-    second
-        .leaf
-        .shard(second.shard)
-        .await
-        .expect("it is filled from the log now");
+    assert_begun_empty(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,11 +319,7 @@ async fn a_lost_shard_begins_empty_on_a_leaf_without_a_snapshot_store() {
     let (_first, second) = two_leaves();
     let attempt = lose(&second).await;
     assert!(attempt().await);
-    second
-        .leaf
-        .shard(second.shard)
-        .await
-        .expect("it is filled from the log now");
+    assert_begun_empty(&second).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -343,6 +343,54 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
 }
 
 #[tokio::test]
+async fn snapshots_with_damaged_lists_can_be_removed_one_after_the_other() {
+    let fixture = Fixture::new();
+    let first = fixture.take().await;
+    fixture.write("leaf-1", "000002.sst", "more");
+    let second = fixture.take().await;
+    for list in first.lists().chain(second.lists()) {
+        let hash = list.sha256.to_string();
+        let path = fixture.folder.path().join("store/objects").join(&hash[..2]).join(&hash);
+        std::fs::write(path, "x").expect("damaged");
+    }
+    for id in [&first.id, &second.id] {
+        let removed = remove(&fixture.store, std::slice::from_ref(id), new_id(), "aggregator-1").await;
+        removed.expect("a removal");
+    }
+    assert_eq!(fixture.objects(), 0);
+}
+
+#[tokio::test]
+async fn a_collection_with_a_lost_shard_is_left_out_and_refused_by_name() {
+    let fixture = Fixture::new();
+    let name = fixture
+        .catalog
+        .borrow()
+        .collections
+        .keys()
+        .next()
+        .expect("a collection")
+        .clone();
+    fixture.catalog.send_modify(|catalog| {
+        let collection = Arc::make_mut(catalog).collections.values_mut().next().expect("it");
+        collection.lost.insert(0, 7);
+    });
+    assert!(
+        fixture.take().await.collections.is_empty(),
+        "an earlier snapshot may have more of it"
+    );
+    let input = TakeInput {
+        collections: Some(vec![name]),
+        ..fixture.input()
+    };
+    let refused = Take::begin(&fixture.store, input)
+        .await
+        .map(|_| ())
+        .expect_err("it is not whole");
+    assert_eq!(refused.code, Code::Busy, "{refused}");
+}
+
+#[tokio::test]
 async fn a_collection_that_is_dropped_meanwhile_is_left_out() {
     let fixture = Fixture::new();
     let input = fixture.input();
