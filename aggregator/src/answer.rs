@@ -96,6 +96,8 @@ pub struct Stats {
     pub read: ReadCounts,
     /// The time that threads of leaves spent deciding conditions by indexes, in sum.
     pub index_time: Duration,
+    /// Aggregators that have computed the answer.
+    pub aggregators: usize,
     /// Whether shards are missing.
     pub partial: bool,
     /// Whether the answer was cut at the row limit for queries without LIMIT.
@@ -123,6 +125,7 @@ impl Stats {
                 "pruned": self.read.pruned,
             },
             "index_us": u64::try_from(self.index_time.as_micros()).unwrap_or(u64::MAX),
+            "aggregators": self.aggregators,
             "partial": self.partial,
             "truncated": self.truncated,
             "warnings": self.warnings,

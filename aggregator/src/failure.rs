@@ -3,6 +3,8 @@
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
+use crate::query::{failed_elsewhere, sent_problem};
+
 /// Marks a refusal by the node's memory limit, as opposed to the query's own.
 pub(crate) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
 
@@ -47,6 +49,9 @@ fn from_root(root: &DataFusionError) -> Problem {
         DataFusionError::SQL(e, _) => Problem::new(Code::BadSql, e.to_string()),
         other => {
             let message = first_line(&other.message());
+            if let Some(problem) = sent_problem(&message) {
+                return problem;
+            }
             match ungrouped(&message) {
                 Some(name) => Problem::new(Code::BadSql, format!("{name} is neither in GROUP BY nor aggregated")).hint(
                     format!("add it to GROUP BY, or aggregate it, for example by min({name})"),
@@ -171,6 +176,9 @@ fn ungrouped(message: &str) -> Option<&str> {
 fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Problem {
     if let Some(problem) = inner.downcast_ref::<Problem>() {
         return problem.clone();
+    }
+    if let Some(problem) = failed_elsewhere(inner) {
+        return problem;
     }
     match inner.downcast_ref::<DataFusionError>() {
         Some(nested) => from_root(nested.find_root()),

@@ -20,7 +20,7 @@ use proto::{
     tailer::{Changes, SourceAdmin},
 };
 
-pub use query::{Engine, SnapshotOptions};
+pub use query::{DistributionOptions, Engine, SnapshotOptions};
 pub use sql::{ScriptStatement, statements};
 
 /// The other roles that an aggregator calls, in this process or remote.
@@ -75,6 +75,13 @@ pub struct AggregatorOptions {
     pub delete_ranges_max: usize,
     /// Where snapshots are, and when they are taken by themselves; none without a store.
     pub snapshots: Option<SnapshotOptions>,
+    /// Rows of the smaller input of a join that are collected in one place, as far as they are known before.
+    pub collected_join_rows_max: usize,
+    /// Several aggregators compute a query together if the collections that it scans have at least so many documents; 0 for
+    /// never.
+    pub distribute_documents_min: u64,
+    /// The other aggregators; none in a single process.
+    pub distribution: Option<DistributionOptions>,
 }
 
 impl AggregatorOptions {
@@ -97,6 +104,9 @@ impl AggregatorOptions {
             replacement: ReplacementLimits::default(),
             delete_ranges_max: 4_000_000,
             snapshots: None,
+            collected_join_rows_max: 128 << 10,
+            distribute_documents_min: 5_000_000,
+            distribution: None,
         }
     }
 }

@@ -49,6 +49,12 @@ impl Settings {
         self.with("RACHIS_CLUSTER__REPLICAS", 1)
     }
 
+    /// Has several aggregators compute every query that they can compute together.
+    pub fn distributed(self) -> Self {
+        self.with("RACHIS_AGGREGATOR__DISTRIBUTE_DOCUMENTS_MIN", 1)
+            .with("RACHIS_AGGREGATOR__COLLECTED_JOIN_ROWS_MAX", 1)
+    }
+
     /// Publishes no splits to disk: every answer comes from the tail and from micro-splits.
     pub fn no_splits(self) -> Self {
         self.with("RACHIS_LEAF__SPLIT_DOCUMENTS", 100_000_000)

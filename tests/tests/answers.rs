@@ -123,11 +123,17 @@ async fn answers_equal_the_oracle_however_they_are_computed() {
     assert_aggregates_are_pushed_down(&server).await;
     drop(server);
 
-    let cluster = Cluster::start_on(kafka, ClusterSize::default(), Settings::default().small_splits()).await;
+    // Both aggregators compute what can be computed by several.
+    let settings = Settings::default().small_splits().distributed();
+    let cluster = Cluster::start_on(kafka, ClusterSize::default(), settings).await;
     ingest_sets(&cluster, &cluster.kafka, &documents).await;
     // Any replica answers, and one may get a record later than another.
     cluster.wait_until_replicas_are_equal(2).await;
-    comparison.run(&cluster, 3).await;
+    let both = comparison.run(&cluster, 3).await;
+    assert!(
+        both.distributed > 20,
+        "several aggregators have computed some: {both:?}"
+    );
     assert_aggregates_are_pushed_down(&cluster).await;
     println!(
         "{} statements and {} searches: same answers from one process and from seven",
@@ -282,6 +288,8 @@ struct ReadCounts {
     index: u64,
     columns: u64,
     index_us: u64,
+    /// Answers that several aggregators have computed.
+    distributed: u64,
 }
 
 /// Everything that is asked, with the oracle's answers.
@@ -340,6 +348,7 @@ impl Comparison<'_> {
                     reads.index += answer.stats["read"]["index"].as_u64().unwrap_or_default();
                     reads.columns += answer.stats["read"]["columns"].as_u64().unwrap_or_default();
                     reads.index_us += answer.stats["index_us"].as_u64().unwrap_or_default();
+                    reads.distributed += u64::from(answer.stats["aggregators"].as_u64() > Some(1));
                 }
                 Ok(answer) => {
                     let read = &answer.stats["read"];

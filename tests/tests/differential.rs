@@ -1,7 +1,8 @@
 //! Generated statements have one answer: the same by columns, from raw documents, and from DuckDB over the same events.
 //! A predicate partitions all rows into true, false and NULL. No error leaks the planner's words.
 //!
-//! A run asks [`STATEMENTS`] of them over small splits, and [`LARGE_STATEMENTS`] over a large one. The long run, and how to repeat a statement that failed:
+//! A run asks [`STATEMENTS`] of them over small splits, [`LARGE_STATEMENTS`] over a large one, and [`CLUSTER_STATEMENTS`] of two
+//! aggregators. The long run, and how to repeat a statement that failed:
 //!
 //!     RACHIS_STATEMENTS=20000 ./tests/run --test differential
 //!     RACHIS_SEED=… RACHIS_STATEMENT=17 ./tests/run --test differential
@@ -17,7 +18,9 @@ use futures::{StreamExt as _, stream};
 use rand::{SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 use tests::{
-    Client, Server, Settings, data,
+    Client, Cluster, Server, Settings,
+    cluster::ClusterSize,
+    data,
     oracle::SETS,
     process::TestDir,
     statements::{DocumentSet, DuckDb, StatementGenerator},
@@ -29,6 +32,8 @@ use self::{judge::Judge, summary::RunSummary};
 const STATEMENTS: u64 = 300;
 /// Statements of one run over a large split, unless `RACHIS_STATEMENTS` is set.
 const LARGE_STATEMENTS: u64 = 80;
+/// Statements of one run that two aggregators answer, unless `RACHIS_STATEMENTS` is set.
+const CLUSTER_STATEMENTS: u64 = 150;
 /// Documents of each set: enough for splits and merges, few enough to be scanned raw again and again.
 const DOCUMENTS_MAX: usize = 2_000;
 /// A split with more documents is large: bitmaps of its document numbers have several containers.
@@ -53,6 +58,46 @@ async fn generated_statements_have_one_answer() {
     let summary = run.judge(&server, &sets).await;
     if run.numbers.end - run.numbers.start >= STATEMENTS {
         summary.assert_meaningful();
+    }
+}
+
+/// Two aggregators compute together what joins, sorts or groups.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_statements_have_one_answer_from_two_aggregators() {
+    if data::folder().is_none() {
+        return;
+    }
+    let run = Run::new(CLUSTER_STATEMENTS);
+    let sets = document_sets(run.seed);
+    let size = ClusterSize {
+        leaves: 1,
+        tailers: 1,
+        aggregators: 2,
+    };
+    let settings = Settings::default().small_splits().one_replica().distributed();
+    let cluster = Cluster::start(size, settings).await;
+    load(&cluster, &sets).await;
+    let summary = run.judge(&cluster, &sets).await;
+    let count = async |name: &str| {
+        let mut count = 0.0;
+        for node in ["aggregator-1", "aggregator-2"] {
+            count += cluster.metric(node, name).await.expect("a count of queries");
+        }
+        count
+    };
+    let together = count("rachis_queries_distributed_total").await;
+    assert_eq!(
+        count("rachis_queries_distributed_failed_total").await,
+        0.0,
+        "queries that one has computed again"
+    );
+    eprintln!("two aggregators have computed {together} queries together");
+    if run.numbers.end - run.numbers.start >= CLUSTER_STATEMENTS {
+        summary.assert_meaningful();
+        assert!(
+            together * 5.0 > CLUSTER_STATEMENTS as f64,
+            "only {together} of {CLUSTER_STATEMENTS}"
+        );
     }
 }
 
@@ -112,7 +157,7 @@ impl Run {
     }
 
     /// Asks all statements over these sets, and asserts that all answers are right.
-    async fn judge(&self, server: &Server, sets: &[DocumentSet]) -> RunSummary {
+    async fn judge(&self, server: &Client, sets: &[DocumentSet]) -> RunSummary {
         let folder = TestDir::new("differential").expect("a folder");
         let duck = Arc::new(DuckDb::start(sets, &folder.path()).expect("DuckDB starts"));
         let judge = Judge::new(server, duck);

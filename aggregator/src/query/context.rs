@@ -50,6 +50,8 @@ pub(super) struct QueryContext {
     ended: Arc<OnceLock<Problem>>,
     /// What to do if the query ends now: it has asked for a change, and the outcome is not known yet.
     changing: Mutex<Option<&'static str>>,
+    /// How many aggregators compute it; 0 if it must be one.
+    aggregators: AtomicUsize,
 }
 
 /// Bytes that the operators of a query have reserved on this node.
@@ -104,12 +106,44 @@ impl QueryContext {
             scans,
             ended: Arc::default(),
             changing: Mutex::default(),
+            aggregators: AtomicUsize::new(1),
         })
     }
 
     /// The deadline as of now; time spent waiting for the reader moves it.
     pub(super) fn deadline(&self) -> Instant {
         self.time.at()
+    }
+
+    /// How many aggregators compute it.
+    pub(super) fn aggregators(&self) -> usize {
+        self.aggregators.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Notes that several aggregators compute it.
+    pub(super) fn note_aggregators(&self, aggregators: usize) {
+        self.aggregators.store(aggregators, Ordering::Relaxed);
+    }
+
+    /// It runs again after this problem, and only this aggregator computes it.
+    pub(super) fn begin_again_on_one(&self, problem: &Problem) {
+        if self.aggregators() > 1 {
+            tracing::info!(query = %self.id, %problem, "a query that several aggregators computed runs again on one");
+            metrics::counter!("rachis_queries_distributed_failed_total").increment(1);
+        }
+        self.report.reset();
+        self.aggregators.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it may have another outcome if it runs again, on this aggregator.
+    pub(super) fn may_run_again(&self, problem: &Problem) -> bool {
+        let is_final = matches!(problem.code, Code::Timeout | Code::Cancelled);
+        problem.code == Code::Unavailable || self.aggregators() > 1 && !is_final
+    }
+
+    /// Whether several aggregators may compute it.
+    pub(super) fn may_be_distributed(&self) -> bool {
+        self.aggregators.load(Ordering::Relaxed) > 0
     }
 
     /// The next scan number; numbers are unique within the query.

@@ -1,6 +1,9 @@
 //! The query engine: what all queries of an aggregator share.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     Catalog, Code, Position, PositionVector, Problem,
@@ -16,6 +19,7 @@ use super::{
     context::QueryContext,
     controller,
     delete::DELETES_AT_ONCE_MAX,
+    distribution::{self, Distribution},
     plan_cache::PlanCache,
     read_views::{CollectionKinds, ReadWatermarks},
     registry::Registry,
@@ -41,6 +45,8 @@ pub struct Engine {
     pub(super) deletes: Arc<Semaphore>,
     /// Held while expired documents of a collection are removed.
     pub(super) removals: Removals,
+    /// None in a single process.
+    pub(super) distribution: Option<Distribution>,
     kinds: Arc<CollectionKinds>,
     watermarks: Arc<ReadWatermarks>,
 }
@@ -73,24 +79,38 @@ impl Engine {
         engine.runtime.spawn(retention::run(Arc::downgrade(&engine)));
         engine.runtime.spawn(controller::run(Arc::downgrade(&engine)));
         engine.runtime.spawn(snapshots::run(Arc::downgrade(&engine)));
+        engine.runtime.spawn(distribution::look(Arc::downgrade(&engine)));
+        engine
+            .runtime
+            .spawn(distribution::forget_ended(Arc::downgrade(&engine)));
         Ok(engine)
     }
 
     /// Starts an engine with its own query runtime. Creates the spill folder, or empties it.
     pub(super) fn new(roles: Roles, options: AggregatorOptions) -> Result<Arc<Self>, Problem> {
-        Ok(Arc::new(Self {
+        let (runtime, sessions) = (QueryRuntime::start()?, Sessions::new(&options)?);
+        Ok(Arc::new_cyclic(|engine| Self {
             admission: Admission::new(options.queries_max, options.queue_max),
             registry: Arc::default(),
-            runtime: QueryRuntime::start()?,
-            sessions: Sessions::new(&options)?,
+            runtime,
+            sessions,
             plans: PlanCache::new(),
             deletes: Arc::new(Semaphore::new(DELETES_AT_ONCE_MAX)),
             removals: Removals::default(),
+            distribution: options
+                .distribution
+                .clone()
+                .map(|options| Distribution::new(options, engine)),
             kinds: Arc::new(CollectionKinds::new()),
             watermarks: Arc::new(ReadWatermarks::new(roles.source_admin.clone(), roles.changes.catalog())),
             roles,
             options,
         }))
+    }
+
+    /// What several aggregators need to compute queries together, if they shall.
+    pub(super) fn enabled_distribution(&self) -> Option<&Distribution> {
+        (self.distribution.as_ref()).filter(|_| self.options.distribute_documents_min > 0)
     }
 
     /// Ends all queries, and waits up to two seconds until they have released their resources. Later queries fail.
@@ -148,6 +168,23 @@ impl Engine {
         self.roles.changes.propose(change, None).await
     }
 
+    /// The context of a query, or of a part of one, that may take so long.
+    pub(super) fn context_until(
+        &self,
+        options: &QueryOptions,
+        started: Instant,
+        timeout: Duration,
+    ) -> Arc<QueryContext> {
+        QueryContext::new(
+            Arc::clone(&self.roles.leaf),
+            Arc::clone(&self.watermarks),
+            Arc::clone(&self.kinds),
+            options,
+            started,
+            timeout,
+        )
+    }
+
     /// The context of a query that has just arrived.
     pub(super) fn context(&self, options: &QueryOptions, started: Instant) -> Result<Arc<QueryContext>, Problem> {
         let timeout = options.timeout.unwrap_or(self.options.timeout);
@@ -161,13 +198,6 @@ impl Engine {
                 self.options.timeout_max.as_millis()
             )));
         }
-        Ok(QueryContext::new(
-            Arc::clone(&self.roles.leaf),
-            Arc::clone(&self.watermarks),
-            Arc::clone(&self.kinds),
-            options,
-            started,
-            timeout,
-        ))
+        Ok(self.context_until(options, started, timeout))
     }
 }

@@ -92,6 +92,16 @@ impl ForgetConstantsExec {
     }
 }
 
+/// Whether an operator hides the constants of its input.
+pub(super) fn is_forgetting(operator: &dyn ExecutionPlan) -> bool {
+    operator.is::<ForgetConstantsExec>()
+}
+
+/// The operator that hides the constants of this input.
+pub(super) fn forgetting(input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    Arc::new(ForgetConstantsExec::new(input))
+}
+
 impl DisplayAs for ForgetConstantsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ForgetConstantsExec")

@@ -26,6 +26,7 @@ mod cursor;
 mod definitions;
 mod delete;
 mod distinct_groups;
+mod distribution;
 mod engine;
 mod explain;
 mod failure_of;
@@ -74,6 +75,8 @@ use proto::{Code, Problem};
 
 pub(crate) use self::append::{AppendUntil, OUTCOME_WAIT_MAX};
 pub(crate) use self::delete::{DeleteCause, DeleteRequest, Deleted};
+pub use self::distribution::DistributionOptions;
+pub(crate) use self::distribution::{failed_elsewhere, sent_problem};
 pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
@@ -101,9 +104,11 @@ impl Engine {
         self.runtime.spawn(async move {
             let work = async {
                 let output = statement::run(&engine, &context, &request).await?;
-                let output = match output.begin_if_replicated().await {
-                    // Nothing was sent yet, so another replica may answer.
-                    Err(problem) if problem.code == Code::Unavailable => {
+                let output = match output.begin_if_repeatable().await {
+                    // Nothing was sent yet, so another replica may answer, or this aggregator alone.
+                    Err(problem) if context.may_run_again(&problem) => {
+                        distribution::settled(&engine, context.id).await;
+                        context.begin_again_on_one(&problem);
                         statement::run(&engine, &context, &request).await?
                     }
                     begun => begun?,

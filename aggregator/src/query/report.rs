@@ -61,6 +61,12 @@ impl QueryReport {
         (sums.documents.values().sum(), scanned)
     }
 
+    /// Forgets everything: the query runs again.
+    pub(super) fn reset(&self) {
+        *self.sums.lock() = Sums::default();
+        self.warning_counts.take();
+    }
+
     /// Adds a warning to the answer.
     pub(super) fn warn(&self, warning: impl Into<String>) {
         push_distinct(&mut self.sums.lock().warnings, warning.into());

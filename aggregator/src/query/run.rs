@@ -50,6 +50,8 @@ pub(super) struct QueryOutput {
     pub rows_max: Option<usize>,
     /// The read views that the scans use.
     pub read_views: Option<QueryViews>,
+    /// Whether several aggregators compute it.
+    pub is_distributed: bool,
 }
 
 impl QueryOutput {
@@ -60,13 +62,15 @@ impl QueryOutput {
             rows: futures::stream::once(async { Ok(batch) }).boxed(),
             rows_max: None,
             read_views: None,
+            is_distributed: false,
         }
     }
 
-    /// Waits for the first rows if the query reads shards with several replicas. Fails if there are none because of an
-    /// error: then the query can be run again.
-    pub(super) async fn begin_if_replicated(mut self) -> Result<Self, Problem> {
-        if self.read_views.as_ref().is_some_and(QueryViews::is_replicated)
+    /// Waits for the first rows if the query runs on several aggregators, or reads shards with several replicas. Fails if
+    /// there are none because of an error: then the query can be run again.
+    pub(super) async fn begin_if_repeatable(mut self) -> Result<Self, Problem> {
+        let is_replicated = self.read_views.as_ref().is_some_and(QueryViews::is_replicated);
+        if (self.is_distributed || is_replicated)
             && let Some(first) = self.rows.next().await
         {
             let first = futures::stream::iter([Ok(first?)]);
@@ -87,6 +91,7 @@ pub(super) fn statistics(context: &QueryContext, read_views: Option<&QueryViews>
         read_views.fill(&mut stats);
     }
     context.report.fill(&mut stats);
+    stats.aggregators = context.aggregators();
     stats
 }
 
@@ -110,7 +115,7 @@ pub(super) async fn guarded<T>(
     result
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
+pub(super) fn panicked(panic: &(dyn std::any::Any + Send)) -> Problem {
     tracing::error!(panic = panic_text(panic), "a query panicked");
     Problem::new(
         Code::Internal,
@@ -147,6 +152,7 @@ impl AnswerSender {
             mut rows,
             rows_max,
             read_views,
+            is_distributed: _,
         } = output;
         let schema = distinct_names(&schema);
         if let Some(head) = self.head.take() {

@@ -43,6 +43,11 @@ impl QueryRuntime {
         self.handle.spawn(task);
     }
 
+    /// Where its tasks are spawned.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Ends all tasks, and waits up to two seconds for them.
     pub(super) async fn close(&self) {
         let Some(runtime) = self.running.lock().take() else {

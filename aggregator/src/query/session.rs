@@ -24,6 +24,7 @@ use proto::{Code, Problem};
 use super::{
     aggregate_pushdown::AggregatePushdown,
     common_filter::CommonFilter,
+    context::QueryContext,
     distinct_groups::DistinctGroups,
     failure_of::SetFailuresApart,
     forget_constants::ForgetConstants,
@@ -71,7 +72,7 @@ impl Sessions {
             .build()
             .map_err(failure::problem)?;
         let mut builder = typing::session()
-            .with_config(config())
+            .with_config(config(options))
             .with_physical_optimizer_rules(interleave(rules(), || Arc::new(InterruptiblePlanning)));
         if let Some(analyzer) = builder.analyzer() {
             // Once the types are assigned.
@@ -125,12 +126,7 @@ impl Sessions {
     /// Creates the task context of a plan: the settings of its query, a batch size that fits the plan, what its scans
     /// read, and a memory pool of its own.
     pub(super) fn task(&self, config: SessionConfig, batch_rows: usize, scans: QueryScans) -> Arc<TaskContext> {
-        let query = Arc::downgrade(&scans.context);
-        let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), query);
-        let runtime = RuntimeEnv {
-            memory_pool: Arc::new(pool),
-            ..self.runtime.clone()
-        };
+        let runtime = self.runtime_of(&scans.context);
         Arc::new(TaskContext::new(
             None,
             self.template.session_id().to_owned(),
@@ -140,8 +136,17 @@ impl Sessions {
             Default::default(),
             Default::default(),
             Default::default(),
-            Arc::new(runtime),
+            runtime,
         ))
+    }
+
+    /// Where a query reserves memory and spills, within its own limits.
+    pub(super) fn runtime_of(&self, query: &Arc<QueryContext>) -> Arc<RuntimeEnv> {
+        let pool = QueryPool::new(self.query_bytes_max, self.node.clone(), Arc::downgrade(query));
+        Arc::new(RuntimeEnv {
+            memory_pool: Arc::new(pool),
+            ..self.runtime.clone()
+        })
     }
 
     /// The settings of every session.
@@ -150,7 +155,7 @@ impl Sessions {
     }
 }
 
-fn config() -> SessionConfig {
+fn config(options: &AggregatorOptions) -> SessionConfig {
     let [least, most] = PARTITIONS;
     let cores = std::thread::available_parallelism().map_or(least, usize::from);
     functions::settings()
@@ -162,6 +167,10 @@ fn config() -> SessionConfig {
         .set_usize(
             "datafusion.optimizer.hash_join_inlist_pushdown_max_distinct_values",
             join_filter::KEYS_MAX,
+        )
+        .set_usize(
+            "datafusion.optimizer.hash_join_single_partition_threshold_rows",
+            options.collected_join_rows_max,
         )
         // Scans ask for a condition once, when these do not know any yet.
         .set_bool("datafusion.optimizer.enable_topk_dynamic_filter_pushdown", false)

@@ -228,6 +228,27 @@ impl ShardScan {
         !self.join_filters.is_empty()
     }
 
+    /// Whether one of these dynamic filters says which documents to read.
+    pub(super) fn is_told_by(&self, filters: &[u64]) -> bool {
+        self.join_filters.iter().any(|filter| is_one_of(filter, filters))
+    }
+
+    /// The same scan, told only by these dynamic filters which documents to read; `None` if it is told by no others.
+    pub(super) fn told_by(&self, filters: &[u64]) -> Option<Self> {
+        let (kept, others): (Vec<_>, Vec<_>) =
+            (self.join_filters.iter().cloned()).partition(|filter| is_one_of(filter, filters));
+        (!others.is_empty()).then(|| Self {
+            join_filters: kept,
+            metrics: ExecutionPlanMetricsSet::new(),
+            ..self.clone()
+        })
+    }
+
+    /// Whether the scan returns all documents of its collection.
+    pub(super) fn reads_all_documents(&self) -> bool {
+        self.filter.is_empty() && self.join_filters.is_empty() && self.returns_all_rows()
+    }
+
     /// Whether the scan returns all filtered rows. Only then can another stage be pushed down.
     pub(super) fn returns_all_rows(&self) -> bool {
         matches!(self.stage, Stage::Rows { limit: None })
@@ -463,6 +484,10 @@ impl DisplayAs for ShardScan {
             }
         }
     }
+}
+
+fn is_one_of(filter: &Arc<dyn PhysicalExpr>, ids: &[u64]) -> bool {
+    filter.expression_id().is_some_and(|id| ids.contains(&id))
 }
 
 fn describe_key(key: &SortKey) -> String {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Engine,
     context::QueryContext,
-    definitions, delete, explain,
+    definitions, delete, distribution, explain,
     plan_cache::{self, CachedPlan, ReusablePlan},
     planner::{self, CopiedPlan},
     query_plan::{ExecutablePlan, QueryPlan},
@@ -55,7 +55,7 @@ pub(super) async fn run(
     if let Some((cached, values)) = cached.or_else(kept_for_shape) {
         let (opened, planned) = reuse(engine, context, &catalog, &cached, values, &request.options).await?;
         if let Some(planned) = planned {
-            return execute(opened, planned, cached.rows_max);
+            return execute(engine, context, opened, planned, cached.rows_max).await;
         }
         read_views = Some(opened);
     }
@@ -70,7 +70,7 @@ pub(super) async fn run(
                 _ => statement_shape::key(request),
             };
             (engine.plans).put(key, context, &read_views, &planned, rows_max, settings);
-            execute(read_views, planned.executable, rows_max)
+            execute(engine, context, read_views, planned.executable, rows_max).await
         }
         Statement::Summarize(summarized) => summarize::run(engine, context, request, &summarized).await,
         Statement::Explain { query, options } => explain(engine, context, request, &query, options).await,
@@ -87,7 +87,7 @@ pub(super) async fn run(
             let read_views = open(context, &catalog, &names, &request).await?;
             let prepared = prepare(engine, context, &request, None, &bound.query, Some(read_views)).await?;
             let (read_views, planned, rows_max) = prepared;
-            execute(read_views, planned.executable, rows_max)
+            execute(engine, context, read_views, planned.executable, rows_max).await
         }
         Statement::Diff(wanted) => definitions::diff(engine, context, request, &wanted).await,
         Statement::Try { new, limit } => definitions::try_definition(engine, context, request, &new, limit).await,
@@ -224,17 +224,21 @@ async fn select(
     query: &ast::Query,
 ) -> Result<QueryOutput, Problem> {
     let (read_views, planned, rows_max) = prepare(engine, context, request, None, query, None).await?;
-    execute(read_views, planned.executable, rows_max)
+    execute(engine, context, read_views, planned.executable, rows_max).await
 }
 
-/// Starts a plan.
-pub(super) fn execute(
+/// Starts a plan, on several aggregators if it is large.
+pub(super) async fn execute(
+    engine: &Engine,
+    context: &Arc<QueryContext>,
     read_views: QueryViews,
     planned: ExecutablePlan,
     rows_max: Option<usize>,
 ) -> Result<QueryOutput, Problem> {
+    let planned = distribution::distributed(engine, context, planned).await;
     let rows = execute_stream(planned.physical, planned.task).map_err(failure::problem)?;
     Ok(QueryOutput {
+        is_distributed: context.aggregators() > 1,
         schema: rows.schema(),
         rows: rows.map_err(failure::problem).boxed(),
         rows_max,

@@ -28,8 +28,9 @@ use datafusion::{
 };
 use plan::functions::constants::{self, BATCH_ROWS};
 use plan::walk::Walk as _;
+use serde::{Deserialize, Serialize};
 
-use self::watched_exec::WatchedExec;
+pub(super) use self::watched_exec::Watch;
 
 /// Rows of a batch if a join copies lists. It applies to the join and the operators above it, not below.
 const ROWS_WITH_LISTS: usize = 64;
@@ -83,12 +84,12 @@ fn watched_input(
     // A join collects its first input, so only the second is paced. A cross join reads it batch by batch, and yields.
     let is_probed = index == 1 && matches!(reason, WatchReason::Join { .. }) && !node.is::<CrossJoinExec>();
     let paced = is_probed || matches!(reason, WatchReason::GroupingSets { .. });
-    Ok(Arc::new(WatchedExec {
-        input: Arc::clone(input),
+    let watch = Watch {
         reason: reason.clone(),
         paced,
         input_batch_rows: batch_rows(input)?,
-    }))
+    };
+    Ok(watch.over(Arc::clone(input)))
 }
 
 /// The batch size of a plan: smaller if the plan copies or writes out values that may be long. The plan below a watched
@@ -96,7 +97,7 @@ fn watched_input(
 pub(super) fn batch_rows(plan: &Arc<dyn ExecutionPlan>) -> Result<usize> {
     let mut rows = BATCH_ROWS;
     plan.apply(|node| {
-        if node.is::<WatchedExec>() {
+        if Watch::of(node.as_ref()).is_some() {
             return Ok(TreeNodeRecursion::Jump);
         }
         let mut bytes = 0;
@@ -138,7 +139,7 @@ fn is_long_outside_views(of: &DataType) -> bool {
 }
 
 /// Why an operator's input is watched.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum WatchReason {
     /// A join copies lists and texts for every output row; but for view arrays, some joins copy the views only.
     Join { copies_views: bool },

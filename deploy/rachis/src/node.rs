@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aggregator::{AggregatorOptions, Engine, Roles, doors};
+use aggregator::{AggregatorOptions, DistributionOptions, Engine, Roles, doors};
 use futures::{
     FutureExt as _,
     future::{self, BoxFuture},
@@ -274,6 +274,10 @@ impl Node {
             push_shards: PUSH_SHARDS,
             replicas: self.settings.cluster.replicas()?,
             snapshots: self.settings.snapshots.options(None)?,
+            distribution: Some(DistributionOptions {
+                own: self.name.clone(),
+                peers: Peers::of_any_version(self.replica.catalog()),
+            }),
             ..AggregatorOptions::new(shell.folder.join("spill"))
         };
         let Settings { aggregator: limits, .. } = &self.settings;
@@ -288,7 +292,8 @@ impl Node {
             nodes: Arc::new(nodes),
         };
         let engine = Engine::start(roles, options).map_err(failed("start the query engine"))?;
-        let routes = self.routes(&changes, Some(engine.clone()), shell)?;
+        let mut routes = self.routes(&changes, Some(engine.clone()), shell)?;
+        engine.add_services(&mut routes);
         let router = doors::router(
             engine,
             Some(shell.metrics.clone()),

@@ -272,6 +272,8 @@ section! {
         replaced_at_once_max: usize => replacement.moves_at_once_max,
         away_percent_max: u32 => replacement.away_percent_max,
         delete_ranges_max: usize => delete_ranges_max,
+        collected_join_rows_max: usize => collected_join_rows_max,
+        distribute_documents_min: u64 => distribute_documents_min,
     }
 }
 
@@ -289,7 +291,7 @@ section! {
 
 const SECTIONS: [&str; 7] = ["log", "leaf", "aggregator", "tailer", "cluster", "node", "snapshots"];
 /// Keys for which zero (none, or at once) is a sensible value.
-const MAY_BE_ZERO: [&str; 12] = [
+const MAY_BE_ZERO: [&str; 13] = [
     "replace_after_ms",
     "index_tail_documents",
     "scan_tail_documents_max",
@@ -302,6 +304,7 @@ const MAY_BE_ZERO: [&str; 12] = [
     "queue_max",
     "deleted_kept_ms",
     "dropped_kept_ms",
+    "distribute_documents_min",
 ];
 
 /// Loads the settings from a file and the environment.

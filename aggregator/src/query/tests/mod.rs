@@ -170,7 +170,7 @@ impl Bench {
                     rows_max,
                 )
                 .await?;
-                let output = statement::execute(read_views, planned.executable, rows_max)?;
+                let output = statement::execute(&engine, &context, read_views, planned.executable, rows_max).await?;
                 sender.send(output, &context, started).await
             };
             if let Err(problem) = run::guarded(&context, work).await {

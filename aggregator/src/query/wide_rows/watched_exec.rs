@@ -29,6 +29,7 @@ use datafusion::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use plan::{arrays, functions::constants};
 use proto::{Code, Problem};
+use serde::{Deserialize, Serialize};
 
 use super::{WatchReason, copied_types};
 use crate::{
@@ -53,13 +54,31 @@ const UNMEASURED_BYTES_MAX: u64 = 64 << 10;
 
 /// Passes its input on, in smaller batches if need be, and fails at a limit.
 #[derive(Debug)]
-pub(super) struct WatchedExec {
-    pub(super) input: Arc<dyn ExecutionPlan>,
+struct WatchedExec {
+    input: Arc<dyn ExecutionPlan>,
+    watch: Watch,
+}
+
+/// How an input is watched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(in crate::query) struct Watch {
     pub(super) reason: WatchReason,
     /// Whether the size of the batches adapts to the speed of the operator above.
     pub(super) paced: bool,
     /// The batch size of the plan below.
-    pub(super) input_batch_rows: usize,
+    pub(in crate::query) input_batch_rows: usize,
+}
+
+impl Watch {
+    /// How an operator watches its input, if it does.
+    pub(in crate::query) fn of(operator: &dyn ExecutionPlan) -> Option<&Self> {
+        operator.downcast_ref::<WatchedExec>().map(|watched| &watched.watch)
+    }
+
+    /// The operator that watches this input.
+    pub(in crate::query) fn over(self, input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+        Arc::new(WatchedExec { input, watch: self })
+    }
 }
 
 impl DisplayAs for WatchedExec {
@@ -98,12 +117,7 @@ impl ExecutionPlan for WatchedExec {
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self {
-            input,
-            reason: self.reason.clone(),
-            paced: self.paced,
-            input_batch_rows: self.input_batch_rows,
-        }))
+        Ok(self.watch.clone().over(input))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -132,7 +146,10 @@ impl ExecutionPlan for WatchedExec {
         let input_context = TaskContext::new(
             context.task_id(),
             context.session_id(),
-            context.session_config().clone().with_batch_size(self.input_batch_rows),
+            context
+                .session_config()
+                .clone()
+                .with_batch_size(self.watch.input_batch_rows),
             Default::default(),
             Default::default(),
             Default::default(),
@@ -141,7 +158,7 @@ impl ExecutionPlan for WatchedExec {
         );
         let input = self.input.execute(partition, Arc::new(input_context))?;
         let watch = InputWatch {
-            reason: self.reason.clone(),
+            reason: self.watch.reason.clone(),
             batch_rows: context.session_config().batch_size() as u64,
             reservation: MemoryConsumer::new("Window").register(context.memory_pool()),
             rows: AtomicU64::new(0),
@@ -155,7 +172,7 @@ impl ExecutionPlan for WatchedExec {
             })
             .try_flatten();
         let watched: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches));
-        Ok(if self.paced {
+        Ok(if self.watch.paced {
             Box::pin(PacedStream::new(watched))
         } else {
             watched
