@@ -9,6 +9,7 @@ mod all;
 mod copies;
 mod definitions;
 mod deletes;
+mod distribution;
 mod expression;
 mod fan_out;
 mod files;
@@ -37,6 +38,7 @@ pub use self::{
     copies::{CopiesArgs, copies},
     definitions::{DefinitionsArgs, definitions},
     deletes::{DeletesArgs, deletes},
+    distribution::{DistributionArgs, distribution},
     expression::expression,
     fan_out::{FanOutArgs, fan_out},
     files::{FilesArgs, files},

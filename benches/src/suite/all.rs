@@ -11,10 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    CopiesArgs, DefinitionsArgs, DeletesArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs, GeneratedArgs,
-    GhArgs, GiantsArgs, InterferenceArgs, LoadArgs, RebalanceArgs, RecoveryArgs, ReplicasArgs, SuiteReport, copies,
-    definitions, deletes, expression, fan_out, files, footprint, freshness, gh, giants, goals, interference, jsonbench,
-    load, parsers, rebalance, recovery, replicas, searches,
+    CopiesArgs, DefinitionsArgs, DeletesArgs, DistributionArgs, FanOutArgs, FilesArgs, FootprintArgs, FreshnessArgs,
+    GeneratedArgs, GhArgs, GiantsArgs, InterferenceArgs, LoadArgs, RebalanceArgs, RecoveryArgs, ReplicasArgs,
+    SuiteReport, copies, definitions, deletes, distribution, expression, fan_out, files, footprint, freshness, gh,
+    giants, goals, interference, jsonbench, load, parsers, rebalance, recovery, replicas, searches,
 };
 use crate::report::guarded;
 
@@ -53,6 +53,8 @@ pub enum SuiteCommand {
     Replicas(ReplicasArgs),
     /// Measures copies of shards: snapshots, restores, second replicas
     Copies(CopiesArgs),
+    /// Joins, sorts and groups many rows on one aggregator and on two
+    Distribution(DistributionArgs),
     /// Asks while a leaf joins, takes its share, and is drained
     Rebalance(RebalanceArgs),
     /// Measures an empty node, many collections, and memory under load
@@ -79,6 +81,7 @@ impl SuiteCommand {
             Self::Recovery(arguments) => recovery(arguments).await,
             Self::Replicas(arguments) => replicas(arguments).await,
             Self::Copies(arguments) => copies(arguments).await,
+            Self::Distribution(arguments) => distribution(arguments).await,
             Self::Rebalance(arguments) => rebalance(arguments).await,
             Self::Footprint(arguments) => footprint(arguments).await,
         }
@@ -93,7 +96,7 @@ struct SuiteLine {
 }
 
 /// All suites in order: name, arguments, and arguments of a short run that only shows that everything works.
-const SUITES: [(&str, &str, &str); 18] = [
+const SUITES: [(&str, &str, &str); 19] = [
     ("load", "", "--documents 20000 --copies 1"),
     ("jsonbench", "", "--documents 20000 --repetitions 3"),
     ("gh", "", "--copies 1 --repetitions 3"),
@@ -114,6 +117,7 @@ const SUITES: [(&str, &str, &str); 18] = [
     ("recovery", "", "--documents 20000,200000 --runs 1"),
     ("replicas", "", "--documents 20000 --pushes 20 --deaths 2"),
     ("copies", "", "--documents 20000"),
+    ("distribution", "--repetitions 3", "--rows 100000 --repetitions 1"),
     ("rebalance", "", "--documents 20000 --seconds 5"),
     (
         "footprint",
