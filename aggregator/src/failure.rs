@@ -3,7 +3,7 @@
 use datafusion::{arrow::error::ArrowError, error::DataFusionError};
 use proto::{Code, Problem};
 
-use crate::query::{failed_elsewhere, sent_problem};
+use crate::query::{connection_problem, sent_problem};
 
 /// Marks a refusal by the node's memory limit, as opposed to the query's own.
 pub(crate) const NODE_LIMIT_MARKER: &str = "all queries of the node together";
@@ -177,7 +177,7 @@ fn from_external(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> Pro
     if let Some(problem) = inner.downcast_ref::<Problem>() {
         return problem.clone();
     }
-    if let Some(problem) = failed_elsewhere(inner) {
+    if let Some(problem) = connection_problem(inner) {
         return problem;
     }
     match inner.downcast_ref::<DataFusionError>() {

@@ -19,6 +19,7 @@ use proto::{Code, Problem, node::QueryId};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    distribution::FAILED_COUNTER,
     read_views::{CollectionKinds, ReadWatermarks},
     report::QueryReport,
 };
@@ -125,20 +126,23 @@ impl QueryContext {
         self.aggregators.store(aggregators, Ordering::Relaxed);
     }
 
-    /// It runs again after this problem, and only this aggregator computes it.
-    pub(super) fn begin_again_on_one(&self, problem: &Problem) {
+    /// It runs again after this problem; if several aggregators have failed to compute it, on this one.
+    pub(super) fn begin_again(&self, problem: &Problem) {
         if self.aggregators() > 1 {
             tracing::info!(query = %self.id, %problem, "a query that several aggregators computed runs again on one");
-            metrics::counter!("rachis_queries_distributed_failed_total").increment(1);
+            metrics::counter!(FAILED_COUNTER).increment(1);
+            self.aggregators.store(0, Ordering::Relaxed);
         }
         self.report.reset();
-        self.aggregators.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it may have another outcome if it runs again, on this aggregator.
+    /// Whether it may have another outcome if it runs again: on other replicas, or on this aggregator alone.
     pub(super) fn may_run_again(&self, problem: &Problem) -> bool {
-        let is_final = matches!(problem.code, Code::Timeout | Code::Cancelled);
-        problem.code == Code::Unavailable || self.aggregators() > 1 && !is_final
+        let is_of_distribution = matches!(
+            problem.code,
+            Code::Unavailable | Code::Internal | Code::LimitReached | Code::BadRequest
+        );
+        problem.code == Code::Unavailable || self.aggregators() > 1 && is_of_distribution
     }
 
     /// Whether several aggregators may compute it.

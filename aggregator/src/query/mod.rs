@@ -76,7 +76,7 @@ use proto::{Code, Problem};
 pub(crate) use self::append::{AppendUntil, OUTCOME_WAIT_MAX};
 pub(crate) use self::delete::{DeleteCause, DeleteRequest, Deleted};
 pub use self::distribution::DistributionOptions;
-pub(crate) use self::distribution::{failed_elsewhere, sent_problem};
+pub(crate) use self::distribution::{connection_problem, sent_problem};
 pub use self::engine::Engine;
 pub(crate) use self::engine::TailStatuses;
 pub(crate) use self::find_collection::{find_collection, no_collection};
@@ -108,7 +108,7 @@ impl Engine {
                     // Nothing was sent yet, so another replica may answer, or this aggregator alone.
                     Err(problem) if context.may_run_again(&problem) => {
                         distribution::settled(&engine, context.id).await;
-                        context.begin_again_on_one(&problem);
+                        context.begin_again(&problem);
                         statement::run(&engine, &context, &request).await?
                     }
                     begun => begun?,

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::{execution::TaskContext, logical_expr::LogicalPlan, physical_plan::ExecutionPlan};
+use datafusion::{
+    execution::{TaskContext, runtime_env::RuntimeEnv},
+    logical_expr::LogicalPlan,
+    physical_plan::ExecutionPlan,
+    prelude::SessionConfig,
+};
 
 /// A plan that is ready to run.
 pub(super) struct ExecutablePlan {
@@ -21,4 +26,18 @@ pub(super) struct QueryPlan {
     pub repeatable: bool,
     /// Whether it serves other texts than those of the statement: its scans have placeholders for all of them.
     pub has_placeholders: bool,
+}
+
+/// The same task with other settings, or another runtime. Plans hold their functions, so it needs none.
+pub(super) fn task_with(task: &TaskContext, config: SessionConfig, runtime: Arc<RuntimeEnv>) -> Arc<TaskContext> {
+    Arc::new(TaskContext::new(
+        task.task_id(),
+        task.session_id(),
+        config,
+        Default::default(),
+        Default::default(),
+        Default::default(),
+        Default::default(),
+        runtime,
+    ))
 }

@@ -228,13 +228,13 @@ impl ShardScan {
         !self.join_filters.is_empty()
     }
 
-    /// Whether one of these dynamic filters says which documents to read.
-    pub(super) fn is_told_by(&self, filters: &[u64]) -> bool {
+    /// Whether it has one of these join filters, by the ids of their expressions.
+    pub(super) fn has_join_filter_of(&self, filters: &[u64]) -> bool {
         self.join_filters.iter().any(|filter| is_one_of(filter, filters))
     }
 
-    /// The same scan, told only by these dynamic filters which documents to read; `None` if it is told by no others.
-    pub(super) fn told_by(&self, filters: &[u64]) -> Option<Self> {
+    /// A copy with only these of its join filters, by the ids of their expressions; `None` if it has no others.
+    pub(super) fn with_join_filters_of(&self, filters: &[u64]) -> Option<Self> {
         let (kept, others): (Vec<_>, Vec<_>) =
             (self.join_filters.iter().cloned()).partition(|filter| is_one_of(filter, filters));
         (!others.is_empty()).then(|| Self {

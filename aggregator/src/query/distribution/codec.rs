@@ -19,7 +19,10 @@ use datafusion_proto::{
 use plan::{functions, walk::Walk as _};
 use serde::{Deserialize, Serialize};
 
-use super::{part_exec::PartExec, parts::BATCH_ROWS_MAX};
+use super::{
+    parts::BATCH_ROWS_MAX,
+    stage_exec::{StageEnd, StageExec},
+};
 use crate::query::{
     forget_constants::{forgetting, is_forgetting},
     wide_rows::Watch,
@@ -30,7 +33,7 @@ use crate::query::{
 enum SentOperator {
     Watch(Watch),
     ForgetConstants,
-    Part { batch_rows: usize },
+    Stage(StageEnd),
 }
 
 /// Encodes and decodes our operators.
@@ -51,8 +54,8 @@ impl PhysicalExtensionCodec for PlanCodec {
         let operator = serde_json::from_slice(bytes).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let batch_rows = match &operator {
             SentOperator::Watch(watch) => watch.input_batch_rows,
-            SentOperator::Part { batch_rows } => *batch_rows,
-            SentOperator::ForgetConstants => 1,
+            SentOperator::Stage(StageEnd::Sends { batch_rows }) => *batch_rows,
+            SentOperator::Stage(StageEnd::Receives) | SentOperator::ForgetConstants => 1,
         };
         if !(1..=BATCH_ROWS_MAX).contains(&batch_rows) {
             return internal_err!("an operator with batches of {batch_rows} rows was sent");
@@ -61,7 +64,7 @@ impl PhysicalExtensionCodec for PlanCodec {
         Ok(match operator {
             SentOperator::Watch(watch) => watch.over(input),
             SentOperator::ForgetConstants => forgetting(input),
-            SentOperator::Part { batch_rows } => Arc::new(PartExec { input, batch_rows }),
+            SentOperator::Stage(end) => Arc::new(StageExec { input, end }),
         })
     }
 
@@ -73,10 +76,8 @@ impl PhysicalExtensionCodec for PlanCodec {
     ) -> Result<()> {
         let operator = if let Some(watch) = Watch::of(node.as_ref()) {
             SentOperator::Watch(watch.clone())
-        } else if let Some(part) = node.downcast_ref::<PartExec>() {
-            SentOperator::Part {
-                batch_rows: part.batch_rows,
-            }
+        } else if let Some(stage) = node.downcast_ref::<StageExec>() {
+            SentOperator::Stage(stage.end)
         } else if is_forgetting(node.as_ref()) {
             SentOperator::ForgetConstants
         } else {

@@ -7,14 +7,14 @@
 //! ```
 //!
 //! The aggregator that was asked opens the read views, asks the leaves, and evaluates functions. So warnings, coverage and
-//! statistics are those of any query; the others get rows, and plans of plain operators ([`stages`]). They run nothing else,
-//! each within the memory of one query ([`parts`]). A query whose other aggregator dies or refuses runs again on one,
+//! statistics are those of any query. The others get rows and plans of plain operators ([`stages`]), and refuse other plans;
+//! each computes within the memory of one query ([`parts`]). A query whose other aggregator dies or refuses runs again on one,
 //! unless a part of its answer was sent.
 
 mod codec;
-mod part_exec;
 mod parts;
 mod service;
+mod stage_exec;
 mod stage_pool;
 mod stages;
 
@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use datafusion::{
     common::{DFSchema, tree_node::TreeNodeRecursion},
     error::DataFusionError,
-    execution::{SessionState, SessionStateBuilder, TaskContext, context::QueryPlanner},
+    execution::{SessionStateBuilder, context::QueryPlanner},
     logical_expr::{EmptyRelation, LogicalPlan},
     physical_plan::ExecutionPlan,
 };
@@ -50,13 +50,22 @@ use url::Url;
 use uuid::Uuid;
 
 use self::{
-    part_exec::sendable,
     parts::{PartHead, Parts},
+    stage_exec::sendable,
 };
-pub(crate) use self::{part_exec::sent_problem, service::failed_elsewhere};
-use super::{Engine, context::QueryContext, query_plan::ExecutablePlan, shard_scan::ShardScan};
+pub(crate) use self::{service::connection_problem, stage_exec::sent_problem};
+use super::{
+    Engine,
+    context::QueryContext,
+    query_plan::{ExecutablePlan, task_with},
+    shard_scan::ShardScan,
+};
 use crate::failure;
 
+/// Counts the queries that several aggregators have begun to compute …
+const COUNTER: &str = "rachis_queries_distributed_total";
+/// … and those of them that have failed, and run again on one.
+pub(super) const FAILED_COUNTER: &str = "rachis_queries_distributed_failed_total";
 /// What a connection to another aggregator buffers.
 const BUFFER_BYTES: usize = 8 << 20;
 /// How often an aggregator looks which others answer.
@@ -90,6 +99,9 @@ pub(super) struct Distribution {
 
 impl Distribution {
     pub(super) fn new(options: DistributionOptions, engine: &Weak<Engine>) -> Self {
+        for name in [COUNTER, FAILED_COUNTER] {
+            metrics::counter!(name).increment(0);
+        }
         let parts = Arc::new(Parts::new(engine.clone()));
         let sessions = Arc::clone(&parts);
         let channels = Channels(options.peers.clone());
@@ -105,12 +117,7 @@ impl Distribution {
         }
     }
 
-    /// What computes parts of queries.
-    fn worker(&self) -> Worker {
-        self.worker.clone()
-    }
-
-    /// Has the library drop the operators of tasks that have ended: it does so when its table of tasks is used again.
+    /// Has the library drop the plans of tasks that have ended: its cache drops an entry when it is used the next time.
     fn forget_ended(&self) {
         let task_key = TaskKey {
             query_id: Uuid::nil(),
@@ -123,7 +130,7 @@ impl Distribution {
             target_partition_end: 0,
             producer_head: ProducerHead::None,
         };
-        // It would wait for a task that nobody sends.
+        // To look the task up is enough. Polled again, the call would wait until it times out.
         let _waiting = self.worker.execute_task(unknown).now_or_never();
     }
 
@@ -259,25 +266,11 @@ async fn on_several(
         .await
         .map_err(failure::problem)?;
     context.note_aggregators(urls.len());
-    metrics::counter!("rachis_queries_distributed_total").increment(1);
+    metrics::counter!(COUNTER).increment(1);
     Ok(Some(ExecutablePlan {
         physical,
-        task: task_of(&state, &planned.task),
+        task: task_with(&planned.task, state.config().clone(), planned.task.runtime_env()),
     }))
-}
-
-/// The task context of a plan with another session.
-fn task_of(state: &SessionState, task: &TaskContext) -> Arc<TaskContext> {
-    Arc::new(TaskContext::new(
-        task.task_id(),
-        task.session_id(),
-        state.config().clone(),
-        Default::default(),
-        Default::default(),
-        Default::default(),
-        Default::default(),
-        task.runtime_env(),
-    ))
 }
 
 /// The documents of the collections that a plan scans, whatever its conditions: how many they select is not known before.
@@ -299,7 +292,7 @@ fn route_to(
     move |event| (event.task_count == urls.len()).then(|| Ok(RouteTasksEventResponse::new(urls.clone())))
 }
 
-/// A plan that is there already.
+/// A query planner that returns this plan.
 #[derive(Debug)]
 struct Ready(Arc<dyn ExecutionPlan>);
 
@@ -343,3 +336,6 @@ impl ChannelResolver for Channels {
         Ok(create_worker_client(BoxCloneSyncChannel::new(peer.data)))
     }
 }
+
+#[cfg(test)]
+pub(super) use self::stages::in_stages;

@@ -33,8 +33,8 @@ use uuid::Uuid;
 use super::{
     Channels,
     codec::PlanCodec,
-    part_exec::{StageContext, sendable},
     service::FROM_NETWORK,
+    stage_exec::{StageContext, sendable},
     stage_pool::StagePool,
     stages,
 };

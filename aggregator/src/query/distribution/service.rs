@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     error::Error,
+    fmt::Display,
     task::{Context, Poll},
 };
 
@@ -20,7 +21,7 @@ impl Engine {
     /// Adds the service by which other aggregators have this one compute parts of their queries, if they shall.
     pub fn add_services(&self, routes: &mut RoutesBuilder) {
         if let Some(distribution) = self.enabled_distribution() {
-            let service = distribution.worker().into_worker_server();
+            let service = distribution.worker.clone().into_worker_server();
             routes.add_service(OnRuntime {
                 service: service.max_decoding_message_size(MESSAGE_BYTES_MAX),
                 handle: self.runtime.handle().clone(),
@@ -29,12 +30,16 @@ impl Engine {
     }
 }
 
-/// The problem of a query if this is how another aggregator has failed.
-pub(crate) fn failed_elsewhere(error: &(dyn Error + 'static)) -> Option<Problem> {
-    let status = error.downcast_ref::<Status>()?;
-    tracing::warn!(%status, "another aggregator has not computed its part of a query");
+/// What a query says if another aggregator has not computed its part.
+pub(super) fn failed_elsewhere(error: &dyn Display) -> Problem {
+    tracing::warn!(%error, "another aggregator has not computed its part of a query");
     let detail = "another aggregator, which computes a part of the query, has failed, or cannot be reached";
-    Some(Problem::new(Code::Unavailable, detail).hint("retry"))
+    Problem::new(Code::Unavailable, detail).hint("retry")
+}
+
+/// The problem of a query if this is the failure of a connection to another aggregator.
+pub(crate) fn connection_problem(error: &(dyn Error + 'static)) -> Option<Problem> {
+    error.downcast_ref::<Status>().map(|status| failed_elsewhere(status))
 }
 
 /// The header of requests that have come over the network.

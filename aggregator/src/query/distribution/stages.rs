@@ -17,9 +17,9 @@
 //! Each aggregator merges its partitions into one before it sends them. Otherwise a merge that waits for one of them could
 //! wait for ever: they share a connection, whose buffer may be full of rows of another one.
 //!
-//! A join tells the scan of its larger input which documents can join. On one of several aggregators it knows only its share of
-//! the keys, so it does not. A join whose smaller input is selected by conditions therefore stays on the coordinator: there are
-//! often few keys, and leaves find their documents faster than any aggregator joins all.
+//! A hash join filters the scan of its larger input by the keys of the smaller one. If several aggregators compute it, each
+//! has only a share of the keys, so nothing is filtered. So a join whose smaller input is selected by conditions stays on the
+//! coordinator: it often has few keys, and then the leaves find their documents faster than aggregators join all.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ use datafusion::{
 use datafusion_distributed::{NetworkBoundaryExt as _, NetworkCoalesceExec, NetworkShuffleExec};
 use plan::walk::Walk as _;
 
-use super::part_exec::PartExec;
+use super::stage_exec::{StageEnd, StageExec};
 use crate::query::{
     bound_functions::contains, forget_constants::is_forgetting, shard_scan::ShardScan, wide_rows::Watch,
 };
@@ -62,7 +62,7 @@ const BATCH_ROWS_UNKNOWN: usize = 1;
 
 /// The plan in stages for so many aggregators, and the rows of their batches; `None` if none of its operators can run on
 /// several.
-pub(super) fn in_stages(
+pub(in crate::query) fn in_stages(
     plan: &Arc<dyn ExecutionPlan>,
     nodes: usize,
     batch_rows: usize,
@@ -93,10 +93,9 @@ fn with_batch_rows(
         .map(|input| with_batch_rows(input, below, fewest))
         .collect();
     let inputs = inputs?;
-    if plan.is::<PartExec>()
-        && let [input] = inputs.as_slice()
-    {
-        return Ok(part(Arc::clone(input), below));
+    let stage = plan.downcast_ref::<StageExec>().map(|stage| stage.end);
+    if let (Some(StageEnd::Sends { .. }), [input]) = (stage, inputs.as_slice()) {
+        return Ok(sending(Arc::clone(input), below));
     }
     match inputs.is_empty() {
         true => Ok(Arc::clone(plan)),
@@ -105,8 +104,17 @@ fn with_batch_rows(
 }
 
 /// The upper end of a stage.
-fn part(input: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Arc<dyn ExecutionPlan> {
-    Arc::new(PartExec { input, batch_rows })
+fn sending(input: Arc<dyn ExecutionPlan>, batch_rows: usize) -> Arc<dyn ExecutionPlan> {
+    let end = StageEnd::Sends { batch_rows };
+    Arc::new(StageExec { input, end })
+}
+
+/// What receives the rows of the stage below a network boundary.
+fn receiving(boundary: impl ExecutionPlan) -> Arc<dyn ExecutionPlan> {
+    Arc::new(StageExec {
+        input: Arc::new(boundary),
+        end: StageEnd::Receives,
+    })
 }
 
 /// A plan that runs on the coordinator, and whether parts of it run elsewhere now.
@@ -150,8 +158,8 @@ fn below_merge(
             Some(order) => Arc::new(SortPreservingMergeExec::new(order, spread).with_fetch(fetch)),
             None => Arc::new(CoalescePartitionsExec::new(spread).with_fetch(fetch)),
         };
-        let coalesced = NetworkCoalesceExec::try_new(part(merged, BATCH_ROWS_UNKNOWN), nodes, 1)?;
-        return Ok(Some(Arc::new(coalesced)));
+        let coalesced = NetworkCoalesceExec::try_new(sending(merged, BATCH_ROWS_UNKNOWN), nodes, 1)?;
+        return Ok(Some(receiving(coalesced)));
     }
     // Functions of the last projections stay on the coordinator.
     match (is_partitionwise(plan.as_ref()), plan.children().as_slice()) {
@@ -200,13 +208,13 @@ fn shuffled(
         Some(spread) => (spread, nodes),
         None => (scanned(input, nodes)?, 1),
     };
-    let input = part(input, BATCH_ROWS_UNKNOWN);
+    let input = sending(input, BATCH_ROWS_UNKNOWN);
     let shuffle = NetworkShuffleExec::try_new(with_inputs(repartition, vec![input])?, producers)?;
-    Ok(Some(Arc::new(shuffle)))
+    Ok(Some(receiving(shuffle)))
 }
 
-/// What the coordinator sends to all aggregators. Of the joins that say which documents to read, only those below know all
-/// keys.
+/// What the coordinator sends to all aggregators. Its scans keep the filters of joins that run on the coordinator too; other
+/// joins know only a share of the keys.
 fn scanned(plan: &Arc<dyn ExecutionPlan>, nodes: usize) -> Result<Arc<dyn ExecutionPlan>> {
     let (plan, _) = on_coordinator(plan, nodes)?;
     let mut below = Vec::new();
@@ -217,37 +225,40 @@ fn scanned(plan: &Arc<dyn ExecutionPlan>, nodes: usize) -> Result<Arc<dyn Execut
         below.extend(filters_of(node));
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let all = |node: Arc<dyn ExecutionPlan>| {
+    let filtered = |node: Arc<dyn ExecutionPlan>| {
+        if node.as_network_boundary().is_some() {
+            return Ok(Transformed::new(node, false, TreeNodeRecursion::Jump));
+        }
         let scan = node.downcast_ref::<ShardScan>();
-        Ok(match scan.and_then(|scan| scan.told_by(&below)) {
+        Ok(match scan.and_then(|scan| scan.with_join_filters_of(&below)) {
             Some(scan) => Transformed::yes(Arc::new(scan) as Arc<dyn ExecutionPlan>),
             None => Transformed::no(node),
         })
     };
-    plan.transform_up(all).data()
+    plan.transform_down(filtered).data()
 }
 
-/// The ids of what an operator finds out about the rows that it needs.
+/// The ids of the dynamic filters of an operator.
 fn filters_of(plan: &Arc<dyn ExecutionPlan>) -> impl Iterator<Item = u64> {
     let filters = plan.dynamic_expressions_produced().into_iter();
     filters.filter_map(|filter| filter.expression_id())
 }
 
-/// Whether this is a join that tells a scan which documents to read, and conditions select the input that it knows them from.
+/// Whether this is a join that filters a scan of its larger input, and conditions select its smaller input.
 fn narrows_scan(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let Some(join) = plan.downcast_ref::<HashJoinExec>() else {
         return Ok(false);
     };
     let known: Vec<u64> = filters_of(plan).collect();
-    let is_told = |node: &Arc<dyn ExecutionPlan>| {
+    let has_filter = |node: &Arc<dyn ExecutionPlan>| {
         let scan = node.downcast_ref::<ShardScan>();
-        Ok(scan.is_some_and(|scan| scan.is_told_by(&known)))
+        Ok(scan.is_some_and(|scan| scan.has_join_filter_of(&known)))
     };
     let is_selected = |node: &Arc<dyn ExecutionPlan>| {
         let scan = node.downcast_ref::<ShardScan>();
         Ok(node.is::<FilterExec>() || scan.is_some_and(|scan| !scan.reads_all_documents()))
     };
-    Ok(join.right().exists(is_told)? && join.left().exists(is_selected)?)
+    Ok(join.right().exists(has_filter)? && join.left().exists(is_selected)?)
 }
 
 /// Whether what would run on all aggregators does more than to pass rows on.
@@ -293,10 +304,10 @@ fn sorted(plan: &Arc<dyn ExecutionPlan>, nodes: usize) -> Result<Option<Arc<dyn 
     if keys.is_empty() {
         return Ok(None);
     }
-    let input = part(scanned(sort.input(), nodes)?, BATCH_ROWS_UNKNOWN);
+    let input = sending(scanned(sort.input(), nodes)?, BATCH_ROWS_UNKNOWN);
     let repartition = RepartitionExec::try_new(input, Partitioning::Hash(keys, partitions))?;
-    let shuffle: Arc<dyn ExecutionPlan> = Arc::new(NetworkShuffleExec::try_new(Arc::new(repartition), 1)?);
-    with_inputs(plan, vec![shuffle]).map(Some)
+    let shuffle = NetworkShuffleExec::try_new(Arc::new(repartition), 1)?;
+    with_inputs(plan, vec![receiving(shuffle)]).map(Some)
 }
 
 /// Whether an operator reads all partitions of its input, and has one itself.
@@ -330,7 +341,7 @@ pub(super) fn is_sent(operator: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let plan = operator.as_ref();
     let is_known = is_partitionwise(plan)
         || reads_all_partitions(plan)
-        || plan.is::<PartExec>()
+        || plan.is::<StageExec>()
         || plan.is::<RepartitionExec>()
         || plan.is::<NetworkShuffleExec>()
         || plan.is::<NetworkCoalesceExec>();

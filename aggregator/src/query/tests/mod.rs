@@ -18,6 +18,7 @@ mod search_highlight;
 mod search_score;
 mod search_summary;
 mod search_support;
+mod several_aggregators;
 mod statements;
 mod view_search;
 

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use super::{WatchReason, copied_types};
 use crate::{
     failure,
-    query::{paced::PacedStream, row_slices::row_slices},
+    query::{paced::PacedStream, query_plan::task_with, row_slices::row_slices},
 };
 
 /// Bytes that an operator may copy at once.
@@ -143,20 +143,10 @@ impl ExecutionPlan for WatchedExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input_context = TaskContext::new(
-            context.task_id(),
-            context.session_id(),
-            context
-                .session_config()
-                .clone()
-                .with_batch_size(self.watch.input_batch_rows),
-            Default::default(),
-            Default::default(),
-            Default::default(),
-            Default::default(),
-            context.runtime_env(),
-        );
-        let input = self.input.execute(partition, Arc::new(input_context))?;
+        let config = context.session_config().clone();
+        let config = config.with_batch_size(self.watch.input_batch_rows);
+        let input_context = task_with(&context, config, context.runtime_env());
+        let input = self.input.execute(partition, input_context)?;
         let watch = InputWatch {
             reason: self.watch.reason.clone(),
             batch_rows: context.session_config().batch_size() as u64,

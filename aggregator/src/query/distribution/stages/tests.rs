@@ -36,15 +36,14 @@ fn session() -> SessionContext {
     session
 }
 
+async fn planned(sql: &str) -> Arc<dyn ExecutionPlan> {
+    let statement = session().sql(sql).await.expect("a statement");
+    statement.create_physical_plan().await.expect("a plan")
+}
+
 /// What runs where: a line for each operator, indented by its depth; `None` if all of it runs on the coordinator.
 async fn staged(sql: &str) -> Option<String> {
-    let plan = session()
-        .sql(sql)
-        .await
-        .expect("a statement")
-        .create_physical_plan()
-        .await;
-    let (staged, _) = in_stages(&plan.expect("a plan"), 3, 8_192).expect("stages")?;
+    let (staged, _) = in_stages(&planned(sql).await, 3, 8_192).expect("stages")?;
     let text = displayable(staged.as_ref()).indent(false).to_string();
     let name = |line: &str| {
         let operator = line.trim_start();
@@ -106,33 +105,24 @@ async fn what_needs_all_rows_or_reports_something_stays_on_the_coordinator() {
 
 #[tokio::test]
 async fn only_what_is_sent_is_run_for_another_aggregator() {
-    let plan = session()
-        .sql("select * from a")
-        .await
-        .expect("a statement")
-        .create_physical_plan()
-        .await;
-    assert!(!is_sent(&plan.expect("a plan")).expect("an operator"), "a scan");
+    let plan = planned("select * from a").await;
+    assert!(!is_sent(&plan).expect("an operator"), "a scan");
 }
 
 #[tokio::test]
 async fn a_stage_has_the_batches_that_the_plan_wants_at_its_place() {
-    let sql = "select a.k, b.text from a join b on a.k = b.k";
-    let plan = session()
-        .sql(sql)
-        .await
-        .expect("a statement")
-        .create_physical_plan()
-        .await;
     let watch = json!({ "reason": "ScalarSubquery", "paced": false, "input_batch_rows": 64 });
     let watch: Watch = serde_json::from_value(watch).expect("how an input is watched");
-    let watched = watch.over(plan.expect("a plan"));
+    let watched = watch.over(planned("select a.k, b.text from a join b on a.k = b.k").await);
     let (staged, between) = in_stages(&watched, 3, 8_192).expect("stages").expect("stages");
     assert_eq!(between, 64);
     let mut rows = Vec::new();
     staged
         .apply(|node| {
-            rows.extend(node.downcast_ref::<PartExec>().map(|part| part.batch_rows));
+            let end = node.downcast_ref::<StageExec>().map(|stage| stage.end);
+            if let Some(StageEnd::Sends { batch_rows }) = end {
+                rows.push(batch_rows);
+            }
             Ok(TreeNodeRecursion::Continue)
         })
         .expect("a walk");

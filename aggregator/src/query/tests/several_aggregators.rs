@@ -1,0 +1,60 @@
+//! Tests of what several aggregators compute: the plans of statements over scans.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use datafusion::{common::tree_node::TreeNodeRecursion, physical_plan::ExecutionPlan};
+use plan::walk::Walk as _;
+use proto::PositionVector;
+use serde_json::json;
+
+use super::{bench_with, events, resolved};
+use crate::{
+    answer::QueryOptions,
+    query::{
+        distribution::in_stages, planner, read_views::QueryViews, shard_scan::ShardScan,
+        statement_shape::StatementValues,
+    },
+};
+
+/// How many scans of a plan have join filters.
+fn filtered_scans(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let mut filtered = 0;
+    let _never_fails = plan.apply(|node| {
+        let scan = node.downcast_ref::<ShardScan>();
+        filtered += usize::from(scan.is_some_and(ShardScan::has_join_filters));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    filtered
+}
+
+#[tokio::test]
+async fn a_join_on_several_aggregators_filters_no_scan_because_each_knows_a_share_of_the_keys() {
+    let documents = (0..40).map(|n| json!({ "k": n, "v": n % 7 }));
+    let bench = bench_with(documents, |options| options.collected_join_rows_max = 1).await;
+    let engine = &bench.engine;
+    let context = engine
+        .context(&QueryOptions::default(), Instant::now())
+        .expect("a query");
+    let names = BTreeSet::from([events()]);
+    let views = QueryViews::open(&context, &engine.catalog(), &names, &PositionVector::default())
+        .await
+        .expect("read views");
+    let sql = "SELECT count(*) FROM rachis_0 a JOIN rachis_1 b ON a.\"k:int\" = b.\"k:int\"";
+    let columns: &[&str] = &["k:int"];
+    let planned = planner::plan(
+        engine,
+        &context,
+        &views,
+        resolved(sql, &[columns, columns]),
+        StatementValues::default(),
+        None,
+    );
+    let plan = planned.await.expect("a plan").executable.physical;
+    assert_eq!(
+        filtered_scans(&plan),
+        1,
+        "on one aggregator, the join filters the scan of one input"
+    );
+    let (staged, _) = in_stages(&plan, 2, 8_192).expect("stages").expect("a join for several");
+    assert_eq!(filtered_scans(&staged), 0);
+}
