@@ -130,7 +130,31 @@ async fn a_query_ends_at_its_deadline_or_when_it_is_cancelled() {
         .json(Method::DELETE, &format!("/v1/queries/{id}"), json!({}))
         .await
         .expect("cancelled");
-    let answer = request.await.expect("the request ends").expect("an answer");
+    assert_cancelled(request.await.expect("the request ends").expect("an answer")).await;
+    eventually_idle(&server).await;
+    // The client has chosen the id, as UUIDs are written.
+    let digits = format!("{:032x}", rand::random::<u128>());
+    let id = [
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    ]
+    .join("-");
+    let chosen = server
+        .request(Method::POST, "/v1/sql")
+        .json(&json!({ "sql": ENDLESS, "query_id": id }));
+    let request = tokio::spawn(chosen.send());
+    eventually_running(&server).await;
+    server
+        .json(Method::DELETE, &format!("/v1/queries/{id}"), json!({}))
+        .await
+        .expect("cancelled");
+    assert_cancelled(request.await.expect("the request ends").expect("an answer")).await;
+}
+
+async fn assert_cancelled(answer: reqwest::Response) {
     let (status, body) = (answer.status().as_u16(), answer.text().await.unwrap_or_default());
     assert_eq!(status, 499, "{body}");
 }

@@ -63,7 +63,8 @@ pub(super) async fn cancel(State(app): State<AppState>, path: PathText) -> Resul
         Problem::new(Code::NotFound, format!("query {text} is not running"))
             .hint("GET /v1/queries lists the running queries")
     };
-    let id: QueryId = text.parse().map_err(|_| missing())?;
+    // A client may write its UUID with hyphens.
+    let id: QueryId = text.replace('-', "").parse().map_err(|_| missing())?;
     match app.engine.cancel_anywhere(id).await {
         true => Ok(Json(json!({ "cancelled": text })).into_response()),
         false => Err(missing().into()),
