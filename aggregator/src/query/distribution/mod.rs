@@ -70,8 +70,8 @@ pub(super) const FAILED_COUNTER: &str = "rachis_queries_distributed_failed_total
 const BUFFER_BYTES: usize = 8 << 20;
 /// How often an aggregator looks which others answer.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long another one may take to say so.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+/// How long another one, which may be busy, may take to say so.
+const LOOK_MAX: Duration = Duration::from_secs(4);
 /// How often what has ended is dropped.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// How often a failed attempt is looked at …
