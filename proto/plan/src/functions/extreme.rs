@@ -67,9 +67,12 @@ fn is_better(text: &str, best: Option<&str>, greatest: bool) -> bool {
     let Ok(value) = json::parse(text.as_bytes()) else {
         return false;
     };
-    match best.and_then(|best| json::parse(best.as_bytes()).ok()) {
+    let parsed = best.and_then(|best| Some((best, json::parse(best.as_bytes()).ok()?)));
+    match parsed {
         None => precedence(&value) > 0,
-        Some(best) => match compare(&value, &best) {
+        Some((spelling, best)) => match compare(&value, &best) {
+            // 265 and 265.0 are equal. The answer must not depend on which of them comes first.
+            Some(Ordering::Equal) => (text.len(), text) < (spelling.len(), spelling),
             Some(ordering) => ordering == if greatest { Ordering::Greater } else { Ordering::Less },
             None => precedence(&value) > precedence(&best),
         },
@@ -238,4 +241,24 @@ fn extreme_of_row(call: &Call) -> Result<ArrayRef> {
         chosen.append_option(best.text);
     }
     Ok(Arc::new(chosen.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_numbers_the_shortest_spelling_is_chosen_in_any_order() {
+        for greatest in [true, false] {
+            for texts in [
+                ["265.0", "265", "2.65e2"],
+                ["265", "2.65e2", "265.0"],
+                ["2.65e2", "265.0", "265"],
+            ] {
+                let mut best = BestValue { greatest, text: None };
+                texts.iter().for_each(|text| best.offer(text));
+                assert_eq!(best.text.as_deref(), Some("265"), "{texts:?}");
+            }
+        }
+    }
 }
