@@ -12,6 +12,7 @@ mod open_limits;
 mod query;
 mod redrives;
 pub(crate) mod replicas;
+mod runs;
 mod scrub;
 mod shards;
 mod snapshot_writes;
@@ -23,7 +24,7 @@ use std::{
 };
 
 use metrics::gauge;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 use proto::{Catalog, Code, Problem, catalog::Collection, cluster::NodeName, ingest::ShardId};
 use tokio::sync::{Notify, watch};
 use tracing::warn;
@@ -65,6 +66,8 @@ pub struct Leaf {
     /// A new id at each start.
     boot: u64,
     catalog: watch::Receiver<Arc<Catalog>>,
+    /// Read while a batch is checked by the catalog and handed to its shard.
+    routing: RwLock<()>,
     shards: Arc<Shards>,
     services: Arc<ShardServices>,
     scans: ScanPool,
@@ -111,6 +114,7 @@ impl Leaf {
             shards: Arc::new(Shards::new(services.clone())),
             services,
             catalog,
+            routing: RwLock::new(()),
             scans,
             leases: ViewLeases::default(),
             grants: Grants::new(replicas::grants::now()),

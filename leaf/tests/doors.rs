@@ -204,6 +204,7 @@ fn batch(shard: ShardId, after: i64, texts: &[&str]) -> Batch {
         after,
         through,
         level: INGEST_RULES_LEVEL,
+        runs: 0,
         rules: Rules::default(),
         records,
     }

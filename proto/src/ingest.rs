@@ -67,6 +67,8 @@ pub struct Batch {
     pub through: i64,
     /// The version of the rules to apply, see [`rules_level`].
     pub level: u16,
+    /// How many runs of the partition the sender knows: they decide which records belong to the shard.
+    pub runs: u32,
     /// How records become documents.
     pub rules: Rules,
     /// The records with `after < offset <= through`, ascending. A resuming sender includes the record at the stored
@@ -113,7 +115,11 @@ pub struct StoredPosition {
     pub topic: Option<String>,
     /// The position; -1 before the first record.
     pub offset: i64,
-    /// The hash of the last record; 0 before the first.
+    /// The offset of the last record that the shard was sent, at or before the position; `None` before the first, or from
+    /// an older release.
+    #[serde(default)]
+    pub last: Option<i64>,
+    /// The hash of that record; 0 before the first.
     pub hash: u64,
     /// Whether the partition accepts no more because too many of its first records, or too many bytes, became dead
     /// letters.
@@ -340,6 +346,24 @@ impl ClearedDeadLetters {
     }
 }
 
+/// How fast documents arrive, as the last minutes show it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heat {
+    /// Ingested events per minute.
+    pub events_per_minute: u64,
+    /// Raw bytes of accepted documents per minute.
+    pub bytes_per_minute: u64,
+}
+
+impl Sum for Heat {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |a, b| Self {
+            events_per_minute: a.events_per_minute + b.events_per_minute,
+            bytes_per_minute: a.bytes_per_minute + b.bytes_per_minute,
+        })
+    }
+}
+
 /// A partition as its shard sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionStatus {
@@ -355,6 +379,9 @@ pub struct PartitionStatus {
     pub last_ingested_ms: Option<i64>,
     /// Keys of this partition that also occur in another partition of the shard.
     pub keys_elsewhere: u64,
+    /// How fast it grows.
+    #[serde(default)]
+    pub heat: Heat,
     /// Of the source of changes: the last one up to which no byte of what was deleted is left on the leaf's disk.
     #[serde(default)]
     pub erased_through: Option<i64>,

@@ -29,6 +29,10 @@ pub const REDRIVES_MAX: usize = crate::ingest::PUSH_ERRORS_MAX;
 pub const PATHS_MAX: usize = 10_000;
 /// Shards of one collection.
 pub const SHARDS_MAX: u32 = 1_024;
+/// Runs of one partition.
+pub const RUNS_MAX: usize = 50;
+/// Partitions of one collection with runs.
+pub const SPREAD_PARTITIONS_MAX: usize = 100;
 /// Replicas of one shard.
 pub const REPLICAS_MAX: u32 = 5;
 /// Leaves without a replica of a shard of which the catalog knows that they had one.

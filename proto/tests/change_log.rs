@@ -242,13 +242,7 @@ fn a_skip_survives_the_log_and_a_restore() {
     let skips = |state: &State| state.catalog.sources[&"s".parse().expect("a name")].skips.clone();
     assert_eq!(
         skips(&state),
-        Skips(
-            [
-                (0, vec![Skip { from: 42, to: 50 }]),
-                (12, vec![Skip { from: 0, to: 7 }])
-            ]
-            .into()
-        )
+        Skips([(0, vec![Skip::new(42, 50)]), (12, vec![Skip::new(0, 7)])].into())
     );
     let restored = State::default()
         .adopt(&begin(CLUSTER, Some(state.clone())))

@@ -81,6 +81,8 @@ def calls(kafka):
         ("POST", source_path + "/suspend", clicks, None, 200),
         ("POST", source_path + "/skip", clicks, {"to": {"0": "latest"}}, 200),
         ("POST", source_path + "/resume", clicks, None, 200),
+        ("POST", source_path + "/spread", clicks, {"partition": 0}, 400),
+        ("DELETE", source_path + "/spread", clicks | {"?": "partition=0"}, None, 409),
         ("POST", collection + "/skip", events, {"to": {"0": 1}}, (400, 409, 503)),
         ("POST", collection + "/dead-letters/redrive", events, {"dry_run": True}, 200),
         ("POST", collection + "/dead-letters/redrive", events, {"source": "push", "code": "not_json"}, 200),

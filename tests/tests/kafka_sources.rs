@@ -148,7 +148,7 @@ async fn a_lost_range_stops_its_partition_until_it_is_skipped() {
     assert_eq!(node.leaf.ingested("t", 1).records[0].offset, 10);
     node.change(Change::SkipSource {
         name: name("t"),
-        skips: Skips(BTreeMap::from([(0, vec![Skip { from: 20, to: 50 }])])),
+        skips: Skips(BTreeMap::from([(0, vec![Skip::new(20, 50)])])),
     })
     .await;
     node.has("t", 90).await;

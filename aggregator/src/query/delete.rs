@@ -8,7 +8,10 @@
 //! A change says where the documents are, and not which condition they meet: so it means the same on every replica and at
 //! every time. A document that arrives, or that replaces another one, while the delete runs is not deleted.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::{
@@ -178,8 +181,15 @@ pub(super) async fn delete(
         } => {
             if ranges.values().map(PlaceRanges::len).sum::<usize>() > SCATTERED_RANGES_MAX {
                 let left = first_left(engine, context, request, &read_views).await?;
+                let complete_through = positions_of(&read_views, of, collection);
                 for (partition, ranges) in &mut ranges {
-                    ranges.join_before(left.get(partition).copied().unwrap_or(i64::MAX));
+                    let left = left.get(partition).copied().unwrap_or(i64::MAX);
+                    // Of a partition whose records belong to several shards, one may lack records that are not expired.
+                    let known = match of.route(&partition.0, partition.1).is_spread() {
+                        true => complete_through.get(&partition.0, partition.1).unwrap_or(-1) + 1,
+                        false => i64::MAX,
+                    };
+                    ranges.join_before(left.min(known));
                 }
             }
             let now = engine.catalog();
@@ -206,6 +216,7 @@ pub(super) async fn delete(
         name: collection.clone(),
         collection: of.uid,
         shards: of.settings.shards,
+        shards_with: shards_with_records(&read_views, collection),
         cause: request.cause.clone(),
         deletion,
     };
@@ -379,6 +390,26 @@ fn changes_of(read_views: &QueryViews, name: &CollectionName) -> PositionVector 
     positions.filter(|position| position.source.is_changes()).collect()
 }
 
+/// The shards that have records of each partition, as the read views show it.
+fn shards_with_records(read_views: &QueryViews, name: &CollectionName) -> BTreeMap<(SourceName, i32), BTreeSet<u32>> {
+    let mut shards: BTreeMap<(SourceName, i32), BTreeSet<u32>> = BTreeMap::new();
+    let views = read_views.collection(name).into_iter();
+    for (shard, view) in views.flat_map(|collection| &collection.shards) {
+        for position in view.positions.iter() {
+            let of = shards.entry((position.source, position.partition)).or_default();
+            of.insert(shard.number);
+        }
+    }
+    shards
+}
+
+/// Through which offset the read views have all records of each partition.
+fn positions_of(read_views: &QueryViews, collection: &Collection, name: &CollectionName) -> PositionVector {
+    let views = read_views.collection(name).into_iter();
+    let shards = views.flat_map(|collection| &collection.shards);
+    collection.merged_positions(shards.map(|(shard, view)| (shard.number, &view.positions)))
+}
+
 /// The documents that were found, as ranges of places.
 #[derive(Default)]
 struct FoundDocuments {
@@ -451,6 +482,8 @@ struct Application {
     name: CollectionName,
     collection: CollectionUid,
     shards: u32,
+    /// The shards that have records of each partition.
+    shards_with: BTreeMap<(SourceName, i32), BTreeSet<u32>>,
     cause: DeleteCause,
     deletion: Deletion,
 }
@@ -462,7 +495,13 @@ impl Application {
             retried: until,
             outcome: until,
         };
-        let by_shard = records_of_shards(ranges, self.shards, CHANGE_RANGES_MAX).into_iter();
+        let shards_of = |source: &SourceName, partition: i32| {
+            let with_records = self.shards_with.get(&(source.clone(), partition));
+            with_records
+                .cloned()
+                .unwrap_or_else(|| BTreeSet::from([shard_of(source, partition, self.shards)]))
+        };
+        let by_shard = records_of_shards(ranges, shards_of, CHANGE_RANGES_MAX).into_iter();
         let sends: Vec<_> = by_shard
             .map(|(shard, records)| self.send(shard, records, until))
             .collect();
@@ -567,11 +606,21 @@ fn accepted(appended: PushResult) -> Result<PushResult, Problem> {
     }
 }
 
-/// What each shard has to delete, in records of at most `ranges_max` ranges.
-fn records_of_shards(ranges: DeletedRanges, shards: u32, ranges_max: usize) -> BTreeMap<u32, Vec<DeletedRanges>> {
+/// What each shard has to delete, in records of at most `ranges_max` ranges. Each shard of a partition gets all its ranges.
+fn records_of_shards(
+    ranges: DeletedRanges,
+    shards_of: impl Fn(&SourceName, i32) -> BTreeSet<u32>,
+    ranges_max: usize,
+) -> BTreeMap<u32, Vec<DeletedRanges>> {
     let mut by_shard: BTreeMap<u32, Vec<DeletedRanges>> = BTreeMap::new();
-    for ((source, partition), mut ranges) in ranges {
-        let records = by_shard.entry(shard_of(&source, partition, shards)).or_default();
+    let of_shards = ranges.into_iter().flat_map(|((source, partition), ranges)| {
+        let shards = shards_of(&source, partition).into_iter();
+        shards
+            .map(move |shard| (shard, source.clone(), partition, ranges.clone()))
+            .collect::<Vec<_>>()
+    });
+    for (shard, source, partition, mut ranges) in of_shards {
+        let records = by_shard.entry(shard).or_default();
         while !ranges.is_empty() {
             let taken = |record: &DeletedRanges| record.values().map(PlaceRanges::len).sum::<usize>();
             let room = records.last().map_or(0, |record| ranges_max - taken(record));
@@ -624,7 +673,8 @@ mod tests {
         let alone = |count: i64| -> PlaceRanges { (0..count).map(|number| range_of(2 * number, None)).collect() };
         let partitions = (0..8).map(|number| (("clicks".parse().expect("a name"), number), alone(205)));
         let ranges: DeletedRanges = partitions.collect();
-        let records = records_of_shards(ranges.clone(), 4, 100);
+        let home = |source: &SourceName, partition| BTreeSet::from([shard_of(source, partition, 4)]);
+        let records = records_of_shards(ranges.clone(), home, 100);
         assert_eq!(records.len(), 4);
         let mut again = DeletedRanges::new();
         for (shard, records) in records {

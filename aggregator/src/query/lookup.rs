@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use plan::scan::Document;
-use proto::{Address, Code, CollectionName, Problem, ingest::ShardId, routing::shard_of};
+use proto::{Address, Code, CollectionName, Problem, ingest::ShardId};
 
 use super::{CollectionFields, Engine, context::timed_out, find_collection::find_collection, system};
 
@@ -17,8 +17,8 @@ impl Engine {
         let shards = found.settings.shards;
         let numbers = match id.parse::<Address>() {
             Ok(address) => {
-                let number = shard_of(&address.source, address.partition, shards);
-                number..number + 1
+                let of = found.shard_at(&address.source, address.partition, address.offset);
+                of.number..of.number + 1
             }
             Err(_) => 0..shards,
         };

@@ -52,6 +52,7 @@ mod report;
 mod retention;
 mod row_slices;
 mod run;
+mod runs;
 mod runtime;
 mod search;
 mod session;

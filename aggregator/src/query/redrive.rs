@@ -20,7 +20,7 @@ use proto::{
     ingest::{ALREADY_REDRIVEN, CHANGE_RULES_LEVEL, PUSH_ERRORS_MAX, Push, ShardId},
     limits::REDRIVES_MAX,
     record::{Format, Key, Rules},
-    routing::{changes_partition, shard_of},
+    routing::changes_partition,
 };
 use tokio::time::Instant;
 
@@ -139,10 +139,7 @@ fn rules(
 }
 
 fn shard_with(collection: &Collection, address: &Address) -> ShardId {
-    ShardId {
-        collection: collection.uid,
-        number: shard_of(&address.source, address.partition, collection.settings.shards),
-    }
+    collection.shard_at(&address.source, address.partition, address.offset)
 }
 
 struct RedriveRun<'a> {

@@ -420,6 +420,8 @@ pub(crate) enum SourceAction {
     Resume(SourceNameArgs),
     /// Continue after a loss of records
     Skip(SkipArgs),
+    /// Spread what a hot partition gets from now on over several shards
+    Spread(SpreadArgs),
 }
 
 /// Output formats of lists; for CSV, query the system tables with `rachis sql`
@@ -501,6 +503,28 @@ pub(crate) struct SkipArgs {
     /// The partition and the offset to continue at, for example `0=1234` or `0=latest`
     #[arg(required = true, value_name = "PARTITION=OFFSET", value_parser = key_value)]
     pub to: Vec<(String, String)>,
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+fn shard_number(text: &str) -> Result<u32, String> {
+    let number = text.trim().parse();
+    number.map_err(|_| "shards are numbered from 0: `--shards 0,2` names two".to_owned())
+}
+
+/// `rachis source spread`
+#[derive(Debug, Args)]
+pub(crate) struct SpreadArgs {
+    /// The source
+    pub name: String,
+    /// The partition
+    pub partition: i32,
+    /// The shards that its records belong to by turns, for example `0,2`; all if left out
+    #[arg(long, value_name = "SHARDS", value_delimiter = ',', value_parser = shard_number, conflicts_with = "withdraw")]
+    pub shards: Option<Vec<u32>>,
+    /// Give up a spread that not all leaves have confirmed
+    #[arg(long)]
+    pub withdraw: bool,
     #[command(flatten)]
     pub server: ServerArgs,
 }

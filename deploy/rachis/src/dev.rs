@@ -74,6 +74,7 @@ impl DevServer {
         let leaf =
             Leaf::open(options, changes.catalog()).map_err(|e| Failure::with_cause("cannot open the leaf", &e))?;
         tokio::spawn(Leaf::keep_restoring(Arc::downgrade(&leaf), changes.clone()));
+        tokio::spawn(Leaf::keep_confirming_runs(Arc::downgrade(&leaf), None, changes.clone()));
         let mut options = TailerOptions::default();
         settings.tailer.apply(&mut options);
         let tailer = Tailer::start(options, ingest(&leaf), changes.clone());

@@ -204,6 +204,9 @@ impl Node {
             peers: Arc::new(Peers::new(self.replica.catalog())),
             changes: changes.clone(),
         };
+        let own = (links.name.clone(), links.instance);
+        let confirming = Leaf::keep_confirming_runs(Arc::downgrade(&leaf), Some(own), changes.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(confirming));
         let keeping = Leaf::keep_replicas(Arc::downgrade(&leaf), links);
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(keeping));
         let mut routes = self.routes(&changes, None, shell)?;

@@ -14,7 +14,6 @@ use proto::{
     },
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
-    routing::shard_of,
     snapshot::{ShardSnapshotRequest, ShardSnapshotStatus},
 };
 
@@ -45,23 +44,79 @@ impl Leaf {
         owned.filter(|shard| !self.awaits_copy(&catalog, *shard)).collect()
     }
 
-    /// The reason if a partition does not belong to a shard.
-    fn misrouted(&self, shard: ShardId, source: &SourceName, partition: i32) -> Option<String> {
+    /// The outcome of a batch that this shard cannot accept, or not yet.
+    fn misrouted(&self, batch: &Batch) -> Option<BatchOutcome> {
         let catalog = self.catalog.borrow().clone();
-        let Some((name, collection)) = catalog.collection(shard.collection) else {
-            return Some(format!(
-                "the collection with uid {} does not exist; it may have been dropped",
-                shard.collection
-            ));
+        let Some((name, collection)) = catalog.collection(batch.shard.collection) else {
+            return Some(BatchOutcome::Refused {
+                reason: no_collection(batch.shard),
+            });
         };
-        let owner = shard_of(source, partition, collection.settings.shards);
-        (owner != shard.number).then(|| {
-            format!(
-                "{source}/{partition} of {name} belongs to shard {owner}, not to shard {}",
-                shard.number
-            )
+        let (source, partition) = (&batch.source, batch.partition);
+        let of = collection.runs_of(source, partition);
+        let route = collection.route(source, partition);
+        let share = route.share_of(batch.shard.number);
+        let label = format!("{source}/{partition} of {name}");
+        if let Some(proposed) = of.and_then(|of| of.proposed.as_ref())
+            && batch.through >= proposed.run.from
+        {
+            let (from, leaves) = (proposed.run.from, collection.unconfirmed(of?).join(", "));
+            return Some(BatchOutcome::Busy {
+                reason: format!(
+                    "{label} is being spread over other shards: its records from offset {from} on wait for {leaves}"
+                ),
+            });
+        }
+        let is_ours = |offset: i64| route.shard_at(offset) == batch.shard.number;
+        let is_by_same_runs = batch.runs == route.runs();
+        if share.is_some()
+            && is_by_same_runs
+            && (!route.is_spread() || batch.records.iter().all(|record| is_ours(record.offset)))
+        {
+            return None;
+        }
+        let owners = describe_shards(&route.newest_shards());
+        let reason = match is_by_same_runs {
+            true => format!("{label} belongs to {owners}, not to shard {}", batch.shard.number),
+            false => format!("not all nodes know the last spread of {label} yet; it goes on by itself once they do"),
+        };
+        Some(match is_by_same_runs && !route.is_spread() {
+            true => BatchOutcome::Refused { reason },
+            false => BatchOutcome::Busy { reason },
         })
     }
+
+    /// Fails if a shard has no share of a partition.
+    fn check_share(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<(), Problem> {
+        let catalog = self.catalog.borrow().clone();
+        let Some((name, collection)) = catalog.collection(shard.collection) else {
+            return Err(Problem::new(Code::BadRequest, no_collection(shard)));
+        };
+        let route = collection.route(source, partition);
+        if route.share_of(shard.number).is_some() {
+            return Ok(());
+        }
+        let owners = describe_shards(&route.newest_shards());
+        let detail = format!(
+            "{source}/{partition} of {name} belongs to {owners}, not to shard {}",
+            shard.number
+        );
+        Err(Problem::new(Code::BadRequest, detail))
+    }
+}
+
+fn describe_shards(shards: &[u32]) -> String {
+    match shards {
+        [shard] => format!("shard {shard}"),
+        shards => format!("shards {shards:?}"),
+    }
+}
+
+fn no_collection(shard: ShardId) -> String {
+    format!(
+        "the collection with uid {} does not exist; it may have been dropped",
+        shard.collection
+    )
 }
 
 /// True if a closed shard may have dead letters of a source, or a partition of it that dead letters stopped.
@@ -78,10 +133,19 @@ fn may_have_dead_letters(summary: &Summary, source: Option<&SourceName>) -> bool
 #[async_trait]
 impl Ingest for Leaf {
     async fn write(&self, batch: Batch) -> Result<BatchOutcome, Problem> {
-        if let Some(reason) = self.misrouted(batch.shard, &batch.source, batch.partition) {
-            return Ok(BatchOutcome::Refused { reason });
+        if let Some(outcome) = self.misrouted(&batch) {
+            return Ok(outcome);
         }
-        self.shard(batch.shard).await?.submit_batch(batch).await
+        let shard = self.shard(batch.shard).await?;
+        let outcome = {
+            // The catalog may have changed meanwhile.
+            let _routing = self.routing.read();
+            match self.misrouted(&batch) {
+                Some(outcome) => return Ok(outcome),
+                None => shard.submit_batch(batch),
+            }
+        };
+        outcome.await
     }
 
     async fn stored(&self, shard: ShardId, source: &SourceName, partition: i32) -> Result<StoredPosition, Problem> {
@@ -163,12 +227,15 @@ impl Ingest for Leaf {
     async fn partitions(&self, collection: CollectionUid) -> Result<Vec<PartitionStatus>, Problem> {
         let mut partitions = Vec::new();
         for id in self.placed_shards(collection) {
-            let (rows, unerased) = match self.info(id).await? {
-                ShardInfo::Closed(summary) => (summary.rows, summary.unerased),
-                ShardInfo::Open(shard) => shard.with_state(|state| (state.rows.clone(), state.gone.unerased())),
+            let (rows, unerased, heat) = match self.info(id).await? {
+                ShardInfo::Closed(summary) => (summary.rows, summary.unerased, BTreeMap::new()),
+                ShardInfo::Open(shard) => {
+                    shard.with_state(|state| (state.rows.clone(), state.gone.unerased(), state.heat()))
+                }
             };
             let read = rows.into_iter().filter(|(_, row)| row.offset >= 0);
             partitions.extend(read.map(|(partition, row)| PartitionStatus {
+                heat: heat.get(&partition).copied().unwrap_or_default(),
                 erased_through:
                     (partition.source.is_changes()).then(|| unerased.map_or(row.offset, |(first, _)| first - 1)),
                 shard: id,
@@ -187,9 +254,7 @@ impl Ingest for Leaf {
     }
 
     async fn note_loss(&self, shard: ShardId, loss: Loss) -> Result<(), Problem> {
-        if let Some(reason) = self.misrouted(shard, &loss.source, loss.partition) {
-            return Err(Problem::new(Code::BadRequest, reason));
-        }
+        self.check_share(shard, &loss.source, loss.partition)?;
         let shard = self.shard(shard).await?;
         blocking(move || shard.store().note_loss(&loss)).await
     }
@@ -239,9 +304,7 @@ impl Pushes for Leaf {
     async fn push(&self, push: Push, deadline: Instant) -> Result<PushResult, Problem> {
         check_limits(&push)?;
         let shard = self.shard_until(push.shard, deadline).await?;
-        if let Some(reason) = self.misrouted(push.shard, &push.source, push.partition) {
-            return Err(Problem::new(Code::BadRequest, reason));
-        }
+        self.check_share(push.shard, &push.source, push.partition)?;
         shard.submit_push(push).await
     }
 }

@@ -81,11 +81,12 @@ impl Scan for Leaf {
             ShardInfo::Closed(summary) => return Ok(summary.status(shard)),
             ShardInfo::Open(shard) => shard,
         };
-        let (rows, segments, tail) = shard.with_state(|state| {
+        let (rows, segments, tail, heat) = shard.with_state(|state| {
             (
                 state.rows.clone(),
                 state.segments.clone(),
                 state.tail.documents() as u64,
+                state.heat(),
             )
         });
         blocking(move || {
@@ -95,13 +96,11 @@ impl Scan for Leaf {
                 .filter(|split| split.on_disk)
                 .map(|split| split.bytes)
                 .sum();
-            Ok(summary::status(
-                shard.id,
-                &rows,
-                splits,
-                tail,
-                shard.store().bytes() + on_disk,
-            ))
+            let bytes = shard.store().bytes() + on_disk;
+            Ok(ShardStatus {
+                heat: heat.into_values().sum(),
+                ..summary::status(shard.id, &rows, splits, tail, bytes)
+            })
         })
         .await
     }

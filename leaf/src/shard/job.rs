@@ -24,6 +24,8 @@ pub(crate) enum Job {
     Erase(ErasedDocuments, oneshot::Sender<Result<(), Problem>>),
     /// Forget gone ranges, whose documents are erased.
     Forget(ForgottenRanges, oneshot::Sender<Result<(), Problem>>),
+    /// Do nothing: what was sent before is done.
+    Settle(oneshot::Sender<Result<(), Problem>>),
 }
 
 /// Dead letters of one partition to be removed in one write.

@@ -22,6 +22,7 @@ pub(crate) mod erase;
 pub(crate) mod event;
 pub(crate) mod gone;
 pub(crate) mod group;
+mod heat;
 pub(crate) mod index_tail;
 mod job;
 mod obsolete;

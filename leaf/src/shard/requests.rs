@@ -17,22 +17,36 @@ use super::{
     scheduler::Task,
     state::FreshView,
 };
+use crate::store::Partition;
 
 /// How long a push waits for room before it fails as busy.
 const PUSH_WAIT: Duration = Duration::from_secs(10);
 
 impl Shard {
-    /// Sends a batch to the writer and waits for the outcome.
-    pub(crate) async fn submit_batch(self: &Arc<Self>, batch: Batch) -> Result<BatchOutcome, Problem> {
+    /// Sends a batch to the writer, at once, and returns the outcome to wait for.
+    pub(crate) fn submit_batch(
+        self: &Arc<Self>,
+        batch: Batch,
+    ) -> impl Future<Output = Result<BatchOutcome, Problem>> + Send + use<> {
         let (to, outcome) = oneshot::channel();
-        match self.queue.try_send(Job::Write(batch, to)) {
-            Ok(()) => {
-                self.services.writers.enqueue(self);
-                outcome.await.map_err(|_| self.closed())
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => Ok(BatchOutcome::Busy { reason: queue_full() }),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.closed()),
+        let sent = self.queue.try_send(Job::Write(batch, to));
+        if sent.is_ok() {
+            self.services.writers.enqueue(self);
         }
+        let shard = self.clone();
+        async move {
+            match sent {
+                Ok(()) => outcome.await.map_err(|_| shard.closed()),
+                Err(mpsc::error::TrySendError::Full(_)) => Ok(BatchOutcome::Busy { reason: queue_full() }),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(shard.closed()),
+            }
+        }
+    }
+
+    /// The position of a partition, once the writer has done all that it was sent before the call. Blocks.
+    pub(crate) fn settled_position(self: &Arc<Self>, partition: &Partition) -> Result<i64, Problem> {
+        self.run_job(Job::Settle)?;
+        Ok(self.state.lock().row(partition).offset)
     }
 
     /// Sends a push to the writer and waits for the result. While the shard is busy, waits for room and tries again.

@@ -4,12 +4,18 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use plan::{Kinds, Path, PathKinds};
-use proto::{Address, Position, PositionVector, ingest::ShardId, limits::PATHS_MAX, place_ranges::PlaceRanges};
+use proto::{
+    Address, Position, PositionVector,
+    ingest::{Heat, ShardId},
+    limits::PATHS_MAX,
+    place_ranges::PlaceRanges,
+};
 use roaring::RoaringBitmap;
 
 use super::{
     budget::{MemoryBudget, Reservation},
     gone::GoneRanges,
+    heat::PartitionHeat,
     tail::{Tail, TailSnapshot},
 };
 use crate::{
@@ -144,6 +150,8 @@ pub(crate) struct ShardState {
     pub is_indexing: bool,
     /// Whether the last build of the tail failed; then read views contain the whole tail, however long.
     pub unindexable: bool,
+    /// How fast each partition grows.
+    heat: BTreeMap<Partition, PartitionHeat>,
     paths: Arc<PathKinds>,
     freshness_ms: u64,
     current: Option<Arc<FreshView>>,
@@ -178,6 +186,7 @@ impl ShardState {
             built_at: None,
             is_indexing: false,
             unindexable: false,
+            heat: BTreeMap::new(),
             paths: Arc::new(paths),
             freshness_ms: 0,
             current: None,
@@ -219,6 +228,14 @@ impl ShardState {
         positions(&self.rows)
     }
 
+    /// How fast each partition grows that has grown since the shard was opened.
+    pub(crate) fn heat(&self) -> BTreeMap<Partition, Heat> {
+        let (now, partitions) = (Instant::now(), self.heat.iter());
+        partitions
+            .map(|(partition, heat)| (partition.clone(), heat.per_minute(now)))
+            .collect()
+    }
+
     pub(crate) fn paths(&self) -> Arc<PathKinds> {
         self.paths.clone()
     }
@@ -237,6 +254,12 @@ impl ShardState {
                 .max()
                 .unwrap_or_default();
             self.freshness_ms = now_ms.saturating_sub(newest).max(0).unsigned_abs();
+        }
+        for (partition, row) in &change.rows {
+            let before = self.rows.get(partition).map(|row| row.outcomes).unwrap_or_default();
+            let heat = self.heat.entry(partition.clone());
+            let heat = heat.or_insert_with(|| PartitionHeat::new(self.changed_at));
+            heat.add(&before, &row.outcomes, self.changed_at);
         }
         self.rows.extend(change.rows);
         change

@@ -20,7 +20,7 @@ use plan::{
 use proto::{
     SourceName,
     catalog::as_list,
-    ingest::{Loss, ShardId, StoredPosition},
+    ingest::{Heat, Loss, ShardId, StoredPosition},
 };
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,7 @@ pub(crate) fn stored(rows: &BTreeMap<Partition, PartitionRow>, source: &SourceNa
         first: row.topic.is_some().then_some(row.run_from),
         topic: row.topic,
         offset: row.offset,
+        last: (row.last_offset >= 0).then_some(row.last_offset),
         hash: row.hash,
         stopped_by_dead_letters: row.stopped_by_dead_letters,
         awaits_copy: false,
@@ -171,6 +172,7 @@ pub(crate) fn status(
         tail,
         splits,
         bytes,
+        heat: Heat::default(),
     }
 }
 

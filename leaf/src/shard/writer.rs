@@ -52,6 +52,7 @@ impl Job {
             Self::Remove(removal, _) => JobInput::Removal(removal),
             Self::Erase(erased, _) => JobInput::Erasure(erased),
             Self::Forget(forgotten, _) => JobInput::Forgotten(forgotten),
+            Self::Settle(_) => JobInput::Nothing,
         }
     }
 
@@ -60,7 +61,7 @@ impl Job {
         match self {
             Self::Write(batch, _) => batch.source.is_changes(),
             Self::Push(push, _) => push.source.is_changes(),
-            Self::Remove(..) | Self::Erase(..) => false,
+            Self::Remove(..) | Self::Erase(..) | Self::Settle(_) => false,
             Self::Forget(..) => true,
         }
     }
@@ -73,6 +74,7 @@ enum JobInput<'a> {
     Removal(&'a DeadLetterRemoval),
     Erasure(&'a ErasedDocuments),
     Forgotten(&'a ForgottenRanges),
+    Nothing,
 }
 
 /// The outcome of a job once its group is written.
@@ -175,7 +177,7 @@ impl ShardWriter {
                 Job::Push(push, _) => bytes += push.items.iter().map(bytes::Bytes::len).sum::<usize>(),
                 // Each is about as large as its rows' keys.
                 Job::Erase(erased, _) => bytes += erased.documents.len() * ERASED_DOCUMENT_BYTES,
-                Job::Forget(..) => {}
+                Job::Forget(..) | Job::Settle(_) => {}
             }
             let alone = job.has_changes();
             jobs.push(job);
@@ -207,9 +209,10 @@ impl ShardWriter {
             match (job, outcome) {
                 (Job::Write(_, to), JobOutcome::Batch(outcome)) => drop(to.send(outcome)),
                 (Job::Push(_, to), JobOutcome::Push(result)) => drop(to.send(result)),
-                (Job::Remove(_, to) | Job::Erase(_, to) | Job::Forget(_, to), JobOutcome::Removal(done)) => {
-                    drop(to.send(done))
-                }
+                (
+                    Job::Remove(_, to) | Job::Erase(_, to) | Job::Forget(_, to) | Job::Settle(to),
+                    JobOutcome::Removal(done),
+                ) => drop(to.send(done)),
                 _ => {}
             }
         }
@@ -265,6 +268,7 @@ impl ShardWriter {
                 after,
                 through,
                 level: batch.level,
+                runs: batch.runs,
                 rules: batch.rules.clone(),
                 records: vec![record.clone()],
             };
@@ -431,13 +435,16 @@ fn build(
                 group.forget(forgotten)?;
                 JobOutcome::Removal(Ok(()))
             }
+            (JobInput::Nothing, _) => JobOutcome::Removal(Ok(())),
             (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),
             (JobInput::Batch(batch), None) => JobOutcome::Batch(group.add_batch(batch, now_ms)?),
             (JobInput::Push(_), Some(reason)) => JobOutcome::Push(Err(busy(reason))),
             (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.add_push(push, now_ms)?)),
         });
     }
-    let sync = inputs.iter().any(|input| !matches!(input, JobInput::Batch(_)));
+    let sync = inputs
+        .iter()
+        .any(|input| !matches!(input, JobInput::Batch(_) | JobInput::Nothing));
     let (documents, bytes) = group.load();
     Ok(BuiltGroup {
         finished: group.finish()?,

@@ -183,6 +183,7 @@ impl Fixture {
             after,
             through,
             level: INGEST_RULES_LEVEL,
+            runs: 0,
             rules: Rules {
                 key: Some("record".to_owned().into()),
                 ..Rules::default()

@@ -29,7 +29,7 @@ use datafusion::{
 use futures::stream::BoxStream;
 use proto::{
     Address, PositionVector, Problem, SourceName,
-    ingest::{Outcomes, ShardId},
+    ingest::{Heat, Outcomes, ShardId},
     record::{Record, RecordValue, Rules},
     wire::leaf as wire,
 };
@@ -427,6 +427,9 @@ pub struct ShardStatus {
     pub splits: Vec<SplitStatus>,
     /// Bytes on disk: RocksDB and splits.
     pub bytes: u64,
+    /// How fast it grows.
+    #[serde(default)]
+    pub heat: Heat,
 }
 
 /// An event that could not become a document, for `rachis.dead_letters`.

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The version of the format of a manifest. It is raised when an older release must not restore a snapshot.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
+/// The format of one without collections that have runs, which earlier releases read, too.
+pub(crate) const FORMAT_WITHOUT_RUNS: u32 = 1;
 
 /// A complete snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,10 @@ use proto::{
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
-use crate::{CollectionSnapshot, Manifest, Marker, Running, ShardSnapshot, SnapshotStore, Work, manifest::FORMAT};
+use crate::{
+    CollectionSnapshot, Manifest, Marker, Running, ShardSnapshot, SnapshotStore, Work,
+    manifest::{FORMAT, FORMAT_WITHOUT_RUNS},
+};
 
 /// Shards that are written at the same time, by all leaves.
 const SHARDS_AT_ONCE: usize = 16;
@@ -190,8 +193,14 @@ async fn take(
         };
         collections.insert(name.clone(), of_catalog);
     }
+    // An older release would restore a collection without its runs, and ingest records twice.
+    let has_runs = |of: &CollectionSnapshot| !of.collection.runs.is_empty();
+    let format = match collections.values().any(has_runs) {
+        true => FORMAT,
+        false => FORMAT_WITHOUT_RUNS,
+    };
     Ok(Manifest {
-        format: FORMAT,
+        format,
         id: id.clone(),
         cluster: input.cluster,
         release: proto::node::VERSION.to_owned(),

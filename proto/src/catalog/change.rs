@@ -6,6 +6,7 @@ mod members;
 mod moves;
 mod replicas;
 mod restore;
+mod runs;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Catalog, Collection, CollectionName, CollectionSettings, CollectionUid, DefinitionId, DefinitionUse, Deletion,
-    RetiredSource, Skips, Source, SourceSettings,
+    RetiredSource, Run, RunRef, Skips, Source, SourceSettings,
 };
 use crate::{
     address::{PositionVector, SourceName},
@@ -27,7 +28,7 @@ use crate::{
 
 /// The version of the rules by which changes of the catalog are accepted or refused, as this release supports them. A
 /// node stops at a record of the change log with a higher level; it never skips one.
-pub const CATALOG_RULES_LEVEL: u16 = 11;
+pub const CATALOG_RULES_LEVEL: u16 = 12;
 /// From this level on, `expected` of a change of a definition is the version of all definitions, and their size and depth
 /// are limited.
 const CHECKED_DEFINITIONS_LEVEL: u16 = 2;
@@ -48,6 +49,8 @@ pub const CONTROLLER_LEVEL: u16 = 9;
 const RESTORE_LEVEL: u16 = 10;
 /// From this level on, shards that no leaf serves any more are looked for in snapshots.
 const LOST_SHARDS_LEVEL: u16 = 11;
+/// From this level on, runs spread the records of a partition over several shards.
+pub const RUNS_LEVEL: u16 = 12;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
 const DROPPED_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
@@ -221,6 +224,22 @@ pub enum Change {
         retired: Vec<RetiredReplica>,
         added: Vec<AddedReplica>,
     },
+    /// Proposes that the records of a partition belong to several shards, from an offset on.
+    ProposeRun {
+        source: SourceName,
+        partition: i32,
+        run: Run,
+    },
+    /// States that a leaf with this data folder, or the process that holds all shards, knows of a proposed run, and has no
+    /// record that the run is about. Once all leaves have that must, the run counts.
+    ConfirmRun {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leaf: Option<NodeName>,
+        instance: Uuid,
+        run: RunRef,
+    },
+    /// Withdraws a proposed run: a leaf has records that it is about, or nobody wants it any more.
+    WithdrawRun { run: RunRef },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
 }
@@ -267,6 +286,11 @@ impl Change {
             Change::TakeControl { .. } | Change::HoldReplacements { .. } | Change::ReplaceReplicas { .. } => {
                 CONTROLLER_LEVEL
             }
+            Change::ProposeRun { .. } | Change::ConfirmRun { .. } | Change::WithdrawRun { .. } => RUNS_LEVEL,
+            Change::SkipSource { skips, .. } if skips.0.values().flatten().any(|skip| skip.shard.is_some()) => {
+                RUNS_LEVEL
+            }
+            Change::RestoreCollection { restored, .. } if !restored.collection.runs.is_empty() => RUNS_LEVEL,
             Change::RestoreCollection { .. } | Change::PlaceRestored { .. } => RESTORE_LEVEL,
             Change::Announce { from_snapshots, .. } | Change::RemoveMember { from_snapshots, .. }
                 if *from_snapshots =>
@@ -296,7 +320,12 @@ impl Catalog {
             _ => next.apply_change(record),
         };
         match result {
-            Ok(()) => (next, Ok(())),
+            Ok(()) => {
+                // Those that were missing may have no replica any more.
+                let collections = next.collections.values_mut();
+                collections.for_each(Collection::adopt_confirmed_runs);
+                (next, Ok(()))
+            }
             Err(problem) => (
                 Self {
                     version: next.version,
@@ -344,7 +373,10 @@ impl Catalog {
             | Change::TakeControl { .. }
             | Change::HoldReplacements { .. }
             | Change::ReplaceReplicas { .. }
-            | Change::PlaceRestored { .. } => 0,
+            | Change::PlaceRestored { .. }
+            | Change::ProposeRun { .. }
+            | Change::ConfirmRun { .. }
+            | Change::WithdrawRun { .. } => 0,
         }
     }
 
@@ -416,6 +448,9 @@ impl Catalog {
             Change::TakeControl { node, instance, epoch } => self.take_control(node, *instance, *epoch),
             Change::HoldReplacements { held } => self.hold_replacements(*held),
             Change::ReplaceReplicas { epoch, retired, added } => self.replace_replicas(*epoch, retired, added),
+            Change::ProposeRun { source, partition, run } => self.propose_run(source, *partition, run),
+            Change::ConfirmRun { leaf, instance, run } => self.confirm_run(leaf.as_ref(), *instance, run),
+            Change::WithdrawRun { run } => self.withdraw_run(run),
             Change::All { changes } => changes
                 .iter()
                 .try_for_each(|change| self.change_definition(record, change)),
@@ -629,6 +664,7 @@ impl Catalog {
                 skips,
             };
             collection.retired_sources.insert(name.clone(), retired);
+            collection.withdraw_runs_of(name);
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     deletion::Deletion,
     retention::Retention,
+    runs::PartitionRuns,
     source::{RetiredSource, Skips},
 };
 use crate::{
@@ -127,6 +128,9 @@ pub struct Collection {
     /// came from.
     #[serde(default, skip_serializing_if = "PositionVector::is_empty")]
     pub own_topics_after: PositionVector,
+    /// The partitions whose records belong to several shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<PartitionRuns>,
 }
 
 /// Where shards of a restored collection come from that no leaf has yet.
@@ -162,6 +166,7 @@ impl Collection {
             restored: None,
             lost: BTreeMap::new(),
             own_topics_after: PositionVector::default(),
+            runs: Vec::new(),
         }
     }
 

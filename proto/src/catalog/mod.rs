@@ -10,14 +10,15 @@ mod controller;
 mod definition;
 mod deletion;
 mod retention;
+mod runs;
 mod source;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use change::{
-    AddedReplica, CATALOG_RULES_LEVEL, CONTROLLER_LEVEL, Change, ChangeRecord, RestoredCollection, RetiredReplica,
-    reserved_source,
+    AddedReplica, CATALOG_RULES_LEVEL, CONTROLLER_LEVEL, Change, ChangeRecord, RUNS_LEVEL, RestoredCollection,
+    RetiredReplica, reserved_source,
 };
 pub use collection::{
     CHANGE_TOPICS, Collection, CollectionName, CollectionSettings, CollectionUid, Move, PUSH_TOPICS, ReplicaState,
@@ -30,6 +31,7 @@ pub use definition::{
 };
 pub use deletion::Deletion;
 pub use retention::{AgeBy, Retention};
+pub use runs::{PartitionRoute, PartitionRuns, PartitionShare, ProposedRun, RUN_BLOCK, Run, RunRef};
 use serde::{Deserialize, Serialize};
 pub use source::{REDACTED, RetiredSource, Skip, Skips, Source, SourceSettings, Start, is_secret_setting};
 pub use state::{

@@ -46,9 +46,22 @@ pub struct Skip {
     pub from: i64,
     /// The offset at which reading resumes.
     pub to: i64,
+    /// The shard whose records are skipped, of a partition whose records belong to several; otherwise those of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<u32>,
 }
 
 impl Skip {
+    /// A range in which the records of all shards are skipped.
+    pub fn new(from: i64, to: i64) -> Self {
+        Self { from, to, shard: None }
+    }
+
+    /// Whether records of a shard are skipped.
+    pub fn is_of(&self, shard: u32) -> bool {
+        self.shard.is_none_or(|of| of == shard)
+    }
+
     /// The offset at which reading resumes, if `next`, the next offset to read, lies in the range or at its end.
     pub fn jump_from(&self, next: i64) -> Option<i64> {
         (self.from <= next && next <= self.to).then_some(self.to)

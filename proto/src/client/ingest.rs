@@ -21,7 +21,6 @@ use crate::{
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
     record::RequestKey,
-    routing::shard_of,
     snapshot::{ShardSnapshotRequest, ShardSnapshotStatus},
     wire::leaf::ingest_client::IngestClient,
 };
@@ -376,7 +375,12 @@ impl Ingest for RemoteIngest {
 
     async fn available_losses(&self, collection: CollectionUid, shards: u32) -> ShardAnswers<Loss> {
         let ask = |peer: Peer| async move { losses_at(&peer, collection).await };
-        let number_of = |loss: &Loss| shard_of(&loss.source, loss.partition, shards);
+        let catalog = self.peers.catalog().borrow().clone();
+        let found = catalog.collection(collection).map(|(_, found)| found);
+        let number_of = |loss: &Loss| {
+            let shard = found.map(|found| found.shard_at(&loss.source, loss.partition, loss.from));
+            shard.map_or(u32::MAX, |shard| shard.number)
+        };
         self.ask_each(collection, shards, ask, number_of).await
     }
 

@@ -92,6 +92,7 @@ impl From<Batch> for wire::Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.into(),
+            runs: batch.runs,
             rules: Some(batch.rules.into()),
             records: batch.records.into_iter().map(Into::into).collect(),
         }
@@ -109,6 +110,7 @@ impl TryFrom<wire::Batch> for Batch {
             after: batch.after,
             through: batch.through,
             level: batch.level.try_into().unwrap_or(u16::MAX),
+            runs: batch.runs,
             rules: require(batch.rules, "the rules")?.into(),
             records: batch
                 .records

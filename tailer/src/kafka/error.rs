@@ -52,6 +52,17 @@ pub enum Error {
     /// Backpressure from the leaf.
     #[error("{reason}")]
     LeafBusy { reason: String },
+    #[error(
+        "{partition} is being spread over other shards: its records from offset {from} on wait for {waits_for}; \
+         `rachis source spread {source_name} {number} --withdraw` gives it up"
+    )]
+    SpreadWaits {
+        partition: String,
+        source_name: String,
+        number: i32,
+        from: i64,
+        waits_for: String,
+    },
     /// The leaf refuses a batch for good.
     #[error("{reason}")]
     BatchRefused { reason: String },

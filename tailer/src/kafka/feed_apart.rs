@@ -11,9 +11,9 @@ use super::{
     Error,
     backoff::Backoff,
     closing::ConsumerCloser,
-    partition::PartitionSlot,
     reader::Reader,
     sender::Sender,
+    slot::PartitionSlot,
     status::SourceStatus,
     supervisor::run_on_thread,
     windows::{SourceWindows, WindowBudget},
@@ -112,7 +112,7 @@ impl Sender {
             let mut partition = self.partition();
             partition.note_apart(self.replica, stored, error);
             // Once it has what the others had a moment ago, the window is kept until it has the rest.
-            let can_begin = partition.can_begin(reached);
+            let can_begin = partition.can_begin(self.replica, reached);
             if can_begin || reached >= through {
                 partition.attach(self.replica);
             }
@@ -141,8 +141,8 @@ impl Sender {
     /// there is nothing more for it through `reached`.
     fn go_on_with_others(&self, stored: i64, reached: i64) -> bool {
         let mut partition = self.partition();
-        let can_begin = partition.can_begin(reached);
-        if !partition.is_reading() {
+        let can_begin = partition.can_begin(self.replica, reached);
+        if !partition.is_read_for(self.replica) {
             partition.resolve_behind(self.replica);
         } else if can_begin {
             let from = if reached > stored { reached + 1 } else { stored.max(0) };

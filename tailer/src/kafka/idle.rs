@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::warn;
 
-use super::{partition::PartitionSlot, task::SourceTask};
+use super::{slot::PartitionSlot, task::SourceTask};
 
 /// How often the positions are compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
@@ -65,7 +65,7 @@ async fn compare(task: Arc<SourceTask>, (slot, replica, acknowledged): IdleRepli
     // A leaf that does not answer still has what it has; the next round asks it again.
     let Ok(stored) = slot.replicas[replica]
         .leaf
-        .stored(task.shard(slot.number), &task.source, slot.number)
+        .stored(slot.replicas[replica].shard, &task.source, slot.number)
         .await
     else {
         return;

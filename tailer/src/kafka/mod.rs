@@ -15,6 +15,7 @@ mod probe;
 mod reader;
 mod record;
 mod sender;
+mod slot;
 mod start;
 mod status;
 mod supervisor;
@@ -188,7 +189,7 @@ impl Reconciler {
         }
         for (name, task) in wanted {
             if let Some(running) = running.get(&name) {
-                running.task.follow_placement(&task);
+                running.task.follow_routing(&task);
                 continue;
             }
             let predecessor = self.stopping.remove(&name);

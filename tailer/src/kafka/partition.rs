@@ -1,4 +1,4 @@
-//! The state machine of one source partition: the window between the broker and the replicas of its shard, and the next
+//! The state machine of one source partition: the window between the broker and the replicas of its shards, and the next
 //! step for each of them.
 //!
 //! ```text
@@ -13,25 +13,19 @@
 //!     └──stop──> Stopped <┘               (after some errors, the partition is rechecked from time to time)
 //! ```
 //!
+//! Most partitions belong to one shard. If runs spread one over several, each replica is sent the records of its shard only,
+//! with ranges of offsets that follow each other. All shards share the window: it is kept for the slowest one.
+//!
 //! Pure: no clock, no broker, no leaf. Every rule here is tested with plain calls.
 
 use std::{
-    collections::VecDeque,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-use proto::{
-    catalog::Skip,
-    cluster::NodeName,
-    ingest::{BatchOutcome, Ingest},
-    record::Record,
-    status::SourceState,
-};
-use tokio::sync::Notify;
+use proto::{catalog::Skip, ingest::BatchOutcome, record::Record, status::SourceState};
 
-use super::Error;
+use super::{Error, slot::Part};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLimits {
@@ -101,74 +95,6 @@ pub(super) enum Flow {
 /// Batches are not made smaller than this.
 const BATCH_BYTES_MIN: usize = 64 << 10;
 
-/// A partition, shared by the poll thread (fills it) and a sender for each replica (empty it).
-pub(super) struct PartitionSlot {
-    /// The number of the partition.
-    pub number: i32,
-    /// The state. Locked only for moments.
-    pub partition: Mutex<Partition>,
-    /// The replicas that it is sent to, in the order of their cursors.
-    pub replicas: Vec<Replica>,
-    /// All replicas of its shard.
-    pub all_replicas: Vec<Replica>,
-    /// Held while it is decided where a replica begins that has nothing.
-    pub starting: tokio::sync::Mutex<()>,
-}
-
-/// A replica of a shard, as the receiver of a partition.
-#[derive(Clone)]
-pub(super) struct Replica {
-    /// The leaf that holds it; `None` if one process holds all shards.
-    pub name: Option<NodeName>,
-    pub leaf: Arc<dyn Ingest>,
-    /// Wakes its sender.
-    pub wake: Arc<Notify>,
-}
-
-impl PartitionSlot {
-    /// A partition whose positions are not known yet.
-    pub(super) fn new(number: i32, limits: BatchLimits, skips: &[Skip], replicas: Vec<Replica>) -> Arc<Self> {
-        Self::of_some(number, limits, skips, replicas.clone(), replicas)
-    }
-
-    /// The same, sent to some of the replicas only.
-    pub(super) fn of_some(
-        number: i32,
-        limits: BatchLimits,
-        skips: &[Skip],
-        replicas: Vec<Replica>,
-        all_replicas: Vec<Replica>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            number,
-            partition: Partition::new(limits, skips, replicas.len()).into(),
-            replicas,
-            all_replicas,
-            starting: Default::default(),
-        })
-    }
-
-    /// Whether it is read for a replica that is behind.
-    pub(super) fn is_apart(&self) -> bool {
-        self.replicas.len() < self.all_replicas.len()
-    }
-
-    /// Wakes the senders.
-    pub(super) fn wake(&self) {
-        self.replicas.iter().for_each(|replica| replica.wake.notify_one());
-    }
-
-    /// The last error of a replica, with its name if there are several.
-    pub(super) fn error(&self) -> Option<String> {
-        let partition = self.partition.lock();
-        let (cursor, error) = partition.error()?;
-        Some(match &self.replicas[cursor].name {
-            Some(name) if self.replicas.len() > 1 => format!("replica on {name}: {error}"),
-            _ => error.to_string(),
-        })
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Partition {
     /// The ranges of offsets to skip.
@@ -189,15 +115,20 @@ pub(super) struct Partition {
     end: Option<i64>,
     /// The last offset that is sent.
     sent_through_max: i64,
+    /// The first offset that no leaf accepts yet, and why.
+    held: Option<(i64, Error)>,
 }
 
 /// How far a replica is.
 #[derive(Debug)]
 struct Cursor {
     limits: BatchLimits,
+    part: Part,
     phase: Phase,
     /// The position of the leaf, as far as known.
     stored: i64,
+    /// The first record that is sent, although the leaf may have it, so that it can compare it.
+    resent_from: i64,
     /// The highest position that the leaf has acknowledged.
     acknowledged: i64,
     /// The index in the window of the first record that the leaf has not acknowledged.
@@ -234,9 +165,11 @@ impl Cursor {
 
 impl Partition {
     /// A partition whose positions are not known yet.
-    pub(super) fn new(limits: BatchLimits, skips: &[Skip], replicas: usize) -> Self {
-        let cursor = |_| Cursor {
+    pub(super) fn new(limits: BatchLimits, skips: &[Skip], replicas: impl Iterator<Item = Part>) -> Self {
+        let cursor = |part| Cursor {
             limits,
+            part,
+            resent_from: 0,
             phase: Phase::Resolving,
             stored: -1,
             acknowledged: -1,
@@ -250,7 +183,7 @@ impl Partition {
         };
         Self {
             skips: skips.to_vec(),
-            cursors: (0..replicas).map(cursor).collect(),
+            cursors: replicas.map(cursor).collect(),
             read: -1,
             trimmed: -1,
             window: VecDeque::new(),
@@ -260,6 +193,7 @@ impl Partition {
             at_end: false,
             end: None,
             sent_through_max: i64::MAX,
+            held: None,
         }
     }
 
@@ -281,10 +215,14 @@ impl Partition {
     }
 
     /// The highest position that a replica can have reached while this partition was read here: it may have applied the
-    /// last batch without an answer.
+    /// last batch without an answer. Of several shards, that of the one that has least.
     pub(super) fn sent_through(&self) -> i64 {
-        let sent = |cursor: &Cursor| cursor.acknowledged.max(cursor.unsettled);
-        self.cursors.iter().map(sent).max().unwrap_or(-1)
+        let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
+        for cursor in &self.cursors {
+            let most = of_shards.entry(cursor.part.share.shard).or_insert(-1);
+            *most = cursor.acknowledged.max(cursor.unsettled).max(*most);
+        }
+        of_shards.into_values().min().unwrap_or(-1)
     }
 
     /// Whether the partition is read, for at least one replica.
@@ -292,34 +230,45 @@ impl Partition {
         self.cursors.iter().any(|cursor| cursor.phase == Phase::Reading)
     }
 
+    /// Whether records are read for a replica of the same shard as this one.
+    pub(super) fn is_read_for(&self, replica: usize) -> bool {
+        let shard = self.cursors[replica].part.share.shard;
+        let mut reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
+        reading.any(|cursor| cursor.part.share.shard == shard)
+    }
+
     /// Starts to send to a replica from the offset `from` on. It has everything through `stored`. If it lacks records
-    /// that have left the window, it is behind.
+    /// that have left the window, it is behind: unless no other replica of its shard has them, then all go back.
     pub(super) fn begin(&mut self, replica: usize, stored: i64, from: i64) {
         let cursor = &mut self.cursors[replica];
         cursor.note_stored(stored);
         cursor.error = None;
         cursor.clear();
+        cursor.resent_from = from;
         cursor.phase = Phase::Resolving;
+        let shard = cursor.part.share.shard;
         // Those that lack far more must not hold this one back: they would read the log for minutes.
-        for other in &mut self.cursors {
+        for other in self.cursors.iter_mut().filter(|other| other.part.share.shard == shard) {
             if other.phase == Phase::Reading && from.saturating_sub(other.stored) > FAR_OFFSETS {
                 other.clear();
                 other.phase = Phase::Behind;
             }
         }
+        let is_first = !self.is_read_for(replica);
         if !self.is_reading() {
-            self.drop_window();
-            (self.read, self.trimmed) = (from - 1, from - 1);
-            self.needs_seek = true;
-            self.at_end = false;
-        } else if self.needs_seek && self.window.is_empty() && self.read - from < FAR_OFFSETS {
+            self.read_from(from);
+        } else if self.needs_seek && self.window.is_empty() && (is_first || self.read - from < FAR_OFFSETS) {
             self.read = self.read.min(from - 1);
             self.trimmed = self.read;
         }
         if from.max(stored + 1) <= self.trimmed {
-            self.cursors[replica].phase = Phase::Behind;
-            self.trim();
-            return;
+            if !is_first {
+                self.cursors[replica].phase = Phase::Behind;
+                self.trim();
+                return;
+            }
+            self.resolve_all();
+            self.read_from(from);
         }
         let first = self.window.partition_point(|record| record.offset < from);
         let pending_bytes = self.window.range(first..).map(Record::memory_bytes).sum();
@@ -329,9 +278,29 @@ impl Partition {
         self.trim();
     }
 
+    /// Reads from this offset on. Nothing is in the window.
+    fn read_from(&mut self, from: i64) {
+        self.drop_window();
+        (self.read, self.trimmed) = (from - 1, from - 1);
+        self.needs_seek = true;
+        self.at_end = false;
+    }
+
     /// Sends nothing after this offset until it is raised.
     pub(super) fn send_through(&mut self, offset: i64) {
         self.sent_through_max = offset;
+    }
+
+    /// Sends nothing from an offset on, for this reason, until it may be sent.
+    pub(super) fn hold(&mut self, held: Option<(i64, Error)>) {
+        self.held = held;
+    }
+
+    /// Why records that were read are held back, if some are.
+    pub(super) fn held_back(&self) -> Option<&Error> {
+        let (from, reason) = self.held.as_ref()?;
+        let is_waiting = self.window.back().is_some_and(|last| last.offset >= *from);
+        is_waiting.then_some(reason)
     }
 
     /// Through which offset, at most this one, there is nothing to send any more.
@@ -386,9 +355,10 @@ impl Partition {
             .all(|cursor| matches!(cursor.phase, Phase::Stopped { .. }))
     }
 
-    /// Whether a replica that has everything through `stored` lacks nothing but what is in the window.
-    pub(super) fn can_begin(&self, stored: i64) -> bool {
-        stored >= self.trimmed || !self.is_reading()
+    /// Whether a replica that has everything through `stored` lacks nothing but what is in the window, or is the only one of
+    /// its shard that goes on.
+    pub(super) fn can_begin(&self, replica: usize, stored: i64) -> bool {
+        stored >= self.trimmed || !self.is_read_for(replica)
     }
 
     /// Discards what waits for a replica, so that its sender asks the leaf again.
@@ -420,6 +390,12 @@ impl Partition {
         };
         cursor.error = Some(error);
         self.release();
+        // What was read for it is not read for nobody: the others are positioned anew.
+        let reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
+        let least = reading.map(|cursor| cursor.stored).min();
+        if least.is_some_and(|least| least.saturating_sub(self.read) > FAR_OFFSETS) {
+            self.resolve_all();
+        }
     }
 
     /// Records why the sender could not determine where to start. A stopped replica keeps its own error.
@@ -435,6 +411,23 @@ impl Partition {
         match self.is_reading() {
             true => self.trim(),
             false => self.drop_window(),
+        }
+    }
+
+    /// Whether another replica of the same shard is being sent a batch.
+    pub(super) fn is_other_in_flight(&self, replica: usize) -> bool {
+        let shard = self.cursors[replica].part.share.shard;
+        let mut others = self.cursors.iter().enumerate();
+        others.any(|(other, cursor)| other != replica && cursor.part.share.shard == shard && cursor.inflight.is_some())
+    }
+
+    /// Stops all replicas of the other shards as well: what one of them was refused, they would accept.
+    pub(super) fn stop_other_shards(&mut self, replica: usize, error: &Error) {
+        let shard = self.cursors[replica].part.share.shard;
+        for other in 0..self.cursors.len() {
+            if self.cursors[other].part.share.shard != shard {
+                self.stop(other, error.clone());
+            }
         }
     }
 
@@ -469,8 +462,10 @@ impl Partition {
         self.at_end = false;
         self.read = record.offset;
         let holding = self.cursors.iter().filter(|cursor| cursor.holds());
-        let is_stored = holding.map(|cursor| cursor.stored).min() > Some(record.offset);
-        let is_skipped = self.skips.iter().any(|skip| skip.contains(record.offset));
+        let needed_from = |cursor: &Cursor| cursor.stored.min(cursor.resent_from);
+        let is_stored = holding.map(needed_from).min() > Some(record.offset);
+        let mut skips = self.skips.iter().filter(|skip| skip.shard.is_none());
+        let is_skipped = skips.any(|skip| skip.contains(record.offset));
         // What is missing in the window was there before it, or is skipped.
         if is_stored && self.window.is_empty() || is_skipped {
             if self.window.is_empty() {
@@ -503,24 +498,44 @@ impl Partition {
         if self.cursors[replica].inflight.is_some() {
             return None;
         }
-        // The last stored record may be sent again, so that the leaf can compare it.
-        self.skip_while(replica, |offset, stored| offset < stored);
+        let resent_from = self.cursors[replica].resent_from;
+        self.skip_while(replica, |offset, stored| offset < stored.min(resent_from));
         let cursor = &mut self.cursors[replica];
         let (mut records, mut bytes) = (Vec::new(), 0);
-        for record in self.window.range(cursor.first..).take(cursor.limits.batch_records_max) {
-            let is_too_large = !records.is_empty() && bytes + record.memory_bytes() > cursor.limits.batch_bytes_max;
-            if is_too_large || record.offset > self.sent_through_max {
+        let (mut passed, mut passed_bytes, mut through) = (0, 0, None);
+        for record in self.window.range(cursor.first..) {
+            let record_bytes = record.memory_bytes();
+            let is_too_large = !records.is_empty() && bytes + record_bytes > cursor.limits.batch_bytes_max;
+            let is_full = is_too_large || records.len() >= cursor.limits.batch_records_max;
+            let mut skips = self
+                .skips
+                .iter()
+                .filter(|skip| skip.shard == Some(cursor.part.share.shard));
+            let is_its = cursor.part.has(record.offset) && !skips.any(|skip| skip.contains(record.offset));
+            let is_held = self.held.as_ref().is_some_and(|(from, _)| record.offset >= *from);
+            if is_its && is_full || is_held || record.offset > self.sent_through_max {
                 break;
             }
-            bytes += record.memory_bytes();
-            // Cloning is cheap: a record consists of a few reference-counted buffers.
-            records.push(record.clone());
+            (passed, passed_bytes, through) = (passed + 1, passed_bytes + record_bytes, Some(record.offset));
+            if is_its {
+                bytes += record_bytes;
+                // Cloning is cheap: a record consists of a few reference-counted buffers.
+                records.push(record.clone());
+            }
         }
-        let through = records.last()?.offset;
-        cursor.inflight = Some((records.len(), bytes));
+        let through = through?;
+        if records.is_empty() && through <= cursor.stored {
+            cursor.first += passed;
+            cursor.pending_bytes -= passed_bytes;
+            self.trim();
+            return None;
+        }
+        cursor.inflight = Some((passed, passed_bytes));
         cursor.unsettled = through;
         Some(OutgoingBatch {
-            after: cursor.stored,
+            after: records
+                .first()
+                .map_or(cursor.stored, |first: &Record| first.offset.min(cursor.stored)),
             through,
             records,
             bytes,
@@ -592,10 +607,11 @@ impl Partition {
     /// Leaves replicas behind that have filled the window alone for [`BEHIND_AFTER`]. Returns which.
     pub(super) fn leave_behind(&mut self, window_bytes_max: usize, now: Instant) -> Vec<usize> {
         let reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
-        let least = reading.map(|cursor| cursor.pending_bytes).min();
-        let is_drained = least.is_some_and(|bytes| bytes < window_bytes_max / 4);
+        let is_low = |cursor: &&Cursor| cursor.pending_bytes < window_bytes_max / 4;
+        let drained: BTreeSet<u32> = reading.filter(is_low).map(|cursor| cursor.part.share.shard).collect();
         let mut behind = Vec::new();
         for (replica, cursor) in self.cursors.iter_mut().enumerate() {
+            let is_drained = drained.contains(&cursor.part.share.shard);
             let is_filling = cursor.holds() && is_drained && cursor.pending_bytes > window_bytes_max / 2;
             cursor.filling_since = is_filling.then(|| cursor.filling_since.unwrap_or(now));
             if cursor
@@ -678,13 +694,24 @@ impl Partition {
         None
     }
 
-    /// The replica that is read into and has most.
+    /// Of the replica of each shard that is read into and has most: the one that has least, or is stopped.
     fn leading(&self) -> &Cursor {
-        let rank = |cursor: &&Cursor| (!matches!(cursor.phase, Phase::Stopped { .. }), cursor.stored);
-        self.cursors.iter().max_by_key(rank).expect("a partition has a replica")
+        let is_stopped = |cursor: &Cursor| matches!(cursor.phase, Phase::Stopped { .. });
+        let mut of_shards: BTreeMap<u32, &Cursor> = BTreeMap::new();
+        for cursor in &self.cursors {
+            let most = of_shards.entry(cursor.part.share.shard).or_insert(cursor);
+            if (!is_stopped(cursor), cursor.stored) > (!is_stopped(most), most.stored) {
+                *most = cursor;
+            }
+        }
+        let rank = |cursor: &&Cursor| (!is_stopped(cursor), cursor.stored);
+        of_shards
+            .into_values()
+            .min_by_key(rank)
+            .expect("a partition has a replica")
     }
 
-    /// The position of the replica that has most, as far as known.
+    /// The position of the partition, as far as known: of the replica that has most, and of the shard that has least.
     pub(super) fn stored(&self) -> i64 {
         self.leading().stored
     }
@@ -706,13 +733,13 @@ impl Partition {
         self.window_bytes
     }
 
-    /// The state of the replica that has most, as users see it.
+    /// The state of the partition, as users see it.
     pub(super) fn state(&self) -> SourceState {
         let cursor = self.leading();
         match cursor.phase {
             Phase::Resolving => SourceState::Starting,
             Phase::Stopped { .. } => SourceState::Stopped,
-            Phase::Reading if cursor.busy => SourceState::Waiting,
+            Phase::Reading if cursor.busy || self.held_back().is_some() => SourceState::Waiting,
             Phase::Reading if self.at_end && cursor.pending_bytes == 0 => SourceState::CaughtUp,
             Phase::Reading | Phase::Behind | Phase::Attaching => SourceState::Reading,
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{cluster::NodeName, record::Record};
+use proto::record::Record;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _},
@@ -25,11 +25,12 @@ use super::{
     feed_apart::ApartReaders,
     hold_back::HoldBack,
     idle::IdleComparison,
-    partition::{Flow, Partition, PartitionSlot, Replica},
+    partition::{Flow, Partition},
     record::{decode_push, record},
     sender::Sender,
+    slot::{PartitionSlot, Replica},
     status::SourceStatus,
-    task::SourceTask,
+    task::{Routing, SourceTask},
     windows::SourceWindows,
 };
 
@@ -63,7 +64,7 @@ pub(super) struct Reader {
     stop: CancellationToken,
     slots: BTreeMap<i32, Arc<PartitionSlot>>,
     /// Changes when replicas are added or removed.
-    placement: watch::Receiver<Vec<Vec<NodeName>>>,
+    routing: watch::Receiver<Routing>,
     windows: SourceWindows,
     closer: Arc<ConsumerCloser>,
     /// Closes the consumers that feed replicas apart.
@@ -102,7 +103,7 @@ impl Reader {
         stop: CancellationToken,
     ) -> Self {
         Self {
-            placement: task.placement.subscribe(),
+            routing: task.routing.subscribe(),
             task,
             status,
             windows,
@@ -216,7 +217,7 @@ impl Reader {
             }
             self.check_topic_recreated(consumer);
             self.resolve_all_if_out_of_range();
-            self.follow_placement(consumer, handle);
+            self.follow_routing(consumer, handle);
             self.seek(consumer)?;
             self.control_flow(consumer);
             self.check_alive(consumer)?;
@@ -345,15 +346,18 @@ impl Reader {
         self.status.set_slots(self.slots.clone());
     }
 
-    /// Begins anew with the partitions of shards that have other replicas by now. The senders that end have their last
-    /// batches answered; who follows them asks each leaf what it has.
-    fn follow_placement(&mut self, consumer: &Consumer, handle: &Handle) {
-        if self.apart.is_some() || !self.placement.has_changed().unwrap_or(false) {
+    /// Begins anew with the partitions of shards that have other replicas by now, and with those that belong to other
+    /// shards. The senders that end have their last batches answered; who follows them asks each leaf what it has.
+    fn follow_routing(&mut self, consumer: &Consumer, handle: &Handle) {
+        if self.apart.is_some() || !self.routing.has_changed().unwrap_or(false) {
             return;
         }
-        self.placement.mark_unchanged();
-        let names = |replicas: &[Replica]| replicas.iter().map(|replica| replica.name.clone()).collect::<Vec<_>>();
-        let is_moved = |slot: &PartitionSlot| names(&slot.replicas) != names(&self.task.replicas(slot.number));
+        self.routing.mark_unchanged();
+        let is_moved = |slot: &PartitionSlot| {
+            let now = self.task.replicas(slot.number);
+            let is_same = |(one, other): (&Replica, &Replica)| one.is_same(other);
+            now.len() != slot.replicas.len() || !slot.replicas.iter().zip(&now).all(is_same)
+        };
         let moved: Vec<i32> = self
             .slots
             .values()
@@ -366,8 +370,12 @@ impl Reader {
             }
             self.start_partition(*number, consumer, handle);
         }
+        for slot in self.slots.values() {
+            slot.partition.lock().hold(self.task.held(slot.number));
+            slot.wake();
+        }
         if !moved.is_empty() {
-            info!(source = %self.task.source, partitions = ?moved, "replicas were added or removed");
+            info!(source = %self.task.source, partitions = ?moved, "the records go to other replicas");
             self.status.set_slots(self.slots.clone());
         }
     }
@@ -375,6 +383,7 @@ impl Reader {
     fn start_partition(&mut self, number: i32, consumer: &Consumer, handle: &Handle) {
         let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(number));
         let slot = PartitionSlot::new(number, limits, skips, self.task.replicas(number));
+        slot.partition.lock().hold(self.task.held(number));
         self.start_senders(slot, consumer, handle);
     }
 

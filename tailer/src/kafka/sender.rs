@@ -10,6 +10,7 @@ use futures::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
     Code, Problem,
+    catalog::Skip,
     ingest::{Batch, BatchOutcome, Ingest, Loss, ShardId, StoredPosition, rules_level},
     record::{Record, TimeKind},
 };
@@ -26,7 +27,8 @@ use super::{
     context::SourceContext,
     error::ClientError,
     feed_apart::ApartReaders,
-    partition::{OutgoingBatch, Partition, PartitionSlot, Replica, SenderStep},
+    partition::{OutgoingBatch, Partition, SenderStep},
+    slot::{PartitionSlot, Replica},
     start::{StartDecision, decide_start},
     status::SourceStatus,
     task::SourceTask,
@@ -151,8 +153,9 @@ impl Sender {
                 Ok(outcome) => {
                     self.record_outcome(&outcome, records, bytes);
                     self.partition().settle(self.replica, &outcome);
-                    if matches!(outcome, BatchOutcome::Refused { .. }) {
-                        self.check_refusal().await;
+                    if let BatchOutcome::Refused { reason } = outcome {
+                        self.slot.wake();
+                        self.check_refusal(reason).await;
                     }
                     return;
                 }
@@ -203,13 +206,14 @@ impl Sender {
             after,
             through,
             level: rules_level(&self.task.source),
+            runs: self.slot.replicas[self.replica].part.route.runs(),
             rules: self.task.settings.rules.clone(),
             records,
         }
     }
 
     fn shard(&self) -> ShardId {
-        self.task.shard(self.slot.number)
+        self.slot.replicas[self.replica].shard
     }
 
     /// Logs an outcome and counts it in the metrics.
@@ -242,6 +246,14 @@ impl Sender {
     }
 
     async fn try_resolve(&self) {
+        // What another replica of the shard was just sent, this one gets with the same times.
+        let began = Instant::now();
+        while self.partition().is_other_in_flight(self.replica)
+            && began.elapsed() < ENDED_WITHIN
+            && !self.stop.is_cancelled()
+        {
+            self.pause(RETRY_FIRST).await;
+        }
         if self.stop.is_cancelled() {
             return;
         }
@@ -269,12 +281,18 @@ impl Sender {
             self.stop(Error::OtherTopic { stored: other, found });
             return Ok(());
         }
+        let share = self.slot.replicas[self.replica].part.share;
+        if stored.offset < share.from - 1 {
+            // What is before belongs to other shards.
+            return self.advance(share.from - 1).await;
+        }
         // Of replicas that have nothing, one decides where they begin.
         let _starting = match stored.offset {
             ..0 => Some(self.slot.starting.lock().await),
             _ => None,
         };
         let first = self.first_of_others(&stored).await?;
+        let last = stored.last.filter(|last| *last >= low);
         let (stored, serves) = (stored.offset, stored.serving);
         let acknowledged = {
             let mut partition = self.partition();
@@ -291,7 +309,7 @@ impl Sender {
         if !has_others {
             self.note_losses(stored, acknowledged, low, high).await?;
         }
-        let skips = self.task.skips.of(self.slot.number);
+        let skips = self.skips();
         let start = self.task.settings.start_of(self.slot.number);
         // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
         // of the group has ever committed an offset.
@@ -299,12 +317,18 @@ impl Sender {
             true => acknowledged.max(0),
             false => acknowledged,
         };
-        match decide_start(stored, acknowledged, low, high, skips, start) {
+        let decision = match share.from {
+            // A run may begin after the last record.
+            from if from > 0 && stored == from - 1 && high < from => StartDecision::From(high),
+            _ => decide_start(stored, acknowledged, low, high, &skips, start),
+        };
+        match decision {
             StartDecision::From(from) => {
+                // At the last record that the leaf has, so that it can compare it.
+                let from = last.filter(|last| from == stored && *last < from).unwrap_or(from);
                 let leaf = self.slot.replicas[self.replica].name.as_ref().map(ToString::to_string);
                 info!(partition = %self.label(), leaf, stored, from, end = high, "reading");
-                self.partition().begin(self.replica, stored, from);
-                self.status.clear_error();
+                self.begin(stored, from);
             }
             StartDecision::Advance { through } => return self.advance(through).await,
             StartDecision::Lost { from, through } if has_others => self.stop(self.lacks(from, through)),
@@ -354,8 +378,9 @@ impl Sender {
 
     /// The other replicas of the shard.
     fn others(&self) -> impl Iterator<Item = &Replica> {
-        let name = &self.slot.replicas[self.replica].name;
-        self.slot.all_replicas.iter().filter(move |other| other.name != *name)
+        let own = &self.slot.replicas[self.replica];
+        let all = self.slot.all_replicas.iter();
+        all.filter(move |other| other.shard == own.shard && other.name != own.name)
     }
 
     /// The records with the times at which replicas that are ahead have ingested them: if the log does not stamp its
@@ -433,9 +458,15 @@ impl Sender {
             return self.advance(first - 1).await;
         }
         info!(partition = %self.label(), first, end = high, "filling a replica that has nothing");
-        self.partition().begin(self.replica, -1, first);
-        self.status.clear_error();
+        self.begin(-1, first);
         Ok(())
+    }
+
+    fn begin(&self, stored: i64, from: i64) {
+        self.partition().begin(self.replica, stored, from);
+        // Those of other shards may have to go back.
+        self.slot.wake();
+        self.status.clear_error();
     }
 
     /// Why a replica stays behind: others have records that the broker has no more.
@@ -494,8 +525,7 @@ impl Sender {
             self.note_loss(next, low - 1, DELETED).await?;
         }
         // Records that are skipped on request are lost, too.
-        let skips = self.task.skips.of(self.slot.number);
-        for skip in skips.iter().filter(|skip| skip.to <= high) {
+        for skip in self.skips().iter().filter(|skip| skip.to <= high) {
             let from = skip.from.max(next).max(low);
             if from < skip.to {
                 self.note_loss(from, skip.to - 1, SKIPPED).await?;
@@ -505,6 +535,11 @@ impl Sender {
     }
 
     async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), Error> {
+        let route = &self.slot.replicas[self.replica].part.route;
+        // Of a partition that belongs to several shards, each has noted what it lacks itself.
+        let Some(from) = route.first_of(self.shard().number, from, through) else {
+            return Ok(());
+        };
         let loss = Loss {
             source: self.task.source.clone(),
             partition: self.slot.number,
@@ -514,6 +549,12 @@ impl Sender {
             reason: reason.to_owned(),
         };
         self.leaf().note_loss(self.shard(), loss).await.map_err(Error::Leaf)
+    }
+
+    /// The ranges in which records of the shard are skipped.
+    fn skips(&self) -> Vec<Skip> {
+        let (all, shard) = (self.task.skips.of(self.slot.number).iter(), self.shard().number);
+        all.filter(|skip| skip.is_of(shard)).copied().collect()
     }
 
     fn stop(&self, error: Error) {
@@ -527,6 +568,9 @@ impl Sender {
             );
         }
         partition.stop(self.replica, error);
+        drop(partition);
+        // The others may be positioned anew.
+        self.slot.wake();
     }
 
     /// What the replica has stored.
@@ -543,14 +587,17 @@ impl Sender {
 
     /// Asks the leaf, until it responds, whether it refused a batch because of too many dead letters: then the
     /// partition is rechecked. So it is if they may have been cleared since. After any other refusal the partition
-    /// waits for a change of the source.
-    async fn check_refusal(&self) {
+    /// waits for a change of the source, for all its shards.
+    async fn check_refusal(&self, reason: String) {
         let mut backoff = Backoff::new(RESOLVE_FIRST, RESOLVE_MAX);
         let mut may_be_cleared = false;
         while !self.stop.is_cancelled() {
             match self.stored().await {
                 Ok(stored) if stored.stopped_by_dead_letters || may_be_cleared => return self.stop_dead(),
-                Ok(_) => return,
+                Ok(_) => {
+                    let error = Error::BatchRefused { reason };
+                    return self.partition().stop_other_shards(self.replica, &error);
+                }
                 Err(Error::Leaf(problem)) if is_final(&problem) => return,
                 Err(_) => {
                     may_be_cleared = true;

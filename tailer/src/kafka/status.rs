@@ -9,7 +9,7 @@ use proto::{
 };
 use tracing::{info, warn};
 
-use super::{Error, partition::PartitionSlot};
+use super::{Error, slot::PartitionSlot};
 
 pub(super) struct SourceStatus {
     /// The collection that receives the documents.

@@ -8,26 +8,58 @@ use std::{
 
 use proto::{
     CollectionName, CollectionUid, PositionVector, SourceName,
-    catalog::{Catalog, Collection, Skips, Source, SourceSettings, Start},
+    catalog::{
+        Catalog, Collection, PartitionRoute, PartitionRuns, PartitionShare, Skips, Source, SourceSettings, Start,
+    },
     cluster::NodeName,
     ingest::{Ingest, ShardId},
     record::Rules,
-    routing::shard_of,
 };
 
 use tokio::sync::watch;
 
-use super::{options::TailerOptions, partition::Replica};
+use super::{
+    Error,
+    options::TailerOptions,
+    slot::{Part, Replica},
+};
 
 const SESSION_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Which shards the records of a source belong to, and where these are.
+#[derive(Clone, PartialEq)]
+pub(super) struct Routing {
+    /// The number of shards of the collection.
+    shards: u32,
+    /// The leaves that hold each shard; none if one process holds all shards.
+    placement: Vec<Vec<NodeName>>,
+    /// The partitions of the source whose records belong to several shards.
+    runs: Vec<PartitionRuns>,
+    /// The runs that are proposed: partition, first offset, and the leaves that have not confirmed them.
+    proposed: Vec<(i32, i64, Vec<String>)>,
+}
+
+impl Routing {
+    fn of(collection: &Collection, source: &SourceName) -> Self {
+        let runs = || collection.runs.iter().filter(|of| of.source == *source);
+        let proposed = |of: &PartitionRuns| {
+            let from = of.proposed.as_ref()?.run.from;
+            Some((of.partition, from, collection.unconfirmed(of)))
+        };
+        Self {
+            shards: collection.settings.shards,
+            placement: collection.placement.clone(),
+            proposed: runs().filter_map(proposed).collect(),
+            runs: runs().map(PartitionRuns::without_proposal).collect(),
+        }
+    }
+}
 
 /// The work of a source. A change of the source in the catalog replaces it.
 pub(super) struct SourceTask {
     pub collection: CollectionName,
     /// The id of the collection, which never changes.
     pub uid: CollectionUid,
-    /// The number of shards of the collection.
-    pub shards: u32,
     pub source: SourceName,
     /// The catalog version of the last change of the source.
     pub version: u64,
@@ -39,8 +71,8 @@ pub(super) struct SourceTask {
     pub options: TailerOptions,
     /// The leaves that receive the records.
     pub leaf: Arc<dyn Ingest>,
-    /// The leaves that hold each shard; none if one process holds all shards. It changes while the source is read.
-    pub placement: watch::Sender<Vec<Vec<NodeName>>>,
+    /// Where the records go: it changes while the source is read.
+    pub routing: watch::Sender<Routing>,
     /// The positions after which the topic begins: of an own source of a restored collection.
     topic_after: PositionVector,
     cluster: OnceLock<String>,
@@ -62,14 +94,13 @@ impl SourceTask {
         Some(Self {
             collection: source.settings.collection.clone(),
             uid: collection.uid,
-            shards: collection.settings.shards,
             source: name.clone(),
             version: source.version,
             settings: source.settings.clone(),
             skips: source.skips.clone(),
             options: options.clone(),
             leaf: leaf.clone(),
-            placement: watch::Sender::new(collection.placement.clone()),
+            routing: watch::Sender::new(Routing::of(collection, name)),
             topic_after: PositionVector::default(),
             cluster: OnceLock::new(),
         })
@@ -87,7 +118,6 @@ impl SourceTask {
         Some(Self {
             collection: name.clone(),
             uid: collection.uid,
-            shards: collection.settings.shards,
             version: 0,
             settings: SourceSettings {
                 collection: name.clone(),
@@ -101,29 +131,31 @@ impl SourceTask {
                 true => collection.push_skips.clone(),
                 false => Skips::default(),
             },
+            routing: watch::Sender::new(Routing::of(collection, &source)),
             source,
             options: options.clone(),
             leaf: leaf.clone(),
-            placement: watch::Sender::new(collection.placement.clone()),
             topic_after: collection.own_topics_after.clone(),
             cluster: OnceLock::new(),
         })
     }
 
-    /// Whether this is the same work, wherever the replicas are.
+    /// Whether this is the same work, wherever the records go.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        let work = |task: &Self| (task.version, task.uid, task.shards);
-        let is_placed = |task: &Self| !task.placement.borrow().is_empty();
-        work(self) == work(other) && self.skips == other.skips && is_placed(self) == is_placed(other)
+        let (own, others) = (self.routing.borrow(), other.routing.borrow());
+        let work = |task: &Self, routing: &Routing| (task.version, task.uid, routing.shards);
+        work(self, &own) == work(other, &others)
+            && self.skips == other.skips
+            && own.placement.is_empty() == others.placement.is_empty()
     }
 
-    /// Takes over where the replicas are.
-    pub(super) fn follow_placement(&self, other: &Self) {
-        let placement = other.placement.borrow();
-        self.placement.send_if_modified(|known| {
-            let is_other = *known != *placement;
+    /// Takes over where the records go.
+    pub(super) fn follow_routing(&self, other: &Self) {
+        let routing = other.routing.borrow();
+        self.routing.send_if_modified(|known| {
+            let is_other = *known != *routing;
             if is_other {
-                known.clone_from(&placement);
+                known.clone_from(&routing);
             }
             is_other
         });
@@ -144,18 +176,42 @@ impl SourceTask {
             .map_or(0, |after| after + 1)
     }
 
-    /// The shard that receives the records of a partition.
-    pub(super) fn shard(&self, partition: i32) -> ShardId {
-        ShardId {
-            collection: self.uid,
-            number: shard_of(&self.source, partition, self.shards),
-        }
+    /// Which shards the records of a partition belong to.
+    pub(super) fn route(&self, partition: i32) -> PartitionRoute {
+        let routing = self.routing.borrow();
+        PartitionRoute::new(&self.source, partition, routing.shards, &routing.runs)
     }
 
-    /// The replicas of the shard that receives the records of a partition.
+    /// The first offset of a partition that no leaf accepts, and why: all have to know of its next run first.
+    pub(super) fn held(&self, partition: i32) -> Option<(i64, Error)> {
+        let routing = self.routing.borrow();
+        let (_, from, leaves) = routing.proposed.iter().find(|(of, ..)| *of == partition)?;
+        let reason = Error::SpreadWaits {
+            partition: format!("{}/{partition}", self.source),
+            source_name: self.source.to_string(),
+            number: partition,
+            from: *from,
+            waits_for: match leaves.is_empty() {
+                true => "this node".to_owned(),
+                false => leaves.join(", "),
+            },
+        };
+        Some((*from, reason))
+    }
+
+    /// The replicas of the shards that receive the records of a partition.
     pub(super) fn replicas(&self, partition: i32) -> Vec<Replica> {
-        let shard = self.shard(partition);
-        let replica = |name: Option<NodeName>| Replica {
+        let route = Arc::new(self.route(partition));
+        let routing = self.routing.borrow();
+        let replica = |share: PartitionShare, name: Option<NodeName>| Replica {
+            shard: ShardId {
+                collection: self.uid,
+                number: share.shard,
+            },
+            part: Part {
+                share,
+                route: route.clone(),
+            },
             leaf: name
                 .as_ref()
                 .and_then(|name| self.leaf.replica_on(name))
@@ -163,10 +219,13 @@ impl SourceTask {
             name,
             wake: Arc::default(),
         };
-        match self.placement.borrow().get(shard.number as usize) {
-            Some(leaves) if !leaves.is_empty() => leaves.iter().cloned().map(Some).map(replica).collect(),
-            _ => vec![replica(None)],
-        }
+        let of_share = |share: PartitionShare| match routing.placement.get(share.shard as usize) {
+            Some(leaves) if !leaves.is_empty() => {
+                leaves.iter().cloned().map(|leaf| replica(share, Some(leaf))).collect()
+            }
+            _ => vec![replica(share, None)],
+        };
+        route.shares().into_iter().flat_map(of_share).collect()
     }
 
     /// The id of the topic: cluster id and name. Valid after [`SourceTask::set_cluster`].

@@ -1,5 +1,7 @@
 //! `/v1/collections`: lists, creates, alters and drops collections, and describes what is in them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -11,7 +13,7 @@ use plan::{Kinds, scan::PathStatus};
 use proto::{
     Catalog, CollectionName, PositionVector,
     catalog::{Change, Collection},
-    ingest::Outcomes,
+    ingest::{Outcomes, PartitionStatus},
     limits::PATHS_MAX,
 };
 use serde_json::{Value, json};
@@ -200,7 +202,16 @@ async fn describe(app: &AppState, catalog: &Catalog, name: &CollectionName, coll
     });
     match app.engine.roles.ingest.partitions(collection.uid).await {
         Ok(partitions) => {
-            let position: PositionVector = partitions.iter().map(|partition| partition.position.clone()).collect();
+            let mut of_shards: BTreeMap<u32, PositionVector> = BTreeMap::new();
+            for PartitionStatus { shard, position, .. } in &partitions {
+                let of_shard = of_shards.entry(shard.number).or_default();
+                of_shard.advance(&position.source, position.partition, position.offset);
+            }
+            for shard in collection.shards() {
+                // One that has nothing yet has no partitions.
+                of_shards.entry(shard.number).or_default();
+            }
+            let position = collection.merged_positions(of_shards.iter().map(|(number, of)| (*number, of)));
             described["position"] = position.to_string().into();
             let outcomes: Outcomes = partitions.iter().map(|partition| partition.outcomes).sum();
             described["statistics"] = json!(outcomes);

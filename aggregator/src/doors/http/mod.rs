@@ -26,6 +26,7 @@ mod skips;
 mod snapshots;
 mod sniff;
 mod sources;
+mod spread;
 mod sql;
 pub(super) mod state;
 pub(super) mod status;
@@ -105,6 +106,7 @@ fn described_routes() -> OpenApiRouter<AppState> {
         .routes(routes!(sources::suspend))
         .routes(routes!(sources::resume))
         .routes(routes!(skips::skip_source))
+        .routes(routes!(spread::spread, spread::withdraw))
         .routes(routes!(status::healthz))
         .routes(routes!(status::readyz))
         .routes(routes!(status::metrics))

@@ -11,7 +11,6 @@ use proto::{
     Code, Problem, SourceName,
     catalog::{Change, Collection, Skip, Skips},
     ingest::ShardId,
-    routing::shard_of,
     status::{SourceState, TailStatus},
 };
 use serde::Deserialize;
@@ -190,14 +189,36 @@ impl SkipTarget<'_> {
             };
             let label = format!("partition {partition} of {}", self.label);
             self.require_stopped(&label, partition)?;
-            let next = self.next(engine, &label, partition).await?;
-            skips.0.insert(partition, vec![range(&label, next, &target, *end)?]);
+            let positions = self.positions(engine, &label, partition).await?;
+            let next = positions.values().min().copied().unwrap_or(-1) + 1;
+            let all = range(&label, next, &target, *end)?;
+            let is_spread = self.collection.route(self.source, partition).is_spread();
+            let of_shard = |(shard, stored): (&u32, &i64)| Skip {
+                from: stored + 1,
+                to: all.to,
+                shard: Some(*shard),
+            };
+            let of_partition = match is_spread {
+                true => positions
+                    .iter()
+                    .map(of_shard)
+                    .filter(|skip| skip.from <= skip.to)
+                    .collect(),
+                false => vec![all],
+            };
+            skips.0.insert(partition, of_partition);
         }
         Ok(skips)
     }
 
     /// A skip begins at the next offset of the leaf, so the partition must not advance in the meantime.
     fn require_stopped(&self, label: &str, partition: i32) -> Result<(), Problem> {
+        if !self.suspended && self.collection.route(self.source, partition).is_spread() {
+            let detail = format!(
+                "{label} is spread over several shards: its source must be suspended before records are skipped"
+            );
+            return Err(Problem::new(Code::Conflict, detail).hint("suspend the source first, and resume it afterwards"));
+        }
         let row = self.rows.iter().find(|row| row.partition == Some(partition));
         match row.map(|row| row.state) {
             _ if self.suspended => Ok(()),
@@ -217,26 +238,31 @@ impl SkipTarget<'_> {
         }
     }
 
-    /// The next offset of a partition that its leaf would store.
-    async fn next(&self, engine: &Engine, label: &str, partition: i32) -> Result<i64, Problem> {
-        let shard = ShardId {
-            collection: self.collection.uid,
-            number: shard_of(self.source, partition, self.collection.settings.shards),
-        };
-        let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
-        let stored = stored
-            .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
-            .offset;
-        // A leaf that lost data and has not been replayed yet would never get the records in between.
-        let seen = engine.watermark_of(shard).get(self.source, partition).unwrap_or(-1);
-        if self.suspended && stored < seen {
-            return Err(Problem::new(
-                Code::Conflict,
-                format!("the leaf of {label} has lost data: it is at offset {stored}, but was at {seen}"),
-            )
-            .hint("resume the source, so that the leaf gets the data from the broker again"));
+    /// The position of a partition in each of its shards.
+    async fn positions(&self, engine: &Engine, label: &str, partition: i32) -> Result<BTreeMap<u32, i64>, Problem> {
+        let route = self.collection.route(self.source, partition);
+        let mut positions = BTreeMap::new();
+        for share in route.shares() {
+            let shard = ShardId {
+                collection: self.collection.uid,
+                number: share.shard,
+            };
+            let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
+            let stored = stored
+                .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
+                .offset;
+            // A leaf that lost data and has not been replayed yet would never get the records in between.
+            let seen = engine.watermark_of(shard).get(self.source, partition).unwrap_or(-1);
+            if self.suspended && stored < seen {
+                return Err(Problem::new(
+                    Code::Conflict,
+                    format!("the leaf of {label} has lost data: it is at offset {stored}, but was at {seen}"),
+                )
+                .hint("resume the source, so that the leaf gets the data from the broker again"));
+            }
+            positions.insert(share.shard, stored.max(share.from - 1));
         }
-        Ok(stored + 1)
+        Ok(positions)
     }
 }
 
@@ -264,7 +290,7 @@ fn range(label: &str, from: i64, target: &Value, end: Option<i64>) -> Result<Ski
             from - 1
         ));
     }
-    Ok(Skip { from, to })
+    Ok(Skip::new(from, to))
 }
 
 #[cfg(test)]
@@ -274,9 +300,9 @@ mod tests {
     #[test]
     fn a_skip_covers_only_records_that_are_not_stored_up_to_the_end() {
         let to = |target: Value| range("t/0", 42, &target, Some(60));
-        assert_eq!(to(json!(42)), Ok(Skip { from: 42, to: 42 }), "a skip may be empty");
-        assert_eq!(to(json!(60)), Ok(Skip { from: 42, to: 60 }));
-        assert_eq!(to(json!("latest")), Ok(Skip { from: 42, to: 60 }));
+        assert_eq!(to(json!(42)), Ok(Skip::new(42, 42)), "a skip may be empty");
+        assert_eq!(to(json!(60)), Ok(Skip::new(42, 60)));
+        assert_eq!(to(json!("latest")), Ok(Skip::new(42, 60)));
         for (target, end, code, detail) in [
             (json!(41), Some(60), Code::BadRequest, "stored through offset 41"),
             (json!(61), Some(60), Code::BadRequest, "ends before offset 60"),

@@ -185,9 +185,17 @@ impl QueryViews {
             stats.partial |= !collection.missing.is_empty();
             for (_, view) in &collection.shards {
                 stats.freshness_ms = stats.freshness_ms.max(view.freshness_ms);
-                let positions = view.positions.iter().filter(|p| single || !p.source.is_own());
-                positions.for_each(|p| stats.position.advance(&p.source, p.partition, p.offset));
             }
+            let of_shards = collection
+                .shards
+                .iter()
+                .map(|(shard, view)| (shard.number, &view.positions));
+            let positions = match self.catalog.collections.get(&collection.name) {
+                Some(found) => found.merged_positions(of_shards),
+                None => of_shards.flat_map(|(_, positions)| positions.iter()).collect(),
+            };
+            let positions = positions.iter().filter(|p| single || !p.source.is_own());
+            positions.for_each(|p| stats.position.advance(&p.source, p.partition, p.offset));
         }
     }
 }

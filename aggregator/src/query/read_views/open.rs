@@ -4,9 +4,7 @@ use plan::{
     Path,
     scan::{ScanRequest, ScanStream},
 };
-use proto::{
-    Catalog, Code, CollectionName, PositionVector, Problem, catalog::Collection, ingest::ShardId, routing::shard_of,
-};
+use proto::{Catalog, Code, CollectionName, Position, PositionVector, Problem, catalog::Collection, ingest::ShardId};
 
 use super::CollectionViews;
 use crate::query::{context::QueryContext, find_collection::find_collection};
@@ -78,12 +76,16 @@ fn positions_of_shard(
         Some(source) => source.settings.collection == *name,
         None => single,
     };
-    at_least
-        .iter()
-        .filter(|p| {
-            feeds_collection(&p.source) && shard_of(&p.source, p.partition, collection.settings.shards) == shard
-        })
-        .collect()
+    let of_shard = |p: Position| {
+        let share = collection.route(&p.source, p.partition).share_of(shard)?;
+        let offset = match p.offset {
+            ..0 => p.offset,
+            offset => share.required(offset)?,
+        };
+        Some(Position { offset, ..p })
+    };
+    let of_collection = at_least.iter().filter(|p| feeds_collection(&p.source));
+    of_collection.filter_map(of_shard).collect()
 }
 
 fn time_path(collection: &Collection) -> Result<Option<Path>, Problem> {

@@ -19,6 +19,7 @@ use plan::{
 };
 use proto::{
     Catalog, Code, Position, PositionVector, Problem, SourceName,
+    catalog::PartitionShare,
     ingest::ShardId,
     limits::REPLICAS_MAX,
     routing::shard_of,
@@ -226,7 +227,7 @@ impl ReadWatermarks {
         let response = tokio::time::timeout(TAILERS_WAIT, self.source_admin.status()).await;
         let rows = response.ok().and_then(Result::ok).unwrap_or_default();
         let catalog = self.catalog.borrow().clone();
-        let sent: Vec<(ShardId, Position)> = rows.iter().filter_map(|row| sent_position(&catalog, row)).collect();
+        let sent: Vec<(ShardId, Position)> = rows.iter().flat_map(|row| sent_positions(&catalog, row)).collect();
         let (covered, uncovered): (Vec<_>, Vec<_>) = unconfirmed
             .into_iter()
             .partition(|(shard, _)| covers(&rows, &catalog, *shard));
@@ -310,20 +311,25 @@ fn covers(rows: &[TailStatus], catalog: &Catalog, shard: ShardId) -> bool {
         .all(is_reported)
 }
 
-/// The position that a tailer has sent to a shard.
-fn sent_position(catalog: &Catalog, row: &TailStatus) -> Option<(ShardId, Position)> {
-    let (partition, offset) = (row.partition?, row.sent?);
-    let collection = catalog.collections.get(&row.collection)?;
-    let shard = ShardId {
-        collection: collection.uid,
-        number: shard_of(&row.source, partition, collection.settings.shards),
+/// The positions that a tailer has sent to the shards of a partition.
+fn sent_positions(catalog: &Catalog, row: &TailStatus) -> Vec<(ShardId, Position)> {
+    let (Some(partition), Some(offset), Some(collection)) =
+        (row.partition, row.sent, catalog.collections.get(&row.collection))
+    else {
+        return Vec::new();
     };
-    Some((
-        shard,
-        Position {
+    let shares = collection.route(&row.source, partition).shares().into_iter();
+    let position = |share: PartitionShare| {
+        let shard = ShardId {
+            collection: collection.uid,
+            number: share.shard,
+        };
+        let position = Position {
             source: row.source.clone(),
             partition,
-            offset,
-        },
-    ))
+            offset: share.required(offset)?,
+        };
+        Some((shard, position))
+    };
+    shares.filter_map(position).collect()
 }

@@ -42,6 +42,7 @@ pub(super) async fn rows(
         ("rachis", "definitions") => catalog::definitions(engine),
         ("rachis", "definition_errors") => definitions::all_errors(engine, context).await?,
         ("rachis", "queries") => nodes::queries(engine).await,
+        ("rachis", "runs") => shards::runs(engine),
         ("rachis", "replicas") => shards::replicas(engine),
         ("rachis", "moves") => moves::moves(engine).await,
         ("rachis", "nodes") => nodes::nodes(engine).await,

@@ -6,9 +6,9 @@ use futures::{StreamExt as _, stream};
 use plan::scan::SplitStatus;
 use proto::{
     Code, CollectionName, Problem,
-    catalog::{Collection, ReplicaState},
+    catalog::{Collection, ReplicaState, Run},
     cluster::NodeName,
-    ingest::{Outcomes, ShardId},
+    ingest::{Loss, Outcomes, ShardId},
 };
 use serde_json::{Value, json};
 
@@ -90,6 +90,8 @@ async fn shard_row(
             row["tail"] = status.tail.into();
             row["splits"] = status.splits.len().into();
             row["bytes"] = status.bytes.into();
+            row["events_per_minute"] = status.heat.events_per_minute.into();
+            row["bytes_per_minute"] = status.heat.bytes_per_minute.into();
         }
         Err(problem) => row["error"] = problem.to_string().into(),
     }
@@ -203,7 +205,7 @@ pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
         let shards = collection.settings.shards;
         let answers = engine.roles.ingest.available_losses(collection.uid, shards).await;
         let error = answers.error();
-        rows.extend(answers.available.into_iter().map(|loss| {
+        rows.extend(merged_losses(collection, answers.available).into_iter().map(|loss| {
             json!({
                 "collection": name,
                 "source": loss.source,
@@ -217,6 +219,53 @@ pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
         rows.extend(error.map(|error| json!({ "collection": name, "error": error })));
     }
     Ok(rows)
+}
+
+/// The losses of a partition whose records belong to several shards: each shard has noted its own, so those that meet are
+/// one.
+fn merged_losses(collection: &Collection, mut losses: Vec<Loss>) -> Vec<Loss> {
+    losses
+        .sort_by(|a, b| (&a.source, a.partition, &a.reason, a.from).cmp(&(&b.source, b.partition, &b.reason, b.from)));
+    let mut merged: Vec<Loss> = Vec::with_capacity(losses.len());
+    for loss in losses {
+        let is_spread = collection.route(&loss.source, loss.partition).is_spread();
+        let of = |loss: &Loss| (loss.source.clone(), loss.partition, loss.reason.clone());
+        match merged.last_mut() {
+            Some(last) if is_spread && of(last) == of(&loss) && loss.from <= last.through + 1 => {
+                last.through = last.through.max(loss.through);
+                last.noticed_ms = last.noticed_ms.min(loss.noticed_ms);
+            }
+            _ => merged.push(loss),
+        }
+    }
+    merged
+}
+
+/// `rachis.runs`: from which offset on the records of a partition belong to several shards.
+pub(super) fn runs(engine: &Engine) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for (name, collection) in &engine.catalog().collections {
+        for of in &collection.runs {
+            let row = |run: &Run, waits_for: Option<String>| {
+                let shards: Vec<String> = run.shards.iter().map(u32::to_string).collect();
+                json!({
+                    "collection": name,
+                    "source": of.source,
+                    "partition": of.partition,
+                    "from_offset": run.from,
+                    "shards": shards.join(", "),
+                    "block": run.block,
+                    "state": if waits_for.is_some() { "proposed" } else { "in force" },
+                    "waits_for": waits_for,
+                })
+            };
+            rows.extend(of.runs.iter().map(|run| row(run, None)));
+            if let Some(proposed) = &of.proposed {
+                rows.push(row(&proposed.run, Some(collection.unconfirmed(of).join(", "))));
+            }
+        }
+    }
+    rows
 }
 
 /// `rachis.dead_letters`: the newest ones of every shard. A shard that does not answer has a row with the error.

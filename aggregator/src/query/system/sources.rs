@@ -7,7 +7,6 @@ use proto::{
     Catalog, CollectionName, Position, PositionVector, Problem, SourceName,
     catalog::Collection,
     ingest::{PartitionStatus, ShardAnswers},
-    routing::shard_of,
     status::{SourceState, TailStatus},
 };
 use serde_json::{Value, json};
@@ -29,8 +28,10 @@ type SourceRowKey = (CollectionName, SourceName, Option<i32>);
 struct SourceRow {
     /// What its tailer reports.
     tail: Option<TailStatus>,
-    /// What its leaf has stored.
+    /// What its shards have stored, as one.
     stored: Option<PartitionStatus>,
+    /// Whether its records belong to several shards.
+    is_spread: bool,
     /// Why its leaf did not answer.
     leaf_unavailable: Option<Problem>,
 }
@@ -89,20 +90,59 @@ async fn add_stored(engine: &Engine, catalog: &Catalog, rows: &mut BTreeMap<Sour
         .map(|(name, collection)| available_partitions(engine, name.clone(), collection.clone()))
         .collect::<Vec<_>>();
     let answers: Vec<_> = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await;
-    for (name, shards, partitions) in answers {
+    for (name, collection, partitions) in answers {
+        let mut of_partitions: BTreeMap<(SourceName, i32), Vec<PartitionStatus>> = BTreeMap::new();
         for stored in partitions.available {
-            let position = &stored.position;
-            let key = (name.clone(), position.source.clone(), Some(position.partition));
-            rows.entry(key).or_default().stored = Some(stored);
+            let key = (stored.position.source.clone(), stored.position.partition);
+            of_partitions.entry(key).or_default().push(stored);
+        }
+        for ((source, partition), stored) in of_partitions {
+            let is_spread = collection.route(&source, partition).is_spread();
+            let row = rows.entry((name.clone(), source, Some(partition))).or_default();
+            (row.stored, row.is_spread) = (of_shards(&collection, stored), is_spread);
         }
         let unavailable = partitions.unavailable;
         for ((_, source, partition), row) in rows.iter_mut().filter(|((collection, ..), _)| *collection == name) {
             row.leaf_unavailable = match partition {
-                Some(partition) => unavailable.get(&shard_of(source, *partition, shards)).cloned(),
+                Some(partition) => {
+                    let shares = collection.route(source, *partition).shares().into_iter();
+                    let mut away = shares.filter_map(|share| unavailable.get(&share.shard));
+                    away.next().cloned()
+                }
                 None => unavailable.values().next().cloned(),
             };
+            if row.leaf_unavailable.is_some() {
+                row.stored = None;
+            }
         }
     }
+}
+
+/// What several shards have stored of one partition, as one: the shard of its newest records, and the sum of the events.
+fn of_shards(collection: &Collection, stored: Vec<PartitionStatus>) -> Option<PartitionStatus> {
+    let outcomes = stored.iter().map(|of| of.outcomes).sum();
+    let heat = stored.iter().map(|of| of.heat).sum();
+    let keys_elsewhere = stored.iter().map(|of| of.keys_elsewhere).sum();
+    let last_record_ms = stored.iter().filter_map(|of| of.last_record_ms).max();
+    let last_ingested_ms = stored.iter().filter_map(|of| of.last_ingested_ms).max();
+    let first = stored.first()?.clone();
+    let (source, partition) = (&first.position.source, first.position.partition);
+    let route = collection.route(source, partition);
+    let of_shard = |shard: u32| stored.iter().find(|of| of.shard.number == shard);
+    let offset = route.position(|shard| Some(of_shard(shard).map(|of| of.position.offset)));
+    let newest = route.shard_at(offset.unwrap_or_default());
+    Some(PartitionStatus {
+        outcomes,
+        heat,
+        keys_elsewhere,
+        last_record_ms,
+        last_ingested_ms,
+        position: Position {
+            offset: offset.unwrap_or(-1),
+            ..first.position.clone()
+        },
+        ..of_shard(newest).cloned().unwrap_or(first)
+    })
 }
 
 /// `rachis.deletes`: the last deletes of each collection, and whether the bytes of their documents are gone from the disks
@@ -158,10 +198,10 @@ async fn available_partitions(
     engine: &Engine,
     name: CollectionName,
     collection: Collection,
-) -> (CollectionName, u32, ShardAnswers<PartitionStatus>) {
+) -> (CollectionName, Collection, ShardAnswers<PartitionStatus>) {
     let shards = collection.settings.shards;
     let partitions = engine.roles.ingest.available_partitions(collection.uid, shards).await;
-    (name, shards, partitions)
+    (name, collection, partitions)
 }
 
 fn source_row(
@@ -198,7 +238,9 @@ fn source_row(
         "documents": count(|stored| stored.outcomes.documents),
         "bytes": count(|stored| stored.outcomes.bytes),
         "keys_elsewhere": count(|stored| stored.keys_elsewhere),
-        "shard": stored.map(|stored| stored.shard.number),
+        "events_per_minute": count(|stored| stored.heat.events_per_minute),
+        "bytes_per_minute": count(|stored| stored.heat.bytes_per_minute),
+        "shard": stored.filter(|_| !row.is_spread).map(|stored| stored.shard.number),
         "error": error,
     })
 }

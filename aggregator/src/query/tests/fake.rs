@@ -282,6 +282,7 @@ impl Scan for FakeLeaf {
             tail: 0,
             splits: Vec::new(),
             bytes: 0,
+            heat: Default::default(),
         })
     }
 

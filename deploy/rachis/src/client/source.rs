@@ -35,6 +35,7 @@ pub(crate) async fn run(arguments: cli::SourceArgs) -> Result<(), Failure> {
             Ok(())
         }
         SourceAction::Skip(one) => skip("sources", one).await,
+        SourceAction::Spread(one) => spread(one).await,
     }
 }
 
@@ -75,6 +76,22 @@ pub(crate) async fn skip(kind: &str, skip: cli::SkipArgs) -> Result<(), Failure>
     let request = client
         .request(Method::POST, &[kind, &skip.name, "skip"])
         .json(&json!({ "to": to }));
+    output::pretty(&client.json(request).await?)
+}
+
+async fn spread(spread: cli::SpreadArgs) -> Result<(), Failure> {
+    let client = Client::new(&spread.server.url)?;
+    let segments = ["sources", &spread.name, "spread"];
+    let request = match spread.withdraw {
+        true => {
+            let request = client.request(Method::DELETE, &segments);
+            request.query(&[("partition", spread.partition)])
+        }
+        false => {
+            let request = client.request(Method::POST, &segments);
+            request.json(&json!({ "partition": spread.partition, "shards": spread.shards }))
+        }
+    };
     output::pretty(&client.json(request).await?)
 }
 

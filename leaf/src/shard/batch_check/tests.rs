@@ -27,6 +27,7 @@ fn batch(after: i64, through: i64) -> Batch {
         after,
         through,
         level: INGEST_RULES_LEVEL,
+        runs: 0,
         rules: Rules::default(),
         records: (after + 1..=through).map(|offset| record(offset, "{}")).collect(),
     }

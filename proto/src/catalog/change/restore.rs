@@ -7,7 +7,7 @@
 use uuid::Uuid;
 
 use super::{
-    super::{Catalog, Collection, CollectionName, CollectionUid, ReplicaState, Restored},
+    super::{Catalog, Collection, CollectionName, CollectionUid, PartitionRuns, ReplicaState, Restored},
     RestoredCollection,
 };
 use crate::{
@@ -42,6 +42,9 @@ impl Catalog {
             return Ok(());
         };
         collection.retired_sources.clone_from(&was.retired_sources);
+        // One that was proposed has not counted for any record.
+        let runs = was.runs.iter().filter(|of| !of.runs.is_empty());
+        collection.runs = runs.map(PartitionRuns::without_proposal).collect();
         collection.restored = Some(Restored {
             snapshot: restored.snapshot.clone(),
             collection: was.uid,

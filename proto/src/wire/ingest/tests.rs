@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
 use crate::{
-    ingest::{BatchOutcome, Outcomes, PartitionStatus, StoredPosition},
+    ingest::{BatchOutcome, Heat, Outcomes, PartitionStatus, StoredPosition},
     node::QueryId,
     problem::Code,
     tailer::LogHealth,
@@ -64,6 +64,7 @@ proptest! {
             after: -1,
             through: 9,
             level: 1,
+            runs: 3,
             rules: Rules { format: Format::Text, key: key.map(Into::into) },
             records,
         };
@@ -97,6 +98,7 @@ fn values_of_control_messages_round_trip_as_json() {
         awaits_copy: false,
         topic: None,
         offset: -1,
+        last: Some(i64::MAX),
         hash: u64::MAX,
         stopped_by_dead_letters: true,
         first: Some(7),
@@ -116,6 +118,10 @@ fn values_of_control_messages_round_trip_as_json() {
         last_record_ms: None,
         last_ingested_ms: Some(1),
         keys_elsewhere: 2,
+        heat: Heat {
+            events_per_minute: 4,
+            bytes_per_minute: u64::MAX,
+        },
         erased_through: Some(3),
     }]);
     let bad = wire::Json::of(&"clicks/0").expect("JSON").decode::<Position>();

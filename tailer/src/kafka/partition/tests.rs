@@ -1,9 +1,15 @@
 //! Tests of `partition`.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use proto::{catalog::Start, record::RecordValue};
+use proto::{
+    catalog::{PartitionRoute, PartitionRuns, Run, Start},
+    record::RecordValue,
+};
 
 use super::*;
 use crate::kafka::{
@@ -65,7 +71,7 @@ fn a_resumed_partition_sends_the_last_stored_record_again() {
 
 #[test]
 fn records_that_arrive_twice_or_before_the_seek_are_ignored() {
-    let mut partition = Partition::new(LIMITS, &[], 1);
+    let mut partition = Partition::new(LIMITS, &[], unspread(1));
     assert!(!partition.add(record(5, 1)));
     partition.begin(0, 9, 9);
     assert!(!partition.add(record(90, 1)), "fetched before the seek");
@@ -171,7 +177,7 @@ fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
 
 #[test]
 fn a_stopped_partition_ignores_end_offsets_that_the_client_saw_earlier() {
-    let mut partition = Partition::new(LIMITS, &[], 1);
+    let mut partition = Partition::new(LIMITS, &[], unspread(1));
     partition.note_offsets(0, 99, 50);
     partition.stop(
         0,
@@ -198,7 +204,7 @@ fn batches_get_smaller_if_large_ones_do_not_get_through() {
             batch_bytes_max: 512 << 10,
         },
         &[],
-        1,
+        unspread(1),
     );
     partition.begin(0, -1, 0);
     partition.seek_done();
@@ -248,7 +254,7 @@ fn reading_starts_where_leaf_broker_and_skips_require() {
     );
     assert_eq!(early(41, 45, 50, &[]), Lost { from: 42, through: 44 });
     assert_eq!(early(41, 0, 41, &[]), Shorter { end: 41 });
-    let skip = |from, to| Skip { from, to };
+    let skip = |from, to| Skip::new(from, to);
     assert_eq!(early(41, 45, 50, &[skip(42, 45)]), From(45));
     assert_eq!(
         early(43, 45, 50, &[skip(42, 45)]),
@@ -303,12 +309,8 @@ fn reading_starts_where_leaf_broker_and_skips_require() {
 fn skipped_records_are_left_out_even_if_a_leaf_is_filled_again() {
     let mut partition = Partition::new(
         LIMITS,
-        &[
-            Skip { from: 2, to: 4 },
-            Skip { from: 6, to: 6 },
-            Skip { from: 8, to: 10 },
-        ],
-        1,
+        &[Skip::new(2, 4), Skip::new(6, 6), Skip::new(8, 10)],
+        unspread(1),
     );
     partition.begin(0, -1, 0);
     partition.seek_done();
@@ -345,7 +347,7 @@ fn a_sent_batch_counts_until_the_leaf_reports_that_it_was_not_applied() {
 
 /// A partition with two replicas, which have everything through these positions.
 fn two(stored: [i64; 2]) -> Partition {
-    let mut partition = Partition::new(LIMITS, &[], 2);
+    let mut partition = Partition::new(LIMITS, &[], unspread(2));
     for (replica, stored) in stored.into_iter().enumerate() {
         partition.begin(replica, stored, stored.max(0));
     }
@@ -380,7 +382,7 @@ fn reading_starts_at_the_replica_that_has_least_and_the_other_skips_what_it_has(
 
 #[test]
 fn a_replica_that_lacks_records_which_have_left_the_window_is_behind_until_it_has_them() {
-    let mut partition = Partition::new(LIMITS, &[], 2);
+    let mut partition = Partition::new(LIMITS, &[], unspread(2));
     partition.begin(0, 99, 99);
     partition.seek_done();
     push_all(&mut partition, 99..105);
@@ -395,7 +397,7 @@ fn a_replica_that_lacks_records_which_have_left_the_window_is_behind_until_it_ha
     push_all(&mut partition, 105..108);
     sent_to(0, &mut partition);
     partition.settle(0, &BatchOutcome::Applied { stored: 107 });
-    assert!(!partition.can_begin(103) && partition.can_begin(104));
+    assert!(!partition.can_begin(1, 103) && partition.can_begin(1, 104));
     partition.begin(1, 104, 104);
     assert_eq!(sent_to(1, &mut partition), (104, 107, (105..108).collect()));
 }
@@ -465,6 +467,161 @@ fn a_replica_whose_leaf_asks_for_earlier_records_does_not_stop_the_others() {
     assert_eq!(partition.buffered_bytes(), 0);
 }
 
+/// A partition whose home is shard 0 until offset 8, and which belongs to shards 0 and 1 from there on.
+fn spread() -> Partition {
+    let (home, shards) = (parts(2, Vec::new())[0].share.shard, [0, 1]);
+    let shards = shards.map(|shard| (home + shard) % 2);
+    Partition::new(LIMITS, &[], parts(2, vec![run(8, &shards)]).into_iter())
+}
+
+#[test]
+fn each_shard_gets_its_records_with_ranges_that_follow_each_other() {
+    let mut partition = spread();
+    partition.begin(0, -1, 0);
+    partition.begin(1, 7, 8);
+    partition.seek_done();
+    assert_eq!(partition.next_offset(), Some(0), "both are read together");
+    push_all(&mut partition, 0..8);
+    assert!(
+        matches!(partition.next_step(1), SenderStep::Wait),
+        "nothing before the run belongs to it"
+    );
+    push_all(&mut partition, 8..21);
+    assert_eq!(sent_to(0, &mut partition), (-1, 9, (0..10).collect()));
+    assert_eq!(sent_to(1, &mut partition), (7, 20, vec![12, 13, 14, 15, 20]));
+    partition.settle(1, &BatchOutcome::Applied { stored: 20 });
+    assert_eq!(partition.stored(), -1, "the other shard has nothing yet");
+    partition.settle(0, &BatchOutcome::Applied { stored: 9 });
+    assert_eq!(sent_to(0, &mut partition), (9, 20, vec![10, 11, 16, 17, 18, 19]));
+    partition.settle(0, &BatchOutcome::Applied { stored: 20 });
+    assert_eq!((partition.stored(), partition.buffered_bytes()), (20, 0));
+    push_all(&mut partition, 21..23);
+    assert_eq!(
+        sent_to(0, &mut partition),
+        (20, 22, vec![]),
+        "its position advances without records"
+    );
+}
+
+#[test]
+fn the_position_of_a_shard_follows_the_partition_after_its_last_run() {
+    let home = parts(2, Vec::new())[0].share.shard;
+    let other = (home + 1) % 2;
+    let mut partition = Partition::new(LIMITS, &[], parts(2, vec![run(5, &[other])]).into_iter());
+    partition.begin(0, -1, 0);
+    partition.begin(1, 4, 5);
+    partition.seek_done();
+    push_all(&mut partition, 0..9);
+    assert_eq!(sent_to(0, &mut partition), (-1, 8, (0..5).collect()));
+    partition.settle(0, &BatchOutcome::Applied { stored: 8 });
+    assert_eq!(sent_to(1, &mut partition), (4, 8, (5..9).collect()));
+    partition.settle(1, &BatchOutcome::Applied { stored: 8 });
+    push_all(&mut partition, 9..11);
+    assert_eq!(sent_to(0, &mut partition), (8, 10, vec![]));
+}
+
+#[test]
+fn records_that_no_leaf_accepts_yet_are_held_back_with_the_reason() {
+    let mut partition = reading(-1, 0);
+    partition.hold(Some((5, Error::Stopping)));
+    push_all(&mut partition, 0..5);
+    assert_eq!(partition.held_back(), None, "none was read");
+    push_all(&mut partition, 5..8);
+    assert_eq!(sent(&mut partition), (-1, 4, (0..5).collect()));
+    partition.settle(0, &BatchOutcome::Applied { stored: 4 });
+    assert!(matches!(partition.next_step(0), SenderStep::Wait));
+    assert_eq!(
+        (partition.state(), partition.held_back()),
+        (SourceState::Waiting, Some(&Error::Stopping))
+    );
+    partition.hold(None);
+    assert_eq!(sent(&mut partition), (4, 7, (5..8).collect()));
+}
+
+#[test]
+fn a_skip_of_one_shard_leaves_the_records_of_the_others() {
+    let skip = Skip {
+        shard: Some(1),
+        ..Skip::new(8, 14)
+    };
+    let mut partition = Partition::new(LIMITS, &[skip], parts(2, vec![run(8, &[0, 1])]).into_iter());
+    for (replica, part) in parts(2, vec![run(8, &[0, 1])]).into_iter().enumerate() {
+        let from = part.share.from;
+        partition.begin(replica, from - 1, from);
+    }
+    partition.seek_done();
+    push_all(&mut partition, 8..17);
+    let of_shard = |shard| {
+        parts(2, vec![run(8, &[0, 1])])
+            .iter()
+            .position(|part| part.share.shard == shard)
+    };
+    let [zeroth, first] = [0, 1].map(|shard| of_shard(shard).expect("it has a share"));
+    assert_eq!(sent_to(zeroth, &mut partition).2, [8, 9, 10, 11, 16]);
+    assert_eq!(sent_to(first, &mut partition).2, [14, 15]);
+}
+
+#[test]
+fn what_was_read_for_a_shard_that_stops_is_not_read_for_nobody() {
+    let mut partition = spread();
+    let far = 10 * FAR_OFFSETS;
+    partition.begin(0, 9, 9);
+    partition.begin(1, far, far);
+    partition.seek_done();
+    partition.stop(0, Error::Stopping);
+    assert!(matches!(partition.next_step(1), SenderStep::Resolve));
+    partition.begin(1, far, far);
+    assert_eq!(partition.next_offset(), Some(far));
+}
+
+#[test]
+fn all_shards_go_back_for_one_whose_records_have_left_the_window() {
+    let mut partition = spread();
+    partition.begin(1, 15, 15);
+    partition.seek_done();
+    push_all(&mut partition, 15..21);
+    sent_to(1, &mut partition);
+    partition.begin(0, 9, 9);
+    assert_eq!(partition.next_offset(), Some(9));
+    partition.settle(1, &BatchOutcome::Applied { stored: 20 });
+    assert!(matches!(partition.next_step(1), SenderStep::Resolve));
+    partition.begin(1, 20, 20);
+    partition.seek_done();
+    push_all(&mut partition, 9..25);
+    assert_eq!(sent_to(0, &mut partition), (9, 24, vec![9, 10, 11, 16, 17, 18, 19, 24]));
+    assert_eq!(sent_to(1, &mut partition), (20, 24, vec![20, 21, 22, 23]));
+}
+
+#[test]
+fn the_last_record_of_a_shard_is_sent_again_however_far_the_others_are() {
+    let mut partition = spread();
+    // Shard 1 has everything through 18, but its last record is 15.
+    partition.begin(1, 18, 15);
+    partition.begin(0, 18, 18);
+    partition.seek_done();
+    push_all(&mut partition, 15..21);
+    assert_eq!(sent_to(1, &mut partition), (15, 20, vec![15, 20]));
+}
+
+#[test]
+fn a_slow_shard_holds_the_window_and_is_not_left_behind() {
+    let mut partition = spread();
+    partition.begin(0, 7, 8);
+    partition.begin(1, 7, 8);
+    partition.seek_done();
+    let mut offset = 8;
+    while !partition.is_full(WINDOW_BYTES_MAX) {
+        partition.add(record(offset, 1_000));
+        offset += 1;
+        while let SenderStep::Send(batch) = partition.next_step(0) {
+            partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
+        }
+    }
+    let (now, later) = (Instant::now(), Instant::now() + 2 * BEHIND_AFTER);
+    assert_eq!(partition.leave_behind(WINDOW_BYTES_MAX, now), Vec::<usize>::new());
+    assert_eq!(partition.leave_behind(WINDOW_BYTES_MAX, later), Vec::<usize>::new());
+}
+
 #[test]
 fn the_backoff_doubles_up_to_its_limit() {
     let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(15));
@@ -476,8 +633,38 @@ fn the_backoff_doubles_up_to_its_limit() {
     assert_eq!(backoff.next().as_millis(), 5);
 }
 
+/// The parts of so many replicas of one shard.
+fn unspread(replicas: usize) -> impl Iterator<Item = Part> {
+    parts(1, Vec::new()).into_iter().cycle().take(replicas)
+}
+
+/// The parts of all shards of a partition, the home first.
+fn parts(shards: u32, runs: Vec<Run>) -> Vec<Part> {
+    let source: proto::SourceName = "clicks".parse().expect("a name");
+    let of = PartitionRuns {
+        source: source.clone(),
+        partition: 0,
+        runs,
+        proposed: None,
+    };
+    let route = Arc::new(PartitionRoute::new(&source, 0, shards, &[of]));
+    let part = |share| Part {
+        share,
+        route: route.clone(),
+    };
+    route.shares().into_iter().map(part).collect()
+}
+
+fn run(from: i64, shards: &[u32]) -> Run {
+    Run {
+        from,
+        shards: shards.to_vec(),
+        block: 4,
+    }
+}
+
 fn reading(stored: i64, from: i64) -> Partition {
-    let mut partition = Partition::new(LIMITS, &[], 1);
+    let mut partition = Partition::new(LIMITS, &[], unspread(1));
     partition.begin(0, stored, from);
     partition.seek_done();
     partition
