@@ -35,13 +35,13 @@ const PARTS: [(&str, &str, Option<&str>); 7] = [
     (
         "dead letters",
         "SELECT collection, source, code, count(*) AS events, max(ingested) AS last FROM rachis.dead_letters \
-         GROUP BY ALL ORDER BY events DESC LIMIT 100",
+         WHERE error IS NULL GROUP BY ALL ORDER BY events DESC LIMIT 100",
         None,
     ),
     (
         "losses",
         "SELECT collection, source, partition, from_offset, through_offset, noticed, reason FROM rachis.losses \
-         ORDER BY noticed DESC LIMIT 100",
+         WHERE error IS NULL ORDER BY noticed DESC LIMIT 100",
         None,
     ),
     (
