@@ -69,6 +69,7 @@ fn kills_of_server_and_broker_lose_and_duplicate_nothing() {
     );
     assert!(count_of(" kills (", &report) >= 10, "{report}");
     assert!(count_of(" kills of the broker", &report) >= 1, "{report}");
+    assert!(count_of(" spreads of a partition", &report) >= 1, "{report}");
     assert!(count_of(" with a batch in flight", &report) >= 5, "{report}");
     assert!(count_of(" acknowledged", &report) >= 20_000, "{report}");
     assert_definitions_changed(&report);
@@ -89,6 +90,7 @@ fn kills_and_pauses_of_every_role_lose_and_duplicate_nothing() {
     ];
     let report = ledger(&Settings::default().small_splits(), &arguments);
     assert!(count_of(" kills (", &report) >= 14, "{report}");
+    assert!(count_of(" spreads of a partition", &report) >= 1, "{report}");
     assert!(
         count_of(" batches refused", &report) >= 1,
         "leaves refuse batches that were sent twice or by a tailer that was paused: {report}"
@@ -120,6 +122,7 @@ fn leaves_that_die_freeze_join_leave_and_lose_disks_and_networks_lose_and_duplic
     assert!(added >= 1 && drained >= 1 && added + drained >= 4, "{report}");
     assert!(count_of(" queries of the probe", &report) >= 100, "{report}");
     assert!(count_of(" disks emptied", &report) >= 1, "{report}");
+    assert!(count_of(" spreads of a partition", &report) >= 1, "{report}");
     let cuts = ["a tailer", "a leaf", "an aggregator"].map(|of| count_of(&format!(" network cuts of {of}"), &report));
     assert!(cuts.iter().sum::<u64>() >= 3, "{report}");
     assert!(count_of(" acknowledged", &report) >= 12_000, "{report}");

@@ -60,7 +60,7 @@ use crate::{
     redrives::{Redriver, Redrives},
     removals::{Removals, Remover},
     report::Report,
-    server::Server,
+    server::{Binaries, Server},
 };
 
 /// Kills, pauses and restarts a server and its broker under load, and checks that nothing is lost or duplicated.
@@ -91,6 +91,10 @@ struct Arguments {
     /// Add, drain and empty leaves while the load runs. There are three to five of them.
     #[arg(long, requires = "apart")]
     moves: bool,
+    /// Path of the server binary of an older release. All nodes run it at first, and are upgraded one after the other while
+    /// the load runs.
+    #[arg(long, requires = "apart")]
+    older: Option<PathBuf>,
     /// Cut the network between some of the processes for some seconds. Needs root.
     #[arg(long, requires = "apart")]
     cuts: bool,
@@ -228,14 +232,11 @@ async fn start_servers(arguments: &Arguments, folder: &Path) -> Result<(Server, 
         crash_at: arguments.crash_at.clone(),
     };
     let kafka = broker.as_ref().filter(|_| arguments.apart).map(Broker::address);
-    let server = Server::start(
-        &arguments.server,
-        &folder.join("server"),
-        faults,
-        hosts,
-        kafka.as_deref(),
-    )
-    .await?;
+    let binaries = Binaries {
+        server: arguments.server.clone(),
+        older: arguments.older.clone(),
+    };
+    let server = Server::start(binaries, &folder.join("server"), faults, hosts, kafka.as_deref()).await?;
     Ok((server, broker))
 }
 

@@ -26,8 +26,8 @@ use crate::{
     http::COLLECTION,
     questions::Probed,
     report::{Disturbances, Report},
-    server::Server,
-    topics::{KEYED, TOPICS},
+    server::{CLUSTER, Server},
+    topics::{KEYED, PLAIN, TOPICS},
 };
 
 /// Longer than the session timeout of the sources.
@@ -46,6 +46,8 @@ enum Step {
     MoveShards,
     EmptyDisk,
     CutNetwork,
+    SpreadPartition,
+    UpgradeNode,
 }
 
 /// Owns the server and the broker, and disturbs them.
@@ -57,6 +59,8 @@ pub(crate) struct Plan {
     broker: Option<Broker>,
     /// Leaves that are being drained.
     draining: Vec<String>,
+    /// How often the records of a partition have been spread over shards anew.
+    spreads: Arc<AtomicU64>,
     gate: Arc<Gate>,
     disturbances: Disturbances,
     began: Instant,
@@ -76,6 +80,7 @@ impl Plan {
             server,
             broker,
             draining: Vec::new(),
+            spreads: Arc::default(),
             gate,
             disturbances: Disturbances::default(),
             began: Instant::now(),
@@ -139,6 +144,9 @@ impl Plan {
             );
             self.perform(*step, run).await?;
         }
+        while self.server.older_node().is_some() {
+            self.upgrade_node().await?;
+        }
         self.gate.open_to(1.0);
         self.wait_until_done(run, self.gate.push_quota + self.gate.produce_quota)
             .await
@@ -185,6 +193,11 @@ impl Plan {
             Step::KillBroker => self.kill_broker(run).await,
             Step::MoveShards => self.move_shards(run).await,
             Step::EmptyDisk => self.empty_disk(run).await,
+            Step::UpgradeNode => self.upgrade_node().await,
+            Step::SpreadPartition => {
+                self.spread_partition(run);
+                Ok(())
+            }
             Step::CutNetwork => {
                 let node = self.random_node();
                 self.disturbances.add(self.server.role(node).labels().cut);
@@ -215,6 +228,35 @@ impl Plan {
                 self.server.wait_until_ready(READY_WITHIN).await
             }
         }
+    }
+
+    /// Has a node that runs the older release run the other one.
+    async fn upgrade_node(&mut self) -> Result<()> {
+        let Some(node) = self.server.older_node() else {
+            return Ok(());
+        };
+        self.disturbances.add("nodes upgraded");
+        self.server.upgrade(node).await?;
+        self.server.wait_until_ready(READY_WITHIN).await
+    }
+
+    /// Spreads the records of a partition over other shards. The next steps come before that is done.
+    fn spread_partition(&mut self, run: &Run) {
+        const SHARDS: [&[u32]; 4] = [&[0, 1], &[1, 0], &[0], &[1]];
+        let Some((topic, partitions)) = TOPICS.into_iter().find(|(topic, _)| *topic == PLAIN) else {
+            return;
+        };
+        let partition = self.rng.random_range(0..partitions);
+        let shards = SHARDS[self.rng.random_range(0..SHARDS.len())];
+        let (client, spreads) = (run.client.clone(), self.spreads.clone());
+        tokio::spawn(async move {
+            let body = json!({ "partition": partition, "shards": shards });
+            match client.post(&format!("/v1/sources/{topic}/spread"), body).await {
+                Ok(_) => drop(spreads.fetch_add(1, Ordering::Relaxed)),
+                // It belongs to that shard already, or waits for a leaf, or for the broker.
+                Err(error) => eprintln!("ledger: partition {partition} is not spread: {error:#}"),
+            }
+        });
     }
 
     async fn kill_server(&mut self, run: &Run) -> Result<()> {
@@ -300,10 +342,13 @@ impl Plan {
     }
 
     pub(crate) async fn report(&self, run: &Run, seed: u64, probed: Option<&Probed>) -> Report {
+        let mut disturbances = self.disturbances.clone();
+        let spreads = usize::try_from(self.spreads.load(Ordering::Relaxed)).unwrap_or_default();
+        disturbances.counts.insert("spreads of a partition", spreads);
         Report::new(
             seed,
             self.kills_wanted,
-            self.disturbances.clone(),
+            disturbances,
             self.server.refused_batches().await,
             probed,
             run,
@@ -351,9 +396,13 @@ fn steps(rng: &mut StdRng, kafka: bool, arguments: &Arguments) -> Vec<Step> {
     steps.extend(vec![Step::RestartServer; few]);
     if kafka {
         steps.extend(vec![Step::PauseBroker; few]);
+        steps.extend(vec![Step::SpreadPartition; kills.div_ceil(3)]);
     }
     if arguments.cuts {
         steps.extend(vec![Step::CutNetwork; kills.div_ceil(4)]);
+    }
+    if arguments.older.is_some() {
+        steps.extend(vec![Step::UpgradeNode; CLUSTER.iter().map(|(_, count)| count).sum()]);
     }
     if arguments.moves {
         steps.extend(vec![Step::MoveShards; kills.div_ceil(3)]);

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The roles of a cluster, and how many nodes of each there are at first.
-const CLUSTER: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::Aggregator, 2)];
+pub(crate) const CLUSTER: [(Role, usize); 3] = [(Role::Tailer, 2), (Role::Leaf, 3), (Role::Aggregator, 2)];
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +85,19 @@ impl Role {
     }
 }
 
+/// The programs that the nodes run.
+pub(crate) struct Binaries {
+    pub server: PathBuf,
+    /// What nodes run until they are upgraded.
+    pub older: Option<PathBuf>,
+}
+
 /// One process of the server.
 struct Node {
     role: Role,
     name: String,
+    /// Whether it runs the older program, if there is one.
+    is_older: bool,
     place: Place,
     /// The address; in a cluster it is fixed before the node starts.
     url: Option<String>,
@@ -102,6 +111,7 @@ impl Node {
         Ok(Self {
             role,
             name: format!("{}-{number}", role.command()),
+            is_older: false,
             url: Some(format!("http://{}", place.host.socket_addr(port))),
             place,
             process: None,
@@ -110,7 +120,7 @@ impl Node {
 }
 
 pub(crate) struct Server {
-    binary: PathBuf,
+    binaries: Binaries,
     folder: PathBuf,
     faults: Faults,
     client: Client,
@@ -125,25 +135,29 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one process or, if the address of a Kafka is given, a cluster.
     pub(crate) async fn start(
-        binary: &Path,
+        binaries: Binaries,
         folder: &Path,
         faults: Faults,
         mut hosts: Hosts,
         kafka: Option<&str>,
     ) -> Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let nodes = match kafka {
+        let mut nodes = match kafka {
             None => vec![Node {
                 role: Role::Whole,
                 name: "server".to_owned(),
+                is_older: false,
                 place: hosts.take()?,
                 url: None,
                 process: None,
             }],
             Some(_) => cluster_nodes(&mut hosts)?,
         };
+        nodes
+            .iter_mut()
+            .for_each(|node| node.is_older = binaries.older.is_some());
         let mut server = Self {
-            binary: binary.to_owned(),
+            binaries,
             folder: folder.to_owned(),
             faults,
             client: Client::new()?,
@@ -168,7 +182,7 @@ impl Server {
              [cluster.kafka_config]\n\"session.timeout.ms\" = \"1500\"\n\"heartbeat.interval.ms\" = \"300\"\n",
         );
         std::fs::write(self.config(), text)?;
-        let output = Command::new(&self.binary)
+        let output = Command::new(self.binaries.older.as_ref().unwrap_or(&self.binaries.server))
             .args(["cluster", "init", "--config"])
             .arg(self.config())
             .output()
@@ -209,6 +223,18 @@ impl Server {
         let place = self.hosts.take()?;
         self.nodes.push(Node::new(role, self.added, place)?);
         self.spawn(self.nodes.len() - 1, None)
+    }
+
+    /// The index of a node that runs the older program, if one does.
+    pub(crate) fn older_node(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| node.is_older)
+    }
+
+    /// Stops a node in order and starts it with the program that is tested.
+    pub(crate) async fn upgrade(&mut self, node: usize) -> Result<()> {
+        self.stop(node).await?;
+        self.nodes[node].is_older = false;
+        self.spawn(node, None)
     }
 
     /// Stops a node and forgets it.
@@ -256,9 +282,15 @@ impl Server {
             std::fs::remove_file(&listening).context("cannot remove the earlier address")?;
         }
         let Node {
-            role, name, place, url, ..
+            role,
+            name,
+            is_older,
+            place,
+            url,
+            ..
         } = &self.nodes[node];
-        let mut command = place.host.command(&self.binary);
+        let older = self.binaries.older.as_ref().filter(|_| *is_older);
+        let mut command = place.host.command(older.unwrap_or(&self.binaries.server));
         let listen = url.as_deref().and_then(|url| url.strip_prefix("http://"));
         command.arg(role.command()).arg("--data").arg(self.data(node));
         command.arg("--listen").arg(listen.unwrap_or("127.0.0.1:0"));

@@ -14,7 +14,7 @@ const CAUGHT_UP_WAIT: Duration = Duration::from_secs(60);
 /// The replicas of a block of a partition.
 #[derive(Debug, Deserialize)]
 struct Block {
-    /// Its source, partition and first offset.
+    /// Its source, partition and first offset, and its shard.
     name: String,
     replicas: u32,
     digests: u32,
@@ -26,7 +26,7 @@ pub(super) async fn check(run: &Run) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT source || '/' || partition || '@' || from_offset AS name, count(digest) AS replicas,
+        "SELECT source || '/' || partition || '@' || from_offset || ' of shard ' || shard AS name, count(digest) AS replicas,
             count(DISTINCT digest) AS digests
         FROM rachis.digests WHERE collection = '{COLLECTION}' GROUP BY 1"
     );
