@@ -96,13 +96,21 @@ async fn spread(client: &Client, shards: Option<&[u32]>) -> Result<Value, String
     answer.map_err(|failure| failure.to_string())
 }
 
+async fn shards_with_documents(client: &Client) -> usize {
+    let documents = by_shard(client).await.into_iter();
+    documents.filter(|documents| *documents > 0).count()
+}
+
 /// The documents of each shard.
 async fn by_shard(client: &Client) -> Vec<i64> {
     let rows = client
         .sql("select documents from rachis.shards order by shard")
         .await
         .rows;
-    rows.iter().filter_map(|row| row[0].as_i64()).collect()
+    assert_eq!(rows.len(), SHARDS);
+    rows.iter()
+        .map(|row| row[0].as_i64().expect("the shard answers"))
+        .collect()
 }
 
 #[tokio::test]
@@ -112,22 +120,14 @@ async fn a_partition_is_spread_and_joined_again_while_records_arrive_and_nodes_d
     let mut numbers = Numbers::create(&cluster.kafka, &client, Some(2)).await;
     numbers.write(ROUND).await;
     numbers.wait_until_complete(&client).await;
-    assert_eq!(
-        by_shard(&client)
-            .await
-            .iter()
-            .filter(|documents| **documents > 0)
-            .count(),
-        1
-    );
+    assert_eq!(shards_with_documents(&client).await, 1);
 
     let (answer, ()) = futures::join!(spread(&client, None), numbers.write(ROUND));
     let first = answer.expect("it is spread");
     assert!(first["from"].as_i64() >= Some(ROUND), "{first}");
     numbers.write(ROUND).await;
     numbers.wait_until_complete(&client).await;
-    let documents = by_shard(&client).await;
-    assert!(documents.iter().all(|documents| *documents > 0), "{documents:?}");
+    assert_eq!(shards_with_documents(&client).await, SHARDS);
 
     cluster.kill("leaf-1");
     numbers.write(ROUND).await;
@@ -152,7 +152,7 @@ async fn a_partition_is_spread_and_joined_again_while_records_arrive_and_nodes_d
     assert_eq!(grown, [0, 0, ROUND, 0]);
     client.wait_until_replicas_are_equal(2).await;
 
-    // The shards that get nothing any more lack none of the records that the broker deletes.
+    // A tailer that starts anew finds every shard after what the broker has deleted.
     let kept = numbers.written - 10;
     cluster.kafka.delete_records_before("events", 0, kept).await;
     cluster.kill("tailer-1");
@@ -161,10 +161,6 @@ async fn a_partition_is_spread_and_joined_again_while_records_arrive_and_nodes_d
     numbers.wait_until_complete(&client).await;
     let state = "select state from rachis.sources where source = 'events'";
     client.eventually(state, json!("caught_up")).await;
-    assert_eq!(
-        client.sql("select count(*) from rachis.losses").await.rows,
-        [[json!(0)]]
-    );
 
     let deleted = client.sql("delete from events where n % 7 = 0").await;
     assert_eq!(deleted.rows[0][0], (numbers.written + 6) / 7);
@@ -197,21 +193,14 @@ async fn a_spread_waits_for_a_leaf_that_is_away_and_can_be_withdrawn() {
     assert!(failure.contains("was withdrawn"), "{failure}");
     numbers.write(ROUND).await;
     numbers.wait_until_complete(&client).await;
-    assert_eq!(
-        by_shard(&client)
-            .await
-            .iter()
-            .filter(|documents| **documents > 0)
-            .count(),
-        1
-    );
+    assert_eq!(shards_with_documents(&client).await, 1);
 
     let asked = tokio::spawn({
         let client = cluster.client_of("aggregator-1");
         async move { spread(&client, None).await }
     });
     client.eventually(waits, json!("leaf-2")).await;
-    // These wait at the brokers: nobody may have them yet.
+    // The tailer holds them back until leaf-2 knows of the spread.
     numbers.write(ROUND).await;
     let source = "select state, error from rachis.sources where source = 'events'";
     client
@@ -225,8 +214,7 @@ async fn a_spread_waits_for_a_leaf_that_is_away_and_can_be_withdrawn() {
     cluster.restart("leaf-2").await;
     asked.await.expect("it does not panic").expect("it is spread");
     numbers.wait_until_complete(&client).await;
-    let documents = by_shard(&client).await;
-    assert!(documents.iter().all(|documents| *documents > 0), "{documents:?}");
+    assert_eq!(shards_with_documents(&client).await, SHARDS);
     client.wait_until_replicas_are_equal(2).await;
 }
 
@@ -282,7 +270,7 @@ async fn one_process_spreads_a_partition_and_says_what_cannot_be_spread() {
         .json(Method::DELETE, "/v1/sources/events/spread?partition=0", Value::Null)
         .await;
     let failure = withdrawal.expect_err("none is proposed").to_string();
-    assert!(failure.contains("no spread of partition 0"), "{failure}");
+    assert!(failure.contains("no spread that could be withdrawn"), "{failure}");
 }
 
 #[tokio::test]
@@ -326,6 +314,6 @@ async fn records_that_the_broker_deletes_are_one_loss_and_a_skip_goes_on_after_t
         counts.rows,
         [[json!(stored), json!(stored), json!(numbers.written - 1)]]
     );
-    let losses = "select from_offset, through_offset from rachis.losses where reason like 'deleted%'";
+    let losses = "select from_offset, through_offset from rachis.losses";
     assert_eq!(server.sql(losses).await.rows, [[json!(first), json!(kept - 1)]]);
 }

@@ -53,7 +53,7 @@ impl Engine {
                 return Ok(last.clone());
             }
             if collection.route(source, partition).newest_shards() == wanted {
-                let detail = format!("partition {partition} of {source} belongs to shard {wanted:?} already");
+                let detail = format!("all records of partition {partition} of {source} belong to that shard already");
                 return Err(Problem::new(Code::BadRequest, detail)
                     .hint("a collection gets its shards when it is created: `rachis collection put NAME --shards 4`"));
             }
@@ -115,9 +115,7 @@ impl Engine {
         let (collection, _) = source_of(&catalog, source)?;
         let of = collection.runs_of(source, partition);
         let Some(proposed) = of.and_then(|of| of.proposed.clone()) else {
-            let detail = format!(
-                "no spread of partition {partition} of {source} waits for leaves, so there is none to withdraw"
-            );
+            let detail = format!("partition {partition} of {source} has no spread that could be withdrawn");
             return Err(Problem::new(Code::Conflict, detail)
                 .hint("one that is in force stays; to end it, spread the partition over other shards, or over one"));
         };
@@ -173,13 +171,16 @@ impl Engine {
             let of = collection.runs_of(source, partition)?;
             Some((of.proposed.as_ref()?.run.from, collection.unconfirmed(of).join(", ")))
         });
-        let (from, leaves) = waits.unwrap_or_default();
+        let Some((from, leaves)) = waits else {
+            let detail = format!("the spread of partition {partition} of {source} took too long");
+            return Problem::new(Code::Timeout, detail).hint("see rachis.runs whether it is in force");
+        };
         let detail = format!(
             "partition {partition} of {source} is not spread yet: that waits for {leaves}. Until then its records from offset \
              {from} on are not ingested"
         );
         Problem::new(Code::Timeout, detail).hint(format!(
-            "it is spread once they have, see rachis.runs; `rachis source spread {source} {partition} --withdraw` gives it up"
+            "it is spread once they know of it, see rachis.runs; `rachis source spread {source} {partition} --withdraw` gives it up"
         ))
     }
 }

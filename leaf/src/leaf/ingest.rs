@@ -56,14 +56,15 @@ impl Leaf {
         let of = collection.runs_of(source, partition);
         let route = collection.route(source, partition);
         let share = route.share_of(batch.shard.number);
-        let label = format!("{source}/{partition} of {name}");
+        let label = || format!("{source}/{partition} of {name}");
         if let Some(proposed) = of.and_then(|of| of.proposed.as_ref())
             && batch.through >= proposed.run.from
         {
             let (from, leaves) = (proposed.run.from, collection.unconfirmed(of?).join(", "));
             return Some(BatchOutcome::Busy {
                 reason: format!(
-                    "{label} is being spread over other shards: its records from offset {from} on wait for {leaves}"
+                    "{} is being spread over other shards: its records from offset {from} on wait for {leaves}",
+                    label()
                 ),
             });
         }
@@ -77,8 +78,11 @@ impl Leaf {
         }
         let owners = describe_shards(&route.newest_shards());
         let reason = match is_by_same_runs {
-            true => format!("{label} belongs to {owners}, not to shard {}", batch.shard.number),
-            false => format!("not all nodes know the last spread of {label} yet; it goes on by itself once they do"),
+            true => format!("{} belongs to {owners}, not to shard {}", label(), batch.shard.number),
+            false => format!(
+                "not all nodes know of the last spread of {} yet: it goes on by itself once they do",
+                label()
+            ),
         };
         Some(match is_by_same_runs && !route.is_spread() {
             true => BatchOutcome::Refused { reason },

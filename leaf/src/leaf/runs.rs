@@ -1,4 +1,4 @@
-//! Confirms proposed runs: this leaf knows of them, and has no record that they are about.
+//! Confirms proposed runs: states that this leaf knows of them and has no record at or after their first offsets.
 
 use std::{
     sync::{Arc, Weak},
@@ -56,7 +56,8 @@ impl Leaf {
                         continue;
                     }
                 };
-                info!(?change, "a run of a partition is proposed");
+                let is_confirmed = matches!(change, Change::ConfirmRun { .. });
+                info!(source = %of.source, partition = of.partition, from = proposed.run.from, is_confirmed, "a run is proposed");
                 if let Err(problem) = changes.propose(change, None).await {
                     debug!(source = %of.source, partition = of.partition, %problem, "a run cannot be confirmed yet");
                     is_complete = false;
@@ -70,7 +71,8 @@ impl Leaf {
         }
     }
 
-    /// Whether no shard here has records that a run is about, nor will get any. Fails while that is not known.
+    /// Whether no shard here has a record at or after the first offset of a run, or will accept one before the run is in
+    /// force. Fails while that is not known.
     async fn judge(&self, catalog: &Catalog, (collection, of, run): Unconfirmed<'_>) -> Result<bool, Problem> {
         // Batches that are checked from now on are checked by a catalog that has the run.
         drop(self.routing.write());

@@ -230,15 +230,15 @@ pub enum Change {
         partition: i32,
         run: Run,
     },
-    /// States that a leaf with this data folder, or the process that holds all shards, knows of a proposed run, and has no
-    /// record that the run is about. Once all leaves have that must, the run counts.
+    /// States that a leaf with this data folder, or the process that holds all shards, knows of a proposed run and has no
+    /// record at or after its first offset. The run is in force once every leaf with a replica of its shards has stated it.
     ConfirmRun {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leaf: Option<NodeName>,
         instance: Uuid,
         run: RunRef,
     },
-    /// Withdraws a proposed run: a leaf has records that it is about, or nobody wants it any more.
+    /// Withdraws a proposed run, because a leaf has records at or after its first offset, or because a user asks for it.
     WithdrawRun { run: RunRef },
     /// Changes of definitions, one after another: all are accepted, or none.
     All { changes: Vec<Change> },
@@ -321,7 +321,7 @@ impl Catalog {
         };
         match result {
             Ok(()) => {
-                // Those that were missing may have no replica any more.
+                // The change may have removed the last replica whose leaf had not confirmed a run.
                 let collections = next.collections.values_mut();
                 collections.for_each(Collection::adopt_confirmed_runs);
                 (next, Ok(()))

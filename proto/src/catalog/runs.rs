@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Nodes learn of a change at different times, and a record must not get into two shards. So no leaf that knows of a
-//! proposed run accepts records of the partition at or after its first offset, and the run counts once all leaves have
+//! proposed run accepts records of the partition at or after its first offset, and the run is in force once all leaves have
 //! confirmed that they know of it and have no such record.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,18 +50,18 @@ impl Run {
     }
 }
 
-/// A run that does not count yet.
+/// A run that is not in force yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProposedRun {
     /// The run.
     pub run: Run,
     /// The catalog version since which it is proposed.
     pub since: u64,
-    /// The leaves that know of it, and have no record that it is about.
+    /// The leaves that know of it and have no record at or after its first offset.
     pub confirmed: BTreeSet<NodeName>,
 }
 
-/// A proposed run.
+/// Names a proposed run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunRef {
     /// The collection.
@@ -294,7 +294,7 @@ impl Collection {
         self.runs.retain(|of| !of.runs.is_empty() || of.proposed.is_some());
     }
 
-    /// Has proposed runs count that all leaves have confirmed. Leaves that lost their replicas need not.
+    /// Puts proposed runs in force that every leaf has confirmed that still has a replica of their shards.
     pub(super) fn adopt_confirmed_runs(&mut self) {
         let is_confirmed = |of: &PartitionRuns| {
             let proposed = of.proposed.as_ref()?;
@@ -309,7 +309,7 @@ impl Collection {
 }
 
 impl PartitionRuns {
-    /// The same, without the run that does not count yet.
+    /// The same, without the run that is not in force yet.
     pub fn without_proposal(&self) -> Self {
         Self {
             proposed: None,
@@ -386,6 +386,44 @@ mod tests {
         assert_eq!(at(Some(150), None, Some(140)), Some(99), "shard 3 lacks what follows");
         assert_eq!(at(Some(150), Some(120), Some(140)), Some(120));
         assert_eq!(route.position(|shard| (shard != 3).then_some(Some(200))), None);
+    }
+
+    #[test]
+    fn the_positions_of_shards_are_merged_to_what_all_of_them_have() {
+        let mut collection = Collection::new(
+            CollectionUid(uuid::Uuid::from_u128(1)),
+            1,
+            super::super::CollectionSettings {
+                shards: 4,
+                ..Default::default()
+            },
+        );
+        let source: SourceName = "clicks".parse().expect("a name");
+        let home = shard_of(&source, 0, 4);
+        let other = (home + 1) % 4;
+        collection.runs = vec![PartitionRuns {
+            source,
+            partition: 0,
+            runs: vec![Run {
+                from: 100,
+                shards: vec![home, other],
+                block: 10,
+            }],
+            proposed: None,
+        }];
+        let vector = |text: &str| text.parse::<PositionVector>().expect("a vector");
+        let (of_home, of_other) = (vector("clicks/0@180,clicks/4@7"), vector("clicks/0@150,push/1@3"));
+        let merged =
+            |shards: &[(u32, &PositionVector)]| collection.merged_positions(shards.iter().copied()).to_string();
+        assert_eq!(
+            merged(&[(home, &of_home), (other, &of_other)]),
+            "clicks/0@150,clicks/4@7,push/1@3"
+        );
+        assert_eq!(
+            merged(&[(home, &of_home), (other, &vector(""))]),
+            "clicks/0@99,clicks/4@7"
+        );
+        assert_eq!(merged(&[(home, &of_home)]), "clicks/4@7", "the other shard is missing");
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Skips {
             let known = self.0.entry(*partition).or_default();
             let new: Vec<Skip> = skips.iter().filter(|skip| !known.contains(skip)).copied().collect();
             known.extend(new);
-            if known.len() > SKIPS_MAX {
+            let of_shard = |shard| known.iter().filter(|skip| skip.shard == shard).count();
+            if skips.iter().any(|skip| of_shard(skip.shard) > SKIPS_MAX) {
                 return Err(Problem::new(
                     Code::LimitReached,
                     format!("partition {partition} has reached the limit of {SKIPS_MAX} skips"),

@@ -36,7 +36,7 @@ pub(super) struct BatchLimits {
 }
 
 /// A replica that lacks more records than this, by offsets, which another one has, is behind from the beginning.
-const FAR_OFFSETS: i64 = 20_000;
+pub(super) const FAR_OFFSETS: i64 = 20_000;
 /// A replica that fills the window alone for this long, while another one has nearly everything in it, is behind.
 pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
 
@@ -255,6 +255,9 @@ impl Partition {
             }
         }
         let is_first = !self.is_read_for(replica);
+        if from.saturating_sub(self.read) > FAR_OFFSETS {
+            self.resolve_if_far();
+        }
         if !self.is_reading() {
             self.read_from(from);
         } else if self.needs_seek && self.window.is_empty() && (is_first || self.read - from < FAR_OFFSETS) {
@@ -336,8 +339,11 @@ impl Partition {
 
     /// Has the sender of a replica that was behind determine where to start, as the others do.
     pub(super) fn resolve_behind(&mut self, replica: usize) {
-        self.cursors[replica].clear();
-        self.cursors[replica].phase = Phase::Resolving;
+        let cursor = &mut self.cursors[replica];
+        if matches!(cursor.phase, Phase::Behind | Phase::Attaching) {
+            cursor.clear();
+            cursor.phase = Phase::Resolving;
+        }
     }
 
     /// Keeps nothing for a replica that accepts nothing yet.
@@ -390,9 +396,13 @@ impl Partition {
         };
         cursor.error = Some(error);
         self.release();
-        // What was read for it is not read for nobody: the others are positioned anew.
+        self.resolve_if_far();
+    }
+
+    /// If no replica that is read into needs the records that are read next, has them all determine where to start.
+    fn resolve_if_far(&mut self) {
         let reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
-        let least = reading.map(|cursor| cursor.stored).min();
+        let least = reading.map(|cursor| cursor.stored.min(cursor.resent_from)).min();
         if least.is_some_and(|least| least.saturating_sub(self.read) > FAR_OFFSETS) {
             self.resolve_all();
         }
@@ -414,15 +424,22 @@ impl Partition {
         }
     }
 
-    /// Whether another replica of the same shard is being sent a batch.
+    /// Whether another replica of the same shard is being sent a batch, of records that have left the window.
     pub(super) fn is_other_in_flight(&self, replica: usize) -> bool {
         let shard = self.cursors[replica].part.share.shard;
         let mut others = self.cursors.iter().enumerate();
-        others.any(|(other, cursor)| other != replica && cursor.part.share.shard == shard && cursor.inflight.is_some())
+        others.any(|(other, cursor)| {
+            let is_other = other != replica && cursor.part.share.shard == shard;
+            is_other && cursor.inflight.is_some() && cursor.phase != Phase::Reading
+        })
     }
 
-    /// Stops all replicas of the other shards as well: what one of them was refused, they would accept.
+    /// Stops all replicas of the other shards as well, if no replica of the same shard goes on: their leaves may not be able
+    /// to tell that this is not the topic from before.
     pub(super) fn stop_other_shards(&mut self, replica: usize, error: &Error) {
+        if self.is_read_for(replica) {
+            return;
+        }
         let shard = self.cursors[replica].part.share.shard;
         for other in 0..self.cursors.len() {
             if self.cursors[other].part.share.shard != shard {
@@ -694,7 +711,8 @@ impl Partition {
         None
     }
 
-    /// Of the replica of each shard that is read into and has most: the one that has least, or is stopped.
+    /// The replica that the partition waits for: takes the furthest one of each shard, and of these one that is stopped, or
+    /// the one that is least far.
     fn leading(&self) -> &Cursor {
         let is_stopped = |cursor: &Cursor| matches!(cursor.phase, Phase::Stopped { .. });
         let mut of_shards: BTreeMap<u32, &Cursor> = BTreeMap::new();

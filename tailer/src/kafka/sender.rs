@@ -27,7 +27,7 @@ use super::{
     context::SourceContext,
     error::ClientError,
     feed_apart::ApartReaders,
-    partition::{OutgoingBatch, Partition, SenderStep},
+    partition::{FAR_OFFSETS, OutgoingBatch, Partition, SenderStep},
     slot::{PartitionSlot, Replica},
     start::{StartDecision, decide_start},
     status::SourceStatus,
@@ -181,6 +181,8 @@ impl Sender {
         let mut partition = self.partition();
         partition.abandon_batch(self.replica);
         partition.stop(self.replica, Error::Leaf(problem));
+        drop(partition);
+        self.slot.wake();
     }
 
     fn shrink_batches(&self, problem: &Problem) {
@@ -246,7 +248,7 @@ impl Sender {
     }
 
     async fn try_resolve(&self) {
-        // What another replica of the shard was just sent, this one gets with the same times.
+        // Once the batch in flight to another replica is stored, this one can be sent the same ingest times.
         let began = Instant::now();
         while self.partition().is_other_in_flight(self.replica)
             && began.elapsed() < ENDED_WITHIN
@@ -292,7 +294,15 @@ impl Sender {
             _ => None,
         };
         let first = self.first_of_others(&stored).await?;
-        let last = stored.last.filter(|last| *last >= low);
+        let (next, deleted) = (stored.offset + 1, low - 1);
+        let route = &self.slot.replicas[self.replica].part.route;
+        if stored.offset >= 0 && next <= deleted && route.first_of(share.shard, next, deleted).is_none() {
+            // All that the broker has deleted belongs to other shards.
+            return self.advance(deleted).await;
+        }
+        // A shard that no record belongs to any more is not worth reading the log again.
+        let is_near = |last: &i64| *last >= low && stored.offset - *last <= FAR_OFFSETS;
+        let last = stored.last.filter(is_near);
         let (stored, serves) = (stored.offset, stored.serving);
         let acknowledged = {
             let mut partition = self.partition();
@@ -510,7 +520,10 @@ impl Sender {
             Ok(BatchOutcome::Applied { .. } | BatchOutcome::Already { .. } | BatchOutcome::Gap { .. }) => Ok(()),
             Ok(BatchOutcome::Busy { reason }) => Err(Error::LeafBusy { reason }),
             Ok(BatchOutcome::Refused { reason }) => {
-                self.stop(Error::BatchRefused { reason });
+                let error = Error::BatchRefused { reason };
+                self.stop(error.clone());
+                self.partition().stop_other_shards(self.replica, &error);
+                self.slot.wake();
                 Ok(())
             }
             Err(problem) => Err(Error::Leaf(problem)),
@@ -536,7 +549,7 @@ impl Sender {
 
     async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), Error> {
         let route = &self.slot.replicas[self.replica].part.route;
-        // Of a partition that belongs to several shards, each has noted what it lacks itself.
+        // If the partition belongs to several shards, each notes only a loss of its own records.
         let Some(from) = route.first_of(self.shard().number, from, through) else {
             return Ok(());
         };
@@ -595,8 +608,9 @@ impl Sender {
             match self.stored().await {
                 Ok(stored) if stored.stopped_by_dead_letters || may_be_cleared => return self.stop_dead(),
                 Ok(_) => {
-                    let error = Error::BatchRefused { reason };
-                    return self.partition().stop_other_shards(self.replica, &error);
+                    self.partition()
+                        .stop_other_shards(self.replica, &Error::BatchRefused { reason });
+                    return self.slot.wake();
                 }
                 Err(Error::Leaf(problem)) if is_final(&problem) => return,
                 Err(_) => {

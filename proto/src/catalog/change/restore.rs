@@ -42,7 +42,7 @@ impl Catalog {
             return Ok(());
         };
         collection.retired_sources.clone_from(&was.retired_sources);
-        // One that was proposed has not counted for any record.
+        // One that was only proposed has decided where no record went.
         let runs = was.runs.iter().filter(|of| !of.runs.is_empty());
         collection.runs = runs.map(PartitionRuns::without_proposal).collect();
         collection.restored = Some(Restored {

@@ -539,6 +539,40 @@ fn records_that_no_leaf_accepts_yet_are_held_back_with_the_reason() {
 }
 
 #[test]
+fn the_log_is_not_read_on_for_a_replica_that_is_left_behind() {
+    let shards = parts(2, vec![run(8, &[0, 1])]);
+    let [one, other] = [0, 1].map(|at: usize| shards[at].clone());
+    let mut partition = Partition::new(LIMITS, &[], [one.clone(), one, other].into_iter());
+    let far = 10 * FAR_OFFSETS;
+    partition.begin(1, 9, 9);
+    partition.begin(2, far, far);
+    partition.seek_done();
+    partition.begin(0, far, far);
+    assert!(matches!(partition.next_step(1), SenderStep::FeedApart));
+    assert!(
+        matches!(partition.next_step(2), SenderStep::Resolve),
+        "it is positioned anew"
+    );
+    partition.begin(2, far, far);
+    assert_eq!(partition.next_offset(), Some(far));
+}
+
+#[test]
+fn a_refusal_stops_the_other_shards_once_no_replica_of_its_own_goes_on() {
+    let shards = parts(2, vec![run(8, &[0, 1])]);
+    let [one, other] = [0, 1].map(|at: usize| shards[at].clone());
+    let mut partition = Partition::new(LIMITS, &[], [one.clone(), one, other].into_iter());
+    (0..3).for_each(|replica| partition.begin(replica, 20, 20));
+    let refusal = Error::BatchRefused { reason: "why".into() };
+    for replica in [0, 1] {
+        assert!(partition.is_sending(2));
+        partition.stop(replica, refusal.clone());
+        partition.stop_other_shards(replica, &refusal);
+    }
+    assert!(partition.is_stopped());
+}
+
+#[test]
 fn a_skip_of_one_shard_leaves_the_records_of_the_others() {
     let skip = Skip {
         shard: Some(1),
@@ -562,7 +596,7 @@ fn a_skip_of_one_shard_leaves_the_records_of_the_others() {
 }
 
 #[test]
-fn what_was_read_for_a_shard_that_stops_is_not_read_for_nobody() {
+fn the_other_shards_skip_what_only_a_stopped_one_needed() {
     let mut partition = spread();
     let far = 10 * FAR_OFFSETS;
     partition.begin(0, 9, 9);
