@@ -98,6 +98,17 @@ impl Terminal {
         .await;
     }
 
+    /// Drops the line at the prompt, and waits for the next prompt: what is typed before it can be dropped as well.
+    async fn interrupt(&self) {
+        self.press("C-c");
+        eventually("the terminal shows an empty prompt", async || {
+            let screen = self.screen();
+            ensure!(screen.trim_end().ends_with("\nrachis>"), "{screen}");
+            Ok(())
+        })
+        .await;
+    }
+
     async fn ends(&self) {
         eventually("the shell ends", async || {
             let sessions = Command::new("tmux")
@@ -157,7 +168,7 @@ async fn statements_are_typed_completed_and_remembered() {
     terminal.clear().await;
     terminal.press("Up");
     terminal.shows("greatest FROM events WHERE user.name LIKE").await;
-    terminal.press("C-c");
+    terminal.interrupt().await;
     terminal.enter("SELEC 1;");
     let screen = terminal.shows("hint: ").await;
     assert!(screen.contains("error: SELEC is not a supported statement"), "{screen}");
@@ -202,10 +213,10 @@ async fn a_newcomer_finds_the_end_of_a_statement_help_and_the_way_out() {
     terminal.press("Up");
     terminal.press("Up");
     terminal.shows("rachis> help").await;
-    terminal.press("C-c");
+    terminal.interrupt().await;
     terminal.enter("SELECT 'open;");
     terminal.shows("close the quote or the comment").await;
-    terminal.press("C-c");
+    terminal.interrupt().await;
     terminal.enter("SELECT 1");
     terminal.enter("\\q");
     terminal.ends().await;
@@ -294,7 +305,7 @@ async fn ctrl_c_stops_a_statement_on_the_server_and_the_shell_goes_on() {
         Ok(())
     })
     .await;
-    terminal.press("C-c");
+    terminal.interrupt().await;
     terminal.enter("SELECT 'after' || ' watching' AS state;");
     terminal.shows("after watching").await;
 }
