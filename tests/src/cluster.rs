@@ -419,13 +419,16 @@ impl Cluster {
             if let Some(status) = node.process.as_mut().and_then(Process::exit_status) {
                 bail!("{name} exited with {status}\n{}", self.log_tail(name));
             }
-            if http
-                .get(&url)
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
-                return Ok(());
+            if let Ok(answer) = http.get(&url).send().await {
+                // A leaf with replicas that have to catch up has started, too.
+                if answer.status().is_success()
+                    || answer
+                        .text()
+                        .await
+                        .is_ok_and(|text| text.contains("replicas on this leaf"))
+                {
+                    return Ok(());
+                }
             }
             ensure!(
                 started.elapsed() < WAIT_MAX,

@@ -2,7 +2,7 @@
 //! one that lost its disk, and from one that is away for long.
 
 use std::{
-    process::Command,
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -22,14 +22,38 @@ fn command(cluster: &Cluster, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(server::binary())
         .args(arguments)
         .args(["--url", cluster.client_of("aggregator-1").url()])
-        .output()
-        .expect("the program exits");
+        .output();
+    said(output.expect("the program exits"))
+}
+
+/// What a process said, as an error if it failed.
+fn said(output: Output) -> Result<String, String> {
     let texts = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     if output.status.success() {
         Ok(texts.concat())
     } else {
         Err(texts.concat())
     }
+}
+
+/// Starts what Kubernetes runs before the pod of a leaf stops.
+fn before_a_pod_stops(cluster: &Cluster, leaf: &str) -> Child {
+    let manifest = std::fs::read_to_string("../deploy/kustomize/base/leaf.yaml").expect("the manifest");
+    let hook = manifest.lines().find_map(|line| line.trim().strip_prefix("- timeout "));
+    let url = cluster.client_of("aggregator-1").url().to_owned();
+    let binaries = server::binary().parent().expect("a folder").display().to_string();
+    Command::new("bash")
+        .args(["-c", &format!("timeout {}", hook.expect("the hook"))])
+        .env(
+            "PATH",
+            format!("{binaries}:{}", std::env::var("PATH").unwrap_or_default()),
+        )
+        .env("POD_NAME", leaf)
+        .env("RACHIS_URL", url)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bash")
 }
 
 async fn create(cluster: &Cluster, shards: u32, replicas: u32) {
@@ -143,9 +167,15 @@ async fn a_leaf_that_joins_takes_its_share_and_a_drained_one_gives_everything_aw
 
     let refused = command(&cluster, &["cluster", "drain", "tailer-1"]).expect_err("it holds no shards");
     assert!(refused.contains("tailer-1 is not a leaf"), "{refused}");
+    let stopped = before_a_pod_stops(&cluster, "leaf-1").wait_with_output();
+    let restarted = said(stopped.expect("the hook ends")).expect("a pod that is restarted");
+    assert!(restarted.contains("leaf-1 is not being drained"), "{restarted}");
     let started = command(&cluster, &["cluster", "drain", "leaf-1"]).expect("moves");
     assert!(started.contains("4 replicas on their way"), "{started}");
+    let stopping = before_a_pod_stops(&cluster, "leaf-1");
     pushes.until_moved(&cluster).await;
+    let drained = said(stopping.wait_with_output().expect("the hook ends")).expect("it is drained");
+    assert!(drained.contains("leaf-1 has no shards left"), "{drained}");
     let drained = command(&cluster, &["cluster", "drain", "leaf-1", "--wait"]).expect("it is drained");
     assert!(drained.contains("leaf-1 has no shards left"), "{drained}");
     let of_others: Vec<_> = ["leaf-2", "leaf-3"].map(|leaf| (leaf.to_owned(), 6)).into();
@@ -204,6 +234,8 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
         Ok(cluster.query(sql, json!({})).await?.rows[0][0] != json!(0))
     };
     pushes.until(&cluster, "it is being copied", is_copying).await;
+    let ready = cluster.client_of(other).get("/readyz").await;
+    ready.expect("nobody misses a replica that is being copied");
     for killed in [other, holder.as_str()] {
         cluster.kill(killed);
         cluster.restart(killed).await;

@@ -120,8 +120,22 @@ async fn a_leaf_that_dies_is_not_missed_and_gets_what_it_has_missed() {
         pushed += 10;
     }
     until_states(&cluster, "leaf-2 is behind", |state| state.contains("leaf-2 behind")).await;
+    // Nobody feeds it, so it is not ready: whoever restarts all leaves would take down the only other replicas.
+    cluster.stop("tailer-1");
     cluster.restart("leaf-2").await;
+    let leaf = cluster.client_of("leaf-2");
+    eventually("leaf-2 is not ready", || async {
+        let reply = format!("{:?}", leaf.get("/readyz").await);
+        ensure!(
+            reply.contains("have not caught up: shard 0 of events and 1 more"),
+            "{reply}"
+        );
+        Ok(())
+    })
+    .await;
+    cluster.restart("tailer-1").await;
     until_all_serve(&cluster).await;
+    eventually("leaf-2 is ready", || leaf.get("/readyz")).await;
     cluster.kill("leaf-1");
     cluster.eventually("select count(*) from events", json!(pushed)).await;
     push(&cluster, pushed..pushed + 10).await;

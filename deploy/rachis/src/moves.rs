@@ -18,6 +18,8 @@ const RETIRED_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// … and after how many times it is planned anew: a leaf may have joined, or another one died.
 const POLLS_OF_A_PLAN: u32 = 30;
+/// How many polls may fail one after the other: an aggregator restarts meanwhile.
+const FAILED_POLLS_MAX: u32 = 60;
 
 /// Runs `rachis rebalance`.
 pub(crate) async fn rebalance(arguments: cli::RebalanceArgs) -> Result<(), Failure> {
@@ -40,6 +42,13 @@ pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
             arguments.name
         ));
         return Ok(());
+    }
+    if arguments.if_draining {
+        if !is_draining(&client, &arguments.name).await? {
+            output::note(&format!("{} is not being drained", arguments.name));
+            return Ok(());
+        }
+        return wait_until_empty(&client, &arguments.name).await;
     }
     let request = client
         .request(Method::POST, &path)
@@ -68,31 +77,55 @@ pub(crate) async fn hold(arguments: cli::HoldArgs) -> Result<(), Failure> {
 }
 
 async fn wait_until_empty(client: &Client, leaf: &str) -> Result<(), Failure> {
-    let sql = "SELECT count(*) AS shards FROM rachis.replicas WHERE leaf = $1";
+    let mut failed = 0;
     for poll in 1_u32.. {
         if poll.is_multiple_of(POLLS_OF_A_PLAN) {
             // If it fails now, it is repeated.
             let _ = client.send(client.request(Method::POST, &["rebalance"])).await;
         }
-        let row = async |sql: &str| {
-            let answer = client.sql(&json!({ "sql": sql, "parameters": [leaf] })).await?;
-            Ok::<Value, Failure>(answer["rows"][0].clone())
-        };
-        let is_drained = "SELECT draining FROM rachis.nodes WHERE name = $1";
-        if row(is_drained).await?["draining"] != true {
-            return Err(Failure::new(format!(
-                "{leaf} takes shards again: somebody gave the drain up"
-            )));
-        }
-        if row(sql).await?["shards"] == 0 {
-            output::note(&format!(
-                "{leaf} has no shards left; stop it, then `rachis cluster remove {leaf}`"
-            ));
-            return Ok(());
+        match shards_left(client, leaf).await {
+            Ok(Some(0)) => {
+                output::note(&format!(
+                    "{leaf} has no shards left; stop it, then `rachis cluster remove {leaf}`"
+                ));
+                return Ok(());
+            }
+            Ok(Some(_)) => failed = 0,
+            Ok(None) => {
+                return Err(Failure::new(format!(
+                    "{leaf} takes shards again: somebody gave the drain up"
+                )));
+            }
+            Err(failure) if failed == FAILED_POLLS_MAX => return Err(failure),
+            Err(failure) => {
+                if failed == 0 {
+                    output::note(&format!("it is not known how much {leaf} has left: {failure}"));
+                }
+                failed += 1;
+            }
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
     Ok(())
+}
+
+/// How many shards a leaf that is being drained still has; none if it is not being drained.
+async fn shards_left(client: &Client, leaf: &str) -> Result<Option<u64>, Failure> {
+    if !is_draining(client, leaf).await? {
+        return Ok(None);
+    }
+    let sql = "SELECT count(*) AS shards FROM rachis.replicas WHERE leaf = $1";
+    Ok(first_row(client, sql, leaf).await?["shards"].as_u64())
+}
+
+async fn is_draining(client: &Client, leaf: &str) -> Result<bool, Failure> {
+    let sql = "SELECT draining FROM rachis.nodes WHERE name = $1";
+    Ok(first_row(client, sql, leaf).await?["draining"] == true)
+}
+
+async fn first_row(client: &Client, sql: &str, leaf: &str) -> Result<Value, Failure> {
+    let answer = client.sql(&json!({ "sql": sql, "parameters": [leaf] })).await?;
+    Ok(answer["rows"][0].clone())
 }
 
 fn show(plan: &Value, is_dry_run: bool, output: cli::ListOutput) -> Result<(), Failure> {

@@ -12,7 +12,8 @@ use futures::{
 use leaf::{Leaf, LeafOptions, ReplicaLinks};
 use plan::client::RemoteScan;
 use proto::{
-    Code, Problem,
+    Catalog, Code, Problem,
+    catalog::{Collection, ReplicaState},
     client::{
         ingest::RemoteIngest,
         nodes::RemoteNodes,
@@ -211,7 +212,8 @@ impl Node {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(keeping));
         let mut routes = self.routes(&changes, None, shell)?;
         leaf::service::add(&mut routes, &leaf, &self.replica.catalog());
-        let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), self.readiness(), routes);
+        let ready = self.leaf_readiness();
+        let router = doors::status_router(shell.metrics.clone(), shell.shutdown.clone(), ready, routes);
         Ok(Running {
             router,
             membership: self.membership(&changes, shell),
@@ -375,6 +377,46 @@ impl Node {
             }
         })
     }
+
+    /// A leaf is ready once its replicas have caught up, too.
+    fn leaf_readiness(&self) -> doors::ReadinessCheck {
+        let (joined, follower) = (self.readiness(), self.follower.clone());
+        let (catalog, name) = (self.replica.catalog(), self.name.clone());
+        Arc::new(move || {
+            joined()?;
+            if !follower.has_caught_up() {
+                let detail =
+                    "whether the replicas on this leaf have caught up is not known: no other node has answered yet";
+                return Err(Problem::new(Code::Unavailable, detail));
+            }
+            has_caught_up(&catalog.borrow(), &name)
+        })
+    }
+}
+
+/// Whether every replica on a leaf serves that did once. Whoever restarts one leaf after the other waits for this, because
+/// the next one may have the only other replicas. A replica that is being copied to the leaf is missed by nobody.
+fn has_caught_up(catalog: &Catalog, leaf: &NodeName) -> Result<(), Problem> {
+    let is_missed = |collection: &Collection, shard: u32| {
+        let is_new = collection
+            .moves
+            .get(&shard)
+            .is_some_and(|moves| moves.contains_key(leaf));
+        let state = collection.replica_state(shard, leaf);
+        !is_new && matches!(state, Some(ReplicaState::Behind { .. } | ReplicaState::Joining { .. }))
+    };
+    let mut missed = catalog.collections.iter().flat_map(|(name, collection)| {
+        let shards = (0..collection.settings.shards).filter(move |shard| is_missed(collection, *shard));
+        shards.map(move |shard| format!("shard {shard} of {name}"))
+    });
+    let Some(first) = missed.next() else { return Ok(()) };
+    let others = match missed.count() {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    let detail = format!("the replicas on this leaf have not caught up: {first}{others}");
+    Err(Problem::new(Code::Unavailable, detail)
+        .hint("other leaves answer for them; take none of these down meanwhile (`rachis.replicas` shows the states)"))
 }
 
 fn failed(what: &str) -> impl Fn(Problem) -> Failure + '_ {

@@ -396,6 +396,11 @@ fn with_outcome(problem: Problem, may_be_appended: bool) -> Problem {
 }
 
 impl Follower {
+    /// Whether the node has the newest catalog, as far as it knows: some other node has told it, or it has read the log.
+    pub fn has_caught_up(&self) -> bool {
+        *self.freeze_detector.caught_up.borrow()
+    }
+
     /// Waits until the other aggregators have this node's catalog, as far as they answer: the client may send its next
     /// query to any of them.
     async fn wait_for_aggregators(&self) {

@@ -91,10 +91,16 @@ impl Client {
         self.http.request(method, format!("{url}{path}"))
     }
 
-    /// Whether the process at an address reports that it is ready.
-    pub(crate) async fn is_ready(&self, url: &str) -> bool {
+    /// Whether the process at an address reports that it has started. Replicas on a leaf may have to catch up.
+    pub(crate) async fn has_started(&self, url: &str) -> bool {
         let request = self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5));
-        request.send().await.is_ok_and(|reply| reply.status().is_success())
+        let Ok(reply) = request.send().await else { return false };
+        let is_ready = reply.status().is_success();
+        is_ready
+            || reply
+                .text()
+                .await
+                .is_ok_and(|text| text.contains("replicas on this leaf"))
     }
 
     /// The metrics of the process at an address.

@@ -340,7 +340,7 @@ impl Server {
                     .map(|url| url.trim().to_owned())
                     .filter(|url| url.starts_with("http"));
                 if let Some(url) = url
-                    && self.client.is_ready(&url).await
+                    && self.client.has_started(&url).await
                 {
                     self.nodes[node].url = Some(url);
                     break;

@@ -86,6 +86,9 @@ pub(crate) struct DrainArgs {
     /// Wait until the leaf has no shards left
     #[arg(long)]
     pub wait: bool,
+    /// Do nothing unless the leaf is being drained already
+    #[arg(long, requires = "wait", conflicts_with = "dry_run")]
+    pub if_draining: bool,
     /// Let the leaf take shards again, and give up the moves away from it
     #[arg(long, conflicts_with_all = ["dry_run", "wait"])]
     pub undo: bool,
