@@ -48,8 +48,6 @@ const QUESTIONS: [(&str, &str); 3] = [
          and commit.collection = 'app.bsky.feed.post' order by _ingested desc limit 50",
     ),
 ];
-/// How often each dashboard asks its next question.
-const ASKED_EVERY: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_mins(15);
 
 /// What `benches rebalance` measures.
@@ -61,9 +59,12 @@ pub struct RebalanceArgs {
     /// MB/s that come in from Kafka
     #[arg(long, default_value_t = 10)]
     rate: u64,
-    /// Dashboards, each of which asks a question every half second
+    /// Dashboards, which ask one question after the other
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     dashboards: u64,
+    /// How often each dashboard asks its next question, in milliseconds
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    asks_every: u64,
     /// Seconds of what does not end by itself
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -82,8 +83,9 @@ pub struct RebalanceArgs {
 pub async fn rebalance(arguments: &RebalanceArgs) -> Result<SuiteReport> {
     let mut report = SuiteReport::new("rebalance")?;
     report.note(format!(
-        "{LEAVES} leaves, 1 tailer, 1 aggregator; {SHARDS} shards, each with 2 replicas; {} dashboards ask about the last half minute",
-        arguments.dashboards
+        "{LEAVES} leaves, 1 tailer, 1 aggregator; {SHARDS} shards, each with 2 replicas; {} dashboards ask about the last half minute, \
+         each every {} ms",
+        arguments.dashboards, arguments.asks_every
     ));
     let result = guarded(measure(arguments, &mut report)).await;
     result.unwrap_or_else(|error| report.fail("rebalance", &error));
@@ -106,6 +108,7 @@ struct Load<'a> {
     documents: &'a DocumentFile,
     plan: FeedPlan,
     dashboards: u64,
+    asks_every: Duration,
 }
 
 async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<()> {
@@ -139,6 +142,7 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         documents: &fed,
         plan,
         dashboards: arguments.dashboards,
+        asks_every: Duration::from_millis(arguments.asks_every),
     };
     let seconds = Duration::from_secs(arguments.seconds);
     let wait = async || {
@@ -212,7 +216,7 @@ impl Load<'_> {
     /// A dashboard: asks one question after the other, each at its time.
     async fn ask_until(&self, number: usize, ended: &AtomicBool) -> (Vec<Duration>, Vec<String>) {
         let (mut times, mut errors) = (Vec::new(), Vec::new());
-        let mut ticks = tokio::time::interval(ASKED_EVERY);
+        let mut ticks = tokio::time::interval(self.asks_every);
         for (name, sql) in QUESTIONS.iter().cycle().skip(number) {
             ticks.tick().await;
             if ended.load(Ordering::Relaxed) {
