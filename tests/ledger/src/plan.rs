@@ -334,7 +334,9 @@ impl Plan {
     }
 
     fn random_node(&mut self) -> usize {
-        self.rng.random_range(self.server.nodes())
+        let node = self.rng.random_range(self.server.nodes());
+        eprintln!("    {}", self.server.name(node));
+        node
     }
 
     async fn random_sleep(&mut self, milliseconds_max: u64) {

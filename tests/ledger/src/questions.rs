@@ -2,9 +2,10 @@
 //! long there is no complete answer.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,12 +25,13 @@ const ROUNDS: usize = 10;
 /// Questions that must have rows: equal answers without any say nothing.
 const WITH_ROWS_MIN: usize = 40;
 /// The pause between two queries of the probe, after an answer and after a failure.
-const PROBE_EVERY: Duration = Duration::from_millis(50);
-/// How long the probe waits for an answer before it asks the next aggregator, as a client would: one that is cut off from
-/// all replicas of a shard cannot answer.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// How long the probe waits for an answer before it asks the aggregator again.
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 /// The longest gap between two complete answers that is no finding.
 const GAP_MAX: Duration = Duration::from_secs(10);
+/// The shortest gap that is written to the log.
+const GAP_NOTED: Duration = Duration::from_secs(3);
 
 /// Asks fifty questions, which a seed repeats, and returns each with its answer.
 pub(crate) async fn ask(run: &Run, seed: u64) -> Result<Vec<(String, Vec<Value>)>> {
@@ -73,11 +75,11 @@ fn round(rng: &mut StdRng, records: u64) -> [String; 5] {
     ]
 }
 
-/// Repeats a query, and measures the longest gap between two complete answers.
+/// Repeats a query at every aggregator, and measures the longest gap between two complete answers of any of them.
 pub(crate) struct Probe {
-    task: JoinHandle<Option<(Duration, String)>>,
+    tasks: Vec<JoinHandle<()>>,
     ends: Arc<AtomicBool>,
-    asked: Arc<AtomicU64>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 /// What a probe found.
@@ -93,53 +95,92 @@ pub(crate) struct Probed {
 impl Probe {
     pub(crate) fn start(run: &Run) -> Result<Self> {
         let aggregators = run.client.of_each_node()?;
-        let (ends, asked) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let task = tokio::spawn(probe(aggregators, Arc::clone(&ends), Arc::clone(&asked)));
-        Ok(Self { task, ends, asked })
+        let (ends, answers) = (Arc::<AtomicBool>::default(), Arc::new(Mutex::new(Answers::new())));
+        let probe = |(number, aggregator)| tokio::spawn(probe(aggregator, number, ends.clone(), answers.clone()));
+        let tasks = (1..).zip(aggregators).map(probe).collect();
+        Ok(Self { tasks, ends, answers })
     }
 
     pub(crate) async fn finish(self) -> Result<Probed> {
         self.ends.store(true, Ordering::Relaxed);
-        let longest = self.task.await.context("the probe ended early")?;
-        let (gap, why) = longest.unwrap_or_default();
+        for task in self.tasks {
+            task.await.context("the probe ended early")?;
+        }
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.note_gap();
+        let (gap, why) = std::mem::take(&mut answers.longest);
         let findings = match gap > GAP_MAX {
             true => vec![format!(
-                "there was no complete answer for {gap:?}; the last error: {why}"
+                "there was no complete answer for {gap:?}; the last errors: {why}"
             )],
             false => Vec::new(),
         };
         Ok(Probed {
-            queries: self.asked.load(Ordering::Relaxed),
+            queries: answers.asked,
             gap,
             findings,
         })
     }
 }
 
-/// Repeats the query until `ends` is set. Returns the longest gap between two complete answers with the last error in it.
-async fn probe(aggregators: Vec<Client>, ends: Arc<AtomicBool>, asked: Arc<AtomicU64>) -> Option<(Duration, String)> {
-    let question = json!({ "sql": format!("SELECT count(*) AS documents, sum(n) AS n FROM {COLLECTION}") });
-    let mut longest = None;
-    let (mut answered, mut failure) = (Instant::now(), None);
-    for aggregator in aggregators.iter().cycle() {
-        if ends.load(Ordering::Relaxed) {
-            break;
-        }
-        let rows = tokio::time::timeout(PROBE_WAIT, aggregator.rows::<Value>(question.clone())).await;
-        asked.fetch_add(1, Ordering::Relaxed);
-        match rows.unwrap_or_else(|_| Err(anyhow!("no answer within {PROBE_WAIT:?}"))) {
-            Ok(_) => {
-                longest = longest.max(Some(gap_since(answered, failure.take())));
-                answered = Instant::now();
-            }
-            Err(error) => failure = Some(format!("{error:#}")),
-        }
-        tokio::time::sleep(PROBE_EVERY).await;
-    }
-    longest.max(Some(gap_since(answered, failure)))
+/// The answers to a query that is repeated.
+struct Answers {
+    began: Instant,
+    asked: u64,
+    /// When the last complete one came.
+    answered: Instant,
+    /// The last failure of each aggregator since then.
+    failures: BTreeMap<usize, String>,
+    /// The longest gap, and the failures in it.
+    longest: (Duration, String),
 }
 
-fn gap_since(answered: Instant, failure: Option<String>) -> (Duration, String) {
-    let why = failure.unwrap_or_else(|| "none, the answer was slow".to_owned());
-    (answered.elapsed(), why)
+impl Answers {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            asked: 0,
+            answered: Instant::now(),
+            failures: BTreeMap::new(),
+            longest: Default::default(),
+        }
+    }
+
+    fn add(&mut self, aggregator: usize, answer: Result<Vec<Value>>) {
+        self.asked += 1;
+        match answer {
+            Ok(_) => self.note_gap(),
+            Err(error) => drop(self.failures.insert(aggregator, format!("{error:#}"))),
+        }
+    }
+
+    fn note_gap(&mut self) {
+        let (gap, failures) = (self.answered.elapsed(), std::mem::take(&mut self.failures));
+        self.answered = Instant::now();
+        let failures: Vec<String> = failures
+            .iter()
+            .map(|(number, why)| format!("aggregator {number}: {why}"))
+            .collect();
+        if gap > GAP_NOTED {
+            eprintln!(
+                "ledger: {:5.1} s, there was no complete answer for {gap:?}: {}",
+                self.began.elapsed().as_secs_f64(),
+                failures.join("; ")
+            );
+        }
+        if gap > self.longest.0 {
+            self.longest = (gap, failures.join("; "));
+        }
+    }
+}
+
+/// Repeats the query at an aggregator until `ends` is set.
+async fn probe(aggregator: Client, number: usize, ends: Arc<AtomicBool>, answers: Arc<Mutex<Answers>>) {
+    let question = json!({ "sql": format!("SELECT count(*) AS documents, sum(n) AS n FROM {COLLECTION}") });
+    while !ends.load(Ordering::Relaxed) {
+        let rows = tokio::time::timeout(PROBE_WAIT, aggregator.rows::<Value>(question.clone())).await;
+        let rows = rows.unwrap_or_else(|_| Err(anyhow!("no answer within {PROBE_WAIT:?}")));
+        answers.lock().unwrap_or_else(PoisonError::into_inner).add(number, rows);
+        tokio::time::sleep(PROBE_EVERY).await;
+    }
 }
