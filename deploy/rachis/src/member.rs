@@ -100,7 +100,7 @@ impl Membership {
                         name: self.name.clone(),
                         member: self.member.clone(),
                         replaces,
-                        from_snapshots: is_new && self.has_snapshots && self.is_last_of_any(),
+                        from_snapshots: is_new && self.has_snapshots && self.holds_shards(),
                     };
                     match self.changes.propose(change, None).await {
                         Ok(_) => {}
@@ -121,9 +121,10 @@ impl Membership {
         }
     }
 
-    /// Whether it holds a shard that no other leaf serves.
-    fn is_last_of_any(&self) -> bool {
-        self.replica.state().borrow().catalog.is_last_of_any(&self.name)
+    /// Whether shards are placed on it. Any of them may be lost by the time the announcement is accepted: other leaves may
+    /// have lost their disks, too.
+    fn holds_shards(&self) -> bool {
+        self.replica.state().borrow().catalog.shards_on(&self.name) > 0
     }
 
     async fn next_step(&self, known: Option<Member>, log: u32, past: &mut Past) -> NextStep {

@@ -60,8 +60,7 @@ pub(super) async fn remove(
     }
     let instance = member.instance;
     let RemoveOptions { lost } = options;
-    let is_last = app.engine.catalog().is_last_of_any(&name);
-    let from_snapshots = lost && is_last && app.engine.snapshot_store().is_ok();
+    let from_snapshots = lost && app.engine.snapshot_store().is_ok();
     let removed = Change::RemoveMember {
         name,
         instance,

@@ -94,16 +94,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether a leaf holds a shard that no other member serves.
-    pub fn is_last_of_any(&self, leaf: &NodeName) -> bool {
-        let is_other = |other: &NodeName| other != leaf && self.members.contains_key(other);
-        self.collections.values().any(|collection| {
-            let held = (0..collection.settings.shards).filter(|shard| collection.replicas_of(*shard).contains(leaf));
-            let mut held = held.map(|shard| collection.serving(shard).any(is_other));
-            held.any(|is_served| !is_served)
-        })
-    }
-
     /// How many shards a leaf holds.
     pub fn shards_on(&self, leaf: &NodeName) -> usize {
         let placements = self.collections.values().flat_map(|collection| &collection.placement);

@@ -243,17 +243,6 @@ fn a_shard_that_no_leaf_serves_any_more_is_looked_for_in_snapshots() {
 }
 
 #[test]
-fn a_leaf_is_the_last_of_a_shard_if_no_other_member_serves_it() {
-    let (mut catalog, _) = replicated(2);
-    assert!(!catalog.is_last_of_any(&leaf(1)) && !catalog.is_last_of_any(&leaf(2)));
-    apply(&mut catalog, announce(2, 22, Some(2))).expect("its disk is lost");
-    assert!(catalog.is_last_of_any(&leaf(1)), "the other one is behind");
-    assert!(!catalog.is_last_of_any(&leaf(2)) && !catalog.is_last_of_any(&leaf(3)));
-    apply(&mut catalog, remove_lost(1)).expect("its disk is lost, too");
-    assert!(catalog.is_last_of_any(&leaf(2)));
-}
-
-#[test]
 fn a_lost_shard_is_not_looked_for_without_a_snapshot_store_and_by_no_older_rules() {
     let (mut catalog, _) = replicated(1);
     let change = announce(1, 11, Some(1));
