@@ -126,6 +126,7 @@ impl Collection {
             since,
         };
         self.moves.entry(number).or_default().insert(added.leaf.clone(), moved);
+        self.forget_confirmation(number, &added.leaf);
         self.set_replica(number, &added.leaf, ReplicaState::Behind { since })
     }
 

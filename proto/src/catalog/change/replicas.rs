@@ -89,6 +89,7 @@ impl Catalog {
                 collection.serve_replica(shard, &chosen, version);
                 if from_snapshots && !collection.is_restored(shard) {
                     collection.lost.insert(shard, since);
+                    collection.forget_confirmation(shard, &chosen);
                 }
                 let serving: Vec<NodeName> = collection.serving(shard).cloned().collect();
                 for other in serving.iter().filter(|other| **other != chosen) {

@@ -112,6 +112,16 @@ impl Catalog {
 }
 
 impl Collection {
+    /// A leaf gets another copy of a shard, which no confirmation of a run was about.
+    pub(super) fn forget_confirmation(&mut self, shard: u32, leaf: &NodeName) {
+        let shards: Vec<BTreeSet<u32>> = self.runs.iter().map(|of| self.shards_of_run(of)).collect();
+        for (of, shards) in self.runs.iter_mut().zip(shards) {
+            if let Some(proposed) = of.proposed.as_mut().filter(|_| shards.contains(&shard)) {
+                proposed.confirmed.remove(leaf);
+            }
+        }
+    }
+
     fn check_run(&self, partition: i32, run: &Run) -> Result<(), Problem> {
         let mut shards = BTreeSet::new();
         if let Some(twice) = run.shards.iter().find(|shard| !shards.insert(**shard)) {
@@ -215,6 +225,7 @@ mod tests {
             },
             start: Start::Earliest,
             partitions: None,
+            ends: Vec::new(),
         };
         accepted(
             &catalog,
@@ -318,6 +329,31 @@ mod tests {
         };
         catalog = accepted(&catalog, remove);
         assert!(of(&catalog).is_some_and(|of| of.runs.len() == 1 && of.proposed.is_none()));
+    }
+
+    #[test]
+    fn a_leaf_that_gets_another_copy_of_a_shard_confirms_again() {
+        let mut catalog = catalog(ON_THREE, None);
+        catalog = accepted(&catalog, propose(100, &[0, 3]));
+        catalog = accepted(&catalog, confirm(&catalog, "leaf-1"));
+        let added = |number, leaf| Change::AddReplicas {
+            replicas: vec![super::super::AddedReplica {
+                shard: crate::ingest::ShardId {
+                    collection: CollectionUid(Uuid::from_u128(1)),
+                    number,
+                },
+                leaf: name(leaf),
+                instead_of: None,
+            }],
+        };
+        catalog = accepted(&catalog, added(2, "leaf-1"));
+        let confirmed = |catalog: &Catalog| of(catalog).and_then(|of| of.proposed).map(|run| run.confirmed.len());
+        assert_eq!(confirmed(&catalog), Some(1), "no shard of the run");
+        // What this copy has, nobody has looked at.
+        catalog = accepted(&catalog, added(3, "leaf-1"));
+        assert_eq!(confirmed(&catalog), Some(0));
+        catalog = accepted(&catalog, confirm(&catalog, "leaf-2"));
+        assert_eq!(confirmed(&catalog), Some(1), "it waits for leaf-1");
     }
 
     #[test]
