@@ -135,6 +135,18 @@ pub struct StoredPosition {
     pub awaits_copy: bool,
 }
 
+impl StoredPosition {
+    /// Itself. Fails while the replica waits for a copy: it has no position yet, and accepts nothing.
+    pub fn of_a_copied(self, shard: ShardId) -> Result<Self, Problem> {
+        if self.awaits_copy {
+            let detail = format!("shard {} is being copied or restored", shard.number);
+            return Err(Problem::new(Code::Unavailable, detail)
+                .hint("retry once it is there; `select * from rachis.moves` shows the progress"));
+        }
+        Ok(self)
+    }
+}
+
 /// A shard that a leaf copies from another one, or from a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyStatus {

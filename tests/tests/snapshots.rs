@@ -608,6 +608,16 @@ async fn a_lost_shard_comes_from_the_newest_snapshot_that_is_whole_or_if_the_ope
         Ok(())
     })
     .await;
+    // Nothing is written that could not be found.
+    let refused = cluster
+        .push("events", "{\"n\":0}")
+        .await
+        .expect_err("no shard is there");
+    let refused = format!("{refused:#}");
+    assert!(
+        refused.contains("503") && refused.contains("being copied or restored"),
+        "{refused}"
+    );
     let refused = snapshot(&cluster, &["remove", &older]).expect_err("a leaf may need it");
     assert!(refused.contains("shards are being restored from it"), "{refused}");
     cluster.kill("leaf-1");

@@ -139,7 +139,9 @@ impl Engine {
                 number,
             };
             let stored = ingest.stored(shard, source, partition).await;
-            let stored = stored.map_err(|problem| problem.hint("retry when all shards of the partition answer"))?;
+            let stored = stored
+                .and_then(|stored| stored.of_a_copied(shard))
+                .map_err(|problem| problem.hint("retry when all shards of the partition answer"))?;
             next = next.max(stored.offset + 1);
             // One that is away has no more than it had, and says so before the run is in force.
             let replicas = collection.replicas_of(number).iter();

@@ -163,6 +163,12 @@ impl Sender {
                 // A leaf that is down fails sooner: this is a network path that cannot carry a batch of this size in
                 // time.
                 Err(problem) if started.elapsed() > TOO_SLOW => return self.shrink_batches(&problem),
+                // The shards of other leaves do not wait for one that is restored.
+                Err(_) if matches!(self.stored().await, Err(Error::AwaitsCopy)) => {
+                    let mut partition = self.partition();
+                    partition.abandon_batch(self.replica);
+                    return partition.set_behind(self.replica);
+                }
                 Err(problem) => Error::Leaf(problem),
             };
             metrics::counter!("rachis_tail_busy_total", &self.task.labels()).increment(1);

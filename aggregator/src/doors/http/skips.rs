@@ -249,6 +249,7 @@ impl SkipTarget<'_> {
             };
             let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
             let stored = stored
+                .and_then(|stored| stored.of_a_copied(shard))
                 .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
                 .offset;
             // A leaf that lost data and has not been replayed yet would never get the records in between.

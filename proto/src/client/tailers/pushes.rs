@@ -312,7 +312,9 @@ impl Pushes for LoggedPushes {
         );
         let mut last = Problem::new(Code::Unavailable, format!("{holder} does not respond"));
         loop {
-            match tokio::time::timeout_at(deadline.into(), self.leaf.stored(shard, &source, partition)).await {
+            let stored = self.leaf.stored(shard, &source, partition);
+            let stored = tokio::time::timeout_at(deadline.into(), stored).await;
+            match stored.map(|stored| stored.and_then(|stored| stored.of_a_copied(shard))) {
                 Ok(Err(problem)) if problem.code == Code::Unavailable => last = problem,
                 // The push itself reports any other error.
                 Ok(_) => {
@@ -338,7 +340,7 @@ impl Pushes for LoggedPushes {
         }
         let source = SourceName::push();
         let answer = tokio::time::timeout(REACHABLE_WITHIN, self.leaf.stored(shard, &source, 0)).await;
-        let reachable = matches!(answer, Ok(Ok(_)));
+        let reachable = matches!(answer, Ok(Ok(stored)) if !stored.awaits_copy);
         self.set_reachable(shard, reachable);
         reachable
     }
