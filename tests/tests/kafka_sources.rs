@@ -324,6 +324,7 @@ impl TailerNode {
             rules: Rules::default(),
             start: Start::Earliest,
             partitions: None,
+            ends: Vec::new(),
         };
         self.change(Change::PutSource {
             name: name(topic),

@@ -228,3 +228,43 @@ async fn a_replica_that_lost_its_disk_begins_where_the_other_began_even_if_no_re
     cluster.eventually("select count(click) from events", json!(10)).await;
     cluster.wait_until_replicas_are_equal(2).await;
 }
+
+#[tokio::test]
+async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_created() {
+    let mut cluster = replicated().await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    let click = |n: i32, partition| NewRecord {
+        partition: Some(partition),
+        ..NewRecord::value(format!("{{\"click\":{n}}}"))
+    };
+    cluster.kafka.produce("clicks", vec![click(1, 0)]).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let from_the_end = json!({ "start": "latest" });
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
+        .await;
+    source.expect("a source");
+    let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
+    cluster.eventually(caught_up, json!(2)).await;
+    // So far nothing is stored of partition 1.
+    cluster.stop("tailer-1");
+    cluster
+        .kafka
+        .produce("clicks", vec![click(2, 0), click(4, 1), click(8, 1)])
+        .await;
+    cluster.restart("tailer-1").await;
+    cluster.eventually("select sum(click) from events", json!(14)).await;
+    // A leaf that has lost its disk gets the same again.
+    for leaf in LEAVES {
+        until_all_serve(&cluster).await;
+        cluster.kill(leaf);
+        std::fs::remove_dir_all(cluster.data_dir(leaf)).expect("its disk is lost");
+        cluster.restart(leaf).await;
+    }
+    until_all_serve(&cluster).await;
+    assert_eq!(
+        cluster.sql("select sum(click) from events").await.single_value(),
+        &json!(14)
+    );
+    cluster.wait_until_replicas_are_equal(2).await;
+}

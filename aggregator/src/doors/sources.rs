@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::{
     Catalog, Code, CollectionName, Problem, SourceName,
-    catalog::{Change, CollectionSettings, Source, SourceSettings, Start},
+    catalog::{Change, CollectionSettings, RUNS_LEVEL, Source, SourceSettings, Start},
     record,
 };
 
@@ -24,18 +24,21 @@ pub(super) async fn upsert(
     let catalog = engine.catalog();
     let existing = catalog.sources.get(name);
     let mut settings = check(settings, existing)?;
-    let partitions = engine
+    let ends = engine
         .roles
         .source_admin
         .ends(&settings)
         .await
-        .map_err(|problem| unchanged(name, existing.is_some(), problem))?
-        .len();
-    let partitions = u32::try_from(partitions).unwrap_or(u32::MAX);
-    let partitions_before = existing
-        .filter(|existing| existing.settings.topic == settings.topic)
-        .and_then(|existing| existing.settings.partitions);
-    settings.partitions = (settings.start == Start::Latest).then(|| partitions_before.unwrap_or(partitions));
+        .map_err(|problem| unchanged(name, existing.is_some(), problem))?;
+    let partitions = u32::try_from(ends.len()).unwrap_or(u32::MAX);
+    if settings.start == Start::Latest {
+        let before = existing.map(|existing| &existing.settings);
+        match before.filter(|before| before.topic == settings.topic && before.start == Start::Latest) {
+            Some(before) => (settings.partitions, settings.ends) = (before.partitions, before.ends.clone()),
+            None if engine.require_level(RUNS_LEVEL, "note ends").await.is_ok() => settings.ends = ends,
+            None => settings.partitions = Some(partitions),
+        }
+    }
     if !catalog.collections.contains_key(&settings.collection) {
         create_collection(engine, &settings.collection, partitions).await?;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use proto::{
     Catalog, Code, Problem, SourceName,
-    catalog::{Change, Collection, PartitionRuns, RUN_BLOCK, RUNS_LEVEL, Run, RunRef, Start},
+    catalog::{Change, Collection, PartitionRuns, PartitionStart, RUN_BLOCK, RUNS_LEVEL, Run, RunRef},
     ingest::ShardId,
 };
 
@@ -28,7 +28,7 @@ impl Engine {
         partition: i32,
         shards: Option<Vec<u32>>,
     ) -> Result<Run, Problem> {
-        self.require_runs_level().await?;
+        self.require_level(RUNS_LEVEL, "spread partitions").await?;
         let until = tokio::time::Instant::now() + CONFIRMED_WITHIN;
         for margin in MARGINS {
             let catalog = self.catalog();
@@ -58,7 +58,7 @@ impl Engine {
                     .hint("a collection gets its shards when it is created: `rachis collection put NAME --shards 4`"));
             }
             let next = self.next_offset(collection, source, partition).await?;
-            if next == 0 && settings.start_of(partition) == Start::Latest {
+            if next == 0 && settings.start_of(partition) == PartitionStart::Latest {
                 let detail =
                     format!("partition {partition} of {source} has not been read yet, and begins at its latest record");
                 return Err(
@@ -154,13 +154,14 @@ impl Engine {
         Ok(next)
     }
 
-    /// Fails if a node runs a release that knows no runs: it would stop at the change.
-    async fn require_runs_level(&self) -> Result<(), Problem> {
+    /// Fails if a node runs a release that knows only lower levels of changes: it would stop at one of this level, and a
+    /// tailer would pass it on without what it does not know.
+    pub(crate) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
         for node in self.roles.nodes.status().await {
             if let Ok(report) = &node.report
-                && report.rules_level < RUNS_LEVEL
+                && report.rules_level < level
             {
-                let detail = format!("{} runs a release that cannot spread partitions", node.name);
+                let detail = format!("{} runs a release that cannot {what}", node.name);
                 return Err(Problem::new(Code::Conflict, detail).hint("run the same release on all nodes"));
             }
         }

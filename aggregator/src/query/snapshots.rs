@@ -9,7 +9,7 @@ use std::{
 use metrics::{counter, gauge};
 use proto::{
     Code, CollectionName, CollectionUid, Problem,
-    catalog::{Change, Source},
+    catalog::{Change, Source, SourceSettings},
     snapshot::SnapshotId,
 };
 use serde_json::{Value, json};
@@ -252,6 +252,11 @@ impl Engine {
     pub(crate) async fn restore(self: &Arc<Self>, request: &RestoreRequest) -> Result<Value, Problem> {
         let store = self.snapshot_store()?;
         let steps = snapshots::plan_restore(store, request, &self.catalog()).await?;
+        let sources = steps.iter().flat_map(|step| &step.sources);
+        let sources = sources.map(|(name, source)| put_source(name, &source.settings).rules_level());
+        let level = steps.iter().map(|step| step.change.rules_level()).chain(sources).max();
+        self.require_level(level.unwrap_or_default(), "restore this snapshot")
+            .await?;
         let (mut restored, mut created, mut left_out) = (Vec::new(), Vec::new(), BTreeMap::new());
         for step in steps {
             self.change_catalog(step.change).await?;
@@ -285,17 +290,21 @@ impl Engine {
             let hint = "create it with the same topic, format and key: it goes on where it was";
             return Err(Problem::new(Code::BadRequest, detail).hint(hint));
         }
-        let name = name.clone();
-        let put = Change::PutSource {
-            name: name.clone(),
-            settings,
-        };
         // Version 0: refused if a source of this name exists.
+        let put = put_source(name, &settings);
         self.roles.changes.propose(put, Some(0)).await?;
         if suspended {
+            let name = name.clone();
             self.change_catalog(Change::SuspendSource { name, suspended }).await?;
         }
         Ok(())
+    }
+}
+
+fn put_source(name: &proto::SourceName, settings: &SourceSettings) -> Change {
+    Change::PutSource {
+        name: name.clone(),
+        settings: settings.clone(),
     }
 }
 

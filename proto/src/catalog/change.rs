@@ -49,7 +49,8 @@ pub const CONTROLLER_LEVEL: u16 = 9;
 const RESTORE_LEVEL: u16 = 10;
 /// From this level on, shards that no leaf serves any more are looked for in snapshots.
 const LOST_SHARDS_LEVEL: u16 = 11;
-/// From this level on, runs spread the records of a partition over several shards.
+/// From this level on, runs spread the records of a partition over several shards, and a source that starts at the latest
+/// record notes where its partitions ended.
 pub const RUNS_LEVEL: u16 = 12;
 
 /// How long the catalog remembers a dropped collection. A leaf that is down for longer keeps its shards.
@@ -290,6 +291,7 @@ impl Change {
             Change::SkipSource { skips, .. } if skips.0.values().flatten().any(|skip| skip.shard.is_some()) => {
                 RUNS_LEVEL
             }
+            Change::PutSource { settings, .. } if !settings.ends.is_empty() => RUNS_LEVEL,
             Change::RestoreCollection { restored, .. } if !restored.collection.runs.is_empty() => RUNS_LEVEL,
             Change::RestoreCollection { .. } | Change::PlaceRestored { .. } => RESTORE_LEVEL,
             Change::Announce { from_snapshots, .. } | Change::RemoveMember { from_snapshots, .. }

@@ -33,7 +33,9 @@ pub use deletion::Deletion;
 pub use retention::{AgeBy, Retention};
 pub use runs::{PartitionRoute, PartitionRuns, PartitionShare, ProposedRun, RUN_BLOCK, Run, RunRef};
 use serde::{Deserialize, Serialize};
-pub use source::{REDACTED, RetiredSource, Skip, Skips, Source, SourceSettings, Start, is_secret_setting};
+pub use source::{
+    PartitionStart, REDACTED, RetiredSource, Skip, Skips, Source, SourceSettings, Start, is_secret_setting,
+};
 pub use state::{
     Entry, LogChange, LogFault, LogHeader, LogRecord, Outcome, ReadUpTo, RequestOutcome, State, StatePosition,
 };

@@ -132,10 +132,14 @@ pub struct SourceSettings {
     /// Where to start a partition of which nothing is stored.
     #[serde(default)]
     pub start: Start,
-    /// The number of partitions that the topic had when a source that starts at the latest record was created. The
-    /// server sets it, not the user.
+    /// The number of partitions that the topic had when a source that starts at the latest record was created by a release
+    /// that did not note their ends. The server sets it, not the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
+    /// The end of each partition, one after its last record, when a source that starts at the latest record was created:
+    /// there it starts, whenever it first reads. The server sets it, not the user.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<i64>,
 }
 
 impl SourceSettings {
@@ -155,10 +159,16 @@ impl SourceSettings {
 
     /// Where to start a partition of which nothing is stored. A partition that was added after the source was created
     /// starts at its first record: all of its records are newer than the source.
-    pub fn start_of(&self, partition: i32) -> Start {
-        match self.partitions {
-            Some(known) if i64::from(partition) >= i64::from(known) => Start::Earliest,
-            _ => self.start,
+    pub fn start_of(&self, partition: i32) -> PartitionStart {
+        let end = usize::try_from(partition).ok().and_then(|number| self.ends.get(number));
+        let is_later = |known: u32| i64::from(partition) >= i64::from(known);
+        match (self.start, end) {
+            (Start::Earliest, _) => PartitionStart::Earliest,
+            (Start::Latest, Some(end)) => PartitionStart::At(*end),
+            (Start::Latest, None) if !self.ends.is_empty() || self.partitions.is_some_and(is_later) => {
+                PartitionStart::Earliest
+            }
+            (Start::Latest, None) => PartitionStart::Latest,
         }
     }
 }
@@ -184,7 +194,18 @@ pub fn is_secret_setting(key: &str) -> bool {
         && key != "ssl.certificate.pem"
 }
 
-/// Where to start a partition of which nothing is stored.
+/// Where to start one partition of which nothing is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionStart {
+    /// At the first available record.
+    Earliest,
+    /// After the last record that is available when it is first read.
+    Latest,
+    /// At this offset, where the partition ended when the source was created.
+    At(i64),
+}
+
+/// Where to start the partitions of which nothing is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {

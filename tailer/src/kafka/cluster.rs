@@ -136,6 +136,7 @@ impl ClusterKafka {
             rules: Rules::default(),
             start: Start::Earliest,
             partitions: None,
+            ends: Vec::new(),
         };
         let asked = tokio::task::spawn_blocking(move || probe::ends(&settings)).await;
         match asked.map_err(|error| Problem::new(Code::Internal, error.to_string()))? {

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
     Code, Problem,
-    catalog::Skip,
+    catalog::{PartitionStart, Skip},
     ingest::{Batch, BatchOutcome, Ingest, Loss, ShardId, StoredPosition, rules_level},
     record::{Record, TimeKind},
 };
@@ -322,11 +322,16 @@ impl Sender {
         // While another one is away that may have it, a replica that serves goes on without that, and others wait.
         let may_have = |offset: i64| offset >= low - 1 && (offset < i64::MAX || !serves);
         let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
+        let start = self.task.settings.start_of(self.slot.number);
         if !has_others {
-            self.note_losses(stored, acknowledged, low, high).await?;
+            let before_source = match start {
+                PartitionStart::At(end) if end <= high => end - 1,
+                _ => -1,
+            };
+            self.note_losses(stored.max(before_source), acknowledged, low, high)
+                .await?;
         }
         let skips = self.skips();
-        let start = self.task.settings.start_of(self.slot.number);
         // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
         // of the group has ever committed an offset.
         let acknowledged = match self.task.source.is_changes() {

@@ -2,17 +2,17 @@
 //!
 //! Pure: a function of what the leaf has stored, what the broker has, and the skips of the catalog.
 
-use proto::catalog::{Skip, Start};
+use proto::catalog::{PartitionStart, Skip};
 
 /// Where to start, or why reading cannot start.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StartDecision {
     /// Read from this offset.
     From(i64),
-    /// Nothing is stored, and the source starts at its latest record: first store `through` as the position, so that a
-    /// restart begins there too.
+    /// Nothing is stored, and the source does not start at the first record: first store `through` as the position, so that
+    /// a restart begins there too.
     Advance {
-        /// The last offset that the broker has.
+        /// The last offset before the first record of the source.
         through: i64,
     },
     /// Records were deleted before they were ingested.
@@ -44,7 +44,7 @@ pub(super) fn decide_start(
     low: i64,
     high: i64,
     skips: &[Skip],
-    start: Start,
+    start: PartitionStart,
 ) -> StartDecision {
     if let Some(to) = skips.iter().filter_map(|skip| skip.jump_from(stored + 1)).max() {
         return match to {
@@ -57,13 +57,15 @@ pub(super) fn decide_start(
         };
     }
     match (stored, start) {
+        // If there are fewer records than when the source was created, they are those of another topic.
+        (..0, PartitionStart::At(end)) if 0 < end && end <= high => StartDecision::Advance { through: end - 1 },
         // The leaf has lost everything. It gets again what the broker still has; the rest is reported as lost.
         (..0, _) if acknowledged >= 0 && low > 0 => StartDecision::Lost {
             from: 0,
             through: low - 1,
         },
         (..0, _) if acknowledged >= 0 => StartDecision::From(0),
-        (..0, Start::Latest) if high > 0 => StartDecision::Advance { through: high - 1 },
+        (..0, PartitionStart::Latest) if high > 0 => StartDecision::Advance { through: high - 1 },
         (..0, _) => StartDecision::From(low),
         _ if stored + 1 > high => StartDecision::Shorter { end: high },
         _ if stored + 1 < low => StartDecision::Lost {

@@ -126,6 +126,7 @@ impl SourceTask {
                 rules: Rules::default(),
                 start: Start::Earliest,
                 partitions: None,
+                ends: Vec::new(),
             },
             skips: match source.is_push() {
                 true => collection.push_skips.clone(),

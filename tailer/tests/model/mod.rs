@@ -71,6 +71,7 @@ impl Fixture {
             rules: Rules::default(),
             start: Start::Earliest,
             partitions: None,
+            ends: Vec::new(),
         }
     }
 

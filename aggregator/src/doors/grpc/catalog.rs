@@ -69,6 +69,7 @@ fn source_settings(request: wire::PutSourceRequest) -> Result<SourceSettings, Pr
         },
         start: if request.latest { Start::Latest } else { Start::Earliest },
         partitions: None,
+        ends: Vec::new(),
     })
 }
 

@@ -89,11 +89,11 @@ pub(super) async fn put(State(app): State<AppState>, path: PathText, request: Re
 fn parse_settings(body: Value) -> Result<SourceSettings, Problem> {
     let settings: SourceSettings =
         shape::from_value(&source_config::stringify_values(body)).map_err(|problem| problem.hint(HINT))?;
-    match settings.partitions {
-        None => Ok(settings),
-        Some(_) => Err(Problem::new(
+    match (settings.partitions, settings.ends.is_empty()) {
+        (None, true) => Ok(settings),
+        _ => Err(Problem::new(
             Code::BadRequest,
-            "partitions cannot be set: the topic determines their number",
+            "partitions and ends cannot be set: the topic determines them",
         )
         .hint(HINT)),
     }

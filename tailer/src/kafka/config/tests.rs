@@ -106,5 +106,6 @@ fn settings() -> SourceSettings {
         rules: Rules::default(),
         start: Start::Earliest,
         partitions: None,
+        ends: Vec::new(),
     }
 }

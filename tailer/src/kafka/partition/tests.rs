@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use proto::{
-    catalog::{PartitionRoute, PartitionRuns, Run, Start},
+    catalog::{PartitionRoute, PartitionRuns, PartitionStart, Run},
     record::RecordValue,
 };
 
@@ -239,7 +239,8 @@ fn batches_get_smaller_if_large_ones_do_not_get_through() {
 #[test]
 fn reading_starts_where_leaf_broker_and_skips_require() {
     use StartDecision::*;
-    let early = |stored, low, high, skips: &[Skip]| decide_start(stored, -1, low, high, skips, Start::Earliest);
+    let early =
+        |stored, low, high, skips: &[Skip]| decide_start(stored, -1, low, high, skips, PartitionStart::Earliest);
     assert_eq!(early(-1, 0, 0, &[]), From(0));
     assert_eq!(
         early(-1, 7, 9, &[]),
@@ -281,28 +282,45 @@ fn reading_starts_where_leaf_broker_and_skips_require() {
         "a leaf that is behind gets the missing records"
     );
     assert_eq!(
-        decide_start(-1, 49, 0, 50, &[skip(42, 45)], Start::Earliest),
+        decide_start(-1, 49, 0, 50, &[skip(42, 45)], PartitionStart::Earliest),
         From(0),
         "and so does a leaf that lost everything"
     );
-    assert_eq!(decide_start(-1, -1, 3, 50, &[], Start::Latest), Advance { through: 49 });
-    assert_eq!(decide_start(-1, -1, 0, 0, &[], Start::Latest), From(0));
     assert_eq!(
-        decide_start(10, 10, 0, 50, &[], Start::Latest),
+        decide_start(-1, -1, 3, 50, &[], PartitionStart::Latest),
+        Advance { through: 49 }
+    );
+    assert_eq!(decide_start(-1, -1, 0, 0, &[], PartitionStart::Latest), From(0));
+    assert_eq!(
+        decide_start(10, 10, 0, 50, &[], PartitionStart::Latest),
         From(10),
         "the start of the source applies once"
     );
     assert_eq!(
-        decide_start(-1, 30, 0, 50, &[], Start::Latest),
+        decide_start(-1, 30, 0, 50, &[], PartitionStart::Latest),
         From(0),
         "a leaf that lost its disk gets everything again"
     );
+    let since =
+        |stored, acknowledged, end, high| decide_start(stored, acknowledged, 3, high, &[], PartitionStart::At(end));
+    assert_eq!(since(-1, -1, 20, 50), Advance { through: 19 }, "not at today's end");
     assert_eq!(
-        decide_start(-1, 30, 5, 50, &[], Start::Earliest),
+        since(-1, 30, 20, 50),
+        Advance { through: 19 },
+        "nor with what was before the source"
+    );
+    assert_eq!(since(-1, -1, 0, 50), From(3), "the partition was empty");
+    assert_eq!(since(-1, -1, 60, 50), From(3), "it is another topic");
+    assert_eq!(since(30, 30, 20, 50), From(30));
+    assert_eq!(
+        decide_start(-1, 30, 5, 50, &[], PartitionStart::Earliest),
         Lost { from: 0, through: 4 },
         "and deleted records are reported as lost"
     );
-    assert_eq!(decide_start(-1, 30, 5, 50, &[skip(0, 5)], Start::Earliest), From(5));
+    assert_eq!(
+        decide_start(-1, 30, 5, 50, &[skip(0, 5)], PartitionStart::Earliest),
+        From(5)
+    );
 }
 
 #[test]
