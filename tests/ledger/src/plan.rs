@@ -201,9 +201,14 @@ impl Plan {
             Step::CutNetwork => {
                 let node = self.random_node();
                 self.disturbances.add(self.server.role(node).labels().cut);
+                let long = PAUSE.mul_f64(self.rng.random_range(0.5..4.0));
+                let lasts = match self.is_missed(run, node).await {
+                    true => long.min(PAUSE),
+                    false => long,
+                };
                 let broker = self.broker.as_ref().map(Broker::place);
                 self.server.cut_some(&mut self.rng, node, broker)?;
-                tokio::time::sleep(PAUSE.mul_f64(self.rng.random_range(0.5..4.0))).await;
+                tokio::time::sleep(lasts).await;
                 self.server.heal();
                 Ok(())
             }
@@ -228,6 +233,19 @@ impl Plan {
                 self.server.wait_until_ready(READY_WITHIN).await
             }
         }
+    }
+
+    /// Whether a node is a leaf that alone serves a shard, because the other replicas have to catch up: then nobody can
+    /// answer while it is cut off. So it is, too, if nobody says otherwise.
+    async fn is_missed(&self, run: &Run, node: usize) -> bool {
+        let sql = format!(
+            "SELECT count(*) AS alone FROM (SELECT collection, shard FROM rachis.replicas WHERE state = 'serving' \
+             GROUP BY collection, shard HAVING count(*) = 1 AND max(leaf) = '{}')",
+            self.server.name(node)
+        );
+        let rows = run.client.rows::<serde_json::Value>(json!({ "sql": sql })).await;
+        rows.ok()
+            .is_none_or(|rows| rows.first().is_none_or(|row| row["alone"] != 0))
     }
 
     /// Has a node that runs the older release run the other one.
