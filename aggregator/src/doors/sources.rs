@@ -35,7 +35,7 @@ pub(super) async fn upsert(
         let before = existing.map(|existing| &existing.settings);
         match before.filter(|before| before.topic == settings.topic && before.start == Start::Latest) {
             Some(before) => (settings.partitions, settings.ends) = (before.partitions, before.ends.clone()),
-            None if engine.require_level(RUNS_LEVEL, "note ends").await.is_ok() => settings.ends = ends,
+            None if engine.all_know(RUNS_LEVEL).await => settings.ends = ends,
             None => settings.partitions = Some(partitions),
         }
     }

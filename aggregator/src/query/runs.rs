@@ -10,6 +10,7 @@ use proto::{
     Catalog, Code, Problem, SourceName,
     catalog::{Change, Collection, PartitionRuns, PartitionStart, RUN_BLOCK, RUNS_LEVEL, Run, RunRef},
     ingest::ShardId,
+    node::NodeReport,
 };
 
 use super::Engine;
@@ -156,7 +157,7 @@ impl Engine {
 
     /// Fails if a node runs a release that knows only lower levels of changes: it would stop at one of this level, and a
     /// tailer would pass it on without what it does not know.
-    pub(crate) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
+    pub(super) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
         for node in self.roles.nodes.status().await {
             if let Ok(report) = &node.report
                 && report.rules_level < level
@@ -166,6 +167,13 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether all nodes answer, and know changes of this level.
+    pub(crate) async fn all_know(&self, level: u16) -> bool {
+        let nodes = self.roles.nodes.status().await;
+        let knows = |report: &NodeReport| report.rules_level >= level;
+        nodes.iter().all(|node| node.report.as_ref().is_ok_and(knows))
     }
 
     fn not_confirmed(&self, source: &SourceName, partition: i32) -> Problem {

@@ -101,9 +101,9 @@ pub enum Error {
         through: i64,
         topic: String,
     },
-    /// The broker has fewer records than the leaf.
+    /// The broker has fewer records than the leaf, or than when the source was created.
     #[error(
-        "the broker has offsets only up to {newest}, but {partition}@{stored} is stored: the topic was truncated or \
+        "the broker has offsets only up to {newest}, but it had {partition}@{stored}: the topic was truncated or \
          recreated (create a source with another name for the records that it has now)"
     )]
     Shorter {

@@ -167,7 +167,10 @@ impl Sender {
                 Err(_) if matches!(self.stored().await, Err(Error::AwaitsCopy)) => {
                     let mut partition = self.partition();
                     partition.abandon_batch(self.replica);
-                    return partition.set_behind(self.replica);
+                    if partition.is_sending(self.replica) {
+                        partition.set_behind(self.replica);
+                    }
+                    return;
                 }
                 Err(problem) => Error::Leaf(problem),
             };
@@ -323,11 +326,12 @@ impl Sender {
         let may_have = |offset: i64| offset >= low - 1 && (offset < i64::MAX || !serves);
         let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
         let start = self.task.settings.start_of(self.slot.number);
+        // What came since the source was created is lost if the broker has deleted it, even if nobody has read any of it.
+        let (before_source, acknowledged) = match start {
+            PartitionStart::At(end) => (end - 1, acknowledged.max(0)),
+            _ => (-1, acknowledged),
+        };
         if !has_others {
-            let before_source = match start {
-                PartitionStart::At(end) if end <= high => end - 1,
-                _ => -1,
-            };
             self.note_losses(stored.max(before_source), acknowledged, low, high)
                 .await?;
         }
@@ -356,7 +360,7 @@ impl Sender {
             StartDecision::Lost { from, through } => self.stop(self.lost(from, through)),
             StartDecision::Shorter { end } => self.stop(Error::Shorter {
                 partition: self.label(),
-                stored,
+                stored: stored.max(before_source),
                 newest: end - 1,
             }),
             StartDecision::SkipAhead { to, end } => self.stop(Error::SkipAhead { to, newest: end - 1 }),
@@ -462,10 +466,6 @@ impl Sender {
 
     /// Begins to fill a replica that has nothing with the records that others have.
     async fn begin_as_others(&self, first: i64, low: i64, high: i64) -> Result<(), Error> {
-        if low > first {
-            self.stop(self.lacks(first, low - 1));
-            return Ok(());
-        }
         if first > high {
             self.stop(Error::Shorter {
                 partition: self.label(),
@@ -475,8 +475,12 @@ impl Sender {
             return Ok(());
         }
         if first > 0 {
-            // So that it has the same position, even if no record follows.
+            // So that it has the same position, even if no record follows. Then it is as any other.
             return self.advance(first - 1).await;
+        }
+        if low > first {
+            self.stop(self.lacks(first, low - 1));
+            return Ok(());
         }
         info!(partition = %self.label(), first, end = high, "filling a replica that has nothing");
         self.begin(-1, first);

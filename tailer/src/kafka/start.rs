@@ -57,8 +57,12 @@ pub(super) fn decide_start(
         };
     }
     match (stored, start) {
-        // If there are fewer records than when the source was created, they are those of another topic.
-        (..0, PartitionStart::At(end)) if 0 < end && end <= high => StartDecision::Advance { through: end - 1 },
+        (..0, PartitionStart::At(end)) if end > high => StartDecision::Shorter { end: high },
+        (..0, PartitionStart::At(end)) if end > 0 => StartDecision::Advance { through: end - 1 },
+        (..0, PartitionStart::At(_)) if low > 0 => StartDecision::Lost {
+            from: 0,
+            through: low - 1,
+        },
         // The leaf has lost everything. It gets again what the broker still has; the rest is reported as lost.
         (..0, _) if acknowledged >= 0 && low > 0 => StartDecision::Lost {
             from: 0,

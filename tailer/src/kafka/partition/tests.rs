@@ -302,16 +302,21 @@ fn reading_starts_where_leaf_broker_and_skips_require() {
         "a leaf that lost its disk gets everything again"
     );
     let since =
-        |stored, acknowledged, end, high| decide_start(stored, acknowledged, 3, high, &[], PartitionStart::At(end));
-    assert_eq!(since(-1, -1, 20, 50), Advance { through: 19 }, "not at today's end");
+        |stored, acknowledged, low, end| decide_start(stored, acknowledged, low, 50, &[], PartitionStart::At(end));
+    assert_eq!(since(-1, -1, 3, 20), Advance { through: 19 }, "not at today's end");
     assert_eq!(
-        since(-1, 30, 20, 50),
+        since(-1, 30, 3, 20),
         Advance { through: 19 },
         "nor with what was before the source"
     );
-    assert_eq!(since(-1, -1, 0, 50), From(3), "the partition was empty");
-    assert_eq!(since(-1, -1, 60, 50), From(3), "it is another topic");
-    assert_eq!(since(30, 30, 20, 50), From(30));
+    assert_eq!(since(-1, -1, 0, 0), From(0), "the partition was empty");
+    assert_eq!(
+        since(-1, -1, 3, 0),
+        Lost { from: 0, through: 2 },
+        "what came since is deleted"
+    );
+    assert_eq!(since(-1, -1, 3, 60), Shorter { end: 50 }, "it is another topic");
+    assert_eq!(since(30, 30, 3, 20), From(30));
     assert_eq!(
         decide_start(-1, 30, 5, 50, &[], PartitionStart::Earliest),
         Lost { from: 0, through: 4 },
