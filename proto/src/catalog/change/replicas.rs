@@ -68,6 +68,7 @@ impl Catalog {
                     continue;
                 }
                 collection.leave_replica_behind(shard, leaf, version);
+                collection.forget_confirmation(shard, leaf);
                 let is_served = |other: &NodeName| other != leaf && members.contains_key(other);
                 if collection.serving(shard).any(is_served) {
                     continue;

@@ -354,6 +354,20 @@ mod tests {
         assert_eq!(confirmed(&catalog), Some(0));
         catalog = accepted(&catalog, confirm(&catalog, "leaf-2"));
         assert_eq!(confirmed(&catalog), Some(1), "it waits for leaf-1");
+        let member = Member {
+            role: Role::Leaf,
+            url: "http://10.0.0.7:7700".to_owned(),
+            instance: Uuid::from_u128(100),
+            zone: None,
+            capacity: 1,
+        };
+        let emptied = Change::Announce {
+            name: name("leaf-2"),
+            member,
+            replaces: Some(instance("leaf-2")),
+            from_snapshots: false,
+        };
+        assert_eq!(confirmed(&accepted(&catalog, emptied)), Some(0), "its disk is lost");
     }
 
     #[test]
