@@ -18,8 +18,12 @@ const RETIRED_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// … and after how many times it is planned anew: a leaf may have joined, or another one died.
 const POLLS_OF_A_PLAN: u32 = 30;
+/// How long one question may take.
+const POLL_WAIT: Duration = Duration::from_secs(10);
 /// How many polls may fail one after the other: an aggregator restarts meanwhile.
 const FAILED_POLLS_MAX: u32 = 60;
+/// How many of the first ones: if nobody ever answers, a leaf must not wait long.
+const FIRST_POLLS_MAX: u32 = 5;
 
 /// Runs `rachis rebalance`.
 pub(crate) async fn rebalance(arguments: cli::RebalanceArgs) -> Result<(), Failure> {
@@ -44,11 +48,7 @@ pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
         return Ok(());
     }
     if arguments.if_draining {
-        if !is_draining(&client, &arguments.name).await? {
-            output::note(&format!("{} is not being drained", arguments.name));
-            return Ok(());
-        }
-        return wait_until_empty(&client, &arguments.name).await;
+        return wait_until_empty(&client, &arguments.name, true).await;
     }
     let request = client
         .request(Method::POST, &path)
@@ -56,7 +56,7 @@ pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
     let plan: Value = client.json(request).await?;
     show(&plan, arguments.dry_run, arguments.output)?;
     match arguments.wait && !arguments.dry_run {
-        true => wait_until_empty(&client, &arguments.name).await,
+        true => wait_until_empty(&client, &arguments.name, false).await,
         false => Ok(()),
     }
 }
@@ -76,27 +76,34 @@ pub(crate) async fn hold(arguments: cli::HoldArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn wait_until_empty(client: &Client, leaf: &str) -> Result<(), Failure> {
-    let mut failed = 0;
+/// Waits until a leaf has no shards left. One that is not being drained is an error, unless that is the question.
+async fn wait_until_empty(client: &Client, leaf: &str, if_draining: bool) -> Result<(), Failure> {
+    let (mut failed, mut failed_max) = (0, FIRST_POLLS_MAX);
     for poll in 1_u32.. {
         if poll.is_multiple_of(POLLS_OF_A_PLAN) {
             // If it fails now, it is repeated.
             let _ = client.send(client.request(Method::POST, &["rebalance"])).await;
         }
-        match shards_left(client, leaf).await {
+        let left = tokio::time::timeout(POLL_WAIT, shards_left(client, leaf)).await;
+        let left = left.unwrap_or_else(|_| Err(Failure::new(format!("no answer within {POLL_WAIT:?}"))));
+        match left {
             Ok(Some(0)) => {
                 output::note(&format!(
                     "{leaf} has no shards left; stop it, then `rachis cluster remove {leaf}`"
                 ));
                 return Ok(());
             }
-            Ok(Some(_)) => failed = 0,
+            Ok(Some(_)) => (failed, failed_max) = (0, FAILED_POLLS_MAX),
+            Ok(None) if if_draining => {
+                output::note(&format!("{leaf} is not being drained"));
+                return Ok(());
+            }
             Ok(None) => {
                 return Err(Failure::new(format!(
                     "{leaf} takes shards again: somebody gave the drain up"
                 )));
             }
-            Err(failure) if failed == FAILED_POLLS_MAX => return Err(failure),
+            Err(failure) if failed == failed_max => return Err(failure),
             Err(failure) => {
                 if failed == 0 {
                     output::note(&format!("it is not known how much {leaf} has left: {failure}"));

@@ -2,7 +2,13 @@
 //! and the catalog the other members. It keeps a copy of the catalog in its data folder, so that it can start while all
 //! others are down.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use aggregator::{AggregatorOptions, DistributionOptions, Engine, Roles, doors};
 use futures::{
@@ -47,6 +53,8 @@ use crate::{
 const PUSH_SHARDS: u32 = 4;
 /// How long shutdown waits for pushes to reach Kafka.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long a leaf is not ready because replicas on it have to catch up.
+const CATCH_UP_MAX: Duration = Duration::from_mins(15);
 
 /// The address to listen on, unless the user chooses another.
 const LISTEN: &str = "127.0.0.1:7700";
@@ -378,18 +386,28 @@ impl Node {
         })
     }
 
-    /// A leaf is ready once its replicas have caught up, too.
+    /// A leaf is ready once its replicas have caught up, too, or have had enough time for it: what does not catch up needs
+    /// somebody to look at it, and must not keep other nodes from being restarted for good.
     fn leaf_readiness(&self) -> doors::ReadinessCheck {
         let (joined, follower) = (self.readiness(), self.follower.clone());
         let (catalog, name) = (self.replica.catalog(), self.name.clone());
+        let (knows_catalog, behind_since) = (AtomicBool::new(false), Mutex::new(None::<Instant>));
         Arc::new(move || {
             joined()?;
-            if !follower.has_caught_up() {
-                let detail =
-                    "whether the replicas on this leaf have caught up is not known: no other node has answered yet";
-                return Err(Problem::new(Code::Unavailable, detail));
+            // Before, its own catalog may be old.
+            if !knows_catalog.load(Ordering::Relaxed) && !follower.has_caught_up() {
+                let detail = "it is not known yet whether the replicas on this leaf have caught up";
+                return Err(Problem::new(Code::Unavailable, detail).hint("no other node has answered since its start"));
             }
-            has_caught_up(&catalog.borrow(), &name)
+            knows_catalog.store(true, Ordering::Relaxed);
+            let caught_up = has_caught_up(&catalog.borrow(), &name);
+            let mut since = behind_since.lock().unwrap_or_else(PoisonError::into_inner);
+            match caught_up {
+                Ok(()) => *since = None,
+                Err(problem) if since.get_or_insert_with(Instant::now).elapsed() < CATCH_UP_MAX => return Err(problem),
+                Err(_) => {}
+            }
+            Ok(())
         })
     }
 }

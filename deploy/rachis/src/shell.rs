@@ -6,7 +6,7 @@
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use aggregator::doors::{self, MetricsText};
@@ -122,6 +122,9 @@ pub(crate) fn routes() -> Result<RoutesBuilder, Failure> {
     Ok(routes)
 }
 
+/// How long a process takes to close at most. A disk that hangs must not keep it for good.
+const CLOSING_MAX: Duration = Duration::from_secs(60);
+
 /// A token that the first SIGTERM or SIGINT cancels; the second signal ends the process.
 fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
     let mut signals = Signals::listen()?;
@@ -146,6 +149,12 @@ fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
             }
             info!("{name} received: shutting down");
             cancelled_by_signal.cancel();
+            // A thread of its own: all others may wait for a disk.
+            std::thread::spawn(move || {
+                std::thread::sleep(CLOSING_MAX);
+                error!("not closed {CLOSING_MAX:?} after {name}: exiting; acknowledged writes are safe");
+                std::process::exit(1);
+            });
         }
     });
     Ok(token)
