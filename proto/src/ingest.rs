@@ -136,8 +136,8 @@ pub struct StoredPosition {
 }
 
 impl StoredPosition {
-    /// Itself. Fails while the replica waits for a copy: it has no position yet, and accepts nothing.
-    pub fn of_a_copied(self, shard: ShardId) -> Result<Self, Problem> {
+    /// The position. Fails while the replica waits for a copy: until then it has none, and accepts no records.
+    pub fn unless_awaiting_copy(self, shard: ShardId) -> Result<Self, Problem> {
         if self.awaits_copy {
             let detail = format!("shard {} is being copied or restored", shard.number);
             return Err(Problem::new(Code::Unavailable, detail)

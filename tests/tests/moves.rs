@@ -235,7 +235,7 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
     };
     pushes.until(&cluster, "it is being copied", is_copying).await;
     let ready = cluster.client_of(other).get("/readyz").await;
-    ready.expect("nobody misses a replica that is being copied");
+    ready.expect("a leaf is ready while a replica is copied to it");
     for killed in [other, holder.as_str()] {
         cluster.kill(killed);
         cluster.restart(killed).await;

@@ -120,7 +120,7 @@ async fn a_leaf_that_dies_is_not_missed_and_gets_what_it_has_missed() {
         pushed += 10;
     }
     until_states(&cluster, "leaf-2 is behind", |state| state.contains("leaf-2 behind")).await;
-    // Nobody feeds it, so it is not ready: whoever restarts all leaves would take down the only other replicas.
+    // Without a tailer it cannot catch up. If it were ready, a rolling restart would take down the only serving replicas.
     cluster.stop("tailer-1");
     cluster.restart("leaf-2").await;
     let leaf = cluster.client_of("leaf-2");
@@ -200,6 +200,18 @@ async fn a_replica_that_is_cut_off_never_answers_without_what_was_acknowledged_m
     cluster.wait_until_replicas_are_equal(2).await;
 }
 
+/// Creates a source that starts at the latest record of the topic `clicks`, and waits until both partitions are read.
+async fn follow_clicks_from_now_on(cluster: &Cluster) {
+    let bootstrap = cluster.kafka.bootstrap();
+    let from_the_end = json!({ "start": "latest" });
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
+        .await;
+    source.expect("a source");
+    let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
+    cluster.eventually(caught_up, json!(2)).await;
+}
+
 #[tokio::test]
 async fn a_replica_that_lost_its_disk_begins_where_the_other_began_even_if_no_record_follows() {
     let mut cluster = replicated().await;
@@ -210,14 +222,7 @@ async fn a_replica_that_lost_its_disk_begins_where_the_other_began_even_if_no_re
             .collect()
     };
     cluster.kafka.produce("clicks", clicks(0..100)).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let from_the_end = json!({ "start": "latest" });
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
-        .await;
-    source.expect("a source");
-    let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
-    cluster.eventually(caught_up, json!(2)).await;
+    follow_clicks_from_now_on(&cluster).await;
     push(&cluster, 0..10).await;
     cluster.kill("leaf-2");
     std::fs::remove_dir_all(cluster.data_dir("leaf-2")).expect("its disk is lost");
@@ -238,14 +243,7 @@ async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_creat
         ..NewRecord::value(format!("{{\"click\":{n}}}"))
     };
     cluster.kafka.produce("clicks", vec![click(1, 0)]).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let from_the_end = json!({ "start": "latest" });
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
-        .await;
-    source.expect("a source");
-    let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
-    cluster.eventually(caught_up, json!(2)).await;
+    follow_clicks_from_now_on(&cluster).await;
     // So far nothing is stored of partition 1.
     cluster.stop("tailer-1");
     cluster

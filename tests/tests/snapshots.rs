@@ -608,7 +608,7 @@ async fn a_lost_shard_comes_from_the_newest_snapshot_that_is_whole_or_if_the_ope
         Ok(())
     })
     .await;
-    // Nothing is written that could not be found.
+    // The push is refused before it is written to Kafka.
     let refused = cluster
         .push("events", "{\"n\":0}")
         .await

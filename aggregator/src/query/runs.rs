@@ -141,7 +141,7 @@ impl Engine {
             };
             let stored = ingest.stored(shard, source, partition).await;
             let stored = stored
-                .and_then(|stored| stored.of_a_copied(shard))
+                .and_then(|stored| stored.unless_awaiting_copy(shard))
                 .map_err(|problem| problem.hint("retry when all shards of the partition answer"))?;
             next = next.max(stored.offset + 1);
             // One that is away has no more than it had, and says so before the run is in force.
@@ -155,8 +155,8 @@ impl Engine {
         Ok(next)
     }
 
-    /// Fails if a node runs a release that knows only lower levels of changes: it would stop at one of this level, and a
-    /// tailer would pass it on without what it does not know.
+    /// Fails if a node runs a release that knows only lower levels of changes. Such a node stops at a change of this level,
+    /// and such a tailer forwards the change without the fields that it does not know.
     pub(super) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
         for node in self.roles.nodes.status().await {
             if let Ok(report) = &node.report

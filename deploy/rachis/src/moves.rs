@@ -20,9 +20,9 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const POLLS_OF_A_PLAN: u32 = 30;
 /// How long one question may take.
 const POLL_WAIT: Duration = Duration::from_secs(10);
-/// How many polls may fail one after the other: an aggregator restarts meanwhile.
+/// How many polls may fail in a row after an answer: an aggregator may be restarting.
 const FAILED_POLLS_MAX: u32 = 60;
-/// How many of the first ones: if nobody ever answers, a leaf must not wait long.
+/// How many polls may fail before the first answer: a pod must stop soon if no aggregator runs.
 const FIRST_POLLS_MAX: u32 = 5;
 
 /// Runs `rachis rebalance`.
@@ -106,7 +106,9 @@ async fn wait_until_empty(client: &Client, leaf: &str, if_draining: bool) -> Res
             Err(failure) if failed == failed_max => return Err(failure),
             Err(failure) => {
                 if failed == 0 {
-                    output::note(&format!("it is not known how much {leaf} has left: {failure}"));
+                    output::note(&format!(
+                        "cannot see how many shards {leaf} has left, trying again: {failure}"
+                    ));
                 }
                 failed += 1;
             }

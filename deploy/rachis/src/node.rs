@@ -53,7 +53,7 @@ use crate::{
 const PUSH_SHARDS: u32 = 4;
 /// How long shutdown waits for pushes to reach Kafka.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long a leaf is not ready because replicas on it have to catch up.
+/// How long replicas that have to catch up keep their leaf from being ready.
 const CATCH_UP_MAX: Duration = Duration::from_mins(15);
 
 /// The address to listen on, unless the user chooses another.
@@ -386,15 +386,15 @@ impl Node {
         })
     }
 
-    /// A leaf is ready once its replicas have caught up, too, or have had enough time for it: what does not catch up needs
-    /// somebody to look at it, and must not keep other nodes from being restarted for good.
+    /// A leaf is ready once its replicas have caught up, too, or after [`CATCH_UP_MAX`]: a replica that cannot catch up must
+    /// not block restarts of other nodes for ever.
     fn leaf_readiness(&self) -> doors::ReadinessCheck {
         let (joined, follower) = (self.readiness(), self.follower.clone());
         let (catalog, name) = (self.replica.catalog(), self.name.clone());
         let (knows_catalog, behind_since) = (AtomicBool::new(false), Mutex::new(None::<Instant>));
         Arc::new(move || {
             joined()?;
-            // Before, its own catalog may be old.
+            // Until another node has answered, the saved catalog of this leaf may be outdated.
             if !knows_catalog.load(Ordering::Relaxed) && !follower.has_caught_up() {
                 let detail = "it is not known yet whether the replicas on this leaf have caught up";
                 return Err(Problem::new(Code::Unavailable, detail).hint("no other node has answered since its start"));
@@ -412,8 +412,8 @@ impl Node {
     }
 }
 
-/// Whether every replica on a leaf serves that did once. Whoever restarts one leaf after the other waits for this, because
-/// the next one may have the only other replicas. A replica that is being copied to the leaf is missed by nobody.
+/// Checks that every replica on a leaf serves, except those that are being copied to it for the first time. A rolling
+/// restart waits for this before it takes down the next leaf, which may have the only other replicas.
 fn has_caught_up(catalog: &Catalog, leaf: &NodeName) -> Result<(), Problem> {
     let is_missed = |collection: &Collection, shard: u32| {
         let is_new = collection

@@ -122,7 +122,7 @@ pub(crate) fn routes() -> Result<RoutesBuilder, Failure> {
     Ok(routes)
 }
 
-/// How long a process takes to close at most. A disk that hangs must not keep it for good.
+/// How long a process may take to close. Then it ends as if it were killed: a disk that hangs must not keep it for ever.
 const CLOSING_MAX: Duration = Duration::from_secs(60);
 
 /// A token that the first SIGTERM or SIGINT cancels; the second signal ends the process.
@@ -149,7 +149,7 @@ fn shutdown_on_signal() -> Result<CancellationToken, Failure> {
             }
             info!("{name} received: shutting down");
             cancelled_by_signal.cancel();
-            // A thread of its own: all others may wait for a disk.
+            // A separate thread: a disk that hangs may block all threads of the runtime.
             std::thread::spawn(move || {
                 std::thread::sleep(CLOSING_MAX);
                 error!("not closed {CLOSING_MAX:?} after {name}: exiting; acknowledged writes are safe");

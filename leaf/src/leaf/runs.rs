@@ -107,7 +107,7 @@ impl Leaf {
             }
         });
         let positions: Vec<Result<i64, Problem>> = positions.collect().await;
-        // Whatever the others say, which may be known much later.
+        // One such record decides, even if other shards cannot answer yet.
         if positions.iter().flatten().any(|position| *position >= run.run.from) {
             return Ok(false);
         }

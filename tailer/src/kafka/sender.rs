@@ -163,24 +163,22 @@ impl Sender {
                 // A leaf that is down fails sooner: this is a network path that cannot carry a batch of this size in
                 // time.
                 Err(problem) if started.elapsed() > TOO_SLOW => return self.shrink_batches(&problem),
-                // The shards of other leaves do not wait for one that is restored.
-                Err(_) if matches!(self.stored().await, Err(Error::AwaitsCopy)) => {
-                    let mut partition = self.partition();
-                    partition.abandon_batch(self.replica);
-                    if partition.is_sending(self.replica) {
-                        partition.set_behind(self.replica);
-                    }
-                    return;
-                }
                 Err(problem) => Error::Leaf(problem),
             };
             metrics::counter!("rachis_tail_busy_total", &self.task.labels()).increment(1);
+            let has_failed = matches!(error, Error::Leaf(_));
             self.partition().set_busy(self.replica, error);
+            let awaits_copy = has_failed && matches!(self.stored().await, Err(Error::AwaitsCopy));
             self.pause(backoff.next()).await;
             // A replica that is behind by now gets its records in another way.
             let mut partition = self.partition();
             if self.stop.is_cancelled() || !partition.is_sending(self.replica) {
                 return partition.abandon_batch(self.replica);
+            }
+            if awaits_copy {
+                // The other shards of the partition go on meanwhile.
+                partition.abandon_batch(self.replica);
+                return partition.set_behind(self.replica);
             }
         }
     }
@@ -326,7 +324,7 @@ impl Sender {
         let may_have = |offset: i64| offset >= low - 1 && (offset < i64::MAX || !serves);
         let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
         let start = self.task.settings.start_of(self.slot.number);
-        // What came since the source was created is lost if the broker has deleted it, even if nobody has read any of it.
+        // Records that the broker deleted after the source was created are a loss, even if no tailer has read any before.
         let (before_source, acknowledged) = match start {
             PartitionStart::At(end) => (end - 1, acknowledged.max(0)),
             _ => (-1, acknowledged),

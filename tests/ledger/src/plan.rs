@@ -202,7 +202,7 @@ impl Plan {
                 let node = self.random_node();
                 self.disturbances.add(self.server.role(node).labels().cut);
                 let long = PAUSE.mul_f64(self.rng.random_range(0.5..4.0));
-                let lasts = match self.is_missed(run, node).await {
+                let lasts = match self.serves_alone(run, node).await {
                     true => long.min(PAUSE),
                     false => long,
                 };
@@ -235,9 +235,9 @@ impl Plan {
         }
     }
 
-    /// Whether a node is a leaf that alone serves a shard, because the other replicas have to catch up: then nobody can
-    /// answer while it is cut off. So it is, too, if nobody says otherwise.
-    async fn is_missed(&self, run: &Run, node: usize) -> bool {
+    /// Whether a node is a leaf that alone serves a shard, while the other replicas catch up: to cut it off stops all
+    /// answers. True if no aggregator says.
+    async fn serves_alone(&self, run: &Run, node: usize) -> bool {
         let sql = format!(
             "SELECT count(*) AS alone FROM (SELECT collection, shard FROM rachis.replicas WHERE state = 'serving' \
              GROUP BY collection, shard HAVING count(*) = 1 AND max(leaf) = '{}')",

@@ -249,8 +249,8 @@ impl SkipTarget<'_> {
             };
             let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
             let stored = stored
-                .and_then(|stored| stored.of_a_copied(shard))
-                .map_err(|problem| problem.hint("retry when the leaf responds: a skip begins at its position"))?
+                .and_then(|stored| stored.unless_awaiting_copy(shard))
+                .map_err(|problem| problem.hint("retry once the shard answers: a skip begins at its position; `select * from rachis.moves` shows shards that are restored"))?
                 .offset;
             // A leaf that lost data and has not been replayed yet would never get the records in between.
             let seen = engine.watermark_of(shard).get(self.source, partition).unwrap_or(-1);

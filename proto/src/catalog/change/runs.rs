@@ -112,7 +112,7 @@ impl Catalog {
 }
 
 impl Collection {
-    /// A leaf gets another copy of a shard, which no confirmation of a run was about.
+    /// Drops a leaf's confirmations of the runs over a shard of which it gets a new copy: they do not cover its records.
     pub(super) fn forget_confirmation(&mut self, shard: u32, leaf: &NodeName) {
         let shards: Vec<BTreeSet<u32>> = self.runs.iter().map(|of| self.shards_of_run(of)).collect();
         for (of, shards) in self.runs.iter_mut().zip(shards) {
@@ -349,25 +349,29 @@ mod tests {
         catalog = accepted(&catalog, added(2, "leaf-1"));
         let confirmed = |catalog: &Catalog| of(catalog).and_then(|of| of.proposed).map(|run| run.confirmed.len());
         assert_eq!(confirmed(&catalog), Some(1), "no shard of the run");
-        // What this copy has, nobody has looked at.
+        // leaf-1 has not checked the records of the new copy.
         catalog = accepted(&catalog, added(3, "leaf-1"));
         assert_eq!(confirmed(&catalog), Some(0));
-        catalog = accepted(&catalog, confirm(&catalog, "leaf-2"));
-        assert_eq!(confirmed(&catalog), Some(1), "it waits for leaf-1");
-        let member = Member {
-            role: Role::Leaf,
-            url: "http://10.0.0.7:7700".to_owned(),
-            instance: Uuid::from_u128(100),
-            zone: None,
-            capacity: 1,
-        };
-        let emptied = Change::Announce {
+        // leaf-2, which alone serves shard 3, loses its disk. Then leaf-1 serves the shard.
+        let emptied = |from_snapshots| Change::Announce {
             name: name("leaf-2"),
-            member,
+            member: Member {
+                role: Role::Leaf,
+                url: "http://10.0.0.7:7700".to_owned(),
+                instance: Uuid::from_u128(100),
+                zone: None,
+                capacity: 1,
+            },
             replaces: Some(instance("leaf-2")),
-            from_snapshots: false,
+            from_snapshots,
         };
-        assert_eq!(confirmed(&accepted(&catalog, emptied)), Some(0), "its disk is lost");
+        let by_second = accepted(&catalog, confirm(&catalog, "leaf-2"));
+        assert_eq!(confirmed(&by_second), Some(1), "it waits for leaf-1");
+        assert_eq!(confirmed(&accepted(&by_second, emptied(false))), Some(0));
+        let by_first = accepted(&catalog, confirm(&catalog, "leaf-1"));
+        assert_eq!(confirmed(&accepted(&by_first, emptied(false))), Some(1));
+        let fetched = accepted(&by_first, emptied(true));
+        assert_eq!(confirmed(&fetched), Some(0), "it begins with what a snapshot has");
     }
 
     #[test]

@@ -314,7 +314,7 @@ impl Pushes for LoggedPushes {
         loop {
             let stored = self.leaf.stored(shard, &source, partition);
             let stored = tokio::time::timeout_at(deadline.into(), stored).await;
-            match stored.map(|stored| stored.and_then(|stored| stored.of_a_copied(shard))) {
+            match stored.map(|stored| stored.and_then(|stored| stored.unless_awaiting_copy(shard))) {
                 Ok(Err(problem)) if problem.code == Code::Unavailable => last = problem,
                 // The push itself reports any other error.
                 Ok(_) => {
