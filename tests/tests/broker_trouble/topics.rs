@@ -245,7 +245,7 @@ pub(super) async fn a_deleted_topic_is_reported_and_its_successor_is_not_read_in
     assert_documents(cluster, t, &all).await;
     kafka.create_topic(t, 1, &[]).await;
     produce(kafka, t, 0, 1_000..1_005).await;
-    let at = format!("{t}/0@99 is stored");
+    let at = format!("it had {t}/0@99");
     let stopped = status_row(0, "stopped", 99, 5, 0).with_error([
         "offsets only up to 4",
         &at,
