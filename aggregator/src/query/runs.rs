@@ -9,6 +9,7 @@ use futures::future::join_all;
 use proto::{
     Catalog, Code, Problem, SourceName,
     catalog::{Change, Collection, PartitionRuns, PartitionStart, RUN_BLOCK, RUNS_LEVEL, Run, RunRef},
+    cluster::NodeName,
     ingest::ShardId,
     node::NodeReport,
 };
@@ -132,27 +133,48 @@ impl Engine {
 
     /// The first offset that no replica has, of the shards that the newest records of a partition belong to.
     async fn next_offset(&self, collection: &Collection, source: &SourceName, partition: i32) -> Result<i64, Problem> {
-        let ingest = &self.roles.ingest;
         let mut next = 0;
         for number in collection.route(source, partition).newest_shards() {
             let shard = ShardId {
                 collection: collection.uid,
                 number,
             };
-            let stored = ingest.stored(shard, source, partition).await;
-            let stored = stored
-                .and_then(|stored| stored.unless_awaiting_copy(shard))
-                .map_err(|problem| problem.hint("retry when all shards of the partition answer"))?;
-            next = next.max(stored.offset + 1);
             // One that is away has no more than it had, and says so before the run is in force.
-            let replicas = collection.replicas_of(number).iter();
-            let replicas: Vec<_> = replicas.filter_map(|leaf| ingest.replica_on(leaf)).collect();
-            let answers = replicas.iter().map(|replica| replica.stored(shard, source, partition));
-            for stored in join_all(answers).await.into_iter().flatten() {
-                next = next.max(stored.offset + 1);
-            }
+            let newest = self
+                .newest_position(collection, shard, (source, partition), |_| false)
+                .await;
+            let newest = newest.map_err(|problem| problem.hint("retry when all shards of the partition answer"))?;
+            next = next.max(newest + 1);
         }
         Ok(next)
+    }
+
+    /// The newest position of a partition that any replica of a shard has. Fails if none answers, or one that must.
+    pub(crate) async fn newest_position(
+        &self,
+        collection: &Collection,
+        shard: ShardId,
+        (source, partition): (&SourceName, i32),
+        must_answer: impl Fn(&NodeName) -> bool,
+    ) -> Result<i64, Problem> {
+        let ingest = &self.roles.ingest;
+        let stored = ingest.stored(shard, source, partition).await?;
+        let mut newest = stored.unless_awaiting_copy(shard)?.offset;
+        let replicas = collection.replicas_of(shard.number).iter();
+        let replicas: Vec<_> = replicas
+            .filter_map(|leaf| Some((leaf, ingest.replica_on(leaf)?)))
+            .collect();
+        let answers = replicas
+            .iter()
+            .map(|(_, replica)| replica.stored(shard, source, partition));
+        for ((leaf, _), stored) in replicas.iter().zip(join_all(answers).await) {
+            match stored {
+                Ok(stored) => newest = newest.max(stored.offset),
+                Err(problem) if must_answer(leaf) => return Err(problem),
+                Err(_) => {}
+            }
+        }
+        Ok(newest)
     }
 
     /// Fails if a node runs a release that knows only lower levels of changes. Such a node stops at a change of this level,

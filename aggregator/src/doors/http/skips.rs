@@ -1,6 +1,6 @@
 //! `POST …/skip`: makes a source, or the pushes of a collection, skip records and continue after them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -9,7 +9,8 @@ use axum::{
 };
 use proto::{
     Code, Problem, SourceName,
-    catalog::{Change, Collection, Skip, Skips},
+    catalog::{Change, Collection, ReplicaState, Skip, Skips},
+    cluster::NodeName,
     ingest::ShardId,
     status::{SourceState, TailStatus},
 };
@@ -30,6 +31,8 @@ use crate::{
     query::Engine,
 };
 
+/// For how long no replica may store anything before a skip begins after what they have.
+const SETTLED_FOR: Duration = Duration::from_secs(1);
 const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234, {\"to\": {\"0\": \"latest\"}} at the \
                     next new record";
 
@@ -178,20 +181,16 @@ impl SkipTarget<'_> {
         if request.to.is_empty() {
             return Err(Problem::new(Code::BadRequest, "the request has no partitions").hint(HINT));
         }
+        for partition in request.to.keys() {
+            self.end_of(*partition)?;
+            self.require_stopped(*partition)?;
+        }
+        let positions = self.settled_positions(engine, request.to.keys()).await?;
         let mut skips = Skips::default();
         for (partition, target) in request.to {
-            let Some(end) = usize::try_from(partition).ok().and_then(|number| self.ends.get(number)) else {
-                return Err(Problem::new(
-                    Code::BadRequest,
-                    format!("partition {partition} of {} does not exist", self.label),
-                )
-                .hint(format!("there are {} partitions, numbered from 0", self.ends.len())));
-            };
-            let label = format!("partition {partition} of {}", self.label);
-            self.require_stopped(&label, partition)?;
-            let positions = self.positions(engine, &label, partition).await?;
+            let positions = &positions[&partition];
             let next = positions.values().min().copied().unwrap_or(-1) + 1;
-            let all = range(&label, next, &target, *end)?;
+            let all = range(&self.label_of(partition), next, &target, self.end_of(partition)?)?;
             let is_spread = self.collection.route(self.source, partition).is_spread();
             let of_shard = |(shard, stored): (&u32, &i64)| Skip {
                 from: stored + 1,
@@ -211,8 +210,22 @@ impl SkipTarget<'_> {
         Ok(skips)
     }
 
+    fn label_of(&self, partition: i32) -> String {
+        format!("partition {partition} of {}", self.label)
+    }
+
+    /// The end offset of a partition, if it is known. Fails if there is no such partition.
+    fn end_of(&self, partition: i32) -> Result<Option<i64>, Problem> {
+        let end = usize::try_from(partition).ok().and_then(|number| self.ends.get(number));
+        end.copied().ok_or_else(|| {
+            Problem::new(Code::BadRequest, format!("{} does not exist", self.label_of(partition)))
+                .hint(format!("there are {} partitions, numbered from 0", self.ends.len()))
+        })
+    }
+
     /// A skip begins at the next offset of the leaf, so the partition must not advance in the meantime.
-    fn require_stopped(&self, label: &str, partition: i32) -> Result<(), Problem> {
+    fn require_stopped(&self, partition: i32) -> Result<(), Problem> {
+        let label = self.label_of(partition);
         if !self.suspended && self.collection.route(self.source, partition).is_spread() {
             let detail = format!(
                 "{label} is spread over several shards: its source must be suspended before records are skipped"
@@ -238,8 +251,29 @@ impl SkipTarget<'_> {
         }
     }
 
-    /// The position of a partition in each of its shards.
-    async fn positions(&self, engine: &Engine, label: &str, partition: i32) -> Result<BTreeMap<u32, i64>, Problem> {
+    /// By partition, the position in each of its shards, once none advances any more: a replica may still be storing what was
+    /// sent before the source was suspended, and one that stored more than the others would keep it.
+    async fn settled_positions(
+        &self,
+        engine: &Engine,
+        partitions: impl Iterator<Item = &i32> + Clone,
+    ) -> Result<BTreeMap<i32, BTreeMap<u32, i64>>, Problem> {
+        let mut before = BTreeMap::new();
+        for partition in partitions.clone() {
+            before.insert(*partition, self.positions(engine, *partition).await?);
+        }
+        tokio::time::sleep(SETTLED_FOR).await;
+        for partition in partitions {
+            if before[partition] != self.positions(engine, *partition).await? {
+                let detail = format!("records of {} are still being stored", self.label_of(*partition));
+                return Err(Problem::new(Code::Conflict, detail).hint("retry in a moment"));
+            }
+        }
+        Ok(before)
+    }
+
+    /// The newest position of a partition in each of its shards: the other replicas get the records up to it, too.
+    async fn positions(&self, engine: &Engine, partition: i32) -> Result<BTreeMap<u32, i64>, Problem> {
         let route = self.collection.route(self.source, partition);
         let mut positions = BTreeMap::new();
         for share in route.shares() {
@@ -247,17 +281,24 @@ impl SkipTarget<'_> {
                 collection: self.collection.uid,
                 number: share.shard,
             };
-            let stored = engine.roles.ingest.stored(shard, self.source, partition).await;
-            let stored = stored
-                .and_then(|stored| stored.unless_awaiting_copy(shard))
-                .map_err(|problem| problem.hint("retry once the shard answers: a skip begins at its position; `select * from rachis.moves` shows shards that are restored"))?
-                .offset;
+            let collection = self.collection;
+            let serves = |leaf: &NodeName| collection.replica_state(share.shard, leaf) == Some(ReplicaState::Serving);
+            let stored = engine.newest_position(collection, shard, (self.source, partition), serves);
+            let stored = stored.await.map_err(|problem| {
+                problem.hint(
+                    "retry once the shard answers, with all replicas that serve: a skip begins at its position; `select * \
+                     from rachis.moves` shows shards that are restored",
+                )
+            })?;
             // A leaf that lost data and has not been replayed yet would never get the records in between.
             let seen = engine.watermark_of(shard).get(self.source, partition).unwrap_or(-1);
             if self.suspended && stored < seen {
                 return Err(Problem::new(
                     Code::Conflict,
-                    format!("the leaf of {label} has lost data: it is at offset {stored}, but was at {seen}"),
+                    format!(
+                        "the leaf of {} has lost data: it is at offset {stored}, but was at {seen}",
+                        self.label_of(partition)
+                    ),
                 )
                 .hint("resume the source, so that the leaf gets the data from the broker again"));
             }
