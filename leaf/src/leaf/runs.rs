@@ -33,7 +33,7 @@ impl Leaf {
             let now = catalog.borrow_and_update().clone();
             let name = own.as_ref().map(|(name, _)| name);
             let mut is_complete = true;
-            for (collection, of, proposed) in unconfirmed(&now, name) {
+            for (collection, of, proposed) in unconfirmed(&now, own.as_ref()) {
                 let Some(open) = leaf.upgrade() else { return };
                 let judged = open.judge(&now, (collection, of, proposed)).await;
                 drop(open);
@@ -119,14 +119,22 @@ impl Leaf {
 /// A proposed run that a leaf has not confirmed.
 type Unconfirmed<'a> = (&'a Collection, &'a PartitionRuns, &'a ProposedRun);
 
-/// The proposed runs that a leaf has to confirm; all if one process holds all shards.
-fn unconfirmed<'a>(catalog: &'a Catalog, own: Option<&NodeName>) -> Vec<Unconfirmed<'a>> {
+/// The proposed runs that a leaf has to confirm; all if one process holds all shards. None before the leaf is a member with
+/// this data folder: shards that the catalog says are here may be gone, and opening them would create empty ones.
+fn unconfirmed<'a>(catalog: &'a Catalog, own: Option<&(NodeName, Uuid)>) -> Vec<Unconfirmed<'a>> {
     let mut found = Vec::new();
+    let is_member = |(name, instance): &(NodeName, Uuid)| {
+        let member = catalog.members.get(name);
+        member.is_some_and(|member| member.instance == *instance)
+    };
+    if !own.is_none_or(is_member) {
+        return found;
+    }
     for collection in catalog.collections.values() {
         for of in &collection.runs {
             let Some(proposed) = &of.proposed else { continue };
             let is_due = match own {
-                Some(own) => collection.confirming_run(of).contains(own) && !proposed.confirmed.contains(own),
+                Some((own, _)) => collection.confirming_run(of).contains(own) && !proposed.confirmed.contains(own),
                 None => true,
             };
             if is_due {
@@ -141,6 +149,7 @@ fn unconfirmed<'a>(catalog: &'a Catalog, own: Option<&NodeName>) -> Vec<Unconfir
 mod tests {
     use proto::{
         catalog::{CollectionSettings, RUN_BLOCK, Run},
+        cluster::{Member, Role},
         ingest::{Batch, BatchOutcome},
         record::{Record, Rules},
     };
@@ -224,6 +233,33 @@ mod tests {
         assert!(is_confirmed(&fixture).await);
         change(&fixture, |collection| collection.runs = runs(&[], Some(run(9))));
         assert!(!is_confirmed(&fixture).await, "record 9 is there");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_leaf_confirms_nothing_before_it_is_a_member_with_its_data_folder() {
+        let (fixture, _) = two_shards();
+        let own: (NodeName, Uuid) = ("leaf-1".parse().expect("a name"), Uuid::now_v7());
+        change(&fixture, |collection| {
+            collection.runs = runs(&[], Some(run(10)));
+            collection.placement = vec![vec![own.0.clone()]; 2];
+        });
+        let mut catalog = (**fixture.catalog.borrow()).clone();
+        // Its disk was lost: the catalog knows the one with the former folder.
+        let former = Member {
+            role: Role::Leaf,
+            url: "http://leaf.test".into(),
+            instance: Uuid::now_v7(),
+            zone: None,
+            capacity: 1,
+        };
+        for (instance, due) in [(former.instance, 0), (own.1, 1)] {
+            let member = Member {
+                instance,
+                ..former.clone()
+            };
+            catalog.members.insert(own.0.clone(), member);
+            assert_eq!(unconfirmed(&catalog, Some(&own)).len(), due);
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
