@@ -308,7 +308,8 @@ impl Partition {
 
     /// Through which offset, at most this one, there is nothing to send any more.
     pub(super) fn reached(&self, through: i64) -> i64 {
-        let is_sent = self.window.front().is_none_or(|record| record.offset > through);
+        // Without a replica that is read for, the window was dropped with records that no replica has.
+        let is_sent = self.is_reading() && self.window.front().is_none_or(|record| record.offset > through);
         let read = if is_sent && !self.needs_seek { self.read } else { -1 };
         self.stored().max(read.min(through))
     }

@@ -155,6 +155,28 @@ fn reading_pauses_above_the_limit_of_the_window_and_resumes_below_half() {
 }
 
 #[test]
+fn records_that_were_read_and_dropped_before_they_were_sent_are_not_reached() {
+    let mut partition = reading(-1, 0);
+    for offset in 0..10 {
+        partition.add(record(offset, 10));
+    }
+    sent(&mut partition);
+    assert_eq!(partition.reached(9), -1, "a batch is in flight");
+    // The leaf does not answer: what it has must be asked for, and nothing is kept until then.
+    partition.resolve(0);
+    assert_eq!(partition.buffered_bytes(), 0);
+    assert_eq!(partition.reached(9), -1);
+    partition.begin(0, -1, 0);
+    partition.seek_done();
+    for offset in 0..10 {
+        partition.add(record(offset, 10));
+    }
+    let (_, through, _) = sent(&mut partition);
+    partition.settle(0, &BatchOutcome::Applied { stored: through });
+    assert_eq!(partition.reached(through), through);
+}
+
+#[test]
 fn caught_up_depends_on_the_end_event_and_not_on_an_offset() {
     let mut partition = reading(-1, 0);
     partition.note_end(3);
