@@ -334,11 +334,13 @@ impl Sender {
                 .await?;
         }
         let skips = self.skips();
-        // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
-        // of the group has ever committed an offset.
-        let acknowledged = match self.task.source.is_changes() {
-            true => acknowledged.max(0),
-            false => acknowledged,
+        // A shard needs every change, and every push: its topic begins with the collection. If the broker no longer has the
+        // first ones, the partition stops, even if no consumer of the group has ever committed an offset.
+        let is_own_topic = self.task.source.is_changes() || self.task.source.is_push();
+        let acknowledged = if is_own_topic {
+            acknowledged.max(0)
+        } else {
+            acknowledged
         };
         let decision = match share.from {
             // A run may begin after the last record.

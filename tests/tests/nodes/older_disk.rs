@@ -194,3 +194,37 @@ async fn a_refilled_leaf_leaves_out_what_was_skipped_and_nothing_else() {
         [(20, 29), (40, 44)].map(|(from, through)| [json!(from), json!(through), json!("skipped on request")])
     );
 }
+
+#[tokio::test]
+async fn pushes_that_the_log_has_no_more_are_a_loss_even_for_a_tailer_that_has_read_none_of_them() {
+    let mut cluster = Cluster::start(ClusterSize::ONE_OF_EACH, Settings::default()).await;
+    let created = cluster.json(Method::PUT, "/v1/collections/events", json!({ "shards": 1 }));
+    created.await.expect("a collection");
+    for n in 0..10 {
+        cluster.push("events", format!("{{\"n\":{n}}}")).await.expect("a push");
+    }
+    cluster.stop("leaf-1");
+    cluster.stop("tailer-1");
+    std::fs::remove_dir_all(cluster.data_dir("leaf-1")).expect("the disk is lost");
+    let topics = cluster.kafka.topics().expect("topics");
+    let pushes = topics.iter().find(|topic| topic.starts_with("rachis-push"));
+    cluster
+        .kafka
+        .delete_records_before(pushes.expect("a topic of pushes"), 0, 4)
+        .await;
+    cluster
+        .restart_all(&["leaf-1", "tailer-1"].map(ToOwned::to_owned))
+        .await;
+    let stopped = "select count(*) from rachis.sources where state = 'stopped' \
+                   and error like '%@0 through push/0@3 no longer exist%rachis collection skip%'";
+    cluster.eventually(stopped, json!(1)).await;
+    cluster
+        .json(Method::POST, "/v1/collections/events/skip", json!({ "to": { "0": 4 } }))
+        .await
+        .expect("skipped");
+    cluster
+        .eventually("select sum(n)::bigint from events", json!((4..10).sum::<i32>()))
+        .await;
+    let losses = "select from_offset, through_offset from rachis.losses";
+    assert_eq!(cluster.sql(losses).await.rows, [[json!(0), json!(3)]]);
+}
