@@ -80,6 +80,23 @@ pub(crate) enum DeleteCause {
     },
 }
 
+impl DeleteCause {
+    /// Whether documents are still to be deleted because of it, as far as this node knows.
+    fn is_in_force(&self, engine: &Engine) -> bool {
+        match self {
+            Self::Request => true,
+            Self::Retention {
+                collection, settings, ..
+            } => {
+                let catalog = engine.catalog();
+                catalog
+                    .collection(*collection)
+                    .is_some_and(|(_, now)| now.settings == *settings)
+            }
+        }
+    }
+}
+
 /// A delete to run.
 #[derive(Debug, Clone)]
 pub(crate) struct DeleteRequest {
@@ -174,11 +191,7 @@ pub(super) async fn delete(
             ranges.values().map(PlaceRanges::len).sum(),
             engine.options.delete_ranges_max,
         )?,
-        DeleteCause::Retention {
-            collection: uid,
-            settings,
-            ..
-        } => {
+        DeleteCause::Retention { collection: uid, .. } => {
             if ranges.values().map(PlaceRanges::len).sum::<usize>() > SCATTERED_RANGES_MAX {
                 let left = first_left(engine, context, request, &read_views).await?;
                 let complete_through = positions_of(&read_views, of, collection);
@@ -192,9 +205,7 @@ pub(super) async fn delete(
                     ranges.join_before(left.min(known));
                 }
             }
-            let now = engine.catalog();
-            let is_in_force = of.uid == *uid && now.collection(*uid).is_some_and(|(_, now)| now.settings == *settings);
-            if !is_in_force {
+            if of.uid != *uid || !request.cause.is_in_force(engine) {
                 let detail = format!("the settings of {collection} have changed meanwhile: nothing was removed");
                 return Err(Problem::new(Code::Conflict, detail));
             }
@@ -566,6 +577,13 @@ impl Application {
     ) -> Result<PositionVector, FailedAppend> {
         let mut positions = PositionVector::default();
         for record in records {
+            if !self.cause.is_in_force(&self.engine) {
+                let detail = format!("the settings of {} have changed meanwhile", self.name);
+                return Err(FailedAppend {
+                    sent: positions,
+                    problem: Problem::new(Code::Conflict, detail),
+                });
+            }
             let push = Push {
                 shard: ShardId {
                     collection: self.collection,

@@ -37,6 +37,9 @@ const CHANGED_WAIT: Duration = Duration::from_secs(5);
 /// How long to sleep if no collection has a retention; a change of the catalog ends it.
 const IDLE_WAIT: Duration = Duration::from_hours(1);
 
+/// Removals that run at once: each takes the place of a query, and all may fail slowly while Kafka is away.
+const REMOVALS_AT_ONCE_MAX: usize = 2;
+
 /// The next removal from a collection.
 struct DueRemoval {
     /// When it begins; none while one is running, unless the settings have changed since that began.
@@ -71,7 +74,8 @@ pub(super) async fn run(engine: Weak<Engine>) {
             if entry.settings != settings {
                 (entry.at, entry.settings) = (Some(soon(CHANGED_WAIT)), settings);
             }
-            if !entry.is_running && entry.at.is_some_and(|at| at <= Instant::now()) {
+            let has_room = running.len() < REMOVALS_AT_ONCE_MAX;
+            if has_room && !entry.is_running && entry.at.is_some_and(|at| at <= Instant::now()) {
                 (entry.at, entry.is_running) = (None, true);
                 let engine = Arc::clone(&alive);
                 running.spawn(async move { (uid, engine.remove_expired(&name).await) });
@@ -79,7 +83,9 @@ pub(super) async fn run(engine: Weak<Engine>) {
         }
         drop(alive);
         starts = false;
-        let waiting = due.values().filter(|due| !due.is_running);
+        // Without room, the next one begins when one has ended.
+        let has_room = running.len() < REMOVALS_AT_ONCE_MAX;
+        let waiting = due.values().filter(|due| has_room && !due.is_running);
         let next = waiting.filter_map(|due| due.at).min();
         tokio::select! {
             () = sleep_until(next.unwrap_or_else(|| Instant::now() + IDLE_WAIT)) => {}
@@ -153,6 +159,8 @@ impl Engine {
         drop(timeout_at(until, lock.lock()).await.map_err(|_| still_running())?);
         let mut removed = 0;
         loop {
+            // This process may have been frozen while the settings changed.
+            self.roles.changes.catch_up().await;
             let catalog = self.catalog();
             let collection = find_collection(&catalog, name)?;
             let Some(retention) = &collection.settings.retention else {
