@@ -27,6 +27,8 @@ pub const LISTED_DEAD_LETTERS_BYTES_MAX: usize = 64 << 20;
 pub const REDRIVES_MAX: usize = crate::ingest::PUSH_ERRORS_MAX;
 /// Paths whose kinds a collection tracks; further paths are read as JSON.
 pub const PATHS_MAX: usize = 10_000;
+/// Bytes of the keys of all these paths.
+pub const PATHS_BYTES_MAX: usize = 1 << 20;
 /// Shards of one collection.
 pub const SHARDS_MAX: u32 = 1_024;
 /// Runs of one partition.
@@ -79,5 +81,7 @@ pub const DEFINITION_BYTES_MAX: usize = 64 << 10;
 pub const WRITE_MESSAGE_BYTES_MAX: usize = PUSH_BYTES_MAX + (16 << 20);
 /// Bytes of any other message between processes: the largest document, and its header.
 pub const MESSAGE_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + (1 << 20);
+/// Bytes of the message with which a leaf opens read views: of each shard, the paths and their kinds.
+pub const OPENED_BYTES_MAX: usize = 256 << 20;
 /// Bytes of one part of a streamed answer.
 pub const PART_BYTES_MAX: usize = 1 << 20;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     Catalog,
-    limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
+    limits::{MESSAGE_BYTES_MAX, OPENED_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     service::wait_for_catalog,
     wire::leaf::{ingest_server::IngestServer, scan_server::ScanServer},
 };
@@ -36,7 +36,7 @@ pub fn add(routes: &mut RoutesBuilder, leaf: &Arc<Leaf>, catalog: &watch::Receiv
     routes.add_service(
         ScanServer::new(scan)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            .max_encoding_message_size(OPENED_BYTES_MAX),
     );
 }
 

@@ -3,11 +3,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use plan::{Kinds, Path, PathKinds};
+use plan::{Kinds, Path, PathKinds, path::Step};
 use proto::{
     Address, Position, PositionVector,
     ingest::{Heat, ShardId},
-    limits::PATHS_MAX,
+    limits::{PATHS_BYTES_MAX, PATHS_MAX},
     place_ranges::PlaceRanges,
 };
 use roaring::RoaringBitmap;
@@ -480,15 +480,31 @@ pub(crate) fn extend(ranges: &mut Ranges, with: &Ranges) {
     }
 }
 
-/// Adds kinds to a table of at most `PATHS_MAX` paths.
+/// Adds kinds to a table of at most `PATHS_MAX` paths with `PATHS_BYTES_MAX` bytes: its readers get it in one message.
 pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) {
     paths.overflow |= overflow;
+    // Most documents bring no new path.
+    let mut bytes: Option<usize> = None;
     for (path, kinds) in kinds {
-        let full = paths.paths.len() >= PATHS_MAX;
-        match paths.paths.get_mut(&path) {
-            Some(known) => *known |= kinds,
-            None if full => paths.overflow = true,
-            None => drop(paths.paths.insert(path, kinds)),
+        if let Some(known) = paths.paths.get_mut(&path) {
+            *known |= kinds;
+            continue;
+        }
+        let bytes = bytes.get_or_insert_with(|| paths.paths.keys().map(path_bytes).sum());
+        if paths.paths.len() >= PATHS_MAX || *bytes + path_bytes(&path) > PATHS_BYTES_MAX {
+            paths.overflow = true;
+        } else {
+            *bytes += path_bytes(&path);
+            paths.paths.insert(path, kinds);
         }
     }
+}
+
+/// The total length of the keys of a path.
+fn path_bytes(path: &Path) -> usize {
+    let of_step = |step: &Step| match step {
+        Step::Key(key) => key.len(),
+        Step::Index(_) => 0,
+    };
+    path.steps().iter().map(of_step).sum()
 }

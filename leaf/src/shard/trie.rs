@@ -2,7 +2,10 @@
 //! allocated unless a path or a kind is new.
 
 use plan::{Kinds, Path, path::Step};
-use proto::{json::Value, limits::PATHS_MAX};
+use proto::{
+    json::Value,
+    limits::{PATHS_BYTES_MAX, PATHS_MAX},
+};
 
 use crate::key_tree::{KeyTree, ROOT};
 
@@ -22,6 +25,8 @@ struct SeenPath {
 #[derive(Default)]
 pub(crate) struct Trie {
     paths: KeyTree<SeenPath>,
+    /// The total length of all paths.
+    bytes: usize,
     unsaved: Vec<u32>,
     overflow: bool,
     overflow_unsaved: bool,
@@ -116,11 +121,13 @@ impl Trie {
             return Some(child);
         }
         let bytes = self.paths[parent].bytes + key.len();
-        if self.paths.len() > PATHS_MAX || bytes > PATH_BYTES_MAX {
+        let is_full = self.paths.len() > PATHS_MAX || self.bytes + bytes > PATHS_BYTES_MAX;
+        if is_full || bytes > PATH_BYTES_MAX {
             self.overflow_unsaved |= !self.overflow;
             self.overflow = true;
             return None;
         }
+        self.bytes += bytes;
         let seen = SeenPath {
             bytes,
             ..SeenPath::default()

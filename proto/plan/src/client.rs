@@ -13,7 +13,7 @@ use proto::{
     Address, Problem,
     client::{ASK_WAIT, Peer, ingest::RemoteIngest},
     ingest::ShardId,
-    limits::MESSAGE_BYTES_MAX,
+    limits::OPENED_BYTES_MAX,
     wire::leaf::{Json, JsonWithBytes, RedrivesRequest, scan_client::ScanClient},
 };
 use tonic::transport::Channel;
@@ -49,11 +49,11 @@ fn failed(problem: Problem) -> ScanStream {
 }
 
 fn control(peer: &Peer) -> ScanClient<Channel> {
-    ScanClient::new(peer.control.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    ScanClient::new(peer.control.clone()).max_decoding_message_size(OPENED_BYTES_MAX)
 }
 
 fn data(peer: &Peer) -> ScanClient<Channel> {
-    ScanClient::new(peer.data.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    ScanClient::new(peer.data.clone()).max_decoding_message_size(OPENED_BYTES_MAX)
 }
 
 #[async_trait]

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use plan::PathKinds;
+
 use super::*;
+use crate::shard::state::merge_kinds;
 
 fn observe(trie: &mut Trie, document: &str) {
     trie.observe(&proto::json::parse(document.as_bytes()).expect("json"));
@@ -85,4 +88,26 @@ fn many_children_are_found_and_paths_above_the_limit_are_ignored() {
     assert_eq!((trie.unsaved().len(), trie.overflow_unsaved()), (0, false));
     observe(&mut trie, &format!("{{\"{}\":1}}", "x".repeat(PATH_BYTES_MAX + 1)));
     assert_eq!(trie.unsaved().len(), 0, "a path above the length limit is not recorded");
+}
+
+/// A table is sent to whoever opens a read view, in one message.
+#[test]
+fn long_paths_are_limited_in_all() {
+    let mut trie = Trie::default();
+    let mut table = PathKinds::default();
+    for number in 0..1_000 {
+        observe(&mut trie, &format!(r#"{{"{number:04}{}":1}}"#, "k".repeat(4_000)));
+    }
+    assert!(trie.overflow_unsaved());
+    let seen = trie.unsaved();
+    assert_eq!(seen.len(), PATHS_BYTES_MAX / 4_004);
+    // So do the tables of several partitions together.
+    merge_kinds(&mut table, seen, false);
+    assert!(!table.overflow);
+    let long = |number: u32| Path::new(vec![Step::Key(format!("{number}{}", "m".repeat(4_000)).into())]);
+    let more = (0..10).map(|number| (long(number), Kinds::INT));
+    merge_kinds(&mut table, more, false);
+    assert_eq!((table.paths.len(), table.overflow), (PATHS_BYTES_MAX / 4_004, true));
+    let wire = serde_json::to_vec(&table).expect("JSON").len();
+    assert!(wire < 2 * PATHS_BYTES_MAX, "{wire}");
 }
