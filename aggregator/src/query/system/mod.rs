@@ -2,6 +2,7 @@
 
 mod batch;
 mod catalog;
+mod dead_letters;
 mod fields;
 mod nodes;
 mod shards;
@@ -36,7 +37,7 @@ pub(super) async fn rows(
         ("rachis", "shards") => shards::shards(engine).await?,
         ("rachis", "digests") => shards::digests(engine).await,
         ("rachis", "splits") => shards::splits(engine).await?,
-        ("rachis", "dead_letters") => shards::dead_letters(engine, context.deadline()).await?,
+        ("rachis", "dead_letters") => dead_letters::dead_letters(engine, context.deadline()).await,
         ("rachis", "deletes") => sources::deletes(engine).await,
         ("rachis", "losses") => shards::losses(engine).await?,
         ("rachis", "definitions") => catalog::definitions(engine),

@@ -1,7 +1,5 @@
 //! Tables of what the leaves store: collections, shards, splits, dead letters and losses.
 
-use std::time::Instant;
-
 use futures::{StreamExt as _, stream};
 use plan::scan::SplitStatus;
 use proto::{
@@ -13,9 +11,6 @@ use proto::{
 use serde_json::{Value, json};
 
 use super::{super::Engine, REQUESTS_AT_ONCE_MAX};
-
-/// Limit on the rows of `rachis.dead_letters`.
-const DEAD_LETTERS_MAX: usize = 10_000;
 
 /// Limit on the rows of `rachis.digests`.
 const DIGEST_ROWS_MAX: usize = 200_000;
@@ -193,7 +188,7 @@ pub(super) async fn splits(engine: &Engine) -> Result<Vec<Value>, Problem> {
     Ok(rows.into_iter().flatten().collect())
 }
 
-fn error_row(name: &CollectionName, shard: ShardId, problem: &Problem) -> Value {
+pub(super) fn error_row(name: &CollectionName, shard: ShardId, problem: &Problem) -> Value {
     json!({ "collection": name, "shard": shard.number, "error": problem.to_string() })
 }
 
@@ -201,11 +196,17 @@ fn error_row(name: &CollectionName, shard: ShardId, problem: &Problem) -> Value 
 /// answer, a row has the error.
 pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let mut rows = Vec::new();
-    for (name, collection) in &engine.catalog().collections {
+    let catalog = engine.catalog();
+    let ask = async |(name, collection): (&'_ CollectionName, &'_ Collection)| {
         let shards = collection.settings.shards;
         let answers = engine.roles.ingest.available_losses(collection.uid, shards).await;
+        (name.clone(), collection.clone(), answers)
+    };
+    let requests: Vec<_> = catalog.collections.iter().map(ask).collect();
+    let mut answers = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX);
+    while let Some((name, collection, answers)) = answers.next().await {
         let error = answers.error();
-        rows.extend(merged_losses(collection, answers.available).into_iter().map(|loss| {
+        rows.extend(merged_losses(&collection, answers.available).into_iter().map(|loss| {
             json!({
                 "collection": name,
                 "source": loss.source,
@@ -266,39 +267,4 @@ pub(super) fn runs(engine: &Engine) -> Vec<Value> {
         }
     }
     rows
-}
-
-/// `rachis.dead_letters`: the newest ones of every shard. A shard that does not answer has a row with the error.
-pub(super) async fn dead_letters(engine: &Engine, deadline: Instant) -> Result<Vec<Value>, Problem> {
-    let mut rows = Vec::new();
-    for (name, collection) in &engine.catalog().collections {
-        for shard in collection.shards() {
-            let limit = DEAD_LETTERS_MAX.saturating_sub(rows.len());
-            let letters = tokio::time::timeout_at(deadline.into(), engine.roles.leaf.dead_letters(shard, limit)).await;
-            let letters = letters.map_err(|_| Problem::new(Code::Timeout, "reading the dead letters took too long"))?;
-            let letters = match letters {
-                Ok(letters) => letters,
-                Err(problem) => {
-                    rows.push(error_row(name, shard, &problem));
-                    continue;
-                }
-            };
-            rows.extend(letters.into_iter().map(|letter| {
-                json!({
-                    "collection": name,
-                    "source": letter.address.source,
-                    "partition": letter.address.partition,
-                    "offset": letter.address.offset,
-                    "address": letter.address.to_string(),
-                    "ingested": letter.ingested_ms,
-                    "code": letter.code,
-                    "detail": letter.detail,
-                    "bytes": String::from_utf8_lossy(&letter.bytes),
-                    "length": letter.length,
-                    "shard": shard.number,
-                })
-            }));
-        }
-    }
-    Ok(rows)
 }

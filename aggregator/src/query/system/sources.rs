@@ -90,6 +90,7 @@ async fn add_stored(engine: &Engine, catalog: &Catalog, rows: &mut BTreeMap<Sour
         .map(|(name, collection)| available_partitions(engine, name.clone(), collection.clone()))
         .collect::<Vec<_>>();
     let answers: Vec<_> = stream::iter(requests).buffered(REQUESTS_AT_ONCE_MAX).collect().await;
+    let mut incomplete = BTreeMap::new();
     for (name, collection, partitions) in answers {
         let mut of_partitions: BTreeMap<(SourceName, i32), Vec<PartitionStatus>> = BTreeMap::new();
         for stored in partitions.available {
@@ -101,19 +102,24 @@ async fn add_stored(engine: &Engine, catalog: &Catalog, rows: &mut BTreeMap<Sour
             let row = rows.entry((name.clone(), source, Some(partition))).or_default();
             (row.stored, row.is_spread) = (of_shards(&collection, stored), is_spread);
         }
-        let unavailable = partitions.unavailable;
-        for ((_, source, partition), row) in rows.iter_mut().filter(|((collection, ..), _)| *collection == name) {
-            row.leaf_unavailable = match partition {
-                Some(partition) => {
-                    let shares = collection.route(source, *partition).shares().into_iter();
-                    let mut away = shares.filter_map(|share| unavailable.get(&share.shard));
-                    away.next().cloned()
-                }
-                None => unavailable.values().next().cloned(),
-            };
-            if row.leaf_unavailable.is_some() {
-                row.stored = None;
+        if !partitions.unavailable.is_empty() {
+            incomplete.insert(name, (collection, partitions.unavailable));
+        }
+    }
+    for ((name, source, partition), row) in rows {
+        let Some((collection, unavailable)) = incomplete.get(name) else {
+            continue;
+        };
+        row.leaf_unavailable = match partition {
+            Some(partition) => {
+                let shares = collection.route(source, *partition).shares().into_iter();
+                let mut away = shares.filter_map(|share| unavailable.get(&share.shard));
+                away.next().cloned()
             }
+            None => unavailable.values().next().cloned(),
+        };
+        if row.leaf_unavailable.is_some() {
+            row.stored = None;
         }
     }
 }
