@@ -179,14 +179,20 @@ impl ScanQueue {
         }
     }
 
+    /// Queues the first step of a scan.
     fn push(&self, step: Step) -> Result<(), Problem> {
+        if self.state.lock().steps.len() >= WAITING_STEPS_MAX {
+            let detail = "too many scans are waiting for a thread of this leaf";
+            return Err(Problem::new(Code::Busy, detail).hint("retry in a moment"));
+        }
+        self.push_next(step)
+    }
+
+    /// Queues a further step of a scan. It is not refused as busy: the scan has begun, and only one of its steps waits.
+    fn push_next(&self, step: Step) -> Result<(), Problem> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Problem::new(Code::Unavailable, "the leaf is shutting down"));
-        }
-        if state.steps.len() >= WAITING_STEPS_MAX {
-            let detail = "too many scans are waiting for a thread of this leaf";
-            return Err(Problem::new(Code::Busy, detail).hint("retry in a moment"));
         }
         state.steps.push_back(step);
         self.step_queued.notify_one();
@@ -222,7 +228,7 @@ fn run_step<J: Send + 'static, T: Send + 'static>(
         Ok(Ok(StepOutcome::Again)) => {
             if !sender.is_closed() {
                 // If the pool refuses the next step, the dropped sender fails the receiver.
-                let _refused = queue.push(Box::new(move |queue| run_step(queue, job, step, sender)));
+                let _refused = queue.push_next(Box::new(move |queue| run_step(queue, job, step, sender)));
             }
             return;
         }
