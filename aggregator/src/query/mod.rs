@@ -176,6 +176,7 @@ impl Engine {
             let work = async {
                 match search::run(&engine, &context, &request, started).await {
                     Err(problem) if problem.code == Code::Unavailable && engine.is_replicated(&request.collection) => {
+                        context.begin_again(&problem);
                         search::run(&engine, &context, &request, started).await
                     }
                     result => result,

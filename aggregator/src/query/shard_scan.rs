@@ -133,8 +133,9 @@ pub(super) struct ShardScan {
     documents: u64,
     /// The columns that the scan returns or that its stage reads.
     pub columns: Vec<Column>,
-    /// Conditions over flat column names, combined by AND. They may have placeholders.
-    pub filter: Vec<Expr>,
+    /// Conditions over flat column names, combined by AND. They may have placeholders. Shared: the list of an IN may be long,
+    /// and each shard has a copy of the scan.
+    pub filter: Arc<Vec<Expr>>,
     /// What hash joins above know about the rows that can join. It changes while the plan runs.
     join_filters: Vec<Arc<dyn PhysicalExpr>>,
     /// What the leaf does with the filtered rows.
@@ -161,7 +162,7 @@ impl ShardScan {
             shards,
             documents: collection.documents(),
             columns,
-            filter,
+            filter: Arc::new(filter),
             join_filters: Vec::new(),
             number,
             properties: properties(partitions(shards, &stage), schema),
@@ -258,15 +259,16 @@ impl ShardScan {
     pub(super) fn with_values(&self, values: &ScanValues) -> Result<Self> {
         let mut scan = self.clone();
         if !values.texts.is_empty() {
-            for condition in &mut scan.filter {
+            for condition in Arc::make_mut(&mut scan.filter) {
                 *condition = condition_with_texts(condition, &values.texts)?;
             }
         }
         if let (Some(page), Stage::Top { keys, .. }) = (&values.page, &self.stage) {
-            for condition in &mut scan.filter {
+            let filter = Arc::make_mut(&mut scan.filter);
+            for condition in filter.iter_mut() {
                 *condition = condition_with_tests(condition, &page.tests)?;
             }
-            scan.filter.extend(page.time_range.iter().cloned());
+            filter.extend(page.time_range.iter().cloned());
             scan.columns = self.columns.iter().map(|column| page.column(column)).collect();
             let key = |key: &SortKey| SortKey {
                 column: page.column(&key.column),

@@ -145,11 +145,12 @@ impl Marker {
                     progress(&mut self.running);
                     self.renew().await
                 };
-                // Both go on: a store that is slow does not stop the work.
+                // Both go on: a store that is slow does not stop the work. The renewal is polled first: after this process
+                // was frozen, it finds the lease lapsed before the work goes on.
                 tokio::select! {
                     biased;
-                    done = &mut work => Err(done),
                     renewed = renewal => Ok(renewed),
+                    done = &mut work => Err(done),
                 }
             };
             match renewed {
