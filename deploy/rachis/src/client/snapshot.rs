@@ -174,7 +174,7 @@ async fn restore(arguments: cli::RestoreArgs) -> Result<(), Failure> {
 async fn wait_until_restored(client: &Client, name: &str) -> Result<(), Failure> {
     let count = json!({ "sql": format!("SELECT count(*) AS documents FROM \"{name}\"") });
     let moves = json!({
-        "sql": "SELECT max(error) AS error FROM rachis.moves WHERE collection = $1",
+        "sql": "SELECT count(*) AS moves, max(error) AS error FROM rachis.moves WHERE collection = $1",
         "parameters": [name],
     });
     let (mut polls, mut told) = (Polls::default(), String::new());
@@ -189,14 +189,16 @@ async fn wait_until_restored(client: &Client, name: &str) -> Result<(), Failure>
         };
         // A shard that is still being copied does not answer. If the server does not either, that says more.
         let answer = client.sql(&moves).await?;
-        match answer["rows"][0]["error"].as_str() {
+        let row = &answer["rows"][0];
+        match row["error"].as_str() {
             Some(why) if told != why => {
                 output::note(&format!(
                     "{name} is not there yet: {why}; it is tried again, and `rachis collection delete {name}` gives it up"
                 ));
                 told = why.to_owned();
             }
-            None if polls.0 > 60 && answer["rows"][0]["error"].is_null() && told.is_empty() => return Err(failure),
+            // Nothing of it is on its way, so it does not answer for another reason.
+            None if polls.0 > 60 && row["moves"] == 0 => return Err(failure),
             _ => {}
         }
         polls.pause().await;
