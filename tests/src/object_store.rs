@@ -3,10 +3,7 @@
 use std::{
     path::PathBuf,
     process::Command,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -96,12 +93,12 @@ fn at(address: std::net::SocketAddr, settings: Settings) -> Settings {
         .with("RACHIS_SNAPSHOTS__OPTIONS__SECRET_ACCESS_KEY", SECRET)
 }
 
-/// What a proxy does to connections, each in so many of a hundred.
+/// What a proxy does to connections, each in so many of a hundred, or has done, each so often.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// Answered with 503 once the request has arrived.
     pub refused: u32,
-    /// Closed in the middle of what is sent.
+    /// Closed in the middle of what is sent; counted if that is an upload.
     pub broken: u32,
     /// Slow in both directions.
     pub slow: u32,
@@ -111,8 +108,8 @@ pub struct Faults {
 pub struct FaultyProxy {
     address: std::net::SocketAddr,
     faults: Arc<Mutex<Faults>>,
-    /// How many connections had a fault.
-    broken: Arc<AtomicU64>,
+    /// How many connections had each fault.
+    had: Arc<Mutex<Faults>>,
     accepting: JoinHandle<()>,
 }
 
@@ -128,8 +125,8 @@ impl FaultyProxy {
         let host = Host::local();
         let listener = TcpListener::bind((host.address, 0)).await.expect("a free port");
         let (address, to) = (listener.local_addr().expect("an address"), server.address);
-        let (faults, broken) = (Arc::new(Mutex::new(Faults::default())), Arc::new(AtomicU64::new(0)));
-        let (known, count) = (faults.clone(), broken.clone());
+        let (faults, had) = (Arc::new(Mutex::new(Faults::default())), Arc::default());
+        let (known, counts) = (faults.clone(), Arc::clone(&had));
         let accepting = tokio::spawn(async move {
             let mut random = StdRng::seed_from_u64(seed);
             while let Ok((client, _)) = listener.accept().await {
@@ -143,14 +140,14 @@ impl FaultyProxy {
                     fate if fate < faults.refused + faults.broken + faults.slow => Fate::Slow,
                     _ => Fate::None,
                 };
-                count.fetch_add(u64::from(!matches!(fate, Fate::None)), Ordering::Relaxed);
-                tokio::spawn(async move { drop(forward(client, to, fate).await) });
+                let counts = Arc::clone(&counts);
+                tokio::spawn(async move { drop(forward(client, to, fate, &counts).await) });
             }
         });
         Self {
             address,
             faults,
-            broken,
+            had,
             accepting,
         }
     }
@@ -165,9 +162,9 @@ impl FaultyProxy {
         *self.faults.lock().expect("the faults") = faults;
     }
 
-    /// How many connections had a fault.
-    pub fn broken(&self) -> u64 {
-        self.broken.load(Ordering::Relaxed)
+    /// How many connections had each fault.
+    pub fn had(&self) -> Faults {
+        *self.had.lock().expect("the counts")
     }
 }
 
@@ -180,10 +177,13 @@ enum Fate {
     Slow,
 }
 
-async fn forward(mut client: TcpStream, to: std::net::SocketAddr, fate: Fate) -> Result<()> {
+async fn forward(mut client: TcpStream, to: std::net::SocketAddr, fate: Fate, had: &Mutex<Faults>) -> Result<()> {
     if matches!(fate, Fate::Refused) {
-        return refuse(client).await;
+        refuse(client).await?;
+        had.lock().expect("the counts").refused += 1;
+        return Ok(());
     }
+    had.lock().expect("the counts").slow += u32::from(matches!(fate, Fate::Slow));
     let mut server = TcpStream::connect(to).await?;
     let (mut sent, mut is_answered, mut up, mut down) = (0, false, vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {
@@ -197,7 +197,10 @@ async fn forward(mut client: TcpStream, to: std::net::SocketAddr, fate: Fate) ->
         }
         (sent, is_answered) = (sent + read as u64, !is_up);
         match fate {
-            Fate::BrokenAfter(bytes) if sent > bytes => return Ok(()),
+            Fate::BrokenAfter(bytes) if sent > bytes => {
+                had.lock().expect("the counts").broken += u32::from(is_up);
+                return Ok(());
+            }
             Fate::Slow => tokio::time::sleep(Duration::from_millis(20)).await,
             _ => {}
         }

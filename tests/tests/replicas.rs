@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecord};
+use tests::{Client, Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecord};
 
 const LEAVES: [&str; 2] = ["leaf-1", "leaf-2"];
 
@@ -57,15 +57,15 @@ async fn until_all_serve(cluster: &Cluster) {
 }
 
 /// Pushes these numbers, one document each, and returns how long it took.
-async fn push(cluster: &Cluster, numbers: std::ops::Range<u32>) -> Duration {
+async fn push(client: &Client, numbers: std::ops::Range<u32>) -> Duration {
     let began = Instant::now();
     let lines: String = numbers.map(|n| format!("{{\"_id\":\"k{n}\",\"n\":{n}}}\n")).collect();
-    cluster.push("events", lines).await.expect("a push");
+    client.push("events", lines).await.expect("a push");
     began.elapsed()
 }
 
-async fn count(cluster: &Cluster) -> Value {
-    cluster.sql("select count(*) from events").await.single_value().clone()
+async fn count(client: &Client) -> Value {
+    client.sql("select count(*) from events").await.single_value().clone()
 }
 
 #[tokio::test]
@@ -78,10 +78,11 @@ async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
         .source("clicks", "events", "clicks", &bootstrap, json!({}))
         .await;
     source.expect("a source");
-    let records = (0..500)
-        .map(|n| NewRecord::value(format!("{{\"click\":{n}}}")))
-        .collect();
-    cluster.kafka.produce("clicks", records).await;
+    let record = |n: i32| NewRecord {
+        partition: Some(n % 2),
+        ..NewRecord::value(format!("{{\"click\":{n}}}"))
+    };
+    cluster.kafka.produce("clicks", (0..500).map(record).collect()).await;
     cluster.eventually("select count(click) from events", json!(500)).await;
     let question = "select count(*), sum(n), sum(click), min(_ingested)::text, max(_ingested)::text from events";
     let both = cluster.sql(question).await.rows;
@@ -144,29 +145,45 @@ async fn a_leaf_that_dies_is_not_missed_and_gets_what_it_has_missed() {
 
 #[tokio::test]
 async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile() {
-    let cluster = replicated().await;
-    push(&cluster, 0..100).await;
+    let size = ClusterSize { aggregators: 2, ..SIZE };
+    let network = size.network();
+    let cluster = Cluster::start_within(&network, size, Settings::default()).await;
+    create(&cluster).await;
+    let (pushing, outdated) = (cluster.client_of("aggregator-1"), cluster.client_of("aggregator-2"));
+    push(&pushing, 0..100).await;
     until_all_serve(&cluster).await;
     let mut pushed = 100;
-    for frozen in LEAVES {
+    for frozen in LEAVES.repeat(2) {
+        // It does not learn that the frozen replica does not serve any more.
+        network.cut("aggregator-2", "kafka");
         cluster.process(frozen).pause();
         // The first push waits until the frozen one cannot answer any more.
-        let took = push(&cluster, pushed..pushed + 10).await;
+        let took = push(&pushing, pushed..pushed + 10).await;
         pushed += 10;
         assert!(
             took > Duration::from_secs(1),
             "a frozen replica cannot confirm a push, but it took {took:?}"
         );
-        assert_eq!(count(&cluster).await, json!(pushed));
-        push(&cluster, pushed..pushed + 10).await;
+        for aggregator in [&pushing, &outdated] {
+            // Other replicas are asked as soon as the frozen one is slow.
+            for _ in 0..10 {
+                let began = Instant::now();
+                assert_eq!(count(aggregator).await, json!(pushed));
+                let took = began.elapsed();
+                assert!(took < Duration::from_secs(1), "a question took {took:?}");
+            }
+        }
+        push(&pushing, pushed..pushed + 10).await;
         pushed += 10;
         cluster.process(frozen).resume();
         // From the first moment on, whichever replica answers.
         for _ in 0..50 {
-            assert_eq!(count(&cluster).await, json!(pushed));
+            assert_eq!(count(&outdated).await, json!(pushed));
+            assert_eq!(count(&pushing).await, json!(pushed));
         }
+        network.heal();
         until_all_serve(&cluster).await;
-        assert_eq!(count(&cluster).await, json!(pushed));
+        assert_eq!(count(&outdated).await, json!(pushed));
     }
 }
 
@@ -262,4 +279,40 @@ async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_creat
     until_all_serve(&cluster).await;
     cluster.eventually("select sum(click) from events", json!(14)).await;
     cluster.wait_until_replicas_are_equal(2).await;
+}
+
+#[tokio::test]
+async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_replicas() {
+    let cluster = replicated().await;
+    cluster.kafka.create_topic("clicks", 1, &[]).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, json!({}))
+        .await;
+    source.expect("a source");
+    let click = |n: i32| NewRecord::value(format!("{{\"click\":{n}}}"));
+    cluster.kafka.produce("clicks", (0..100).map(click).collect()).await;
+    cluster.eventually("select count(click) from events", json!(100)).await;
+    cluster.process("leaf-2").pause();
+    // Only the other replica gets these.
+    cluster.kafka.produce("clicks", (100..150).map(click).collect()).await;
+    cluster.eventually("select count(click) from events", json!(150)).await;
+    let post = async |action: &str, body: Value| {
+        let path = format!("/v1/sources/clicks/{action}");
+        cluster.json(Method::POST, &path, body).await
+    };
+    post("suspend", json!({})).await.expect("suspended");
+    cluster.kafka.produce("clicks", (150..200).map(click).collect()).await;
+    // As long as the frozen one might have more, nothing is skipped.
+    eventually("the records are skipped", || {
+        post("skip", json!({ "to": { "0": 180 } }))
+    })
+    .await;
+    cluster.process("leaf-2").resume();
+    post("resume", json!({})).await.expect("resumed");
+    cluster.eventually("select count(click) from events", json!(170)).await;
+    until_all_serve(&cluster).await;
+    cluster.wait_until_replicas_are_equal(2).await;
+    let losses = "select distinct from_offset, through_offset from rachis.losses";
+    assert_eq!(cluster.sql(losses).await.rows, [[json!(150), json!(179)]]);
 }

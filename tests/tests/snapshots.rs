@@ -343,8 +343,16 @@ async fn a_store_that_refuses_breaks_off_and_is_slow_gets_a_whole_snapshot() {
         broken: 10,
         slow: 10,
     });
-    let id = take(&server, &[]);
-    assert!(proxy.broken() > 0, "no connection had a fault");
+    let mut id = take(&server, &[]);
+    // Each fault has happened, also to an upload.
+    let all_happened = |had: Faults| had.refused > 0 && had.broken > 0 && had.slow > 0;
+    let mut pushed = 10_000;
+    while !all_happened(proxy.had()) {
+        assert!(pushed < 10_100, "{:?}", proxy.had());
+        push(&server, "events", pushed..pushed + 1).await;
+        pushed += 1;
+        id = take(&server, &[]);
+    }
     proxy.set(Faults::default());
     snapshot(&server, &["check", &id, "--read"]).expect("it is whole");
     assert!(!files(&s3.objects()).is_empty());
@@ -359,7 +367,7 @@ async fn a_store_that_refuses_breaks_off_and_is_slow_gets_a_whole_snapshot() {
         .await;
     begun.expect("a copy is begun");
     server
-        .eventually("select sum(n) from copy", sum(0..10_000)[1].clone())
+        .eventually("select sum(n) from copy", sum(0..pushed)[1].clone())
         .await;
     assert_eq!(
         digests_of(&server, "copy").await.expect("digests"),

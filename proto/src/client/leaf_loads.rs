@@ -119,3 +119,6 @@ impl Drop for LeafCall {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
