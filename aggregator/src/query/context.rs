@@ -19,7 +19,6 @@ use proto::{Code, Problem, node::QueryId};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    distribution::FAILED_COUNTER,
     read_views::{CollectionKinds, ReadWatermarks},
     report::QueryReport,
 };
@@ -130,7 +129,7 @@ impl QueryContext {
     pub(super) fn begin_again(&self, problem: &Problem) {
         if self.aggregators() > 1 {
             tracing::info!(query = %self.id, %problem, "a query that several aggregators computed runs again on one");
-            metrics::counter!(FAILED_COUNTER).increment(1);
+            metrics::counter!("rachis_queries_distributed_failed_total").increment(1);
             self.aggregators.store(0, Ordering::Relaxed);
         }
         self.report.reset();

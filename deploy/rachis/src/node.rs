@@ -19,7 +19,6 @@ use leaf::{Leaf, LeafOptions, ReplicaLinks};
 use plan::client::RemoteScan;
 use proto::{
     Catalog, Code, Problem,
-    catalog::{Collection, ReplicaState},
     client::{
         ingest::RemoteIngest,
         nodes::RemoteNodes,
@@ -77,7 +76,8 @@ pub(crate) async fn run(role: Role, arguments: cli::NodeArgs) -> Result<(), Fail
     let instance = shell.folder.claim_for(&format!("{role} {name}"))?;
     let address = arguments.address.or_else(|| settings.node.address.clone());
     let member = Member {
-        zone: settings.node.zone.clone(),
+        // Kubernetes sets a variable to nothing if it does not know the zone.
+        zone: settings.node.zone.clone().filter(|zone| !zone.is_empty()),
         capacity: settings.node.capacity.unwrap_or(1),
         ..Member::new(role, url_for_others(address.as_deref(), &shell)?, instance)
     };
@@ -415,16 +415,8 @@ impl Node {
 /// Checks that every replica on a leaf serves, except those that are being copied to it for the first time. A rolling
 /// restart waits for this before it takes down the next leaf, which may have the only other replicas.
 fn has_caught_up(catalog: &Catalog, leaf: &NodeName) -> Result<(), Problem> {
-    let is_missed = |collection: &Collection, shard: u32| {
-        let is_new = collection
-            .moves
-            .get(&shard)
-            .is_some_and(|moves| moves.contains_key(leaf));
-        let state = collection.replica_state(shard, leaf);
-        !is_new && matches!(state, Some(ReplicaState::Behind { .. } | ReplicaState::Joining { .. }))
-    };
     let mut missed = catalog.collections.iter().flat_map(|(name, collection)| {
-        let shards = (0..collection.settings.shards).filter(move |shard| is_missed(collection, *shard));
+        let shards = (0..collection.settings.shards).filter(move |shard| collection.must_catch_up(*shard, leaf));
         shards.map(move |shard| format!("shard {shard} of {name}"))
     });
     let Some(first) = missed.next() else { return Ok(()) };

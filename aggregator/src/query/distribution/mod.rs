@@ -62,10 +62,6 @@ use super::{
 };
 use crate::failure;
 
-/// Counts the queries that several aggregators have begun to compute …
-const COUNTER: &str = "rachis_queries_distributed_total";
-/// … and those of them that have failed, and run again on one.
-pub(super) const FAILED_COUNTER: &str = "rachis_queries_distributed_failed_total";
 /// What a connection to another aggregator buffers.
 const BUFFER_BYTES: usize = 8 << 20;
 /// How often an aggregator looks which others answer.
@@ -99,9 +95,8 @@ pub(super) struct Distribution {
 
 impl Distribution {
     pub(super) fn new(options: DistributionOptions, engine: &Weak<Engine>) -> Self {
-        for name in [COUNTER, FAILED_COUNTER] {
-            metrics::counter!(name).increment(0);
-        }
+        metrics::counter!("rachis_queries_distributed_total").increment(0);
+        metrics::counter!("rachis_queries_distributed_failed_total").increment(0);
         let parts = Arc::new(Parts::new(engine.clone()));
         let sessions = Arc::clone(&parts);
         let channels = Channels(options.peers.clone());
@@ -266,7 +261,7 @@ async fn on_several(
         .await
         .map_err(failure::problem)?;
     context.note_aggregators(urls.len());
-    metrics::counter!(COUNTER).increment(1);
+    metrics::counter!("rachis_queries_distributed_total").increment(1);
     Ok(Some(ExecutablePlan {
         physical,
         task: task_with(&planned.task, state.config().clone(), planned.task.runtime_env()),
