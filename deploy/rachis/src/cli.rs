@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Leaf(NodeArgs),
     /// Run an aggregator, which answers queries of a cluster
     Aggregator(NodeArgs),
-    /// Create a cluster, show its status, restore its change log
+    /// Create a cluster, show its status, drain leaves, remove nodes, restore its change log
     Cluster(ClusterArgs),
     /// Move shards so that all leaves of a cluster are loaded evenly
     Rebalance(RebalanceArgs),

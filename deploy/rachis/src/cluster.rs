@@ -1,11 +1,11 @@
 //! `rachis cluster`: creates the change log of a new cluster, shows the status of the nodes, removes nodes, and restores a
-//! lost log.
+//! lost log. Draining and holding are in [`moves`].
 
 use std::sync::Arc;
 
 use proto::{
     Catalog,
-    catalog::State,
+    catalog::{Collection, State},
     client::nodes::RemoteNodes,
     node::{NodeStatus, Nodes as _},
 };
@@ -21,10 +21,11 @@ use crate::{
 };
 
 /// Columns of the table of nodes.
-const NODE_KEYS: [&str; 10] = [
+const NODE_KEYS: [&str; 11] = [
     "name",
     "role",
     "state",
+    "draining",
     "zone",
     "capacity",
     "version",
@@ -90,6 +91,7 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
         nodes,
         shards,
         controller,
+        moving,
     } = cluster_view(&arguments).await?;
     let (down, all) = (nodes.iter().filter(|node| node["state"] != "up").count(), nodes.len());
     match arguments.output {
@@ -98,11 +100,21 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
             output::list(&nodes, &NODE_KEYS, cli::ListOutput::Table)?;
             output::write(b"\n")?;
             output::list(&shards, &SHARD_KEYS, cli::ListOutput::Table)?;
-            if controller["held"] == true {
-                output::note("lost replicas are not replaced until `rachis cluster hold --release`");
+            if moving > 0 {
+                output::note(&format!(
+                    "shards on their way to another leaf: {moving} (`rachis sql 'SELECT * FROM rachis.moves'`)"
+                ));
+            }
+            match (controller["held"] == true, controller["node"].as_str()) {
+                (true, _) => output::note("lost replicas are not replaced until `rachis cluster hold --release`"),
+                (false, Some(node)) => output::note(&format!("{node} replaces lost replicas")),
+                (false, None) => {}
             }
         }
-        _ => output::pretty(&json!({ "nodes": nodes, "shards": shards, "controller": controller }))?,
+        _ => {
+            let view = json!({ "nodes": nodes, "shards": shards, "controller": controller, "moving": moving });
+            output::pretty(&view)?;
+        }
     }
     match down {
         0 => Ok(()),
@@ -110,11 +122,13 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
     }
 }
 
-/// The nodes of a cluster and the placement of its shards, as rows, and which aggregator replaces lost replicas.
+/// The nodes of a cluster and the placement of its shards, as rows, which aggregator replaces lost replicas, and how many
+/// shards are on their way to another leaf.
 struct ClusterView {
     nodes: Vec<Value>,
     shards: Vec<Value>,
     controller: Value,
+    moving: u64,
 }
 
 async fn cluster_view(arguments: &cli::ClusterStatusArgs) -> Result<ClusterView, Failure> {
@@ -154,9 +168,10 @@ async fn ask_members(kafka: &ClusterKafka) -> Result<ClusterView, Failure> {
     let catalog = Arc::new(catalog_of(kafka).await?);
     let nodes = RemoteNodes::new("", watch::channel(catalog.clone()).1).status().await;
     Ok(ClusterView {
-        nodes: nodes.iter().map(node_row).collect(),
+        nodes: nodes.iter().map(|node| node_row(node, &catalog)).collect(),
         shards: shard_rows(&catalog),
         controller: json!(catalog.controller),
+        moving: moving(&catalog),
     })
 }
 
@@ -167,33 +182,44 @@ async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
         let answer = client.sql(&json!({ "sql": sql })).await?;
         Ok::<_, Failure>(answer["rows"].as_array().cloned().unwrap_or_default())
     };
-    let nodes =
-        rows(
-            "SELECT name, role, url, zone, capacity, state, version, log_offset, log_hash, error AS trouble FROM rachis.nodes",
-        )
-        .await?;
+    let nodes = rows(
+        "SELECT name, role, url, zone, capacity, state, draining, version, log_offset, log_hash, error AS trouble \
+         FROM rachis.nodes",
+    )
+    .await?;
     let shards =
         rows("SELECT collection, shard, leaf, replicas FROM rachis.shards ORDER BY collection, shard LIMIT 1000000")
             .await?;
-    // An aggregator of an older release has no such table.
-    let controller = rows("SELECT node, epoch, held FROM rachis.controller").await;
+    // An aggregator of an older release has no such tables.
+    let row = async |sql: &str| rows(sql).await.ok().and_then(|rows| rows.into_iter().next());
+    let controller = row("SELECT node, epoch, held FROM rachis.controller").await;
+    let moving = row("SELECT count(*) AS moving FROM (SELECT DISTINCT collection, shard FROM rachis.moves)").await;
     Ok(ClusterView {
         nodes,
         shards,
-        controller: controller
-            .ok()
-            .and_then(|rows| rows.into_iter().next())
-            .unwrap_or_default(),
+        controller: controller.unwrap_or_default(),
+        moving: moving.and_then(|row| row["moving"].as_u64()).unwrap_or(0),
     })
 }
 
-fn node_row(node: &NodeStatus) -> Value {
+/// How many shards are on their way to another leaf.
+fn moving(catalog: &Catalog) -> u64 {
+    let of = |collection: &Collection| {
+        (0..collection.settings.shards)
+            .filter(|shard| collection.is_moving(*shard))
+            .count()
+    };
+    catalog.collections.values().map(of).sum::<usize>() as u64
+}
+
+fn node_row(node: &NodeStatus, catalog: &Catalog) -> Value {
     let mut row = json!({
         "name": node.name,
         "role": node.role,
         "url": node.url,
         "zone": node.zone,
         "capacity": node.capacity,
+        "draining": catalog.draining.iter().any(|leaf| leaf.as_str() == node.name),
     });
     let report = match &node.report {
         Ok(report) => json!({
@@ -213,7 +239,7 @@ fn node_row(node: &NodeStatus) -> Value {
 }
 
 fn shard_rows(catalog: &Catalog) -> Vec<Value> {
-    let rows = |(name, collection): (&proto::CollectionName, &proto::catalog::Collection)| {
+    let rows = |(name, collection): (&proto::CollectionName, &Collection)| {
         let row = |number: u32| {
             let leaf = collection.serving(number).next().map(|leaf| leaf.as_str());
             let replicas = collection.describe_replicas(number);

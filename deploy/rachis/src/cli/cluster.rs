@@ -18,7 +18,7 @@ pub(crate) struct ClusterArgs {
 pub(crate) enum ClusterAction {
     /// Create the change log of a new cluster (once)
     Init(InitArgs),
-    /// Show the members, how far each has read the change log, and the leaf of each shard
+    /// Show the nodes, how far each has read the change log, the replicas of each shard, and what moves
     Status(ClusterStatusArgs),
     /// Move the shards of a leaf to others
     Drain(DrainArgs),

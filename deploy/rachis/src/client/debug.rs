@@ -21,12 +21,18 @@ use crate::{
 /// Timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The system tables in the bundle: those without values of documents.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 14] = [
     "nodes",
+    "controller",
     "collections",
     "sources",
     "shards",
+    "replicas",
+    "moves",
+    "runs",
+    "digests",
     "splits",
+    "snapshots",
     "losses",
     "definitions",
     "queries",
@@ -195,8 +201,11 @@ impl Bundle {
 }
 
 async fn table(client: &Client, name: &str) -> Result<Vec<u8>, Failure> {
-    let body =
-        json!({ "sql": format!("SELECT * FROM rachis.{name}"), "timeout_ms": REQUEST_TIMEOUT.as_millis() as u64 });
+    let body = json!({
+        "sql": format!("SELECT * FROM rachis.{name}"),
+        "all_rows": true,
+        "timeout_ms": REQUEST_TIMEOUT.as_millis() as u64,
+    });
     with_timeout(async { Ok(pretty(&client.sql(&body).await?)) }).await
 }
 

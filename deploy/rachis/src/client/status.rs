@@ -17,7 +17,7 @@ const PARTS: [(&str, &str, Option<&str>); 7] = [
         "SELECT c.name, c.documents, c.bytes, c.shards, max(s.last_ingested) AS last_ingested \
          FROM rachis.collections c LEFT JOIN rachis.sources s ON s.collection = c.name \
          GROUP BY ALL ORDER BY c.name LIMIT 1000",
-        Some("no collections yet: push documents with `rachis push`, or add a topic with `rachis source create`"),
+        Some("no collections yet: push documents with `rachis push`, or add a topic with `rachis source put`"),
     ),
     (
         "sources",
