@@ -22,7 +22,8 @@ use crate::{
     store::{Family, GoneRangeRow, KeyedDocument, Partition, digest::DigestTag, gone_range},
 };
 
-/// How much later than its record documents may have been found to be too old. Two clocks must be wrong to lose any.
+/// How much later than its record documents may have been found to be too old: then the clock of an aggregator runs ahead.
+/// The clock of a tailer that stamps records is not checked.
 const CLOCK_AHEAD_MAX_MS: i64 = 5 * 60 * 1_000;
 
 /// Why an item is rejected: code and detail.
