@@ -28,9 +28,12 @@ impl Service {
         Self::SingleProcess(Box::new(Server::start(settings).await))
     }
 
-    /// Starts it as a cluster of three leaves, two tailers and two aggregators.
+    /// Starts it as a cluster of three leaves, two tailers and two aggregators, which compute every statement together that
+    /// they can.
     pub async fn cluster(settings: Settings) -> Self {
-        Self::Cluster(Box::new(Cluster::start(ClusterSize::default(), settings).await))
+        Self::Cluster(Box::new(
+            Cluster::start(ClusterSize::default(), settings.distributed()).await,
+        ))
     }
 
     /// The data folders of all its processes.
