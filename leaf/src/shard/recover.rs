@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     gone::GoneRanges,
-    state::{LiveSegment, ShardState, merge_kinds},
+    state::{LiveSegment, ShardState, merge_kinds, note_overflow},
     sweep::{SWEPT_ROWS_MAX, remove_rows},
 };
 use crate::{
@@ -92,7 +92,11 @@ fn load_paths(store: &Store, rows: &BTreeMap<Partition, PartitionRow>) -> Result
     let mut paths = PathKinds::default();
     for partition in rows.keys() {
         let (kinds, overflow) = store.kinds(partition)?;
-        merge_kinds(&mut paths, kinds, overflow);
+        let known: HashSet<_> = kinds.keys().cloned().collect();
+        merge_kinds(&mut paths, kinds);
+        if overflow {
+            note_overflow(&mut paths, &known);
+        }
     }
     Ok(paths)
 }

@@ -1,7 +1,11 @@
 //! The in-memory state of a shard: segments, tail, positions. One lock protects it; every change is atomic, and a read
 //! view is a consistent copy.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use plan::{Kinds, Path, PathKinds, path::Step};
 use proto::{
@@ -117,8 +121,8 @@ pub(crate) struct StateChange {
     pub gone_left: Option<GoneRanges>,
     /// New kinds by path.
     pub kinds: Vec<(Path, Kinds)>,
-    /// Whether the path limit was exceeded.
-    pub overflow: bool,
+    /// All paths of each partition that has no room for further ones from now on.
+    pub overflowed: Vec<HashSet<Path>>,
 }
 
 /// The in-memory state of a shard.
@@ -279,8 +283,11 @@ impl ShardState {
         if let Some(left) = change.gone_left {
             self.gone = Arc::new(left);
         }
-        if !change.kinds.is_empty() || change.overflow {
-            merge_kinds(Arc::make_mut(&mut self.paths), change.kinds, change.overflow);
+        if !change.kinds.is_empty() {
+            merge_kinds(Arc::make_mut(&mut self.paths), change.kinds);
+        }
+        for known in change.overflowed {
+            note_overflow(Arc::make_mut(&mut self.paths), &known);
         }
         self.update_reservation();
     }
@@ -481,8 +488,9 @@ pub(crate) fn extend(ranges: &mut Ranges, with: &Ranges) {
 }
 
 /// Adds kinds to a table of at most `PATHS_MAX` paths with `PATHS_BYTES_MAX` bytes: its readers get it in one message.
-pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>, overflow: bool) {
-    paths.overflow |= overflow;
+pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>) {
+    // A partition without room might have values at a new path, too.
+    let unknown = if paths.overflow { Kinds::ANY } else { Kinds::default() };
     // Most documents bring no new path.
     let mut bytes: Option<usize> = None;
     for (path, kinds) in kinds {
@@ -495,9 +503,15 @@ pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item =
             paths.overflow = true;
         } else {
             *bytes += path_bytes(&path);
-            paths.paths.insert(path, kinds);
+            paths.paths.insert(path, kinds | unknown);
         }
     }
+}
+
+/// Notes that a partition had room for these paths only: it might have values of any kind at the others.
+pub(crate) fn note_overflow(paths: &mut PathKinds, known: &HashSet<Path>) {
+    paths.forget_kinds_unless(|path| known.contains(path));
+    paths.overflow = true;
 }
 
 /// The total length of the keys of a path.

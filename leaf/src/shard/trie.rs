@@ -1,6 +1,8 @@
 //! Trie of the paths of a partition with the kinds of values seen at each, updated with every document. Nothing is
 //! allocated unless a path or a kind is new.
 
+use std::collections::HashSet;
+
 use plan::{Kinds, Path, path::Step};
 use proto::{
     json::Value,
@@ -61,6 +63,14 @@ impl Trie {
         self.unsaved
             .iter()
             .map(|node| (self.paths.path(*node), self.paths[*node].kinds))
+            .collect()
+    }
+
+    /// All paths.
+    pub(crate) fn known(&self) -> HashSet<Path> {
+        (0..self.paths.len() as u32)
+            .filter(|node| *node != ROOT)
+            .map(|node| self.paths.path(node))
             .collect()
     }
 

@@ -46,6 +46,8 @@ impl Kinds {
     pub const ELEMENT: Self = Self(1 << 8);
     /// An integer that a double cannot represent exactly; always together with `INT`.
     pub const WIDE: Self = Self(1 << 9);
+    /// Values of any kind may be there: it is not known.
+    pub const ANY: Self = Self((1 << 10) - 1);
     /// Every number.
     pub const NUMBER: Self = Self(Self::INT.0 | Self::WIDE.0 | Self::FLOAT.0 | Self::BIG.0);
 
@@ -166,12 +168,23 @@ pub struct PathKinds {
 }
 
 impl PathKinds {
-    /// Adds the paths and kinds of `other`.
+    /// Adds the paths and kinds of `other`, which was seen elsewhere. What one of them knows nothing of, because it had no
+    /// room for it, may be of any kind there.
     pub fn merge(&mut self, other: &Self) {
-        self.overflow |= other.overflow;
-        for (path, kinds) in &other.paths {
-            *self.paths.entry(path.clone()).or_default() |= *kinds;
+        if other.overflow {
+            self.forget_kinds_unless(|path| other.paths.contains_key(path));
         }
+        let unknown = if self.overflow { Kinds::ANY } else { Kinds::default() };
+        for (path, kinds) in &other.paths {
+            *self.paths.entry(path.clone()).or_insert(unknown) |= *kinds;
+        }
+        self.overflow |= other.overflow;
+    }
+
+    /// Notes that the other paths may have values of any kind.
+    pub fn forget_kinds_unless(&mut self, is_known: impl Fn(&Path) -> bool) {
+        let others = self.paths.iter_mut().filter(|(path, _)| !is_known(path));
+        others.for_each(|(_, kinds)| *kinds = Kinds::ANY);
     }
 
     /// About how many bytes the table takes in memory.

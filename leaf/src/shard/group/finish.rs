@@ -128,7 +128,7 @@ impl Group<'_> {
                 self.change.kinds.push((path, kinds));
             }
             if trie.overflow_unsaved() {
-                self.change.overflow = true;
+                self.change.overflowed.push(trie.known());
                 let key = RowKey::new(RowKind::Kinds).partition(partition).bytes();
                 let value = kinds::encode(plan::Kinds::default());
                 self.store.put(&mut self.batch, Family::Meta, &key, &value);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plan::PathKinds;
 
 use super::*;
-use crate::shard::state::merge_kinds;
+use crate::shard::state::{merge_kinds, note_overflow};
 
 fn observe(trie: &mut Trie, document: &str) {
     trie.observe(&proto::json::parse(document.as_bytes()).expect("json"));
@@ -101,13 +101,40 @@ fn long_paths_are_limited_in_all() {
     assert!(trie.overflow_unsaved());
     let seen = trie.unsaved();
     assert_eq!(seen.len(), PATHS_BYTES_MAX / 4_004);
-    // So do the tables of several partitions together.
-    merge_kinds(&mut table, seen, false);
+    // The same limit holds for the tables of several partitions together.
+    merge_kinds(&mut table, seen);
     assert!(!table.overflow);
     let long = |number: u32| Path::new(vec![Step::Key(format!("{number}{}", "m".repeat(4_000)).into())]);
     let more = (0..10).map(|number| (long(number), Kinds::INT));
-    merge_kinds(&mut table, more, false);
+    merge_kinds(&mut table, more);
     assert_eq!((table.paths.len(), table.overflow), (PATHS_BYTES_MAX / 4_004, true));
     let wire = serde_json::to_vec(&table).expect("JSON").len();
     assert!(wire < 2 * PATHS_BYTES_MAX, "{wire}");
+}
+
+/// The tail of one partition must not be read by the types of another one.
+#[test]
+fn a_path_that_a_full_partition_does_not_know_may_have_any_kind() {
+    let mut full = Trie::default();
+    observe(&mut full, r#"{"known":1}"#);
+    let wide: Vec<String> = (0..=PATHS_MAX).map(|n| format!("\"k{n}\":1")).collect();
+    observe(&mut full, &format!("{{{}}}", wide.join(",")));
+    let path = |key: &str| Path::of_keys([key]);
+    let mut table = PathKinds::default();
+    merge_kinds(&mut table, [(path("known"), Kinds::INT), (path("before"), Kinds::INT)]);
+    note_overflow(&mut table, &full.known());
+    merge_kinds(&mut table, [(path("after"), Kinds::INT)]);
+    let kinds = ["known", "before", "after"].map(|key| table.paths[&path(key)]);
+    assert_eq!(kinds, [Kinds::INT, Kinds::ANY, Kinds::ANY]);
+    // And so for shards.
+    let mut shards = PathKinds::default();
+    shards.paths.insert(path("before"), Kinds::TEXT);
+    shards.paths.insert(path("elsewhere"), Kinds::TEXT);
+    shards.merge(&table);
+    let kinds = ["known", "before", "elsewhere"].map(|key| shards.paths[&path(key)]);
+    assert_eq!(kinds, [Kinds::INT, Kinds::ANY, Kinds::ANY]);
+    let mut other = PathKinds::default();
+    other.paths.insert(path("later"), Kinds::TEXT);
+    shards.merge(&other);
+    assert_eq!(shards.paths[&path("later")], Kinds::ANY);
 }
