@@ -170,7 +170,7 @@ async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile(
                 let began = Instant::now();
                 assert_eq!(count(aggregator).await, json!(pushed));
                 let took = began.elapsed();
-                assert!(took < Duration::from_secs(1), "a question took {took:?}");
+                assert!(took < Duration::from_secs(5), "a question took {took:?}");
             }
         }
         push(&pushing, pushed..pushed + 10).await;

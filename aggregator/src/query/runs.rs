@@ -10,14 +10,18 @@ use proto::{
     Catalog, Code, Problem, SourceName,
     catalog::{Change, Collection, PartitionRuns, PartitionStart, RUN_BLOCK, RUNS_LEVEL, Run, RunRef},
     cluster::NodeName,
-    ingest::ShardId,
+    ingest::{Ingest, ShardId},
     node::NodeReport,
 };
+
+use tokio::time::timeout;
 
 use super::Engine;
 
 /// How far after the end of the partition a run begins, attempt by attempt: its records arrive while the leaves learn of it.
 const MARGINS: [i64; 5] = [0, 1_000, 20_000, 400_000, 8_000_000];
+/// How long a replica that does not serve may take to say what it has.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 /// How long a request waits for the leaves.
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -164,15 +168,16 @@ impl Engine {
         let replicas: Vec<_> = replicas
             .filter_map(|leaf| Some((leaf, ingest.replica_on(leaf)?)))
             .collect();
-        let answers = replicas
-            .iter()
-            .map(|(_, replica)| replica.stored(shard, source, partition));
-        for ((leaf, _), stored) in replicas.iter().zip(join_all(answers).await) {
-            match stored {
-                Ok(stored) => newest = newest.max(stored.offset),
-                Err(problem) if must_answer(leaf) => return Err(problem),
-                Err(_) => {}
+        let ask = async |leaf: &NodeName, replica: &dyn Ingest| {
+            let stored = replica.stored(shard, source, partition);
+            match must_answer(leaf) {
+                true => stored.await.map(Some),
+                false => Ok(timeout(OTHERS_WAIT, stored).await.ok().and_then(Result::ok)),
             }
+        };
+        let answers = replicas.iter().map(|(leaf, replica)| ask(leaf, &**replica));
+        for stored in join_all(answers).await {
+            newest = newest.max(stored?.map_or(-1, |stored| stored.offset));
         }
         Ok(newest)
     }

@@ -161,9 +161,11 @@ fn merge_rows(rows: Vec<TailStatus>) -> Vec<TailStatus> {
 }
 
 /// The row with the higher rank says more about its partition.
-fn rank(row: &TailStatus) -> (bool, bool) {
+fn rank(row: &TailStatus) -> (bool, bool, bool) {
     (
         row.error.is_some(),
         row.end.is_some() && row.state != SourceState::Starting,
+        // A source is suspended once every tailer has stopped reading it.
+        row.state == SourceState::Reading,
     )
 }

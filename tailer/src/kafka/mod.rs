@@ -45,10 +45,14 @@ use self::{closing::ConsumerCloser, status::SourceStatus, task::SourceTask, wind
 /// A source of one collection. The name alone is not unique: every collection has sources of its own, such as `push`.
 type SourceTaskName = (CollectionUid, SourceName);
 
+/// Sources that were stopped, and may not have ended yet.
+type Stopping = BTreeMap<SourceTaskName, JoinHandle<()>>;
+
 /// Reads every Kafka source of the catalog into the leaves.
 pub struct Tailer {
     catalog: watch::Receiver<Arc<Catalog>>,
     running: Arc<Mutex<BTreeMap<SourceTaskName, Running>>>,
+    stopping: Arc<Mutex<Stopping>>,
     stop: CancellationToken,
     reconciler: Mutex<Option<JoinHandle<()>>>,
     shutdown_wait: Duration,
@@ -65,20 +69,22 @@ struct Running {
 impl Tailer {
     /// Starts reading. Must be called within a tokio runtime.
     pub fn start(options: TailerOptions, leaf: Arc<dyn Ingest>, changes: Arc<dyn Changes>) -> Arc<Self> {
-        let (running, stop, shutdown_wait) = (Arc::default(), CancellationToken::new(), options.shutdown_wait);
+        let (running, stopping) = (Arc::default(), Arc::default());
+        let (stop, shutdown_wait) = (CancellationToken::new(), options.shutdown_wait);
         let reconciler = Reconciler {
             budget: WindowBudget::new(options.windows_bytes_max),
             options,
             leaf,
             catalog: changes.catalog(),
             running: Arc::clone(&running),
-            stopping: BTreeMap::new(),
+            stopping: Arc::clone(&stopping),
             closers: BTreeMap::new(),
             stop: stop.clone(),
         };
         Arc::new(Self {
             catalog: changes.catalog(),
             running,
+            stopping,
             stop,
             reconciler: Mutex::new(Some(tokio::spawn(reconciler.run()))),
             shutdown_wait,
@@ -88,7 +94,10 @@ impl Tailer {
     /// The status of every partition that is read here.
     pub fn rows(&self) -> Vec<TailStatus> {
         let catalog = self.catalog.borrow().clone();
-        let running = self.running.lock();
+        let (running, stopping) = (self.running.lock(), self.stopping.lock());
+        let has_ended = |name: &SourceTaskName| {
+            !running.contains_key(name) && stopping.get(name).is_none_or(|handle| handle.is_finished())
+        };
         let row = |name: &SourceName, source: &Source, state| TailStatus {
             collection: source.settings.collection.clone(),
             source: name.clone(),
@@ -105,7 +114,11 @@ impl Tailer {
                 .get(&source.settings.collection)
                 .map(|collection| collection.uid);
             match uid.and_then(|uid| running.get(&(uid, name.clone()))) {
-                _ if source.suspended => vec![row(name, source, SourceState::Suspended)],
+                // Until its last batches are answered, it may still store records.
+                _ if source.suspended => match uid.is_none_or(|uid| has_ended(&(uid, name.clone()))) {
+                    true => vec![row(name, source, SourceState::Suspended)],
+                    false => vec![row(name, source, SourceState::Reading)],
+                },
                 Some(running) => running.status.rows(),
                 None => vec![row(name, source, SourceState::Starting)],
             }
@@ -140,7 +153,7 @@ struct Reconciler {
     catalog: watch::Receiver<Arc<Catalog>>,
     running: Arc<Mutex<BTreeMap<SourceTaskName, Running>>>,
     /// Sources that were stopped and may not have ended yet.
-    stopping: BTreeMap<SourceTaskName, JoinHandle<()>>,
+    stopping: Arc<Mutex<Stopping>>,
     /// Counts the consumers that are not closed yet. A closer outlives changes of its source.
     closers: BTreeMap<SourceTaskName, Arc<ConsumerCloser>>,
     stop: CancellationToken,
@@ -158,10 +171,11 @@ impl Reconciler {
         }
         let all = std::mem::take(&mut *self.running.lock());
         all.values().for_each(|running| running.stop.cancel());
+        let stopping = std::mem::take(&mut *self.stopping.lock());
         for handle in all
             .into_values()
             .map(|running| running.handle)
-            .chain(self.stopping.into_values())
+            .chain(stopping.into_values())
         {
             let _ = handle.await;
         }
@@ -169,7 +183,8 @@ impl Reconciler {
 
     fn reconcile(&mut self, catalog: &Catalog) {
         let wanted = self.wanted(catalog);
-        let mut running = self.running.lock();
+        let stopping = self.stopping.clone();
+        let (mut running, mut stopping) = (self.running.lock(), stopping.lock());
         let is_outdated = |(name, running): &(&SourceTaskName, &Running)| {
             wanted.get(*name).is_none_or(|task| !running.task.is_same(task))
         };
@@ -178,21 +193,21 @@ impl Reconciler {
             .filter(is_outdated)
             .map(|(name, _)| name.clone())
             .collect();
-        self.stopping.retain(|_, handle| !handle.is_finished());
+        stopping.retain(|_, handle| !handle.is_finished());
         self.closers
             .retain(|name, closer| wanted.contains_key(name) || Arc::strong_count(closer) > 1);
         for name in outdated {
             let Some(old) = running.remove(&name) else { continue };
             info!(source = %name.1, "stopping the source");
             old.stop.cancel();
-            self.stopping.insert(name, old.handle);
+            stopping.insert(name, old.handle);
         }
         for (name, task) in wanted {
             if let Some(running) = running.get(&name) {
                 running.task.follow_routing(&task);
                 continue;
             }
-            let predecessor = self.stopping.remove(&name);
+            let predecessor = stopping.remove(&name);
             let closer = self.closers.entry(name.clone()).or_default().clone();
             running.insert(name, self.launch(task, predecessor, closer));
         }

@@ -325,22 +325,24 @@ impl Sender {
         let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
         let start = self.task.settings.start_of(self.slot.number);
         // Records that the broker deleted after the source was created are a loss, even if no tailer has read any before.
+        // The topic of pushes begins with the collection.
         let (before_source, acknowledged) = match start {
             PartitionStart::At(end) => (end - 1, acknowledged.max(0)),
+            _ if self.task.source.is_push() => (-1, acknowledged.max(0)),
             _ => (-1, acknowledged),
         };
-        if !has_others {
-            self.note_losses(stored.max(before_source), acknowledged, low, high)
-                .await?;
+        let next = stored.max(before_source) + 1;
+        // Deleted records are lost even if a skip continues after them.
+        if !has_others && (next > 0 || acknowledged >= 0) && next < low {
+            self.note_loss(next, low - 1, DELETED).await?;
         }
+        self.note_skips(next.max(low), high).await?;
         let skips = self.skips();
-        // A shard needs every change, and every push: its topic begins with the collection. If the broker no longer has the
-        // first ones, the partition stops, even if no consumer of the group has ever committed an offset.
-        let is_own_topic = self.task.source.is_changes() || self.task.source.is_push();
-        let acknowledged = if is_own_topic {
-            acknowledged.max(0)
-        } else {
-            acknowledged
+        // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
+        // of the group has ever committed an offset.
+        let acknowledged = match self.task.source.is_changes() {
+            true => acknowledged.max(0),
+            false => acknowledged,
         };
         let decision = match share.from {
             // A run may begin after the last record.
@@ -545,16 +547,10 @@ impl Sender {
         }
     }
 
-    /// Stores at the leaf which records are lost, before reading continues and before the loss is reported.
-    async fn note_losses(&self, stored: i64, acknowledged: i64, low: i64, high: i64) -> Result<(), Error> {
-        let next = stored + 1;
-        // Deleted records are lost even if a skip continues after them.
-        if (next > 0 || acknowledged >= 0) && next < low {
-            self.note_loss(next, low - 1, DELETED).await?;
-        }
-        // Records that are skipped on request are lost, too.
+    /// Stores at the leaf which records from an offset on are skipped on request: they are lost, too.
+    async fn note_skips(&self, next: i64, high: i64) -> Result<(), Error> {
         for skip in self.skips().iter().filter(|skip| skip.to <= high) {
-            let from = skip.from.max(next).max(low);
+            let from = skip.from.max(next);
             if from < skip.to {
                 self.note_loss(from, skip.to - 1, SKIPPED).await?;
             }
@@ -562,6 +558,7 @@ impl Sender {
         Ok(())
     }
 
+    /// Stores at the leaf that records are lost, before reading continues and before the loss is reported.
     async fn note_loss(&self, from: i64, through: i64, reason: &str) -> Result<(), Error> {
         let route = &self.slot.replicas[self.replica].part.route;
         // If the partition belongs to several shards, each notes only a loss of its own records.

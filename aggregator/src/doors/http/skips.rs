@@ -7,6 +7,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::{
     Code, Problem, SourceName,
     catalog::{Change, Collection, ReplicaState, Skip, Skips},
@@ -33,6 +34,8 @@ use crate::{
 
 /// For how long no replica may store anything before a skip begins after what they have.
 const SETTLED_FOR: Duration = Duration::from_secs(1);
+/// Partitions whose positions are asked for at once.
+const ASKED_AT_ONCE: usize = 64;
 const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234, {\"to\": {\"0\": \"latest\"}} at the \
                     next new record";
 
@@ -233,7 +236,9 @@ impl SkipTarget<'_> {
             return Err(Problem::new(Code::Conflict, detail).hint("suspend the source first, and resume it afterwards"));
         }
         let row = self.rows.iter().find(|row| row.partition == Some(partition));
+        let is_still_read = |row: &TailStatus| row.state != SourceState::Suspended;
         match row.map(|row| row.state) {
+            _ if self.suspended && self.rows.iter().any(is_still_read) => Err(still_stored(&label)),
             _ if self.suspended => Ok(()),
             Some(SourceState::Stopped) => Ok(()),
             Some(state) => Err(Problem::new(
@@ -258,18 +263,18 @@ impl SkipTarget<'_> {
         engine: &Engine,
         partitions: impl Iterator<Item = &i32> + Clone,
     ) -> Result<BTreeMap<i32, BTreeMap<u32, i64>>, Problem> {
-        let mut before = BTreeMap::new();
-        for partition in partitions.clone() {
-            before.insert(*partition, self.positions(engine, *partition).await?);
-        }
+        let ask = async |partition: &i32| Ok::<_, Problem>((*partition, self.positions(engine, *partition).await?));
+        let all = || stream::iter(partitions.clone().map(ask).collect::<Vec<_>>()).buffered(ASKED_AT_ONCE);
+        let before: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
         tokio::time::sleep(SETTLED_FOR).await;
-        for partition in partitions {
-            if before[partition] != self.positions(engine, *partition).await? {
-                let detail = format!("records of {} are still being stored", self.label_of(*partition));
-                return Err(Problem::new(Code::Conflict, detail).hint("retry in a moment"));
-            }
+        let positions: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
+        match before
+            .iter()
+            .find(|(partition, before)| positions[*partition] != **before)
+        {
+            None => Ok(positions),
+            Some((partition, _)) => Err(still_stored(&self.label_of(*partition))),
         }
-        Ok(before)
     }
 
     /// The newest position of a partition in each of its shards: the other replicas get the records up to it, too.
@@ -306,6 +311,10 @@ impl SkipTarget<'_> {
         }
         Ok(positions)
     }
+}
+
+fn still_stored(label: &str) -> Problem {
+    Problem::new(Code::Conflict, format!("records of {label} are still being stored")).hint("retry in a moment")
 }
 
 /// The records to skip in the partition `label`. `from` is the next offset that its leaf would store; `end`, if known,
