@@ -23,7 +23,7 @@ use datafusion::{
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use plan::Type;
 use proto::{
-    Address, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
+    Address, Catalog, Code, CollectionName, CollectionUid, PositionVector, Problem, SourceName,
     catalog::{Change, Collection, CollectionSettings, Deletion},
     document_change::{DeletedRanges, DocumentChange},
     ingest::{CHANGE_RULES_LEVEL, Push, PushResult, ShardId},
@@ -81,18 +81,25 @@ pub(crate) enum DeleteCause {
 }
 
 impl DeleteCause {
-    /// Whether documents are still to be deleted because of it, as far as this node knows.
-    fn is_in_force(&self, engine: &Engine) -> bool {
+    /// Whether documents are still to be deleted because of it, by this catalog.
+    fn is_in_force(&self, catalog: &Catalog) -> bool {
         match self {
             Self::Request => true,
             Self::Retention {
                 collection, settings, ..
             } => {
-                let catalog = engine.catalog();
-                catalog
-                    .collection(*collection)
-                    .is_some_and(|(_, now)| now.settings == *settings)
+                let now = catalog.collection(*collection);
+                now.is_some_and(|(_, now)| now.settings == *settings)
             }
+        }
+    }
+
+    /// Waits until nothing is to be deleted because of it any more.
+    async fn revoked(&self, engine: &Engine) {
+        let mut catalog = engine.roles.changes.catalog();
+        if catalog.wait_for(|catalog| !self.is_in_force(catalog)).await.is_err() {
+            // There will be no other catalog.
+            std::future::pending().await
         }
     }
 }
@@ -205,7 +212,7 @@ pub(super) async fn delete(
                     ranges.join_before(left.min(known));
                 }
             }
-            if of.uid != *uid || !request.cause.is_in_force(engine) {
+            if of.uid != *uid || !request.cause.is_in_force(&engine.catalog()) {
                 let detail = format!("the settings of {collection} have changed meanwhile: nothing was removed");
                 return Err(Problem::new(Code::Conflict, detail));
             }
@@ -577,13 +584,6 @@ impl Application {
     ) -> Result<PositionVector, FailedAppend> {
         let mut positions = PositionVector::default();
         for record in records {
-            if !self.cause.is_in_force(&self.engine) {
-                let detail = format!("the settings of {} have changed meanwhile", self.name);
-                return Err(FailedAppend {
-                    sent: positions,
-                    problem: Problem::new(Code::Conflict, detail),
-                });
-            }
             let push = Push {
                 shard: ShardId {
                     collection: self.collection,
@@ -597,7 +597,14 @@ impl Application {
                 level: CHANGE_RULES_LEVEL,
                 items: vec![self.change(record).encode()],
             };
-            let appended = self.engine.append(&self.name, push, until).await;
+            let appended = tokio::select! {
+                biased;
+                () = self.cause.revoked(&self.engine) => {
+                    let detail = format!("the settings of {} have changed meanwhile", self.name);
+                    Err(Problem::new(Code::UnknownOutcome, detail))
+                }
+                appended = self.engine.append(&self.name, push, until) => appended,
+            };
             match appended.and_then(accepted) {
                 Ok(appended) => positions.merge(&PositionVector::from_iter([appended.position])),
                 Err(problem) => {

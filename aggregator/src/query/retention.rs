@@ -63,7 +63,7 @@ pub(super) async fn run(engine: Weak<Engine>) {
         let seen = Arc::clone(&catalog.borrow_and_update());
         let has_retention = |(_, collection): (_, &Collection)| collection.settings.retention.is_some();
         due.retain(|uid, _| seen.collection(*uid).is_some_and(has_retention));
-        for (name, settings, uid) in with_retention(&seen) {
+        for (settings, uid) in with_retention(&seen) {
             let first_wait = if starts { Duration::ZERO } else { CHANGED_WAIT };
             let entry = due.entry(uid).or_insert_with(|| DueRemoval {
                 at: Some(soon(first_wait)),
@@ -74,19 +74,25 @@ pub(super) async fn run(engine: Weak<Engine>) {
             if entry.settings != settings {
                 (entry.at, entry.settings) = (Some(soon(CHANGED_WAIT)), settings);
             }
-            let has_room = running.len() < REMOVALS_AT_ONCE_MAX;
-            if has_room && !entry.is_running && entry.at.is_some_and(|at| at <= Instant::now()) {
-                (entry.at, entry.is_running) = (None, true);
-                let engine = Arc::clone(&alive);
-                running.spawn(async move { (uid, engine.remove_expired(&name).await) });
+        }
+        // Without room, the next one begins when one has ended. The one that has waited longest is first.
+        let mut next = None;
+        while running.len() < REMOVALS_AT_ONCE_MAX {
+            let waiting = due.iter_mut().filter(|(_, due)| !due.is_running);
+            let first = waiting
+                .filter_map(|(uid, due)| Some((due.at?, uid, due)))
+                .min_by_key(|(at, ..)| *at);
+            let Some((at, uid, entry)) = first else { break };
+            if at > Instant::now() {
+                next = Some(at);
+                break;
             }
+            (entry.at, entry.is_running) = (None, true);
+            let (engine, uid) = (Arc::clone(&alive), *uid);
+            running.spawn(async move { (uid, engine.remove_expired(uid).await) });
         }
         drop(alive);
         starts = false;
-        // Without room, the next one begins when one has ended.
-        let has_room = running.len() < REMOVALS_AT_ONCE_MAX;
-        let waiting = due.values().filter(|due| has_room && !due.is_running);
-        let next = waiting.filter_map(|due| due.at).min();
         tokio::select! {
             () = sleep_until(next.unwrap_or_else(|| Instant::now() + IDLE_WAIT)) => {}
             changed = catalog.changed() => if changed.is_err() { return },
@@ -119,10 +125,10 @@ fn soon(wait: Duration) -> Instant {
     Instant::now() + wait.mul_f64(rand::random_range(0.5..1.0))
 }
 
-fn with_retention(catalog: &Catalog) -> impl Iterator<Item = (CollectionName, CollectionSettings, CollectionUid)> {
-    let collections = catalog.collections.iter();
-    let with_retention = collections.filter(|(_, collection)| collection.settings.retention.is_some());
-    with_retention.map(|(name, collection)| (name.clone(), collection.settings.clone(), collection.uid))
+fn with_retention(catalog: &Catalog) -> impl Iterator<Item = (CollectionSettings, CollectionUid)> {
+    let collections = catalog.collections.values();
+    let with_retention = collections.filter(|collection| collection.settings.retention.is_some());
+    with_retention.map(|collection| (collection.settings.clone(), collection.uid))
 }
 
 /// A lock for each collection, which a removal holds until its changes are applied.
@@ -137,7 +143,12 @@ impl Engine {
         Arc::clone(locks.entry(collection).or_default())
     }
 
-    async fn remove_expired(self: &Arc<Self>, name: &CollectionName) -> Result<(), Problem> {
+    async fn remove_expired(self: &Arc<Self>, uid: CollectionUid) -> Result<(), Problem> {
+        let catalog = self.catalog();
+        // It may have been dropped.
+        let Some((name, _)) = catalog.collection(uid) else {
+            return Ok(());
+        };
         let removed = self.expire(name, REMOVAL_TIME_MAX.min(self.options.timeout_max)).await;
         match &removed {
             Ok(0) => {}
