@@ -1,13 +1,18 @@
 //! `rachis.dead_letters`: the newest dead letters of all shards, within a limit that no collection uses up alone.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
 
 use futures::{StreamExt as _, stream};
 use plan::scan::DeadLetter;
-use proto::{Code, CollectionName, Problem, ingest::ShardId, limits::LISTED_DEAD_LETTERS_BYTES_MAX};
+use proto::{
+    Address, Code, CollectionName, Problem,
+    ingest::ShardId,
+    limits::{LISTED_DEAD_LETTER_BYTES_MAX, LISTED_DEAD_LETTERS_BYTES_MAX},
+};
 use serde_json::{Value, json};
 
 use super::{super::Engine, shards::error_row};
@@ -15,7 +20,7 @@ use super::{super::Engine, shards::error_row};
 /// Limit on the rows.
 const ROWS_MAX: usize = 10_000;
 /// Shards that are asked at once: each may answer with as many bytes as the table has at most.
-const ASKED_AT_ONCE: usize = 8;
+const ASKED_AT_ONCE: usize = 2;
 
 /// The dead letters that are listed.
 struct Listed {
@@ -31,7 +36,7 @@ struct Listed {
 #[derive(Default)]
 struct OfCollection {
     /// By age, the oldest first.
-    letters: BTreeMap<(i64, u32, String), DeadLetter>,
+    letters: BTreeMap<(i64, u32, Address), DeadLetter>,
     bytes: usize,
 }
 
@@ -55,20 +60,32 @@ impl Listed {
             self.bytes += letter.bytes.len();
             of.bytes += letter.bytes.len();
             of.letters
-                .insert((letter.ingested_ms, shard, letter.address.to_string()), letter);
+                .insert((letter.ingested_ms, shard, letter.address.clone()), letter);
         }
         while self.rows > self.rows_max || self.bytes > self.bytes_max {
             let by_bytes = self.bytes > self.bytes_max;
             let size = |of: &OfCollection| if by_bytes { of.bytes } else { of.letters.len() };
-            let largest = self.by_collection.iter_mut().max_by_key(|(_, of)| size(of));
-            let Some((name, of)) = largest else { return };
-            let Some((_, oldest)) = of.letters.pop_first() else {
+            let mut by_size: Vec<_> = self.by_collection.iter_mut().collect();
+            by_size.sort_by_key(|(_, of)| Reverse(size(of)));
+            let second = by_size.get(1).map_or(0, |(_, of)| size(of));
+            let Some((name, largest)) = by_size.into_iter().next() else {
                 return;
             };
-            of.bytes -= oldest.bytes.len();
-            self.rows -= 1;
-            self.bytes -= oldest.bytes.len();
             self.left_out.insert(name.clone());
+            // At least one, and until another one has more.
+            while let Some((_, oldest)) = largest.letters.pop_first() {
+                largest.bytes -= oldest.bytes.len();
+                self.rows -= 1;
+                self.bytes -= oldest.bytes.len();
+                let is_over = if by_bytes {
+                    self.bytes > self.bytes_max
+                } else {
+                    self.rows > self.rows_max
+                };
+                if !is_over || size(largest) < second {
+                    break;
+                }
+            }
         }
     }
 
@@ -110,7 +127,15 @@ pub(super) async fn dead_letters(engine: &Engine, deadline: Instant) -> Vec<Valu
     let (mut listed, mut errors) = (Listed::new(ROWS_MAX, LISTED_DEAD_LETTERS_BYTES_MAX), Vec::new());
     while let Some((name, shard, letters)) = answers.next().await {
         match letters {
-            Ok(letters) => listed.add(&name, shard.number, letters),
+            Ok(letters) => {
+                // The leaf has left out older ones, or might have.
+                let bytes: usize = letters.iter().map(|letter| letter.bytes.len()).sum();
+                let is_cut =
+                    letters.len() >= ROWS_MAX || bytes + LISTED_DEAD_LETTER_BYTES_MAX > LISTED_DEAD_LETTERS_BYTES_MAX;
+                listed.left_out.extend(is_cut.then(|| name.clone()));
+                listed.add(&name, shard.number, letters);
+                tokio::task::yield_now().await;
+            }
             Err(problem) => errors.push(error_row(&name, shard, &problem)),
         }
     }

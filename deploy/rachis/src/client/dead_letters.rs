@@ -21,8 +21,6 @@ const KEYS: [&str; 7] = [
 ];
 /// Columns of the list of rejected dead letters.
 const REJECTED_KEYS: [&str; 3] = ["address", "code", "detail"];
-/// Rows with errors that are read beside those that are listed.
-const ERRORS_MAX: usize = 100;
 /// Rejected dead letters that are listed.
 const REJECTED_MAX: usize = 20;
 
@@ -75,28 +73,24 @@ async fn listed(list: ListDeadLettersArgs) -> Result<(), Failure> {
             conditions.push(format!("{column} = ${}", parameters.len()));
         }
     }
-    // What is missing in the list is said of shards and collections, which have no source and no code.
+    conditions.push("error IS NULL".into());
     let sql = format!(
-        "SELECT collection, address, ingested, code, detail, length, left(bytes, 80) AS beginning, error \
-         FROM rachis.dead_letters WHERE {} OR error IS NOT NULL ORDER BY error, ingested DESC, address DESC LIMIT {}",
-        if conditions.is_empty() {
-            "TRUE".into()
-        } else {
-            conditions.join(" AND ")
-        },
-        list.limit + ERRORS_MAX
+        "SELECT collection, address, ingested, code, detail, length, left(bytes, 80) AS beginning FROM rachis.dead_letters \
+         WHERE {} ORDER BY ingested DESC, address DESC LIMIT {}",
+        conditions.join(" AND "),
+        list.limit
     );
     let answer = client.sql(&json!({ "sql": sql, "parameters": parameters })).await?;
     output::note_warnings(&answer["stats"]);
-    let rows = answer["rows"].as_array().cloned().unwrap_or_default();
-    let (errors, mut letters): (Vec<Value>, Vec<Value>) = rows.into_iter().partition(|row| row["error"].is_string());
-    letters.truncate(list.limit);
-    let is_of = |row: &&Value| of.as_ref().is_none_or(|name| row["collection"] == **name);
-    for row in errors.iter().filter(is_of) {
+    // What the list lacks is said of shards and collections.
+    let sql = "SELECT DISTINCT collection, error FROM rachis.dead_letters \
+               WHERE error IS NOT NULL AND ($1 IS NULL OR collection = $1) ORDER BY 1, 2 LIMIT 100";
+    let lacks = client.sql(&json!({ "sql": sql, "parameters": [of] })).await?;
+    for row in lacks["rows"].as_array().into_iter().flatten() {
         let text = |key: &str| row[key].as_str().unwrap_or_default();
         output::note(&format!("{}: {}", text("collection"), text("error")));
     }
-    output::list(&Value::Array(letters), &KEYS, list.output)
+    output::list(&answer["rows"], &KEYS, list.output)
 }
 
 /// Shows what is known about a dead letter, and then its value as it is.
