@@ -19,6 +19,7 @@ use leaf::{Leaf, LeafOptions, ReplicaLinks};
 use plan::client::RemoteScan;
 use proto::{
     Catalog, Code, Problem,
+    catalog::{Collection, ReplicaState},
     client::{
         ingest::RemoteIngest,
         nodes::RemoteNodes,
@@ -415,8 +416,14 @@ impl Node {
 /// Checks that every replica on a leaf serves, except those that are being copied to it for the first time. A rolling
 /// restart waits for this before it takes down the next leaf, which may have the only other replicas.
 fn has_caught_up(catalog: &Catalog, leaf: &NodeName) -> Result<(), Problem> {
+    let is_missed = |collection: &Collection, shard: u32| {
+        let moves = collection.moves.get(&shard);
+        let is_new = moves.is_some_and(|moves| moves.contains_key(leaf));
+        let state = collection.replica_state(shard, leaf);
+        !is_new && matches!(state, Some(ReplicaState::Behind { .. } | ReplicaState::Joining { .. }))
+    };
     let mut missed = catalog.collections.iter().flat_map(|(name, collection)| {
-        let shards = (0..collection.settings.shards).filter(move |shard| collection.must_catch_up(*shard, leaf));
+        let shards = (0..collection.settings.shards).filter(move |shard| is_missed(collection, *shard));
         shards.map(move |shard| format!("shard {shard} of {name}"))
     });
     let Some(first) = missed.next() else { return Ok(()) };

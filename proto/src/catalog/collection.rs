@@ -216,14 +216,6 @@ impl Collection {
         is_placed.then(|| other.copied().unwrap_or(ReplicaState::Serving))
     }
 
-    /// Whether a replica has to catch up before it answers questions. One that is being copied to its leaf for the first
-    /// time has not, and neither has one that leaves.
-    pub fn must_catch_up(&self, shard: u32, leaf: &NodeName) -> bool {
-        let is_new = self.moves.get(&shard).is_some_and(|moves| moves.contains_key(leaf));
-        let state = self.replica_state(shard, leaf);
-        !is_new && matches!(state, Some(ReplicaState::Behind { .. } | ReplicaState::Joining { .. }))
-    }
-
     /// Whether a replica of a shard was added and does not serve yet, or leaves.
     pub fn is_moving(&self, shard: u32) -> bool {
         let mut states = self.not_serving.get(&shard).into_iter().flat_map(BTreeMap::values);

@@ -94,6 +94,7 @@ impl Leaf {
         peers: Option<&Arc<dyn ReplicaPeers>>,
         waiting: &[ShardId],
     ) {
+        metrics::gauge!("rachis_leaf_replicas_to_copy").set(waiting.len() as f64);
         *self.copies.waiting.lock() = waiting.to_vec();
         let mut incoming = self.copies.incoming.lock();
         // One that is not needed any more stays until its task has ended, so that no other one writes to its folder.
@@ -185,6 +186,7 @@ impl Leaf {
 
     /// Notes that a part of a file was read.
     pub(in crate::leaf) fn note_read(&self, bytes: u64) {
+        metrics::counter!("rachis_leaf_copied_bytes_total").increment(bytes);
         let mut next = self.copies.next_read.lock();
         *next = Some(next_read(
             *next,
@@ -264,7 +266,6 @@ impl Copy {
         match copied {
             Ok(bytes) => {
                 let seconds = began.elapsed().as_secs_f64();
-                metrics::counter!("rachis_leaf_copied_bytes_total").increment(bytes);
                 info!(%shard, %from, bytes, seconds, "a shard was copied");
             }
             Err(_) if self.stop.is_cancelled() => {

@@ -100,8 +100,6 @@ pub(super) struct RoundHistory {
 struct Own {
     id: ShardId,
     state: ReplicaState,
-    /// Whether it is missed, see [`Collection::must_catch_up`].
-    must_catch_up: bool,
     /// The other replicas, with their states.
     others: BTreeMap<NodeName, ReplicaState>,
 }
@@ -118,15 +116,15 @@ impl Own {
                 };
                 let other = |leaf: &NodeName| Some((leaf.clone(), collection.replica_state(id.number, leaf)?));
                 let others = replicas.iter().filter(|leaf| *leaf != name).filter_map(other).collect();
-                all.push(Self {
-                    id,
-                    state,
-                    must_catch_up: collection.must_catch_up(id.number, name),
-                    others,
-                });
+                all.push(Self { id, state, others });
             }
         }
         all
+    }
+
+    /// Whether it is to answer, and does not yet.
+    fn must_catch_up(&self) -> bool {
+        matches!(self.state, ReplicaState::Behind { .. } | ReplicaState::Joining { .. })
     }
 
     fn is_serving(&self) -> bool {
@@ -250,8 +248,6 @@ impl Leaf {
     pub(super) async fn replica_round(&self, links: &ReplicaLinks, known: &mut RoundHistory) {
         let catalog = self.catalog.borrow().clone();
         let own = Own::all(&catalog, &links.name);
-        let not_serving = own.iter().filter(|own| own.must_catch_up).count();
-        metrics::gauge!("rachis_leaf_replicas_not_serving").set(not_serving as f64);
         let of: BTreeMap<ShardId, &Own> = own.iter().map(|own| (own.id, own)).collect();
         let has = |shard: ShardId, leaf: &NodeName| of.get(&shard).is_some_and(|own| own.others.contains_key(leaf));
         let is_expected =
@@ -264,7 +260,8 @@ impl Leaf {
         note_differences(known).await;
         let waiting = own.iter().map(|own| own.id);
         known.waiting = waiting.filter(|shard| self.awaits_copy(&catalog, *shard)).collect();
-        metrics::gauge!("rachis_leaf_replicas_to_copy").set(known.waiting.len() as f64);
+        let is_behind = |own: &&Own| own.must_catch_up() && !known.waiting.contains(&own.id);
+        metrics::gauge!("rachis_leaf_replicas_not_serving").set(own.iter().filter(is_behind).count() as f64);
         self.copy_shards(&catalog, Some(&links.peers), &known.waiting);
 
         known
