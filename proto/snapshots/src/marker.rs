@@ -145,8 +145,8 @@ impl Marker {
                     progress(&mut self.running);
                     self.renew().await
                 };
-                // Both go on: a store that is slow does not stop the work. The renewal is polled first: after this process
-                // was frozen, it finds the lease lapsed before the work goes on.
+                // Both go on: a store that is slow does not stop the work. The renewal is polled first: if this process
+                // was stopped for long, it finds in most cases that the lease has lapsed before the work goes on.
                 tokio::select! {
                     biased;
                     renewed = renewal => Ok(renewed),

@@ -23,6 +23,8 @@ const KEYS: [&str; 8] = [
 const FAILED_POLLS_MAX: u32 = 30;
 /// How often it is asked how far something is, at first and later.
 const POLL_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// After so many polls in a row that find nothing on its way, a restored collection is not waited for any longer: a minute.
+const IDLE_MAX: u32 = 60;
 
 /// Runs `rachis snapshot`.
 pub(crate) async fn run(arguments: cli::SnapshotArgs) -> Result<(), Failure> {
@@ -177,7 +179,7 @@ async fn wait_until_restored(client: &Client, name: &str) -> Result<(), Failure>
         "sql": "SELECT count(*) AS moves, max(error) AS error FROM rachis.moves WHERE collection = $1",
         "parameters": [name],
     });
-    let (mut polls, mut told) = (Polls::default(), String::new());
+    let (mut polls, mut told, mut idle) = (Polls::default(), String::new(), 0);
     loop {
         let Err(failure) = client.sql(&count).await.map(|answer| {
             output::note(&format!(
@@ -197,9 +199,12 @@ async fn wait_until_restored(client: &Client, name: &str) -> Result<(), Failure>
                 ));
                 told = why.to_owned();
             }
-            // Nothing of it is on its way, so it does not answer for another reason.
-            None if polls.0 > 60 && row["moves"] == 0 => return Err(failure),
             _ => {}
+        }
+        // If nothing of it is on its way, it does not answer for another reason; or a leaf was just restarted.
+        idle = if row["moves"] == 0 { idle + 1 } else { 0 };
+        if idle > IDLE_MAX {
+            return Err(failure);
         }
         polls.pause().await;
     }
