@@ -229,6 +229,15 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
         .expect("a collection");
     cluster.push("noise", text).await.expect("a push");
     command(&cluster, &["cluster", "drain", &holder]).expect("moves");
+    let status = command(&cluster, &["cluster", "status", "-o", "json"]).expect("the status");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let nodes = status["nodes"].as_array().expect("nodes").iter();
+    let draining: Vec<&Value> = nodes
+        .filter(|node| node["draining"] == true)
+        .map(|node| &node["name"])
+        .collect();
+    assert_eq!(draining, [holder.as_str()], "{status}");
+    assert!(status["moving"].as_u64() >= Some(1), "{status}");
     let is_copying = async || {
         let sql = "select count(*) from rachis.moves where state = 'copying' and bytes > 0";
         Ok(cluster.query(sql, json!({})).await?.rows[0][0] != json!(0))

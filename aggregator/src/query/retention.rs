@@ -51,8 +51,7 @@ struct DueRemoval {
     failures: u32,
 }
 
-/// Removes expired documents of all collections until the engine is dropped. A collection that takes long, or fails, delays
-/// no other one.
+/// Removes expired documents of all collections, of a few at a time, until the engine is dropped.
 pub(super) async fn run(engine: Weak<Engine>) {
     let mut due: HashMap<CollectionUid, DueRemoval> = HashMap::new();
     let mut running: JoinSet<(CollectionUid, Result<(), Problem>)> = JoinSet::new();

@@ -276,6 +276,30 @@ mod tests {
     }
 
     #[test]
+    fn a_full_queue_refuses_new_jobs_and_goes_on_with_those_that_have_begun() {
+        let pool = ScanPool::new(1, 0).expect("threads");
+        let queue = pool.queue.clone();
+        let (has_begun, begun) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel();
+        let waits = queue.submit((has_begun, goes_on, false), |(has_begun, goes_on, is_next)| {
+            if std::mem::replace(is_next, true) {
+                return Ok(StepOutcome::Done(()));
+            }
+            has_begun.send(()).expect("the test waits");
+            goes_on.recv().expect("the test goes on");
+            Ok(StepOutcome::Again)
+        });
+        begun.recv().expect("it begins");
+        let short = || queue.submit((), |()| Ok(StepOutcome::Done(())));
+        let full: Vec<_> = (0..WAITING_STEPS_MAX).map(|_| short()).collect();
+        let refused = futures::executor::block_on(short()).expect_err("the queue is full");
+        assert_eq!(refused.code, Code::Busy);
+        go_on.send(()).expect("the job waits");
+        futures::executor::block_on(waits).expect("it goes on");
+        futures::executor::block_on(futures::future::try_join_all(full)).expect("all run");
+    }
+
+    #[test]
     fn closing_the_pool_fails_waiting_jobs() {
         let pool = ScanPool::new(1, 0).expect("threads");
         let queue = pool.queue.clone();

@@ -487,7 +487,8 @@ pub(crate) fn extend(ranges: &mut Ranges, with: &Ranges) {
     }
 }
 
-/// Adds kinds to a table of at most `PATHS_MAX` paths with `PATHS_BYTES_MAX` bytes: its readers get it in one message.
+/// Adds kinds to a table of at most `PATHS_MAX` paths with `PATHS_BYTES_MAX` bytes: a leaf sends it to
+/// aggregators in one message.
 pub(crate) fn merge_kinds(paths: &mut PathKinds, kinds: impl IntoIterator<Item = (Path, Kinds)>) {
     // A partition without room might have values at a new path, too.
     let unknown = if paths.overflow { Kinds::ANY } else { Kinds::default() };

@@ -197,7 +197,7 @@ pub(super) fn error_row(name: &CollectionName, shard: ShardId, problem: &Problem
 pub(super) async fn losses(engine: &Engine) -> Result<Vec<Value>, Problem> {
     let mut rows = Vec::new();
     let catalog = engine.catalog();
-    let ask = async |(name, collection): (&'_ CollectionName, &'_ Collection)| {
+    let ask = async |(name, collection): (&CollectionName, &Collection)| {
         let shards = collection.settings.shards;
         let answers = engine.roles.ingest.available_losses(collection.uid, shards).await;
         (name.clone(), collection.clone(), answers)

@@ -90,7 +90,7 @@ fn many_children_are_found_and_paths_above_the_limit_are_ignored() {
     assert_eq!(trie.unsaved().len(), 0, "a path above the length limit is not recorded");
 }
 
-/// A table is sent to whoever opens a read view, in one message.
+/// When an aggregator opens a read view, the leaf sends it the whole table in one message.
 #[test]
 fn long_paths_are_limited_in_all() {
     let mut trie = Trie::default();
