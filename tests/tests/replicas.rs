@@ -1,11 +1,20 @@
 //! A shard has replicas on several leaves. Each answers alike, and none answers without what was acknowledged.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{Client, Cluster, Settings, cluster::ClusterSize, eventually, kafka::NewRecord};
+use tests::{
+    Client, Cluster, Settings,
+    cluster::ClusterSize,
+    eventually,
+    kafka::NewRecord,
+    sql_response::{SqlResponse, fetch},
+};
 
 const LEAVES: [&str; 2] = ["leaf-1", "leaf-2"];
 
@@ -30,16 +39,16 @@ async fn create(cluster: &Cluster) {
 }
 
 /// The states of all replicas, such as `leaf-1 serving, leaf-2 behind`, once for each shard.
-async fn states(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+async fn states(client: &Client) -> anyhow::Result<Vec<String>> {
     let sql = "select replicas from rachis.shards where collection = 'events' order by shard";
-    let rows = cluster.query(sql, json!({})).await?.rows;
+    let rows = client.query(sql, json!({})).await?.rows;
     let state = |row: &Vec<Value>| row[0].as_str().unwrap_or_default().to_owned();
     Ok(rows.iter().map(state).collect())
 }
 
-async fn until_states(cluster: &Cluster, what: &str, is_expected: impl Fn(&str) -> bool) {
+async fn until_states(client: &Client, what: &str, is_expected: impl Fn(&str) -> bool) {
     eventually(what, || async {
-        let states = states(cluster).await?;
+        let states = states(client).await?;
         ensure!(
             states.len() == 2 && states.iter().all(|state| is_expected(state)),
             "{states:?}"
@@ -49,8 +58,8 @@ async fn until_states(cluster: &Cluster, what: &str, is_expected: impl Fn(&str) 
     .await;
 }
 
-async fn until_all_serve(cluster: &Cluster) {
-    until_states(cluster, "all replicas serve", |state| {
+async fn until_all_serve(client: &Client) {
+    until_states(client, "all replicas serve", |state| {
         state.matches("serving").count() == 2
     })
     .await;
@@ -153,14 +162,24 @@ async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile(
     push(&pushing, 0..100).await;
     until_all_serve(&cluster).await;
     let mut pushed = 100;
-    for frozen in LEAVES.repeat(2) {
-        // It learns neither that the frozen replica does not serve any more, nor of the pushes.
-        network.cut("aggregator-2", "kafka");
+    for _ in 0..10 {
+        assert_eq!(count(&outdated).await, json!(pushed));
+    }
+    for frozen in LEAVES {
+        let other = LEAVES[usize::from(frozen == LEAVES[0])];
+        // This aggregator reaches the frozen leaf alone. Nobody tells it of the pushes, or that the leaf does not serve any more …
+        ["kafka", "tailer-1", "aggregator-1", other]
+            .iter()
+            .for_each(|peer| network.cut("aggregator-2", peer));
         cluster.process(frozen).pause();
+        // … nor is there anybody who tells the leaf, and nothing waits in a socket until it goes on and reads it.
+        ["kafka", "tailer-1", "aggregator-1", other]
+            .iter()
+            .for_each(|peer| network.cut(frozen, peer));
         // Another replica is asked as soon as the frozen one is slow.
         for _ in 0..10 {
             let began = Instant::now();
-            assert_eq!(count(&outdated).await, json!(pushed));
+            assert_eq!(count(&pushing).await, json!(pushed));
             let took = began.elapsed();
             assert!(took < Duration::from_secs(5), "a question took {took:?}");
         }
@@ -174,22 +193,69 @@ async fn a_frozen_replica_never_answers_without_what_was_acknowledged_meanwhile(
         assert_eq!(count(&pushing).await, json!(pushed));
         push(&pushing, pushed..pushed + 10).await;
         pushed += 10;
-        // When it goes on, nobody tells it what it has missed.
-        let other = LEAVES[usize::from(frozen == LEAVES[0])];
-        [other, "tailer-1", "kafka"]
-            .iter()
-            .for_each(|peer| network.cut(frozen, peer));
         cluster.process(frozen).resume();
+        let mut refusals = BTreeSet::new();
         // For longer than a leaf that did not answer is asked last.
         let resumed = Instant::now();
         while resumed.elapsed() < Duration::from_secs(6) {
-            assert_eq!(count(&outdated).await, json!(pushed));
+            match fetch(&outdated, "select count(*) from events", "auto").await {
+                SqlResponse::Error { status: 503, detail } => refusals.insert(detail),
+                response => panic!("{frozen} has missed pushes, but the answer is {response:?}"),
+            };
             assert_eq!(count(&pushing).await, json!(pushed));
         }
+        let why = format!("on {frozen} cannot answer: it does not hear {other}");
+        assert!(refusals.iter().any(|refusal| refusal.contains(&why)), "{refusals:?}");
         network.heal();
-        until_all_serve(&cluster).await;
-        assert_eq!(count(&outdated).await, json!(pushed));
+        until_all_serve(&pushing).await;
+        until_all_serve(&outdated).await;
+        // It knows the starts of both leaves: it does not ask the tailers what they may lack.
+        for _ in 0..10 {
+            outdated.eventually("select count(*) from events", json!(pushed)).await;
+        }
     }
+}
+
+/// Waits until these leaves serve the only shard, and no others.
+async fn until_serving(client: &Client, leaves: &str) {
+    let sql = "select string_agg(leaf, ', ' order by leaf) from rachis.replicas where state = 'serving'";
+    client.eventually(sql, json!(leaves)).await;
+}
+
+#[tokio::test]
+async fn a_replica_catches_up_although_another_one_is_frozen() {
+    let size = ClusterSize { leaves: 3, ..SIZE };
+    let settings = Settings::default().with("RACHIS_TAILER__BATCH_RECORDS_MAX", 100);
+    let mut cluster = Cluster::start(size, settings).await;
+    let settings = json!({ "shards": 1, "replicas": 3 });
+    let created = cluster.json(Method::PUT, "/v1/collections/events", settings).await;
+    created.expect("a collection");
+    cluster.kafka.create_topic("clicks", 1, &[]).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, json!({}))
+        .await;
+    source.expect("a source");
+    let clicks = |numbers: std::ops::Range<u32>| {
+        let record = |n| NewRecord::value(format!("{{\"click\":{n}}}"));
+        numbers.map(record).collect::<Vec<_>>()
+    };
+    cluster.kafka.produce("clicks", clicks(0..100)).await;
+    cluster.eventually("select count(click) from events", json!(100)).await;
+    cluster.wait_until_replicas_are_equal(3).await;
+    cluster.process("leaf-3").pause();
+    cluster.kill("leaf-2");
+    until_serving(&cluster, "leaf-1").await;
+    // A hundred batches and more, each with records of which the frozen one might know when it ingested them.
+    cluster.kafka.produce("clicks", clicks(100..12_000)).await;
+    cluster
+        .eventually("select count(click) from events", json!(12_000))
+        .await;
+    cluster.restart("leaf-2").await;
+    until_serving(&cluster, "leaf-1, leaf-2").await;
+    cluster.process("leaf-3").resume();
+    until_serving(&cluster, "leaf-1, leaf-2, leaf-3").await;
+    cluster.wait_until_replicas_are_equal(3).await;
 }
 
 #[tokio::test]

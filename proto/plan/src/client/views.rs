@@ -76,9 +76,26 @@ struct Opening {
     looked_up: u32,
     /// Calls that are not answered yet.
     calls: u32,
-    /// Why the last replica has not opened it.
-    refused: Option<Result<ShardView, Problem>>,
+    /// Why each replica that answered has not opened it.
+    refusals: Vec<Problem>,
     outcome: Option<Result<ShardView, Problem>>,
+}
+
+impl Opening {
+    /// The answer if no replica opens it: what each has said, and what the last one hints at.
+    fn refuse(&mut self) {
+        let mut refusals = std::mem::take(&mut self.refusals);
+        let Some(mut last) = refusals.pop() else { return };
+        let mut details: Vec<String> = Vec::new();
+        for detail in refusals.into_iter().map(|problem| problem.detail) {
+            if detail != last.detail && !details.contains(&detail) {
+                details.push(detail);
+            }
+        }
+        details.push(last.detail);
+        last.detail = details.join("; ");
+        self.outcome = Some(Err(last));
+    }
 }
 
 fn anew<'a>(index: usize) -> BoxFuture<'a, Event> {
@@ -151,7 +168,7 @@ impl RemoteViews {
                         shard.looked_up += 1;
                         events.push(anew(index));
                     } else {
-                        shard.outcome = shard.refused.take();
+                        shard.refuse();
                     }
                 }
                 Event::Answered(of, answer) => {
@@ -165,15 +182,26 @@ impl RemoteViews {
                     for (index, outcome) in indexes.iter().zip(outcomes) {
                         let shard = &mut opening[*index];
                         shard.calls -= 1;
-                        // Another one that was asked, too, may not be late.
-                        let is_away = outcome.as_ref().is_err_and(|problem| match problem.code {
-                            Code::Timeout => shard.calls > 0,
-                            code => code.is_of_one_replica(),
-                        });
                         decides_all &= shard.outcome.is_none() && outcome.is_ok();
                         if shard.outcome.is_some() {
                             continue;
                         }
+                        let problem = match outcome {
+                            Ok(view) => {
+                                self.opened_on.lock().insert(shards[*index].0, leaf.clone());
+                                shard.outcome = Some(Ok(view));
+                                continue;
+                            }
+                            Err(problem) => problem,
+                        };
+                        let is_late = problem.code == Code::Timeout;
+                        if !is_late && !problem.code.is_of_one_replica() {
+                            shard.outcome = Some(Err(problem));
+                            continue;
+                        }
+                        shard.refusals.push(problem);
+                        // Another one that was asked, too, may not be late.
+                        let is_away = !is_late || shard.calls > 0;
                         if is_away && !shard.replicas.is_empty() {
                             again.push(*index);
                         } else if is_away
@@ -181,13 +209,10 @@ impl RemoteViews {
                             && shard.looked_up == 0
                             && self.client.leaves.is_moving(shards[*index].0)
                         {
-                            (shard.looked_up, shard.refused) = (1, Some(outcome));
+                            shard.looked_up = 1;
                             events.push(anew(*index));
                         } else if !is_away || shard.calls == 0 {
-                            if outcome.is_ok() {
-                                self.opened_on.lock().insert(shards[*index].0, leaf.clone());
-                            }
-                            shard.outcome = Some(outcome);
+                            shard.refuse();
                         }
                     }
                     // The scans that were begun are of use only if they are of the views that count.
@@ -220,7 +245,7 @@ impl RemoteViews {
             asked: Vec::new(),
             looked_up: 0,
             calls: 0,
-            refused: None,
+            refusals: Vec::new(),
             outcome,
         }
     }
