@@ -239,10 +239,19 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
     assert_eq!(draining, [holder.as_str()], "{status}");
     assert!(status["moving"].as_u64() >= Some(1), "{status}");
     let is_copying = async || {
-        let sql = "select count(*) from rachis.moves where state = 'copying' and bytes > 0";
+        let sql = "select count(*) from rachis.moves \
+                   where state = 'copying' and bytes > 0 and bytes <= bytes_total and seconds_left >= 0";
         Ok(cluster.query(sql, json!({})).await?.rows[0][0] != json!(0))
     };
     pushes.until(&cluster, "it is being copied", is_copying).await;
+    let status = command(&cluster, &["status", "-o", "json"]).expect("the status");
+    let status: Value = serde_json::from_str(&status).expect("JSON");
+    let waiting = status["replicas_that_answer_no_questions"]
+        .as_array()
+        .expect("replicas");
+    assert!(waiting.iter().any(|replica| replica["leaf"] == *other), "{status}");
+    let bytes_total = &status["moves"][0]["bytes_total"];
+    assert!(bytes_total.as_u64() > Some(0), "{status}");
     let ready = cluster.client_of(other).get("/readyz").await;
     ready.expect("a leaf is ready while a replica is copied to it");
     for killed in [other, holder.as_str()] {
@@ -258,6 +267,13 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
     pushes.until_moved(&cluster).await;
     let moved = serving(&cluster).await.expect("replicas");
     assert_eq!(moved, [(other.to_owned(), 2)]);
+    let undone = command(&cluster, &["cluster", "drain", &holder, "--undo"]).expect("it is undone");
+    assert!(undone.contains(&format!("{holder} takes shards again")), "{undone}");
+    let planned = command(&cluster, &["rebalance", "--dry-run"]).expect("a plan");
+    assert!(
+        planned.contains(&holder) && planned.contains("to be moved"),
+        "{planned}"
+    );
     cluster.kill(&holder);
     pushes.push(&cluster).await;
 }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
     Client, Cluster, Settings, WAIT_MAX,
+    cli::{Cli, assert_fails, stdout},
     cluster::ClusterSize,
     kafka::{Kafka, KafkaProducer, NewRecord},
     server::Server,
@@ -229,7 +230,9 @@ async fn one_process_spreads_a_partition_and_says_what_cannot_be_spread() {
     assert_eq!(server.sql(heat).await.rows.len(), 1);
     let first = spread(&server, Some(&[0, 1, 2])).await.expect("it is spread");
     assert_eq!(first["from"], ROUND, "no record is on its way");
-    assert_eq!(spread(&server, Some(&[0, 1, 2])).await, Ok(first), "it is already");
+    let again = Cli::new(&server).run(&["source", "spread", "events", "0", "--shards", "0,1,2"]);
+    let again: Value = serde_json::from_str(&stdout(&again)).expect("JSON");
+    assert_eq!(again, first, "it is already");
     numbers.write(ROUND).await;
     numbers.wait_until_complete(&server).await;
     assert_eq!(server.sql(heat).await.rows.len(), 4, "the shard from before, and three");
@@ -271,6 +274,8 @@ async fn one_process_spreads_a_partition_and_says_what_cannot_be_spread() {
         .await;
     let failure = withdrawal.expect_err("none is proposed").to_string();
     assert!(failure.contains("no spread that could be withdrawn"), "{failure}");
+    let withdrawal = Cli::new(&server).run(&["source", "spread", "events", "0", "--withdraw"]);
+    assert_fails(&withdrawal, 1, "no spread that could be withdrawn");
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ async fn collection_row(engine: &Engine, name: CollectionName, collection: Colle
         "uid": collection.uid.to_string(),
         "version": collection.version,
         "shards": collection.settings.shards,
+        "replicas": collection.settings.replicas.unwrap_or(engine.options.replicas),
         "time_path": collection.settings.time_path,
         "retention": collection.settings.retention,
         "documents": outcomes.map(|outcomes| outcomes.documents),

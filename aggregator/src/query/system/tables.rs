@@ -29,6 +29,7 @@ pub(in crate::query) const TABLES: &[SystemTable] = &[
             ("uid", Text),
             ("version", Int),
             ("shards", Int),
+            ("replicas", Int),
             ("time_path", Text),
             ("retention", Text),
             ("documents", Int),

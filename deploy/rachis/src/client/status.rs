@@ -6,7 +6,7 @@ use super::{Failure, http::Client, output};
 use crate::cli::{ListOutput, StatusArgs};
 
 /// A part of the status: its name, its statement, and what is said if it has no rows; none: nothing is said.
-const PARTS: [(&str, &str, Option<&str>); 7] = [
+const PARTS: [(&str, &str, Option<&str>); 11] = [
     (
         "nodes",
         "SELECT name, role, state, version, started, error FROM rachis.nodes ORDER BY role, name LIMIT 1000",
@@ -47,6 +47,28 @@ const PARTS: [(&str, &str, Option<&str>); 7] = [
     (
         "errors of shards",
         "SELECT collection, shard, leaf, error FROM rachis.shards WHERE error IS NOT NULL ORDER BY 1, 2 LIMIT 1000",
+        None,
+    ),
+    (
+        "replicas that answer no questions",
+        "SELECT collection, leaf, state, count(*) AS shards FROM rachis.replicas WHERE state <> 'serving' \
+         GROUP BY ALL ORDER BY 1, 2, 3 LIMIT 1000",
+        None,
+    ),
+    (
+        "moves",
+        "SELECT leaf, state, count(*) AS shards, sum(bytes) AS bytes, sum(bytes_total) AS bytes_total, \
+         max(seconds_left) AS seconds_left, max(error) AS error FROM rachis.moves GROUP BY ALL ORDER BY 1, 2 LIMIT 1000",
+        None,
+    ),
+    (
+        "a held controller",
+        "SELECT node, epoch FROM rachis.controller WHERE held",
+        None,
+    ),
+    (
+        "the last snapshot has failed",
+        "SELECT id, began, error FROM (SELECT * FROM rachis.snapshots ORDER BY began DESC LIMIT 1) WHERE error IS NOT NULL",
         None,
     ),
 ];
