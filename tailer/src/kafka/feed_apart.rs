@@ -23,8 +23,12 @@ use super::{
 const COMPARE_EVERY: Duration = Duration::from_millis(50);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// A leaf that accepts nothing for this long is left alone for a while.
+/// A leaf that accepts nothing for this long is left alone for a while …
 const FAILING_MAX: Duration = Duration::from_secs(5);
+/// … and so is a replica that has got nothing for this long, for any other reason.
+const STUCK_MAX: Duration = Duration::from_secs(30);
+/// How long a replica is fed while others wait for their turn.
+const TURN: Duration = Duration::from_mins(1);
 /// Consumers of one source that fed replicas apart and are not closed yet. Then none is created.
 const CLOSING_MAX: usize = 3;
 
@@ -65,8 +69,7 @@ impl Sender {
         if self.apart.closer.unfinished() >= CLOSING_MAX {
             return Err(Error::ConsumersNotClosed { count: CLOSING_MAX });
         }
-        let permit = self.apart.budget.apart.clone().acquire_owned();
-        let Some(Ok(_permit)) = self.stop.run_until_cancelled(permit).await else {
+        let Some(_permit) = self.stop.run_until_cancelled(self.apart.budget.feed_apart()).await else {
             return Ok(());
         };
         let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(self.slot.number));
@@ -88,7 +91,8 @@ impl Sender {
         let mut through = self.partition().trimmed();
         slot.partition.lock().send_through(through);
         let mut running = Box::pin(run_on_thread(&self.task, reader.apart(slot.clone())));
-        let mut failing_since = None;
+        let (mut failing_since, begun) = (None, Instant::now());
+        let (mut furthest, mut advanced) = (-1, begun);
         loop {
             tokio::select! {
                 ended = &mut running => return ended,
@@ -103,11 +107,21 @@ impl Sender {
             // Another replica may use the permit meanwhile.
             let is_failing = matches!(error, Some(Error::Leaf(_) | Error::LeafBusy { .. }));
             failing_since = is_failing.then(|| failing_since.unwrap_or_else(Instant::now));
+            if reached > furthest || reached >= through {
+                (furthest, advanced) = (furthest.max(reached), Instant::now());
+            }
             let has_failed = failing_since.is_some_and(|since| since.elapsed() >= FAILING_MAX);
-            if let Some(error) = error.clone().filter(|_| is_stopped || has_failed) {
+            let is_stuck = advanced.elapsed() >= STUCK_MAX;
+            if is_stuck || error.is_some() && (is_stopped || has_failed) {
                 stop.cancel();
                 running.await?;
-                return Err(error);
+                return Err(error.unwrap_or(Error::AwaitsCopy));
+            }
+            if begun.elapsed() >= TURN && self.apart.budget.is_feeding_awaited() {
+                stop.cancel();
+                running.await?;
+                self.partition().detach(self.replica);
+                return Ok(());
             }
             let mut partition = self.partition();
             partition.note_apart(self.replica, stored, error);

@@ -17,6 +17,8 @@ use super::{slot::PartitionSlot, task::SourceTask};
 
 /// How often the positions are compared.
 const COMPARE_EVERY: Duration = Duration::from_secs(2);
+/// How long a leaf may take to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// The number of partitions that are compared concurrently.
 const COMPARE_CONCURRENCY: usize = 16;
 
@@ -62,12 +64,10 @@ impl IdleComparison {
 type IdleReplica = (Arc<PartitionSlot>, usize, i64);
 
 async fn compare(task: Arc<SourceTask>, (slot, replica, acknowledged): IdleReplica) {
-    // A leaf that does not answer still has what it has; the next round asks it again.
-    let Ok(stored) = slot.replicas[replica]
-        .leaf
-        .stored(slot.replicas[replica].shard, &task.source, slot.number)
-        .await
-    else {
+    let asked = &slot.replicas[replica];
+    let stored = asked.leaf.stored(asked.shard, &task.source, slot.number);
+    // A leaf that does not answer still has what it has; the next round asks it again. It must not hold up the others.
+    let Ok(Ok(stored)) = tokio::time::timeout(ANSWER_WAIT, stored).await else {
         return;
     };
     if stored.offset < acknowledged {

@@ -10,6 +10,7 @@ mod feed_apart;
 mod hold_back;
 mod idle;
 mod options;
+mod other_times;
 mod partition;
 mod probe;
 mod reader;

@@ -299,6 +299,11 @@ impl Partition {
         self.held = held;
     }
 
+    /// Whether a record is held back, if it was read.
+    pub(super) fn holds(&self, offset: i64) -> bool {
+        self.held.as_ref().is_some_and(|(from, _)| offset >= *from)
+    }
+
     /// Why records that were read are held back, if some are.
     pub(super) fn held_back(&self) -> Option<&Error> {
         let (from, reason) = self.held.as_ref()?;
@@ -518,6 +523,7 @@ impl Partition {
         }
         let resent_from = self.cursors[replica].resent_from;
         self.skip_while(replica, |offset, stored| offset < stored.min(resent_from));
+        let held_from = self.held.as_ref().map(|(from, _)| *from);
         let cursor = &mut self.cursors[replica];
         let (mut records, mut bytes) = (Vec::new(), 0);
         let (mut passed, mut passed_bytes, mut through) = (0, 0, None);
@@ -530,8 +536,10 @@ impl Partition {
                 .iter()
                 .filter(|skip| skip.shard == Some(cursor.part.share.shard));
             let is_its = cursor.part.has(record.offset) && !skips.any(|skip| skip.contains(record.offset));
-            let is_held = self.held.as_ref().is_some_and(|(from, _)| record.offset >= *from);
-            if is_its && is_full || is_held || record.offset > self.sent_through_max {
+            if is_its && is_full
+                || held_from.is_some_and(|from| record.offset >= from)
+                || record.offset > self.sent_through_max
+            {
                 break;
             }
             (passed, passed_bytes, through) = (passed + 1, passed_bytes + record_bytes, Some(record.offset));

@@ -71,7 +71,7 @@ pub(super) struct Reader {
     apart_closer: Arc<ConsumerCloser>,
     /// Stops the senders of the partitions that are assigned now …
     senders_stop: CancellationToken,
-    /// … and of one of them, with these.
+    /// … and of one of them, with these. After a rebalance the next senders of a partition wait for the last ones.
     slot_senders: BTreeMap<i32, (CancellationToken, TaskTracker)>,
     senders: TaskTracker,
     committed: BTreeMap<i32, i64>,
@@ -331,7 +331,6 @@ impl Reader {
         info!(source = %self.task.source, ?change, "the consumer group was rebalanced");
         self.senders_stop.cancel();
         self.slots.clear();
-        self.slot_senders.clear();
         // Records from before do not show that the source works from here on, so they must not clear an error that
         // came with the rebalance.
         self.received = 0;
@@ -398,8 +397,7 @@ impl Reader {
                 task: self.task.clone(),
                 slot: slot.clone(),
                 replica,
-                ahead: Default::default(),
-                without_times_since: Default::default(),
+                others: Default::default(),
                 apart: ApartReaders {
                     budget: self.windows.budget(),
                     closer: self.apart_closer.clone(),

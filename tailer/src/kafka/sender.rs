@@ -12,7 +12,7 @@ use proto::{
     Code, Problem,
     catalog::{PartitionStart, Skip},
     ingest::{Batch, BatchOutcome, Ingest, Loss, ShardId, StoredPosition, rules_level},
-    record::{Record, TimeKind},
+    record::Record,
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
@@ -27,6 +27,7 @@ use super::{
     context::SourceContext,
     error::ClientError,
     feed_apart::ApartReaders,
+    other_times::OtherTimes,
     partition::{FAR_OFFSETS, OutgoingBatch, Partition, SenderStep},
     slot::{PartitionSlot, Replica},
     start::{StartDecision, decide_start},
@@ -43,12 +44,10 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// How often to ask the leaf whether too many records became dead letters.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a replica waits, in all, for others that may say when they ingested its records.
-const TIMES_WAIT: Duration = Duration::from_secs(10);
 /// How long a sender waits for those before it to end.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
-const RETRY_FIRST: Duration = Duration::from_millis(5);
-const RETRY_MAX: Duration = Duration::from_millis(500);
+pub(super) const RETRY_FIRST: Duration = Duration::from_millis(5);
+pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
 const RESOLVE_FIRST: Duration = Duration::from_millis(50);
 const RESOLVE_MAX: Duration = Duration::from_secs(5);
 
@@ -62,10 +61,8 @@ pub(super) struct Sender {
     pub slot: Arc<PartitionSlot>,
     /// The index of the replica.
     pub replica: usize,
-    /// The other replicas that had more when this one began, and through which offset.
-    pub ahead: Mutex<Vec<(Replica, i64)>>,
-    /// Since when a replica that is ahead has not said when it ingested records.
-    pub without_times_since: Mutex<Option<Instant>>,
+    /// What is known of the other replicas.
+    pub others: Mutex<OtherTimes>,
     /// Feed the replica while it is behind.
     pub apart: ApartReaders,
     /// Shows errors of the source.
@@ -173,6 +170,10 @@ impl Sender {
             // A replica that is behind by now gets its records in another way.
             let mut partition = self.partition();
             if self.stop.is_cancelled() || !partition.is_sending(self.replica) {
+                return partition.abandon_batch(self.replica);
+            }
+            if !has_failed && partition.holds(outgoing.through) {
+                // What is before those that are held is sent again without them.
                 return partition.abandon_batch(self.replica);
             }
             if awaits_copy {
@@ -322,7 +323,7 @@ impl Sender {
         // What another replica has is not lost, but this one cannot have it.
         // While another one is away that may have it, a replica that serves goes on without that, and others wait.
         let may_have = |offset: i64| offset >= low - 1 && (offset < i64::MAX || !serves);
-        let has_others = self.ahead.lock().iter().any(|(_, offset)| may_have(*offset));
+        let has_others = self.others.lock().ahead.iter().any(|(_, offset)| may_have(*offset));
         let start = self.task.settings.start_of(self.slot.number);
         // Records that the broker deleted after the source was created are a loss, even if no tailer has read any before.
         // The topic of pushes begins with the collection.
@@ -396,7 +397,7 @@ impl Sender {
                 }
             }
         }
-        *self.ahead.lock() = ahead;
+        self.others.lock().ahead = ahead;
         match away {
             Some(problem) if !answered && !own.serving && own.offset < 0 => Err(Error::Leaf(problem)),
             _ => Ok(first.filter(|_| own.offset < 0)),
@@ -404,66 +405,10 @@ impl Sender {
     }
 
     /// The other replicas of the shard.
-    fn others(&self) -> impl Iterator<Item = &Replica> {
+    pub(super) fn others(&self) -> impl Iterator<Item = &Replica> {
         let own = &self.slot.replicas[self.replica];
         let all = self.slot.all_replicas.iter();
         all.filter(move |other| other.shard == own.shard && other.name != own.name)
-    }
-
-    /// The records with the times at which replicas that are ahead have ingested them: if the log does not stamp its
-    /// records, each reader stamps them anew, and `_ingested` must not depend on the replica.
-    async fn with_times_of_others(&self, mut records: Vec<Record>) -> Vec<Record> {
-        let is_stamped = |record: &Record| record.time_kind == TimeKind::Append;
-        let (Some(first), Some(last)) = (records.first().map(|r| r.offset), records.last().map(|r| r.offset)) else {
-            return records;
-        };
-        // One that is fed apart gets only what others have.
-        let ahead: Vec<Replica> = match self.slot.is_apart() {
-            true => self.others().cloned().collect(),
-            false => {
-                let ahead = self.ahead.lock();
-                let has_some = |(_, offset): &&(Replica, i64)| *offset >= first;
-                ahead
-                    .iter()
-                    .filter(has_some)
-                    .map(|(replica, _)| replica.clone())
-                    .collect()
-            }
-        };
-        if ahead.is_empty() || records.iter().all(is_stamped) {
-            return records;
-        }
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        while !self.stop.is_cancelled() {
-            let asked = ahead.iter().map(|other| {
-                other
-                    .leaf
-                    .ingest_times(self.shard(), &self.task.source, self.slot.number, first - 1, last)
-            });
-            let answers = join_all(asked).await;
-            let is_one_away = answers.iter().any(Result::is_err);
-            let answers: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
-            let time_of = |record: &Record| answers.iter().find_map(|times| times.get(&record.offset)).copied();
-            let lacks_time = |record: &Record| !is_stamped(record) && time_of(record).is_none();
-            if is_one_away && records.iter().any(lacks_time) {
-                let since = *self.without_times_since.lock().get_or_insert_with(Instant::now);
-                if since.elapsed() < TIMES_WAIT {
-                    self.pause(backoff.next()).await;
-                    continue;
-                }
-                warn!(
-                    source = %self.task.source,
-                    partition = self.slot.number,
-                    "a replica that is away cannot say when it ingested records: their _ingested may differ from here"
-                );
-                self.ahead.lock().clear();
-            }
-            for record in records.iter_mut().filter(|record| !is_stamped(record)) {
-                record.ingested_ms = time_of(record).or(record.ingested_ms);
-            }
-            break;
-        }
-        records
     }
 
     /// Begins to fill a replica that has nothing with the records that others have.

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The windows of all partitions of a node.
 #[derive(Debug)]
@@ -15,7 +15,9 @@ pub(super) struct WindowBudget {
     bytes: AtomicUsize,
     partitions: AtomicUsize,
     /// Permits for the consumers that feed replicas which are behind: each has a window of its own.
-    pub apart: Arc<Semaphore>,
+    apart: Arc<Semaphore>,
+    /// How many replicas wait for one.
+    waiting: AtomicUsize,
 }
 
 /// Replicas that are fed apart at the same time, over all sources of a node. Others that are behind wait for their turn.
@@ -29,7 +31,20 @@ impl WindowBudget {
             bytes: AtomicUsize::new(0),
             partitions: AtomicUsize::new(0),
             apart: Arc::new(Semaphore::new(APART_MAX)),
+            waiting: AtomicUsize::new(0),
         })
+    }
+
+    /// Waits for a permit to feed a replica apart, in the order of the calls.
+    pub(super) async fn feed_apart(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        self.apart.clone().acquire_owned().await.ok()
+    }
+
+    /// Whether a replica waits for such a permit.
+    pub(super) fn is_feeding_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// The limit of one partition, at most `own_max`.
@@ -40,6 +55,15 @@ impl WindowBudget {
             true => own_max.min(half),
             false => own_max.min(half / self.partitions.load(Ordering::Relaxed).max(1)),
         }
+    }
+}
+
+/// Counts down when a wait ends, or is given up.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
