@@ -22,6 +22,7 @@ mod rounds;
 use std::{
     collections::BTreeSet,
     future::ready,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
 };
 
@@ -147,6 +148,29 @@ impl Leaf {
             return true;
         };
         collection.replicas_of(shard.number).is_empty() || collection.confirming(shard.number).any(|leaf| leaf == node)
+    }
+
+    /// Waits until the process before this one, which may be frozen, has no grant any more with which it answers.
+    pub(crate) async fn wait_for_earlier_grants(&self, deadline: Instant) {
+        let until = Instant::now() + self.grants.earlier_end_in(now());
+        tokio::time::sleep_until(until.min(deadline).into()).await;
+    }
+
+    /// Identifies this process together with the leaves that serve a shard: the aggregators ask anew what was pushed to it if
+    /// one of these has changed. Its replica may serve because the one that had everything is lost.
+    pub(super) fn boot_of(&self, shard: ShardId) -> u64 {
+        let catalog = self.catalog.borrow().clone();
+        let mut serving = match catalog.collection(shard.collection) {
+            Some((_, collection)) if self.options.node.is_some() => collection.serving(shard.number).peekable(),
+            _ => return self.boot,
+        };
+        if serving.peek().is_none() {
+            return self.boot;
+        }
+        let mut hasher = DefaultHasher::new();
+        self.boot.hash(&mut hasher);
+        serving.for_each(|leaf| (leaf, catalog.members.get(leaf).map(|member| member.instance)).hash(&mut hasher));
+        hasher.finish()
     }
 
     /// Whether the replica of a shard on this leaf serves, as of the catalog.

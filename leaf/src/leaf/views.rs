@@ -104,7 +104,7 @@ impl LeafViews {
             let fresh = opened?;
             let outcome = ShardView {
                 positions: fresh.view.positions.clone(),
-                boot: leaf.boot,
+                boot: leaf.boot_of(shard),
                 paths: fresh.view.paths.clone(),
                 documents: fresh.view.documents(),
                 freshness_ms: fresh.freshness_ms,

@@ -40,6 +40,9 @@ impl IngestService {
             offset,
         };
         let not_asked = !self.leaf.is_asked(shard);
+        if not_asked {
+            self.leaf.wait_for_earlier_grants(deadline(wait_ms)).await;
+        }
         let result = match not_asked {
             true => None,
             false => Some(self.leaf.pushed(shard, &position, &key, deadline(wait_ms)).await?),

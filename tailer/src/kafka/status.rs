@@ -158,8 +158,13 @@ impl SourceStatus {
         let error = slot.error().or_else(|| source_error.map(ToString::to_string));
         let partition = slot.partition.lock();
         let (state, (end, lag)) = (partition.state(), partition.end_and_lag());
-        // The own sources have several senders, so the leaf may have ingested everything that the log contains.
-        let others_send = self.source.is_own() && matches!(state, SourceState::Reading | SourceState::Waiting);
+        // The own sources have several senders, so the leaf may have ingested everything that the log contains. A partition
+        // that is stopped lacks what follows.
+        let is_read = matches!(
+            state,
+            SourceState::Reading | SourceState::Waiting | SourceState::Stopped
+        );
+        let others_send = self.source.is_own() && is_read;
         let sent = partition
             .sent_through()
             .max(end.filter(|_| others_send).map_or(-1, |end| end - 1));

@@ -74,6 +74,11 @@ impl Grants {
         self.0.lock().started = started;
     }
 
+    /// How long a grant to the process before this one may still be used.
+    pub(super) fn earlier_end_in(&self, now: Duration) -> Duration {
+        (self.0.lock().started + GRANTED_FOR).saturating_sub(now)
+    }
+
     /// Notes that a leaf has granted a call that was sent at this time.
     pub(super) fn hold(&self, from: &NodeName, sent: Duration) {
         self.0.lock().held.insert(from.clone(), sent + GRANT_USED_FOR);
