@@ -432,7 +432,7 @@ async fn all_other_queries_return_the_same() {
     for served in filled().await {
         let (scan, shard) = (&served.scan, served.shard);
         let found = scan
-            .document(shard, "clicks/0@0")
+            .document(shard, "clicks/0@0", &Default::default())
             .await
             .expect("an answer")
             .expect("a document");
@@ -440,7 +440,10 @@ async fn all_other_queries_return_the_same() {
             (&found.bytes[..], found.json, found.id.as_str()),
             (TEXTS[0].as_bytes(), true, "clicks/0@0")
         );
-        assert_eq!(scan.document(shard, "nothing").await, Ok(None));
+        assert_eq!(scan.document(shard, "nothing", &Default::default()).await, Ok(None));
+        let lacking = "clicks/0@1000000".parse().expect("positions");
+        let refused = scan.document(shard, "clicks/0@0", &lacking).await;
+        assert_eq!(refused.expect_err("it lacks them").code, Code::Unavailable);
         let letters = scan.dead_letters(shard, 10).await.expect("dead letters");
         assert_eq!(
             letters

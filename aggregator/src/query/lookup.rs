@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use futures::future::join_all;
-use plan::scan::Document;
-use proto::{Address, Code, CollectionName, Problem, ingest::ShardId};
+use plan::{scan::Document, views::WantedShards};
+use proto::{Address, Code, CollectionName, PositionVector, Problem, ingest::ShardId};
 
-use super::{CollectionFields, Engine, context::timed_out, find_collection::find_collection, system};
+use super::{CollectionFields, Engine, QueryOptions, context::timed_out, find_collection::find_collection, system};
+use crate::answer::Stats;
 
 impl Engine {
     /// Returns a document by its id, which is its key or its address. A key that occurs in two partitions is two
@@ -14,29 +15,62 @@ impl Engine {
     pub async fn document(&self, collection: &CollectionName, id: &str) -> Result<Option<Document>, Problem> {
         let catalog = self.catalog();
         let found = find_collection(&catalog, collection)?;
-        let shards = found.settings.shards;
         let numbers = match id.parse::<Address>() {
             Ok(address) => {
                 let of = found.shard_at(&address.source, address.partition, address.offset);
                 of.number..of.number + 1
             }
-            Err(_) => 0..shards,
+            Err(_) => 0..found.settings.shards,
         };
-        let requests = numbers.map(|number| {
-            self.roles.leaf.document(
-                ShardId {
-                    collection: found.uid,
-                    number,
-                },
-                id,
-            )
-        });
-        let deadline = Instant::now() + self.options.timeout;
-        let answers = tokio::time::timeout_at(deadline.into(), join_all(requests))
-            .await
-            .map_err(|_| timed_out())?;
+        let shard = |number| ShardId {
+            collection: found.uid,
+            number,
+        };
+        let any: Vec<_> = numbers
+            .map(|number| (shard(number), PositionVector::default()))
+            .collect();
+        let started = Instant::now();
+        let context = self.context_until(&QueryOptions::default(), started, self.options.timeout);
+        let lookup = async {
+            if let Some(document) = self.document_in(collection, &any, id).await? {
+                return Ok(Some(document));
+            }
+            // The replicas that were asked may lack what earlier answers had, or what was pushed. A query would wait for
+            // that, and so does this one: there is no such document only if replicas say so that have it.
+            let opened = context.watermarks.open(&context, &any, None).await;
+            let views = any.iter().zip(opened.outcomes);
+            let covered = views.map(|((shard, _), view)| Ok((*shard, view?.positions)));
+            let covered = covered.collect::<Result<Vec<_>, Problem>>();
+            let covered = covered.map_err(|problem| incomplete(collection, &problem))?;
+            let found = self.document_in(collection, &covered, id).await?;
+            let mut stats = Stats::default();
+            context.report.fill(&mut stats);
+            match stats.warnings.first() {
+                Some(warning) if found.is_none() => Err(Problem::new(
+                    Code::Incomplete,
+                    format!("no document {id} in what {collection} has now, but {warning}"),
+                )
+                .hint("retry once the shard has caught up: see rachis.sources")),
+                _ => Ok(found),
+            }
+        };
+        let deadline = started + self.options.timeout;
+        let answer = tokio::time::timeout_at(deadline.into(), lookup).await;
+        answer.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// A document by its id, in one of these shards at these positions.
+    async fn document_in(
+        &self,
+        collection: &CollectionName,
+        shards: &WantedShards,
+        id: &str,
+    ) -> Result<Option<Document>, Problem> {
+        let requests = shards
+            .iter()
+            .map(|(shard, at_least)| self.roles.leaf.document(*shard, id, at_least));
         let mut failed = None;
-        for answer in answers {
+        for answer in join_all(requests).await {
             match answer {
                 Ok(Some(document)) => return Ok(Some(document)),
                 Ok(None) => {}
@@ -44,17 +78,16 @@ impl Engine {
             }
         }
         // The document may be in a shard that did not answer, so "not found" could be wrong.
-        failed.map_or(Ok(None), |problem| {
-            Err(Problem::new(
-                Code::Incomplete,
-                format!("a shard of {collection} is unavailable: {}", problem.detail),
-            )
-            .hint("retry"))
-        })
+        failed.map_or(Ok(None), |problem| Err(incomplete(collection, &problem)))
     }
 
     /// Returns all paths that occur in a collection's documents.
     pub async fn fields(&self, collection: &CollectionName) -> Result<CollectionFields, Problem> {
         system::merged_fields(self, collection).await
     }
+}
+
+fn incomplete(collection: &CollectionName, problem: &Problem) -> Problem {
+    let detail = format!("a shard of {collection} is unavailable: {}", problem.detail);
+    Problem::new(Code::Incomplete, detail).hint("retry")
 }

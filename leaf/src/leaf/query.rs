@@ -1,6 +1,9 @@
 //! Query side of the leaf: opens views, and lists documents, fields, status and dead letters.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use plan::{
@@ -8,7 +11,7 @@ use plan::{
     views::{OpenRequest, Opened},
 };
 use proto::{
-    Address, Problem,
+    Address, Code, PositionVector, Problem,
     ingest::ShardId,
     limits::{LISTED_DEAD_LETTER_BYTES_MAX, LISTED_DEAD_LETTERS_BYTES_MAX},
 };
@@ -26,6 +29,8 @@ use crate::{
     threads::blocking,
 };
 
+/// How long the lookup of a document waits for positions.
+const POSITIONS_WAIT: Duration = Duration::from_secs(3);
 /// Dead letters in one response.
 const DEAD_LETTERS_MAX: usize = 10_000;
 /// Bytes of one dead letter in a list, and of all.
@@ -42,11 +47,15 @@ impl Scan for Leaf {
         }
     }
 
-    async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
         let shard = self.shard(shard).await?;
         let deadline = Instant::now() + OPEN_WAIT;
         self.wait_until_it_may_answer(&shard, deadline).await?;
         self.wait_for_changes(&shard, deadline).await?;
+        // Another replica may have them.
+        let until = deadline.min(Instant::now() + POSITIONS_WAIT);
+        let waited = shard.wait_for_positions(at_least, until).await;
+        waited.map_err(|problem| Problem::new(Code::Unavailable, problem.detail).hint("retry"))?;
         let (store, gone) = (shard.store().clone(), shard.with_state(|state| state.gone.clone()));
         let id = id.to_owned();
         let found = blocking(move || find(&store, &gone, &id)).await?;

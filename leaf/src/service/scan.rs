@@ -251,10 +251,10 @@ impl scan_server::Scan for ScanService {
         Ok(Response::new(rest.map(Ok).boxed()))
     }
 
-    async fn document(&self, request: Request<wire::Json>) -> Result<Response<wire::DocumentAnswer>, Status> {
-        let request = caught_up(request, &self.catalog).await?;
-        let (shard, id): (ShardId, String) = request.decode()?;
-        let document = self.leaf.document(shard, &id).await?;
+    async fn document(&self, request: Request<wire::DocumentLookup>) -> Result<Response<wire::DocumentAnswer>, Status> {
+        let lookup = caught_up(request, &self.catalog).await?;
+        let (shard, id): (ShardId, String) = wire::Json { json: lookup.json }.decode()?;
+        let document = self.leaf.document(shard, &id, &vector(lookup.at_least)?).await?;
         let document = document.map(|document| wire::JsonWithBytes::of(&document, document.bytes.clone()));
         Ok(Response::new(wire::DocumentAnswer {
             document: document.transpose()?,

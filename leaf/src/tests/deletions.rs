@@ -110,7 +110,11 @@ async fn a_delete_hides_documents_in_tail_and_splits_at_once_and_after_restarts(
         let outcomes = fixture.outcomes(&clicks(), 0).await;
         assert_eq!((outcomes.deleted, outcomes.documents), (92, 212));
         for (id, found) in [("k9", true), ("k10", false), ("k301", false), ("k302", true)] {
-            let document = fixture.leaf.document(fixture.shard, id).await.expect("an answer");
+            let document = fixture
+                .leaf
+                .document(fixture.shard, id, &Default::default())
+                .await
+                .expect("an answer");
             assert_eq!(document.is_some(), found, "{id}");
         }
         // A second delete of the same documents deletes none, and its records take no room of theirs.
@@ -128,7 +132,11 @@ async fn a_delete_hides_documents_in_tail_and_splits_at_once_and_after_restarts(
             (outcomes.superseded, outcomes.deleted, outcomes.documents),
             (0, 92, 213)
         );
-        let document = fixture.leaf.document(fixture.shard, "k10").await.expect("an answer");
+        let document = fixture
+            .leaf
+            .document(fixture.shard, "k10", &Default::default())
+            .await
+            .expect("an answer");
         assert_eq!(
             document.map(|found| found.address.to_string()).as_deref(),
             Some("clicks/0@304")
@@ -354,7 +362,7 @@ async fn a_shard_answers_only_once_it_has_read_the_changes_that_the_catalog_know
     let early = fixture.open_at(shard, Default::default(), deadline).await.err();
     let detail = early.map(|problem| problem.detail).unwrap_or_default();
     assert!(detail.contains("has not ingested _changes/0@0"), "{detail}");
-    let waiting = tokio::spawn(async move { leaf.document(shard, "a").await });
+    let waiting = tokio::spawn(async move { leaf.document(shard, "a", &Default::default()).await });
     let records = change_records(&[(BTreeSet::from([0]), false)]);
     fixture.write(change_batch(&fixture, -1, records)).await;
     assert_eq!(waiting.await.expect("an answer"), Ok(None), "it waited for the change");

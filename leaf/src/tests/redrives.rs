@@ -133,7 +133,11 @@ async fn an_edited_dead_letter_becomes_one_document_with_the_key_and_the_headers
     let again = push_redrives(&fixture, std::slice::from_ref(&fixed)).await;
     assert_eq!((again.accepted, codes(&again)), (0, vec![ALREADY_REDRIVEN]));
     assert_eq!(letters(&fixture).await, ["clicks/0@2"]);
-    let document = fixture.leaf.document(fixture.shard, "k0").await.expect("an answer");
+    let document = fixture
+        .leaf
+        .document(fixture.shard, "k0", &Default::default())
+        .await
+        .expect("an answer");
     let document = document.expect("the document");
     assert_eq!(
         (document.address.to_string().as_str(), &document.bytes[..]),
@@ -250,7 +254,11 @@ async fn a_dead_letter_that_a_later_record_has_replaced_stays_one() {
         .await
         .expect("a change");
     assert_eq!(push_redrives(&fixture, &[newer]).await.accepted, 1);
-    let found = fixture.leaf.document(fixture.shard, "c").await.expect("an answer");
+    let found = fixture
+        .leaf
+        .document(fixture.shard, "c", &Default::default())
+        .await
+        .expect("an answer");
     assert_eq!(found.map(|found| found.bytes), Some("{\"n\":6}".into()));
 
     // A pushed document with an _id has a partition of its own; with one partition, that is it.

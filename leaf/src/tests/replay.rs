@@ -244,7 +244,7 @@ async fn keys_replace_and_tombstones_delete_within_a_partition() {
     let by_id = async |id: &str| {
         fixture
             .leaf
-            .document(fixture.shard, id)
+            .document(fixture.shard, id, &Default::default())
             .await
             .expect("an answer")
             .map(|d| d.address.to_string())

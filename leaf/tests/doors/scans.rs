@@ -336,7 +336,7 @@ async fn large_documents_are_sent_in_chunks() {
         }
         let found = served
             .scan
-            .document(served.shard, "clicks/0@2")
+            .document(served.shard, "clicks/0@2", &Default::default())
             .await
             .expect("an answer")
             .expect("a document");

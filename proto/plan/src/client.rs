@@ -10,11 +10,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use proto::{
-    Address, Problem,
+    Address, PositionVector, Problem,
     client::{ASK_WAIT, Peer, ingest::RemoteIngest},
     ingest::ShardId,
     limits::OPENED_BYTES_MAX,
-    wire::leaf::{Json, JsonWithBytes, RedrivesRequest, scan_client::ScanClient},
+    wire::{
+        ingest::positions,
+        leaf::{DocumentLookup, Json, JsonWithBytes, RedrivesRequest, scan_client::ScanClient},
+    },
 };
 use tonic::transport::Channel;
 
@@ -62,9 +65,15 @@ impl Scan for RemoteScan {
         RemoteViews::open(self.clone(), request).await
     }
 
-    async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
-        let ask =
-            |peer: Peer| async move { peer.answer(data(&peer).document(peer.json(&(shard, id), ASK_WAIT)?).await) };
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
+        let lookup = DocumentLookup {
+            json: Json::of(&(shard, id))?.json,
+            at_least: positions(at_least),
+        };
+        let ask = |peer: Peer| {
+            let request = peer.request(lookup.clone(), ASK_WAIT);
+            async move { peer.answer(data(&peer).document(request).await) }
+        };
         let answer = self.leaves.ask(shard, ask).await?;
         let document = |document: JsonWithBytes| {
             let (document, bytes) = document.decode()?;

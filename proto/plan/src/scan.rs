@@ -571,8 +571,8 @@ pub trait Scan: Send + Sync {
     /// Opens read views of shards for a query.
     async fn open(&self, request: OpenRequest<'_>) -> Opened;
 
-    /// A document by its id: its key or, without a key, its address.
-    async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem>;
+    /// A document by its id: its key or, without a key, its address. Of a shard that has these positions.
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem>;
 
     /// The status of all paths.
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem>;

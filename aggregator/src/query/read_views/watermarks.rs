@@ -101,7 +101,7 @@ impl ReadWatermarks {
 
     /// Opens shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
     /// watermark in time is opened as it is, with a warning. The query will probably ask for the expected scan.
-    pub(super) async fn open(
+    pub(in crate::query) async fn open(
         &self,
         query: &QueryContext,
         wanted: &WantedShards,

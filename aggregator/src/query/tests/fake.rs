@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -56,6 +56,8 @@ pub(super) struct FakeLeaf {
     pub at_least: Mutex<Vec<(ShardId, PositionVector)>>,
     /// The number of restarts.
     pub boot: AtomicU64,
+    /// Whether a document is found only by those who ask for the positions of the shard.
+    pub is_replica_behind: AtomicBool,
     /// Shards that do not answer.
     pub unavailable: Mutex<BTreeSet<u32>>,
     /// The changes that shards have applied.
@@ -244,7 +246,10 @@ impl Scan for FakeLeaf {
         }
     }
 
-    async fn document(&self, shard: ShardId, id: &str) -> Result<Option<Document>, Problem> {
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
+        if self.is_replica_behind.load(Ordering::SeqCst) && at_least.is_empty() {
+            return Ok(None);
+        }
         let shards = self.shards.lock();
         let found = shards.get(&shard).and_then(|documents| {
             documents.iter().find(|(a, d)| {

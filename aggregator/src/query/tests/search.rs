@@ -318,6 +318,10 @@ async fn a_document_is_found_by_its_key_and_by_its_address() {
         bench.engine.document(&events(), "unknown").await.expect("a lookup"),
         None
     );
+    // A replica that lacks it is no proof that there is no such document.
+    bench.leaf.is_replica_behind.store(true, Ordering::SeqCst);
+    let found = bench.engine.document(&events(), "k").await.expect("a lookup");
+    assert_eq!(found.map(|document| document.bytes.len()), Some(11));
     let paths: Vec<String> = bench
         .engine
         .fields(&events())
