@@ -27,6 +27,11 @@ use crate::definition_file;
 /// How often an aggregator looks whether a snapshot is due, at least and at most: twenty times as often as one is.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(200), Duration::from_mins(1)];
 
+/// How long a restore waits for a removal that began at the same time, …
+const REMOVAL_WAIT: Duration = Duration::from_mins(1);
+/// … and how often it looks.
+const REMOVAL_POLL: Duration = Duration::from_millis(200);
+
 /// How often it is said that the schedule fails.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
@@ -150,7 +155,7 @@ impl Engine {
             cluster: self.snapshots_owner(),
             by: self.roles.nodes.own().to_owned(),
             collections,
-            catalog: self.roles.changes.catalog(),
+            changes: self.roles.changes.clone(),
             ingest: self.roles.ingest.clone(),
             definitions: definition_file::export(&self.catalog()),
             scheduled,
@@ -179,6 +184,21 @@ impl Engine {
     /// Removes snapshots, and what no other one needs.
     pub(crate) async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<Removed, Problem> {
         let store = self.snapshot_store()?;
+        self.check_removable(store, ids).await?;
+        // A restore that begins from now on looks whether a removal is running.
+        let check = async {
+            self.roles.changes.catch_up().await;
+            self.check_removable(store, ids).await
+        };
+        let by = self.roles.nodes.own();
+        let removed = snapshots::remove(store, ids, snapshots::new_id(), by, check).await?;
+        let (objects, bytes) = (removed.objects, removed.bytes);
+        info!(snapshots = ?removed.snapshots, objects, bytes, "snapshots were removed");
+        Ok(removed)
+    }
+
+    /// Fails if a shard is being restored from one of these snapshots.
+    async fn check_removable(&self, store: &SnapshotStore, ids: &[SnapshotId]) -> Result<(), Problem> {
         let (mut needed, lost) = (self.being_restored(), self.with_lost_shards());
         if !lost.is_empty() {
             let of_lost = |summary: &Summary| summary.uids.iter().any(|uid| lost.contains(uid));
@@ -193,10 +213,7 @@ impl Engine {
             let detail = format!("snapshot {id} cannot be removed: shards are being restored from it");
             return Err(Problem::new(Code::InUse, detail).hint("`select * from rachis.moves` shows how far they are"));
         }
-        let removed = snapshots::remove(store, ids, snapshots::new_id(), self.roles.nodes.own()).await?;
-        let (objects, bytes) = (removed.objects, removed.bytes);
-        info!(snapshots = ?removed.snapshots, objects, bytes, "snapshots were removed");
-        Ok(removed)
+        Ok(())
     }
 
     /// Looks whether all objects of a snapshot are there.
@@ -257,6 +274,10 @@ impl Engine {
         let level = steps.iter().map(|step| step.change.rules_level()).chain(sources).max();
         self.require_level(level.unwrap_or_default(), "restore this snapshot")
             .await?;
+        if is_removing(store).await? {
+            let detail = format!("snapshots are being removed from {}", store.url());
+            return Err(Problem::new(Code::Busy, detail).hint("restore it once that has ended"));
+        }
         let (mut restored, mut created, mut left_out) = (Vec::new(), Vec::new(), BTreeMap::new());
         for step in steps {
             self.change_catalog(step.change).await?;
@@ -269,7 +290,20 @@ impl Engine {
             restored.push(step.name);
         }
         let mut answer = json!({ "restored": restored, "sources": created, "sources_left_out": left_out });
-        let manifest = store.manifest(&request.id).await?;
+        // A removal that began meanwhile may not have known of this restore.
+        let until = Instant::now() + REMOVAL_WAIT;
+        while is_removing(store).await? && Instant::now() < until {
+            sleep(REMOVAL_POLL).await;
+        }
+        let manifest = store
+            .manifest(&request.id)
+            .await
+            .map_err(|problem| match problem.code {
+                Code::NotFound => {
+                    problem.hint("it was removed meanwhile: drop what was restored from it, and restore another one")
+                }
+                _ => problem,
+            })?;
         if request.collections.is_empty() && !manifest.definitions.is_empty() {
             let applied = self.apply_definitions(manifest.definitions.clone(), None, false).await;
             match applied {
@@ -299,6 +333,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether snapshots are being removed now.
+async fn is_removing(store: &SnapshotStore) -> Result<bool, Problem> {
+    let works = store.works().await?;
+    Ok(works
+        .iter()
+        .any(|work| work.work == Work::Remove && work.error.is_none()))
 }
 
 fn put_source(name: &proto::SourceName, settings: &SourceSettings) -> Change {

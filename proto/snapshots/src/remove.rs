@@ -27,8 +27,15 @@ pub struct Removed {
 
 /// Removes snapshots, also such that cannot be read. Removes nothing if the manifest of one that stays cannot be read: it may
 /// need any object. Files that only a damaged list names are removed, because no shard can be restored from that list.
-/// `name` is a name for this work, `by` the node that does it.
-pub async fn remove(store: &SnapshotStore, ids: &[SnapshotId], name: SnapshotId, by: &str) -> Result<Removed, Problem> {
+/// `name` is a name for this work, `by` the node that does it. `check` fails if one of them is needed after all: it is asked
+/// when nothing else can be begun any more.
+pub async fn remove(
+    store: &SnapshotStore,
+    ids: &[SnapshotId],
+    name: SnapshotId,
+    by: &str,
+    check: impl Future<Output = Result<(), Problem>>,
+) -> Result<Removed, Problem> {
     for id in ids {
         if !store.has_manifest(id).await? {
             return Err(store.no_snapshot(id));
@@ -42,7 +49,11 @@ pub async fn remove(store: &SnapshotStore, ids: &[SnapshotId], name: SnapshotId,
     let show = |running: &mut Running| {
         (running.bytes, running.total) = (bytes.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
     };
-    let removed = marker.while_held(remove_held(store, ids, &bytes, &total), show).await;
+    let removing = async {
+        check.await?;
+        remove_held(store, ids, &bytes, &total).await
+    };
+    let removed = marker.while_held(removing, show).await;
     // The caller gets the error; other nodes need not see it.
     marker.end().await;
     removed

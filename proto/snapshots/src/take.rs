@@ -14,8 +14,9 @@ use proto::{
     cluster::NodeName,
     ingest::{Ingest, ShardId},
     snapshot::{ShardSnapshotRequest, ShardSnapshotStatus, SnapshotId, StoredObject},
+    tailer::Changes,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
@@ -43,13 +44,19 @@ pub struct TakeInput {
     /// The collections; `None` for all.
     pub collections: Option<Vec<CollectionName>>,
     /// The catalog.
-    pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub changes: Arc<dyn Changes>,
     /// The leaves.
     pub ingest: Arc<dyn Ingest>,
     /// All definitions, as a file.
     pub definitions: String,
     /// Whether the schedule takes it.
     pub scheduled: bool,
+}
+
+impl TakeInput {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.changes.catalog().borrow().clone()
+    }
 }
 
 /// A snapshot that has been begun.
@@ -72,7 +79,7 @@ pub fn new_id() -> SnapshotId {
 impl Take {
     /// Begins a snapshot. Fails if another one is being taken, or a collection does not exist.
     pub async fn begin(store: &SnapshotStore, input: TakeInput) -> Result<Self, Problem> {
-        let catalog = input.catalog.borrow().clone();
+        let catalog = input.catalog();
         for name in input.collections.iter().flatten() {
             if catalog
                 .collections
@@ -146,7 +153,7 @@ async fn take(
     begun_ms: i64,
     progress: &Mutex<BTreeMap<ShardId, ShardSnapshotStatus>>,
 ) -> Result<Manifest, Problem> {
-    let catalog = input.catalog.borrow().clone();
+    let catalog = input.catalog();
     let is_wanted = |name: &CollectionName| input.collections.as_ref().is_none_or(|names| names.contains(name));
     // What is being restored is in its snapshot. A collection with a lost shard is in an earlier one, if in any.
     let is_there = |collection: &Collection| !collection.may_await_snapshots();
@@ -163,7 +170,7 @@ async fn take(
                 let written = write(input, id, shard, earlier, progress).await;
                 match written {
                     // It was dropped meanwhile.
-                    Err(_) if input.catalog.borrow().collection(shard.collection).is_none() => Ok((shard, None)),
+                    Err(_) if input.catalog().collection(shard.collection).is_none() => Ok((shard, None)),
                     written => written.map(|written| (shard, Some(written))),
                 }
             }
@@ -174,14 +181,16 @@ async fn take(
         .buffer_unordered(SHARDS_AT_ONCE)
         .try_collect()
         .await?;
+    // What was deleted, skipped or spread before a shard was written is in the catalog from here on: this process may have been
+    // frozen meanwhile.
+    input.changes.catch_up().await;
+    let now = input.catalog();
     let mut collections = BTreeMap::new();
     for (name, collection) in wanted {
         let shards: Option<Vec<ShardSnapshot>> = collection.shards().map(|shard| written[&shard].clone()).collect();
         let Some(shards) = shards else { continue };
-        // What was deleted or skipped before a shard was written is in the catalog by now.
-        let catalog = input.catalog.borrow().clone();
-        let collection = catalog.collection(collection.uid).map_or(collection, |(_, now)| now);
-        let sources = catalog.sources_of(name).map(|(name, source)| {
+        let collection = now.collection(collection.uid).map_or(collection, |(_, now)| now);
+        let sources = now.sources_of(name).map(|(name, source)| {
             let mut source = source.clone();
             source.settings = source.settings.redacted();
             (name.clone(), source)
@@ -267,7 +276,7 @@ async fn write(
         if attempt > 0 {
             sleep(RETRY_AFTER).await;
         }
-        let catalog = input.catalog.borrow().clone();
+        let catalog = input.catalog();
         for leaf in replicas(&catalog, shard, earlier)? {
             let ingest = leaf.as_ref().and_then(|leaf| input.ingest.replica_on(leaf));
             match write_at(&*ingest.unwrap_or_else(|| input.ingest.clone()), &request, progress).await {

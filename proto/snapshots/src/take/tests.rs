@@ -9,12 +9,39 @@ use proto::{
     cluster::{Member, Role},
     ingest::{Batch, BatchOutcome, Loss, PartitionStatus, PushResult, StoredPosition},
     record::RequestKey,
+    tailer::LogHealth,
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
 use crate::{Pace, RestoreRequest, Running, ShardFiles, ShardSource, plan_restore, remove, verify, write_shard};
+
+/// The change log, as a node sees it that has missed something.
+struct Follower {
+    catalog: watch::Sender<Arc<Catalog>>,
+    /// What it has missed.
+    missed: Mutex<Option<Catalog>>,
+}
+
+#[async_trait]
+impl Changes for Follower {
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.subscribe()
+    }
+    async fn propose(&self, _: Change, _: Option<u64>) -> Result<Arc<Catalog>, Problem> {
+        unreachable!("nothing is changed")
+    }
+    fn health(&self) -> LogHealth {
+        LogHealth::default()
+    }
+    async fn catch_up(&self) {
+        if let Some(missed) = self.missed.lock().take() {
+            self.catalog.send_replace(Arc::new(missed));
+        }
+    }
+}
 
 /// Leaves, each with a folder of files that stand for its replica of every shard.
 struct Leaves {
@@ -119,7 +146,7 @@ struct Fixture {
     folder: TempDir,
     store: SnapshotStore,
     leaves: Arc<Leaves>,
-    catalog: watch::Sender<Arc<Catalog>>,
+    changes: Arc<Follower>,
 }
 
 impl Fixture {
@@ -157,7 +184,10 @@ impl Fixture {
             }),
             store,
             folder,
-            catalog: watch::Sender::new(Arc::new(catalog)),
+            changes: Arc::new(Follower {
+                catalog: watch::Sender::new(Arc::new(catalog)),
+                missed: Mutex::default(),
+            }),
         };
         for (leaf, text) in [("leaf-1", "one"), ("leaf-2", "two")] {
             fixture.write(leaf, "000001.sst", text);
@@ -176,7 +206,7 @@ impl Fixture {
             cluster: None,
             by: "aggregator-1".to_owned(),
             collections: None,
-            catalog: self.catalog.subscribe(),
+            changes: self.changes.clone(),
             ingest: Arc::new(View(self.leaves.clone(), None)),
             definitions: String::new(),
             scheduled: false,
@@ -274,6 +304,7 @@ async fn one_thing_is_done_at_a_time_and_what_a_dead_process_did_ends_by_itself(
         std::slice::from_ref(&first.id),
         new_id(),
         "aggregator-2",
+        async { Ok(()) },
     )
     .await;
     assert_eq!(removed.map_err(busy), Err((Code::Busy, true)));
@@ -308,6 +339,7 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
         std::slice::from_ref(&first.id),
         new_id(),
         "aggregator-1",
+        async { Ok(()) },
     )
     .await
     .expect("a removal");
@@ -326,6 +358,7 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
         std::slice::from_ref(&second.id),
         new_id(),
         "aggregator-1",
+        async { Ok(()) },
     )
     .await;
     assert!(problem.expect_err("a later format").detail.contains("its format is 99"));
@@ -335,7 +368,14 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
     );
     // That one itself can be removed.
     for id in [&first.id, &second.id] {
-        let removed = remove(&fixture.store, std::slice::from_ref(id), new_id(), "aggregator-1").await;
+        let removed = remove(
+            &fixture.store,
+            std::slice::from_ref(id),
+            new_id(),
+            "aggregator-1",
+            async { Ok(()) },
+        )
+        .await;
         removed.expect("a removal");
     }
     assert_eq!(fixture.objects(), 0);
@@ -354,7 +394,14 @@ async fn snapshots_with_damaged_lists_can_be_removed_one_after_the_other() {
         std::fs::write(path, "x").expect("damaged");
     }
     for id in [&first.id, &second.id] {
-        let removed = remove(&fixture.store, std::slice::from_ref(id), new_id(), "aggregator-1").await;
+        let removed = remove(
+            &fixture.store,
+            std::slice::from_ref(id),
+            new_id(),
+            "aggregator-1",
+            async { Ok(()) },
+        )
+        .await;
         removed.expect("a removal");
     }
     assert_eq!(fixture.objects(), 0);
@@ -364,6 +411,7 @@ async fn snapshots_with_damaged_lists_can_be_removed_one_after_the_other() {
 async fn a_collection_with_a_lost_shard_is_left_out_and_refused_by_name() {
     let fixture = Fixture::new();
     let name = fixture
+        .changes
         .catalog
         .borrow()
         .collections
@@ -371,7 +419,7 @@ async fn a_collection_with_a_lost_shard_is_left_out_and_refused_by_name() {
         .next()
         .expect("a collection")
         .clone();
-    fixture.catalog.send_modify(|catalog| {
+    fixture.changes.catalog.send_modify(|catalog| {
         let collection = Arc::make_mut(catalog).collections.values_mut().next().expect("it");
         collection.lost.insert(0, 7);
     });
@@ -391,10 +439,36 @@ async fn a_collection_with_a_lost_shard_is_left_out_and_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_frozen_meanwhile_writes_what_its_catalog_has_missed() {
+    let fixture = Fixture::new();
+    let mut newer = (*fixture.changes.catalog.borrow().clone()).clone();
+    let (name, collection) = newer.collections.iter_mut().next().expect("it");
+    let name = name.clone();
+    collection.settings.time_path = Some("at".to_owned());
+    *fixture.changes.missed.lock() = Some(newer);
+    let manifest = fixture.take().await;
+    let settings = &manifest.collections[&name].collection.settings;
+    assert_eq!(settings.time_path.as_deref(), Some("at"));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_needed_by_now_is_not_removed() {
+    let fixture = Fixture::new();
+    let first = fixture.take().await;
+    let needed = async { Err(Problem::new(Code::InUse, "it is being restored")) };
+    let ids = std::slice::from_ref(&first.id);
+    let refused = remove(&fixture.store, ids, new_id(), "aggregator-1", needed).await;
+    assert_eq!(refused.expect_err("it is needed").code, Code::InUse);
+    let checked = verify(&fixture.store, &first.id, true).await.expect("a check");
+    assert_eq!(checked.damaged, 0);
+    assert!(fixture.store.works().await.expect("nothing").is_empty());
+}
+
+#[tokio::test]
 async fn a_collection_that_is_dropped_meanwhile_is_left_out() {
     let fixture = Fixture::new();
     let input = fixture.input();
-    fixture.catalog.send_modify(|catalog| {
+    fixture.changes.catalog.send_modify(|catalog| {
         let mut dropped = (**catalog).clone();
         let mut other = dropped.collections.values().next().expect("it").clone();
         other.uid = CollectionUid(Uuid::from_u128(8));
@@ -408,7 +482,7 @@ async fn a_collection_that_is_dropped_meanwhile_is_left_out() {
         .lock()
         .extend(["leaf-1".to_owned(), "leaf-2".to_owned()]);
     let running = tokio::spawn(take.run());
-    fixture.catalog.send_modify(|catalog| *catalog = Arc::default());
+    fixture.changes.catalog.send_modify(|catalog| *catalog = Arc::default());
     let manifest = running.await.expect("it ends").expect("a snapshot of nothing");
     assert!(manifest.collections.is_empty());
 }
@@ -416,7 +490,7 @@ async fn a_collection_that_is_dropped_meanwhile_is_left_out() {
 #[tokio::test]
 async fn a_copy_begins_its_topics_after_what_it_has_and_its_sources_go_on() {
     let fixture = Fixture::new();
-    fixture.catalog.send_modify(|catalog| {
+    fixture.changes.catalog.send_modify(|catalog| {
         let mut with_source = (**catalog).clone();
         let settings = serde_json::json!({
             "collection": "events", "topic": "clicks",
@@ -445,7 +519,7 @@ async fn a_copy_begins_its_topics_after_what_it_has_and_its_sources_go_on() {
         rename: Some("copy".parse().expect("a name")),
         continued: false,
     };
-    let steps = plan_restore(&fixture.store, &request, &fixture.catalog.borrow().clone())
+    let steps = plan_restore(&fixture.store, &request, &fixture.changes.catalog.borrow().clone())
         .await
         .expect("a plan");
     let Change::RestoreCollection { name, restored, .. } = &steps[0].change else {
@@ -472,6 +546,6 @@ async fn a_copy_begins_its_topics_after_what_it_has_and_its_sources_go_on() {
         rename: None,
         ..request
     };
-    let problem = plan_restore(&fixture.store, &taken, &fixture.catalog.borrow().clone()).await;
+    let problem = plan_restore(&fixture.store, &taken, &fixture.changes.catalog.borrow().clone()).await;
     assert_eq!(problem.expect_err("the name is taken").code, Code::Conflict);
 }
