@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -41,6 +41,9 @@ pub struct FanOutArgs {
     /// Numbers of shards on one leaf
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 64])]
     shards: Vec<usize>,
+    /// Replicas of each shard of a cluster; with one, each leaf answers for its own shards
+    #[arg(long, default_value_t = 1)]
+    replicas: u32,
     /// Seed of the documents
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -55,6 +58,7 @@ pub struct FanOutArgs {
 pub async fn fan_out(arguments: &FanOutArgs) -> Result<SuiteReport> {
     let mut report = SuiteReport::new("fan-out")?;
     report.note(format!("{} runs of each question", arguments.runs.repetitions));
+    report.note(format!("{} replica(s) of each shard of a cluster", arguments.replicas));
     report.note("a cluster also has one tailer and one aggregator; CPU and peak are those of all its processes");
     let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
     let most = arguments.leaves.iter().copied().max().unwrap_or(1);
@@ -92,7 +96,7 @@ async fn one_process(
 ) -> Result<()> {
     let kafka = Kafka::start().await;
     let server = Server::start(Settings::default()).await;
-    load(&server, &kafka, documents, shards).await?;
+    load(&server, &kafka, documents, json!({ "shards": shards })).await?;
     measure(
         LEAVES,
         ONE_PROCESS,
@@ -120,13 +124,15 @@ async fn one_cluster(
         aggregators: 1,
     };
     let cluster = Cluster::start(size, Settings::default()).await;
-    load(&cluster, &cluster.kafka, documents, shards).await?;
+    let settings = json!({ "shards": shards, "replicas": arguments.replicas });
+    load(&cluster, &cluster.kafka, documents, settings).await?;
     let processes: Vec<&Process> = cluster.nodes().map(|node| cluster.process(&node.name)).collect();
-    let sql = "select count(distinct leaf) from rachis.shards where documents > 0";
-    let used = ask_sql(&cluster, sql).await;
-    if let Some(count) = used.ok().and_then(|answer| answer.rows.first()?.first()?.as_u64()) {
-        ensure!(count == leaves as u64, "documents are on {count} leaves");
-    }
+    let sql = "select count(distinct leaf) from rachis.replicas where state = 'serving'";
+    let used = ask_sql(&cluster, sql).await?.rows;
+    ensure!(
+        used == [[json!(leaves)]],
+        "of {leaves} leaves these have shards: {used:?}"
+    );
     measure(
         table,
         &number.to_string(),
@@ -139,12 +145,13 @@ async fn one_cluster(
     .await
 }
 
-/// Loads the documents into a collection with so many shards, from a topic with as many partitions.
-async fn load(client: &Client, kafka: &Kafka, documents: &DocumentFile, shards: usize) -> Result<()> {
+/// Loads the documents into a collection with these settings, from a topic with as many partitions as it has shards.
+async fn load(client: &Client, kafka: &Kafka, documents: &DocumentFile, settings: Value) -> Result<()> {
     let name = documents.set.name();
-    documents.produce(kafka, i32::try_from(shards)?).await?;
+    let partitions = settings["shards"].as_u64().context("a number of shards")?;
+    documents.produce(kafka, i32::try_from(partitions)?).await?;
     let path = format!("/v1/collections/{name}");
-    client.json(Method::PUT, &path, json!({ "shards": shards })).await?;
+    client.json(Method::PUT, &path, settings).await?;
     ingest_topic(client, kafka, name, documents.documents).await?;
     wait_until_settled(client, name).await
 }
