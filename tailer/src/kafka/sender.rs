@@ -173,7 +173,7 @@ impl Sender {
                 return partition.abandon_batch(self.replica);
             }
             if !has_failed && partition.holds(outgoing.through) {
-                // What is before those that are held is sent again without them.
+                // The next one ends before the records that are held back.
                 return partition.abandon_batch(self.replica);
             }
             if awaits_copy {

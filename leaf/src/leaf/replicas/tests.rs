@@ -14,7 +14,7 @@ use proto::{
     catalog::{Change, ReplicaState},
     cluster::{Member, NodeName, Role},
     ingest::{BlockDigest, Ingest as _, ShardId},
-    replica::{Grant, GrantRequest, OfferedCopy, ReplicaPeers},
+    replica::{GRANTED_FOR, Grant, GrantRequest, OfferedCopy, ReplicaPeers},
     tailer::{Changes, LogHealth},
 };
 use tokio::sync::watch;
@@ -114,6 +114,44 @@ async fn a_replica_answers_only_with_a_grant_and_with_what_the_other_one_had() {
     set_state(&fixture, 2, ReplicaState::Behind { since: 7 }, 7);
     fixture.leaf.grants.hold(&leaf(2), Duration::ZERO);
     opens(&fixture).await.expect("it is the only one that serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_tells_that_other_leaves_serve_the_shard_or_one_with_another_disk() {
+    let fixture = first_of_two();
+    let boot = || fixture.leaf.boot_of(fixture.shard);
+    let with_both = boot();
+    assert_eq!(boot(), with_both);
+    set_state(&fixture, 2, ReplicaState::Behind { since: 5 }, 5);
+    let alone = boot();
+    assert_ne!(alone, with_both);
+    set_state(&fixture, 2, ReplicaState::Serving, 6);
+    assert_eq!(boot(), with_both);
+    // A leaf that was frozen meanwhile has not seen that it was behind when the other one lost its disk.
+    fixture.catalog.send_modify(|catalog| {
+        let member = Arc::make_mut(catalog).members.get_mut(&leaf(2)).expect("it");
+        member.instance = folder(22);
+    });
+    assert!(![alone, with_both].contains(&boot()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_under_the_name_of_another_waits_until_the_grants_of_that_one_have_ended() {
+    let fixture = first_of_two();
+    let far = Instant::now() + Duration::from_mins(1);
+    fixture
+        .leaf
+        .grants
+        .start_at(now().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
+    let began = Instant::now();
+    fixture.leaf.wait_for_earlier_grants(far).await;
+    let waited = began.elapsed();
+    assert!(
+        waited > Duration::from_millis(200) && waited < Duration::from_secs(4),
+        "{waited:?}"
+    );
+    fixture.leaf.grants.start_at(now());
+    fixture.leaf.wait_for_earlier_grants(Instant::now()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

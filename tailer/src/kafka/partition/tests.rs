@@ -585,6 +585,21 @@ fn records_that_no_leaf_accepts_yet_are_held_back_with_the_reason() {
 }
 
 #[test]
+fn a_batch_that_reaches_into_records_that_are_held_back_by_now_is_sent_without_them() {
+    let mut partition = reading(-1, 0);
+    push_all(&mut partition, 0..8);
+    assert_eq!(sent(&mut partition), (-1, 7, (0..8).collect()));
+    partition.mark_not_applied(0);
+    partition.hold(Some((5, Error::Stopping)));
+    assert!(partition.holds(7) && !partition.holds(4));
+    partition.abandon_batch(0);
+    assert_eq!(sent(&mut partition), (-1, 4, (0..5).collect()));
+    partition.settle(0, &BatchOutcome::Applied { stored: 4 });
+    partition.hold(None);
+    assert_eq!(sent(&mut partition), (4, 7, (5..8).collect()));
+}
+
+#[test]
 fn the_log_is_not_read_on_for_a_replica_that_is_left_behind() {
     let shards = parts(2, vec![run(8, &[0, 1])]);
     let [one, other] = [0, 1].map(|at: usize| shards[at].clone());
