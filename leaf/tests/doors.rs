@@ -427,6 +427,15 @@ async fn a_loss_is_stored_once_and_can_grow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_document_is_said_to_be_missing_by_a_shard_without_the_positions_that_it_must_have() {
+    for served in filled().await {
+        let lacking = "clicks/0@1000000".parse().expect("positions");
+        let refused = served.scan.document(served.shard, "clicks/0@0", &lacking).await;
+        assert_eq!(refused.expect_err("it lacks them").code, Code::Unavailable);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_other_queries_return_the_same() {
     let mut fields_of_first = None;
     for served in filled().await {
@@ -441,9 +450,6 @@ async fn all_other_queries_return_the_same() {
             (TEXTS[0].as_bytes(), true, "clicks/0@0")
         );
         assert_eq!(scan.document(shard, "nothing", &Default::default()).await, Ok(None));
-        let lacking = "clicks/0@1000000".parse().expect("positions");
-        let refused = scan.document(shard, "clicks/0@0", &lacking).await;
-        assert_eq!(refused.expect_err("it lacks them").code, Code::Unavailable);
         let letters = scan.dead_letters(shard, 10).await.expect("dead letters");
         assert_eq!(
             letters
