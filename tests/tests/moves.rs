@@ -246,9 +246,7 @@ async fn the_only_replica_of_a_shard_moves_and_a_copy_survives_kills_on_both_sid
     pushes.until(&cluster, "it is being copied", is_copying).await;
     let status = command(&cluster, &["status", "-o", "json"]).expect("the status");
     let status: Value = serde_json::from_str(&status).expect("JSON");
-    let waiting = status["replicas_that_answer_no_questions"]
-        .as_array()
-        .expect("replicas");
+    let waiting = status["replicas_that_do_not_serve"].as_array().expect("replicas");
     assert!(waiting.iter().any(|replica| replica["leaf"] == *other), "{status}");
     let bytes_total = &status["moves"][0]["bytes_total"];
     assert!(bytes_total.as_u64() > Some(0), "{status}");

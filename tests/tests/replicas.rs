@@ -230,24 +230,20 @@ async fn a_replica_catches_up_although_another_one_is_frozen() {
     let settings = json!({ "shards": 1, "replicas": 3 });
     let created = cluster.json(Method::PUT, "/v1/collections/events", settings).await;
     created.expect("a collection");
-    cluster.kafka.create_topic("clicks", 1, &[]).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, json!({}))
-        .await;
-    source.expect("a source");
+    cluster.kafka.create_topic("events", 1, &[]).await;
+    cluster.source_of_topic("events", &cluster.kafka).await;
     let clicks = |numbers: std::ops::Range<u32>| {
         let record = |n| NewRecord::value(format!("{{\"click\":{n}}}"));
         numbers.map(record).collect::<Vec<_>>()
     };
-    cluster.kafka.produce("clicks", clicks(0..100)).await;
+    cluster.kafka.produce("events", clicks(0..100)).await;
     cluster.eventually("select count(click) from events", json!(100)).await;
     cluster.wait_until_replicas_are_equal(3).await;
     cluster.process("leaf-3").pause();
     cluster.kill("leaf-2");
     until_serving(&cluster, "leaf-1").await;
     // A hundred batches and more, each with records of which the frozen one might know when it ingested them.
-    cluster.kafka.produce("clicks", clicks(100..12_000)).await;
+    cluster.kafka.produce("events", clicks(100..12_000)).await;
     cluster
         .eventually("select count(click) from events", json!(12_000))
         .await;

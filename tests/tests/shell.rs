@@ -376,7 +376,7 @@ async fn statements_come_from_files_and_pipes_in_every_format() {
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!(status["collections"][0]["documents"], 200, "{status}");
     assert_eq!(status["nodes"][0]["state"], "up", "{status}");
-    for of_a_cluster in ["replicas_that_answer_no_questions", "moves", "a_held_controller"] {
+    for of_a_cluster in ["replicas_that_do_not_serve", "moves", "controller_on_hold"] {
         assert_eq!(status[of_a_cluster], serde_json::json!([]), "{status}");
     }
     for shell in ["bash", "zsh", "fish"] {

@@ -50,7 +50,7 @@ const PARTS: [(&str, &str, Option<&str>); 11] = [
         None,
     ),
     (
-        "replicas that answer no questions",
+        "replicas that do not serve",
         "SELECT collection, leaf, state, count(*) AS shards FROM rachis.replicas WHERE state <> 'serving' \
          GROUP BY ALL ORDER BY 1, 2, 3 LIMIT 1000",
         None,
@@ -62,12 +62,12 @@ const PARTS: [(&str, &str, Option<&str>); 11] = [
         None,
     ),
     (
-        "a held controller",
+        "controller on hold",
         "SELECT node, epoch FROM rachis.controller WHERE held",
         None,
     ),
     (
-        "the last snapshot has failed",
+        "last snapshot failed",
         "SELECT id, began, error FROM (SELECT * FROM rachis.snapshots ORDER BY began DESC LIMIT 1) WHERE error IS NOT NULL",
         None,
     ),

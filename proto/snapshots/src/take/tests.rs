@@ -16,7 +16,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
-use crate::{Pace, RestoreRequest, Running, ShardFiles, ShardSource, plan_restore, remove, verify, write_shard};
+use crate::{
+    Pace, Removed, RestoreRequest, Running, ShardFiles, ShardSource, plan_restore, remove, verify, write_shard,
+};
 
 /// The change log, as a node sees it that has missed something.
 struct Follower {
@@ -218,6 +220,11 @@ impl Fixture {
         take.run().await.expect("a snapshot")
     }
 
+    async fn remove(&self, id: &SnapshotId) -> Result<Removed, Problem> {
+        let ids = std::slice::from_ref(id);
+        remove(&self.store, ids, new_id(), "aggregator-2", async { Ok(()) }).await
+    }
+
     fn objects(&self) -> usize {
         let mut folders: Vec<PathBuf> = vec![self.folder.path().join("store/objects")];
         let mut count = 0;
@@ -299,14 +306,7 @@ async fn one_thing_is_done_at_a_time_and_what_a_dead_process_did_ends_by_itself(
     let busy = |problem: Problem| (problem.code, problem.detail.contains("is taking snapshot"));
     let second = Take::begin(&fixture.store, fixture.input()).await.map(drop);
     assert_eq!(second.map_err(busy), Err((Code::Busy, true)));
-    let removed = remove(
-        &fixture.store,
-        std::slice::from_ref(&first.id),
-        new_id(),
-        "aggregator-2",
-        async { Ok(()) },
-    )
-    .await;
+    let removed = fixture.remove(&first.id).await;
     assert_eq!(removed.map_err(busy), Err((Code::Busy, true)));
     assert_eq!(
         verify(&fixture.store, &first.id, true).await.expect("a check").damaged,
@@ -334,15 +334,7 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
     fixture.write("leaf-1", "000002.sst", "more");
     let second = fixture.take().await;
     let all = fixture.objects();
-    let removed = remove(
-        &fixture.store,
-        std::slice::from_ref(&first.id),
-        new_id(),
-        "aggregator-1",
-        async { Ok(()) },
-    )
-    .await
-    .expect("a removal");
+    let removed = fixture.remove(&first.id).await.expect("a removal");
     assert_eq!(removed.objects as usize, all - fixture.objects());
     assert!(removed.objects > 0);
     assert_eq!(
@@ -353,14 +345,7 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
     // If one cannot be read, nothing is removed.
     let manifest = fixture.folder.path().join(format!("store/snapshots/{}.json", first.id));
     std::fs::write(&manifest, "{\"format\":99}").expect("a file");
-    let problem = remove(
-        &fixture.store,
-        std::slice::from_ref(&second.id),
-        new_id(),
-        "aggregator-1",
-        async { Ok(()) },
-    )
-    .await;
+    let problem = fixture.remove(&second.id).await;
     assert!(problem.expect_err("a later format").detail.contains("its format is 99"));
     assert_eq!(
         verify(&fixture.store, &second.id, true).await.expect("a check").damaged,
@@ -368,14 +353,7 @@ async fn a_removal_keeps_what_another_snapshot_needs() {
     );
     // That one itself can be removed.
     for id in [&first.id, &second.id] {
-        let removed = remove(
-            &fixture.store,
-            std::slice::from_ref(id),
-            new_id(),
-            "aggregator-1",
-            async { Ok(()) },
-        )
-        .await;
+        let removed = fixture.remove(id).await;
         removed.expect("a removal");
     }
     assert_eq!(fixture.objects(), 0);
@@ -394,14 +372,7 @@ async fn snapshots_with_damaged_lists_can_be_removed_one_after_the_other() {
         std::fs::write(path, "x").expect("damaged");
     }
     for id in [&first.id, &second.id] {
-        let removed = remove(
-            &fixture.store,
-            std::slice::from_ref(id),
-            new_id(),
-            "aggregator-1",
-            async { Ok(()) },
-        )
-        .await;
+        let removed = fixture.remove(id).await;
         removed.expect("a removal");
     }
     assert_eq!(fixture.objects(), 0);
