@@ -223,10 +223,14 @@ async fn until_serving(client: &Client, leaves: &str) {
 }
 
 #[tokio::test]
-async fn a_replica_catches_up_although_another_one_is_frozen() {
+async fn a_replica_catches_up_although_another_one_is_cut_off() {
     let size = ClusterSize { leaves: 3, ..SIZE };
-    let settings = Settings::default().with("RACHIS_TAILER__BATCH_RECORDS_MAX", 100);
-    let mut cluster = Cluster::start(size, settings).await;
+    let network = size.network();
+    // The window is so small that it is not kept for a replica that is away.
+    let settings = Settings::default()
+        .with("RACHIS_TAILER__BATCH_RECORDS_MAX", 100)
+        .with("RACHIS_TAILER__WINDOW_BYTES_MAX", 200_000);
+    let mut cluster = Cluster::start_within(&network, size, settings).await;
     let settings = json!({ "shards": 1, "replicas": 3 });
     let created = cluster.json(Method::PUT, "/v1/collections/events", settings).await;
     created.expect("a collection");
@@ -239,17 +243,19 @@ async fn a_replica_catches_up_although_another_one_is_frozen() {
     cluster.kafka.produce("events", clicks(0..100)).await;
     cluster.eventually("select count(click) from events", json!(100)).await;
     cluster.wait_until_replicas_are_equal(3).await;
-    cluster.process("leaf-3").pause();
+    ["leaf-1", "leaf-2", "tailer-1", "aggregator-1", "kafka"]
+        .iter()
+        .for_each(|peer| network.cut("leaf-3", peer));
     cluster.kill("leaf-2");
     until_serving(&cluster, "leaf-1").await;
-    // A hundred batches and more, each with records of which the frozen one might know when it ingested them.
+    // A hundred batches and more, each with records of which the one that is cut off might know when it ingested them.
     cluster.kafka.produce("events", clicks(100..12_000)).await;
     cluster
         .eventually("select count(click) from events", json!(12_000))
         .await;
     cluster.restart("leaf-2").await;
     until_serving(&cluster, "leaf-1, leaf-2").await;
-    cluster.process("leaf-3").resume();
+    network.heal();
     until_serving(&cluster, "leaf-1, leaf-2, leaf-3").await;
     cluster.wait_until_replicas_are_equal(3).await;
 }
@@ -350,7 +356,7 @@ async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_creat
 
 #[tokio::test]
 async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_replicas() {
-    let cluster = replicated().await;
+    let mut cluster = replicated().await;
     cluster.kafka.create_topic("clicks", 1, &[]).await;
     let bootstrap = cluster.kafka.bootstrap();
     let source = cluster
@@ -380,6 +386,61 @@ async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_r
     cluster.eventually("select count(click) from events", json!(170)).await;
     until_all_serve(&cluster).await;
     cluster.wait_until_replicas_are_equal(2).await;
-    let losses = "select distinct from_offset, through_offset from rachis.losses";
-    assert_eq!(cluster.sql(losses).await.rows, [[json!(150), json!(179)]]);
+    assert_eq!(losses(&cluster).await.expect("losses"), [[json!(150), json!(179)]]);
+    // Each of them lists it, so that it stays known whichever is lost.
+    for lost in LEAVES {
+        until_all_serve(&cluster).await;
+        cluster.kill(lost);
+        eventually("the other one lists what was skipped", || async {
+            let losses = losses(&cluster).await?;
+            ensure!(losses == [[json!(150), json!(179)]], "{losses:?}");
+            Ok(())
+        })
+        .await;
+        cluster.restart(lost).await;
+    }
+}
+
+/// The distinct ranges of offsets that are lost; those of replicas that do not answer are missing.
+async fn losses(client: &Client) -> anyhow::Result<Vec<Vec<Value>>> {
+    let sql = "select distinct from_offset, through_offset from rachis.losses where error is null";
+    Ok(client.query(sql, json!({})).await?.rows)
+}
+
+#[tokio::test]
+async fn a_skip_waits_for_a_serving_replica_that_may_have_more() {
+    let network = SIZE.network();
+    let cluster = Cluster::start_within(&network, SIZE, Settings::default()).await;
+    create(&cluster).await;
+    cluster.kafka.create_topic("clicks", 1, &[]).await;
+    let bootstrap = cluster.kafka.bootstrap();
+    let source = cluster
+        .source("clicks", "events", "clicks", &bootstrap, json!({}))
+        .await;
+    source.expect("a source");
+    let click = |n: i32| NewRecord::value(format!("{{\"click\":{n}}}"));
+    cluster.kafka.produce("clicks", (0..100).map(click).collect()).await;
+    cluster.eventually("select count(click) from events", json!(100)).await;
+    until_all_serve(&cluster).await;
+    network.cut("leaf-1", "tailer-1");
+    cluster.kafka.produce("clicks", (100..150).map(click).collect()).await;
+    cluster.eventually("select count(click) from events", json!(150)).await;
+    cluster.process("leaf-2").pause();
+    network.heal();
+    let post = async |action: &str, body: Value| {
+        let path = format!("/v1/sources/clicks/{action}");
+        cluster.json(Method::POST, &path, body).await
+    };
+    eventually("the source is suspended", || post("suspend", json!({}))).await;
+    cluster.kafka.produce("clicks", (150..200).map(click).collect()).await;
+    let skip = || post("skip", json!({ "to": { "0": 180 } }));
+    let refused = skip().await.expect_err("nobody knows what leaf-2 has").to_string();
+    assert!(refused.contains("leaf-2"), "{refused}");
+    cluster.process("leaf-2").resume();
+    eventually("the records are skipped", skip).await;
+    post("resume", json!({})).await.expect("resumed");
+    cluster.eventually("select count(click) from events", json!(170)).await;
+    until_all_serve(&cluster).await;
+    cluster.wait_until_replicas_are_equal(2).await;
+    assert_eq!(losses(&cluster).await.expect("losses"), [[json!(150), json!(179)]]);
 }
