@@ -39,9 +39,11 @@ impl Engine {
             // that, and so does this one: there is no such document only if replicas say so that have it.
             let opened = context.watermarks.open(&context, &any, None).await;
             let views = any.iter().zip(opened.outcomes);
-            let covered = views.map(|((shard, _), view)| Ok((*shard, view?.positions)));
-            let covered = covered.collect::<Result<Vec<_>, Problem>>();
-            let covered = covered.map_err(|problem| incomplete(collection, &problem))?;
+            let covered = views.map(|((shard, _), view)| match view {
+                Ok(view) => Ok((*shard, view.positions)),
+                Err(problem) => Err(incomplete(collection, *shard, &problem)),
+            });
+            let covered = covered.collect::<Result<Vec<_>, Problem>>()?;
             let found = self.document_in(collection, &covered, id).await?;
             let mut stats = Stats::default();
             context.report.fill(&mut stats);
@@ -70,15 +72,15 @@ impl Engine {
             .iter()
             .map(|(shard, at_least)| self.roles.leaf.document(*shard, id, at_least));
         let mut failed = None;
-        for answer in join_all(requests).await {
+        for ((shard, _), answer) in shards.iter().zip(join_all(requests).await) {
             match answer {
                 Ok(Some(document)) => return Ok(Some(document)),
                 Ok(None) => {}
-                Err(problem) => failed = Some(problem),
+                Err(problem) => failed = Some(incomplete(collection, *shard, &problem)),
             }
         }
         // The document may be in a shard that did not answer, so "not found" could be wrong.
-        failed.map_or(Ok(None), |problem| Err(incomplete(collection, &problem)))
+        failed.map_or(Ok(None), Err)
     }
 
     /// Returns all paths that occur in a collection's documents.
@@ -87,7 +89,8 @@ impl Engine {
     }
 }
 
-fn incomplete(collection: &CollectionName, problem: &Problem) -> Problem {
-    let detail = format!("a shard of {collection} is unavailable: {}", problem.detail);
+fn incomplete(collection: &CollectionName, shard: ShardId, problem: &Problem) -> Problem {
+    let number = shard.number;
+    let detail = format!("shard {number} of {collection} is unavailable: {}", problem.detail);
     Problem::new(Code::Incomplete, detail).hint("retry")
 }

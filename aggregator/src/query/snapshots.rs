@@ -326,7 +326,12 @@ impl Engine {
         }
         // Version 0: refused if a source of this name exists.
         let put = put_source(name, &settings);
-        self.roles.changes.propose(put, Some(0)).await?;
+        let created = self.roles.changes.propose(put, Some(0)).await;
+        created.map_err(|problem| match problem.code {
+            Code::Conflict => Problem::new(Code::Conflict, "there is a source of this name")
+                .hint("it goes on as it is, and nothing follows this topic into what was restored"),
+            _ => problem,
+        })?;
         if suspended {
             let name = name.clone();
             self.change_catalog(Change::SuspendSource { name, suspended }).await?;

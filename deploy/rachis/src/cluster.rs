@@ -82,7 +82,18 @@ async fn remove(arguments: cli::RemoveMemberArgs) -> Result<(), Failure> {
     let client = Client::new(&arguments.server.url)?;
     let request = client.request(Method::DELETE, &["nodes", &arguments.name]);
     client.send(request.query(&[("lost", arguments.lost)])).await?;
-    output::note(&format!("removed {} from the cluster", arguments.name));
+    let name = &arguments.name;
+    output::note(&format!("removed {name} from the cluster"));
+    if arguments.lost {
+        let sql = "SELECT string_agg('shard ' || shard || ' of ' || collection, ', ') AS shards FROM rachis.shards \
+                   WHERE leaf = $1 AND error IS NOT NULL";
+        let answer = client.sql(&json!({ "sql": sql, "parameters": [name] })).await?;
+        if let Some(shards) = answer["rows"][0]["shards"].as_str() {
+            output::note(&format!(
+                "no other leaf has {shards}: start a new leaf with the name {name}, which fills them from a snapshot or from Kafka"
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -107,7 +118,9 @@ async fn show(arguments: cli::ClusterStatusArgs) -> Result<(), Failure> {
             }
             match (controller["held"] == true, controller["node"].as_str()) {
                 (true, _) => output::note("lost replicas are not replaced until `rachis cluster hold --release`"),
-                (false, Some(node)) => output::note(&format!("{node} replaces lost replicas")),
+                (false, Some(node)) => output::note(&format!(
+                    "controller: {node} (replaces the replicas of leaves that are away for long)"
+                )),
                 (false, None) => {}
             }
         }

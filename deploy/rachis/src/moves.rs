@@ -18,6 +18,8 @@ const RETIRED_KEYS: [&str; 3] = ["collection", "shard", "leaf"];
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// … and after how many times it is planned anew: a leaf may have joined, or another one died.
 const POLLS_OF_A_PLAN: u32 = 30;
+/// Shards that are named in a message.
+const NAMED_MAX: usize = 5;
 /// How long one question may take.
 const POLL_WAIT: Duration = Duration::from_secs(10);
 /// How many polls may fail in a row after an answer: an aggregator may be restarting.
@@ -32,7 +34,12 @@ pub(crate) async fn rebalance(arguments: cli::RebalanceArgs) -> Result<(), Failu
         .request(Method::POST, &["rebalance"])
         .query(&[("dry_run", arguments.dry_run)]);
     let plan: Value = client.json(request).await?;
-    show(&plan, arguments.dry_run, arguments.output)
+    show(&plan, arguments.dry_run, arguments.output)?;
+    without_leaf(&plan).map_or(Ok(()), |what| {
+        let hint = "start another leaf, or ask for fewer replicas (`rachis collection put NAME --replicas N`); then repeat \
+                    the command";
+        Err(Failure::new(what).hint(hint))
+    })
 }
 
 /// Runs `rachis cluster drain`.
@@ -55,9 +62,25 @@ pub(crate) async fn drain(arguments: cli::DrainArgs) -> Result<(), Failure> {
         .query(&[("dry_run", arguments.dry_run)]);
     let plan: Value = client.json(request).await?;
     show(&plan, arguments.dry_run, arguments.output)?;
-    match arguments.wait && !arguments.dry_run {
-        true => wait_until_empty(&client, &arguments.name, false).await,
-        false => Ok(()),
+    let name = &arguments.name;
+    match (without_leaf(&plan), arguments.wait && !arguments.dry_run) {
+        (None, false) => Ok(()),
+        (None, true) => wait_until_empty(&client, name, false).await,
+        (Some(what), true) => {
+            // A replica that leaves another leaf may be in the way for some seconds.
+            output::note(&format!("{what}: waiting for one"));
+            wait_until_empty(&client, name, false).await
+        }
+        (Some(what), false) => {
+            let repeat = "start another leaf, or ask for fewer replicas; then repeat the command";
+            let hint = match arguments.dry_run {
+                true => repeat.to_owned(),
+                false => format!(
+                    "{name} stays draining, and takes no new shards: {repeat}, or `rachis cluster drain {name} --undo`"
+                ),
+            };
+            Err(Failure::new(what).hint(hint))
+        }
     }
 }
 
@@ -142,7 +165,7 @@ fn show(plan: &Value, is_dry_run: bool, output: cli::ListOutput) -> Result<(), F
         return output::pretty(plan);
     }
     let count = |key: &str| plan[key].as_array().map_or(0, Vec::len);
-    let (moves, retired, unplaced) = (count("moves"), count("retired"), count("unplaced"));
+    let (moves, retired) = (count("moves"), count("retired"));
     if moves > 0 {
         output::list(&plan["moves"], &MOVE_KEYS, output)?;
     }
@@ -154,15 +177,30 @@ fn show(plan: &Value, is_dry_run: bool, output: cli::ListOutput) -> Result<(), F
         false => ("on their way", "being removed"),
     };
     output::note(&match (moves + retired, plan["under_way"].as_u64().unwrap_or(0)) {
+        (0, 0) if count("unplaced") > 0 => return Ok(()),
         (0, 0) => "nothing to move: every shard is where it should be".to_owned(),
         (0, under_way) => format!("nothing new to move: {under_way} replicas are on their way, see rachis.moves"),
         _ => format!(
             "{moves} replicas {moved}, {retired} surplus ones {removed}; `select * from rachis.moves` shows the progress"
         ),
     });
-    match unplaced {
-        0 => Ok(()),
-        unplaced => Err(Failure::new(format!("there is no leaf for {unplaced} replicas"))
-            .hint("start another leaf, or ask for fewer replicas; then repeat the command")),
+    Ok(())
+}
+
+/// The replicas of a plan for which there is no leaf, if there are any.
+fn without_leaf(plan: &Value) -> Option<String> {
+    let unplaced = plan["unplaced"].as_array().filter(|unplaced| !unplaced.is_empty())?;
+    let shard = |of: &Value| {
+        format!(
+            "shard {} of {}",
+            of["shard"],
+            of["collection"].as_str().unwrap_or_default()
+        )
+    };
+    let mut named: Vec<String> = unplaced.iter().take(NAMED_MAX).map(shard).collect();
+    if unplaced.len() > NAMED_MAX {
+        named.push(format!("{} more", unplaced.len() - NAMED_MAX));
     }
+    let (count, named) = (unplaced.len(), named.join(", "));
+    Some(format!("there is no leaf for {count} replicas: {named}"))
 }

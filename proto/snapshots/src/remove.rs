@@ -26,7 +26,7 @@ pub struct Removed {
 }
 
 /// Removes snapshots, also such that cannot be read. Removes nothing if the manifest of one that stays cannot be read: it may
-/// need any object. Files that only a damaged list names are removed, because no shard can be restored from that list.
+/// need any object. Of one that was not taken, what is known of it is removed. Files that only a damaged list names are removed, because no shard can be restored from that list.
 /// `name` is a name for this work, `by` the node that does it. `check` fails if one of them is needed after all: it is asked
 /// when nothing else can be begun any more.
 pub async fn remove(
@@ -36,9 +36,13 @@ pub async fn remove(
     by: &str,
     check: impl Future<Output = Result<(), Problem>>,
 ) -> Result<Removed, Problem> {
+    let works = store.works().await?;
     for id in ids {
-        if !store.has_manifest(id).await? {
-            return Err(store.no_snapshot(id));
+        let has_failed = || works.iter().any(|work| work.id == *id && work.error.is_some());
+        match store.has_manifest(id).await? {
+            true => {}
+            false if has_failed() => store.remove_running(id).await?,
+            false => return Err(store.no_snapshot(id)),
         }
     }
     for (id, summary) in store.list().await? {

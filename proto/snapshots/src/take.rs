@@ -295,7 +295,17 @@ async fn write(
             }
         }
     }
-    Err(last)
+    let catalog = input.catalog();
+    let name = catalog.collection(shard.collection).map(|(name, _)| name.as_str());
+    Err(Problem {
+        detail: format!(
+            "shard {} of {}: {}",
+            shard.number,
+            name.unwrap_or("a dropped collection"),
+            last.detail
+        ),
+        ..last
+    })
 }
 
 /// The leaves whose replica can be written: first the one that an earlier snapshot has, because most of its files are in

@@ -61,6 +61,9 @@ pub(crate) async fn run(arguments: DeadLettersArgs) -> Result<(), Failure> {
 async fn listed(list: ListDeadLettersArgs) -> Result<(), Failure> {
     let client = Client::new(&list.server.url)?;
     let of = list.collection.clone();
+    if let Some(name) = &of {
+        client.json(client.request(Method::GET, &["collections", name])).await?;
+    }
     let wanted = [
         ("collection", list.collection),
         ("source", list.source),

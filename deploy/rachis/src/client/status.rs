@@ -82,7 +82,11 @@ pub(crate) async fn run(arguments: StatusArgs) -> Result<(), Failure> {
         let answer = match client.sql(&json!({ "sql": sql, "allow_partial": true })).await {
             Ok(answer) => answer,
             Err(failure) => {
-                output::note(&format!("{name}: {failure}"));
+                let text = failure.to_string();
+                // The same reason for each part, for example that no server is there.
+                if failed.as_ref().is_none_or(|earlier| earlier.to_string() != text) {
+                    output::note(&format!("{name}: {text}"));
+                }
                 failed = Some(failure);
                 continue;
             }

@@ -290,9 +290,14 @@ async fn a_shard_that_no_leaf_has_fails_the_snapshot_and_the_reason_is_known() {
         .extend(["leaf-1".to_owned(), "leaf-2".to_owned()]);
     let take = Take::begin(&fixture.store, fixture.input()).await.expect("it begins");
     let problem = take.run().await.expect_err("no leaf has it");
-    assert!(problem.detail.contains("has nothing"), "{problem}");
+    assert!(
+        problem.detail.contains(" of events: ") && problem.detail.contains("has nothing"),
+        "{problem}"
+    );
     let works = fixture.store.works().await.expect("what has failed");
     assert!(works[0].error.as_ref().is_some_and(|why| why.contains("has nothing")));
+    fixture.remove(&works[0].id).await.expect("it is removed");
+    assert!(fixture.store.works().await.expect("nothing").is_empty());
     assert!(fixture.store.list().await.expect("none").is_empty());
     fixture.leaves.away.lock().clear();
     fixture.take().await;
