@@ -29,8 +29,10 @@ pub trait Changes: Send + Sync {
     fn health(&self) -> LogHealth;
 
     /// Waits until this process has caught up with changes that it may have missed. A process that has just started, or
-    /// was frozen, asks its peers first.
-    async fn catch_up(&self) {}
+    /// was frozen, asks its peers first. Returns whether it has, or must not wait any longer.
+    async fn catch_up(&self) -> bool {
+        true
+    }
 
     /// A peer has a catalog of this version, which this process lacks: [`Self::catch_up`] waits for it from now on.
     fn missed(&self, _version: u64) {}

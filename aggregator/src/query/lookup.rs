@@ -31,12 +31,17 @@ impl Engine {
             .collect();
         let started = Instant::now();
         let context = self.context_until(&QueryOptions::default(), started, self.options.timeout);
+        let seen: Vec<_> = any
+            .iter()
+            .map(|(shard, _)| (*shard, context.watermarks.awaited(*shard)))
+            .collect();
         let lookup = async {
-            if let Some(document) = self.document_in(collection, &any, id).await? {
+            // As new as in earlier answers, if it is there.
+            if let Ok(Some(document)) = self.document_in(collection, &seen, id).await {
                 return Ok(Some(document));
             }
-            // The replicas that were asked may lack what earlier answers had, or what was pushed. A query would wait for
-            // that, and so does this one: there is no such document only if replicas say so that have it.
+            // The replicas that were asked may lack that, or what was pushed through another aggregator. A query would wait
+            // for it, and so does this lookup: there is no such document only if replicas say so that have it.
             let opened = context.watermarks.open(&context, &any, None).await;
             let views = any.iter().zip(opened.outcomes);
             let covered = views.map(|((shard, _), view)| match view {

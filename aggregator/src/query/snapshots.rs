@@ -187,7 +187,10 @@ impl Engine {
         self.check_removable(store, ids).await?;
         // A restore that begins from now on looks whether a removal is running.
         let check = async {
-            self.roles.changes.catch_up().await;
+            if !self.roles.changes.catch_up().await {
+                let detail = "this node does not know whether it has missed changes: no other node answers";
+                return Err(Problem::new(Code::Unavailable, detail).hint("repeat it"));
+            }
             self.check_removable(store, ids).await
         };
         let by = self.roles.nodes.own();
@@ -292,18 +295,21 @@ impl Engine {
         let mut answer = json!({ "restored": restored, "sources": created, "sources_left_out": left_out });
         // A removal that began meanwhile may not have known of this restore.
         let until = Instant::now() + REMOVAL_WAIT;
-        while is_removing(store).await? && Instant::now() < until {
+        while is_removing(store).await? {
+            if Instant::now() >= until {
+                let detail = "snapshots have been removed for a minute, and what was restored may be among them";
+                let hint = "drop what was restored, and restore it once that has ended";
+                return Err(Problem::new(Code::Busy, detail).hint(hint));
+            }
             sleep(REMOVAL_POLL).await;
         }
-        let manifest = store
-            .manifest(&request.id)
-            .await
-            .map_err(|problem| match problem.code {
-                Code::NotFound => {
-                    problem.hint("it was removed meanwhile: drop what was restored from it, and restore another one")
-                }
-                _ => problem,
-            })?;
+        let manifest = store.manifest(&request.id).await;
+        let manifest = manifest.map_err(|problem| match problem.code {
+            Code::NotFound => {
+                problem.hint("it was removed meanwhile: drop what was restored from it, and restore another one")
+            }
+            _ => problem,
+        })?;
         if request.collections.is_empty() && !manifest.definitions.is_empty() {
             let applied = self.apply_definitions(manifest.definitions.clone(), None, false).await;
             match applied {

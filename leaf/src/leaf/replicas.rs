@@ -150,10 +150,18 @@ impl Leaf {
         collection.replicas_of(shard.number).is_empty() || collection.confirming(shard.number).any(|leaf| leaf == node)
     }
 
-    /// Waits until the process before this one, which may be frozen, has no grant any more with which it answers.
-    pub(crate) async fn wait_for_earlier_grants(&self, deadline: Instant) {
+    /// Waits until the process before this one, which may be frozen, has no grant any more with which it answers. Fails if
+    /// that is not before the deadline.
+    pub(crate) async fn wait_for_earlier_grants(&self, deadline: Instant) -> Result<(), Problem> {
         let until = Instant::now() + self.grants.earlier_end_in(now());
         tokio::time::sleep_until(until.min(deadline).into()).await;
+        match self.grants.earlier_end_in(now()).is_zero() {
+            true => Ok(()),
+            false => {
+                let detail = "the process that ran before this one under its name may still answer";
+                Err(Problem::new(Code::Timeout, detail).hint("repeat it"))
+            }
+        }
     }
 
     /// Identifies this process together with the leaves that serve a shard: the aggregators ask anew what was pushed to it if

@@ -41,7 +41,7 @@ impl IngestService {
         };
         let not_asked = !self.leaf.is_asked(shard);
         if not_asked {
-            self.leaf.wait_for_earlier_grants(deadline(wait_ms)).await;
+            self.leaf.wait_for_earlier_grants(deadline(wait_ms)).await?;
         }
         let result = match not_asked {
             true => None,

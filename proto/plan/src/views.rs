@@ -59,8 +59,8 @@ pub struct Opened {
 pub struct ShardView {
     /// The view contains every record through these positions and none after.
     pub positions: PositionVector,
-    /// Changes with every start of the leaf, and with the leaves that serve the shard. It may have less data than before then: a
-    /// leaf that was restarted, and one that serves because the last other one was lost.
+    /// Changes with every start of the leaf, and whenever other leaves serve the shard. A leaf that was restarted may have less
+    /// than before, and so may one that serves because the only other one was lost.
     pub boot: u64,
     /// The kinds of all paths.
     pub paths: Arc<PathKinds>,

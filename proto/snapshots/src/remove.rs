@@ -28,7 +28,7 @@ pub struct Removed {
 /// Removes snapshots, also such that cannot be read. Removes nothing if the manifest of one that stays cannot be read: it may
 /// need any object. Of one that was not taken, what is known of it is removed. Files that only a damaged list names are removed, because no shard can be restored from that list.
 /// `name` is a name for this work, `by` the node that does it. `check` fails if one of them is needed after all: it is asked
-/// when nothing else can be begun any more.
+/// when no other snapshot can be taken or removed any more.
 pub async fn remove(
     store: &SnapshotStore,
     ids: &[SnapshotId],
@@ -38,11 +38,8 @@ pub async fn remove(
 ) -> Result<Removed, Problem> {
     let works = store.works().await?;
     for id in ids {
-        let has_failed = || works.iter().any(|work| work.id == *id && work.error.is_some());
-        match store.has_manifest(id).await? {
-            true => {}
-            false if has_failed() => store.remove_running(id).await?,
-            false => return Err(store.no_snapshot(id)),
+        if !works.iter().any(|work| work.id == *id) && !store.has_manifest(id).await? {
+            return Err(store.no_snapshot(id));
         }
     }
     for (id, summary) in store.list().await? {
@@ -55,6 +52,10 @@ pub async fn remove(
     };
     let removing = async {
         check.await?;
+        // Nothing else runs now: what is known of them is of snapshots that have failed, or of processes that have died.
+        for id in ids {
+            store.remove_running(id).await?;
+        }
         remove_held(store, ids, &bytes, &total).await
     };
     let removed = marker.while_held(removing, show).await;

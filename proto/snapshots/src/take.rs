@@ -181,9 +181,13 @@ async fn take(
         .buffer_unordered(SHARDS_AT_ONCE)
         .try_collect()
         .await?;
-    // What was deleted, skipped or spread before a shard was written is in the catalog from here on: this process may have been
+    // What was deleted, skipped or spread before a shard was written must be in the catalog, and this process may have been
     // frozen meanwhile.
-    input.changes.catch_up().await;
+    if !input.changes.catch_up().await {
+        let detail = "this node does not know whether it has missed changes: no other node answers";
+        return Err(Problem::new(Code::Unavailable, detail)
+            .hint("repeat it once `rachis cluster status` shows that they are up"));
+    }
     let now = input.catalog();
     let mut collections = BTreeMap::new();
     for (name, collection) in wanted {

@@ -373,11 +373,12 @@ impl Changes for Follower {
         self.freeze_detector.tell(version);
     }
 
-    async fn catch_up(&self) {
+    async fn catch_up(&self) -> bool {
         self.freeze_detector.tick();
         let mut caught_up = self.freeze_detector.caught_up.subscribe();
         // Peers that do not answer must not block requests: after the wait, the node serves the catalog that it has.
-        let _ = tokio::time::timeout(CATCH_UP_WAIT, caught_up.wait_for(|caught_up| *caught_up)).await;
+        let waited = tokio::time::timeout(CATCH_UP_WAIT, caught_up.wait_for(|caught_up| *caught_up)).await;
+        waited.is_ok()
     }
 }
 

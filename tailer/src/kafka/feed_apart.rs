@@ -25,8 +25,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// A leaf that accepts nothing for this long is left alone for a while …
 const FAILING_MAX: Duration = Duration::from_secs(5);
-/// … and so is a replica that has got nothing for this long, for any other reason.
-const STUCK_MAX: Duration = Duration::from_secs(30);
+/// … and so is a replica that has got nothing for this long, for any other reason: longer than two batches that take too long.
+const STUCK_MAX: Duration = Duration::from_secs(75);
 /// How long a replica is fed while others wait for their turn.
 const TURN: Duration = Duration::from_mins(1);
 /// Consumers of one source that fed replicas apart and are not closed yet. Then none is created.
@@ -72,7 +72,9 @@ impl Sender {
         let Some(_permit) = self.stop.run_until_cancelled(self.apart.budget.feed_apart()).await else {
             return Ok(());
         };
-        let (limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(self.slot.number));
+        let (mut limits, skips) = (self.task.options.batch_limits(), self.task.skips.of(self.slot.number));
+        // So that a turn does not begin with batches that took too long in the last one.
+        limits.batch_bytes_max = limits.batch_bytes_max.min(self.slot.halved());
         let (replica, all) = (self.slot.replicas[self.replica].clone(), self.slot.all_replicas.clone());
         let slot = PartitionSlot::of_some(self.slot.number, limits, skips, vec![replica], all);
         let stop = self.stop.child_token();
@@ -107,7 +109,10 @@ impl Sender {
             // Another replica may use the permit meanwhile.
             let is_failing = matches!(error, Some(Error::Leaf(_) | Error::LeafBusy { .. }));
             failing_since = is_failing.then(|| failing_since.unwrap_or_else(Instant::now));
-            if reached > furthest || reached >= through {
+            // The next, smaller batches may come through.
+            let is_halved = slot.halved() < self.slot.halved();
+            self.slot.note_halved(slot.halved());
+            if reached > furthest || reached >= through || is_halved {
                 (furthest, advanced) = (furthest.max(reached), Instant::now());
             }
             let has_failed = failing_since.is_some_and(|since| since.elapsed() >= FAILING_MAX);

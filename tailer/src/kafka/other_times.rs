@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How long one replica may take to say when it ingested records.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How long a replica waits, in all, for others that may say it …
 const TIMES_WAIT: Duration = Duration::from_secs(10);
 /// … and from then on, how long one that has not answered is not asked again.
@@ -43,6 +43,13 @@ impl OtherTimes {
     fn is_silent(&self, replica: &Replica) -> bool {
         let since = self.silent.get(&replica.name);
         self.has_waited() && since.is_some_and(|since| since.elapsed() < SILENT_FOR)
+    }
+
+    /// Notes that a replica has answered. Once all have, the next that does not is waited for again.
+    fn note_answer(&mut self, name: &Option<NodeName>) {
+        if self.silent.remove(name).is_some() && self.silent.is_empty() {
+            self.lacking_since = None;
+        }
     }
 
     fn has_waited(&self) -> bool {
@@ -96,7 +103,8 @@ impl Sender {
                         "a replica that is away cannot say when it ingested records: their _ingested may differ from here"
                     );
                 }
-                others.ahead.clear();
+                let OtherTimes { ahead, silent, .. } = &mut *others;
+                ahead.retain(|(replica, _)| !silent.contains_key(&replica.name));
             }
             for record in records.iter_mut().filter(|record| !is_stamped(record)) {
                 record.ingested_ms = times.get(&record.offset).copied().or(record.ingested_ms);
@@ -130,7 +138,10 @@ impl Sender {
         let mut answers: FuturesUnordered<_> = asked.into_iter().map(ask).collect();
         while lacks_time(times) {
             match answers.next().await {
-                Some((_, Some(answer))) => times.extend(answer),
+                Some((name, Some(answer))) => {
+                    times.extend(answer);
+                    self.others.lock().note_answer(&name);
+                }
                 Some((name, None)) => {
                     is_one_away = true;
                     self.others.lock().silent.insert(name, Instant::now());

@@ -197,6 +197,7 @@ impl Sender {
         let mut partition = self.partition();
         partition.abandon_batch(self.replica);
         let bytes = partition.halve_batches(self.replica);
+        self.slot.note_halved(bytes);
         warn!(
             source = %self.task.source,
             partition = self.slot.number,

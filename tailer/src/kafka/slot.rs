@@ -1,6 +1,9 @@
 //! A partition as the poll thread and its senders share it, and the replicas that it is sent to.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use parking_lot::Mutex;
 use proto::{
@@ -24,6 +27,8 @@ pub(super) struct PartitionSlot {
     pub all_replicas: Vec<Replica>,
     /// Held while it is decided where a replica begins that has nothing.
     pub starting: tokio::sync::Mutex<()>,
+    /// The most bytes of a batch, once a larger one took too long.
+    halved: AtomicUsize,
 }
 
 /// A replica of a shard, as the receiver of a partition.
@@ -78,7 +83,18 @@ impl PartitionSlot {
             replicas,
             all_replicas,
             starting: Default::default(),
+            halved: usize::MAX.into(),
         })
+    }
+
+    /// Notes that batches are to have at most so many bytes: a larger one took too long.
+    pub(super) fn note_halved(&self, bytes: usize) {
+        self.halved.fetch_min(bytes, Ordering::Relaxed);
+    }
+
+    /// The most bytes of a batch, as far as one has taken too long.
+    pub(super) fn halved(&self) -> usize {
+        self.halved.load(Ordering::Relaxed)
     }
 
     /// Whether it is read for a replica that is behind.

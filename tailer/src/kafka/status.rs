@@ -158,8 +158,8 @@ impl SourceStatus {
         let error = slot.error().or_else(|| source_error.map(ToString::to_string));
         let partition = slot.partition.lock();
         let (state, (end, lag)) = (partition.state(), partition.end_and_lag());
-        // The own sources have several senders, so the leaf may have ingested everything that the log contains. A partition
-        // that is stopped lacks what follows.
+        // The own sources have several senders, so the leaf may have ingested everything that the log contains. One that
+        // is stopped may lack pushes that were acknowledged before it came back from an older disk.
         let is_read = matches!(
             state,
             SourceState::Reading | SourceState::Waiting | SourceState::Stopped

@@ -94,6 +94,14 @@ impl ReadWatermarks {
             .unwrap_or_default()
     }
 
+    /// The watermark of a shard, unless a query has waited for it without success.
+    pub(in crate::query) fn awaited(&self, shard: ShardId) -> PositionVector {
+        match self.has_catch_up_failed(shard) {
+            true => PositionVector::default(),
+            false => self.of(shard),
+        }
+    }
+
     /// Raises the watermark of a shard.
     pub(in crate::query) fn advance(&self, shard: ShardId, positions: &PositionVector) {
         self.shards.lock().entry(shard).positions.merge(positions);
@@ -251,7 +259,7 @@ impl ReadWatermarks {
 
 fn warn_lagging(query: &QueryContext, shard: ShardId, lacking: &str) {
     query.report.warn(format!(
-        "shard {} is behind earlier answers or acknowledged pushes and lacks {lacking}",
+        "shard {} is behind earlier answers or the pushes in Kafka, and lacks {lacking}",
         shard.number
     ));
 }

@@ -144,14 +144,20 @@ async fn a_leaf_under_the_name_of_another_waits_until_the_grants_of_that_one_hav
         .grants
         .start_at(now().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
     let began = Instant::now();
-    fixture.leaf.wait_for_earlier_grants(far).await;
+    fixture
+        .leaf
+        .wait_for_earlier_grants(far)
+        .await
+        .expect("they have ended");
     let waited = began.elapsed();
     assert!(
         waited > Duration::from_millis(200) && waited < Duration::from_secs(4),
         "{waited:?}"
     );
     fixture.leaf.grants.start_at(now());
-    fixture.leaf.wait_for_earlier_grants(Instant::now()).await;
+    let soon = Instant::now() + Duration::from_millis(10);
+    let refused = fixture.leaf.wait_for_earlier_grants(soon).await;
+    assert_eq!(refused.expect_err("they have not ended").code, Code::Timeout);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,6 +25,7 @@ struct Follower {
     catalog: watch::Sender<Arc<Catalog>>,
     /// What it has missed.
     missed: Mutex<Option<Catalog>>,
+    is_connected: Mutex<bool>,
 }
 
 #[async_trait]
@@ -38,10 +39,11 @@ impl Changes for Follower {
     fn health(&self) -> LogHealth {
         LogHealth::default()
     }
-    async fn catch_up(&self) {
+    async fn catch_up(&self) -> bool {
         if let Some(missed) = self.missed.lock().take() {
             self.catalog.send_replace(Arc::new(missed));
         }
+        *self.is_connected.lock()
     }
 }
 
@@ -189,6 +191,7 @@ impl Fixture {
             changes: Arc::new(Follower {
                 catalog: watch::Sender::new(Arc::new(catalog)),
                 missed: Mutex::default(),
+                is_connected: Mutex::new(true),
             }),
         };
         for (leaf, text) in [("leaf-1", "one"), ("leaf-2", "two")] {
@@ -425,6 +428,13 @@ async fn a_node_that_was_frozen_meanwhile_writes_what_its_catalog_has_missed() {
     let manifest = fixture.take().await;
     let settings = &manifest.collections[&name].collection.settings;
     assert_eq!(settings.time_path.as_deref(), Some("at"));
+    // Without its peers, it does not know what it has missed.
+    *fixture.changes.is_connected.lock() = false;
+    let take = Take::begin(&fixture.store, fixture.input()).await.expect("it begins");
+    assert_eq!(
+        take.run().await.expect_err("it may be outdated").code,
+        Code::Unavailable
+    );
 }
 
 #[tokio::test]
