@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     catalog::{Catalog, Change, SourceSettings},
-    problem::Problem,
+    problem::{Code, Problem},
     record::Record,
     status::TailStatus,
 };
@@ -29,9 +29,21 @@ pub trait Changes: Send + Sync {
     fn health(&self) -> LogHealth;
 
     /// Waits until this process has caught up with changes that it may have missed. A process that has just started, or
-    /// was frozen, asks its peers first. Returns whether it has, or must not wait any longer.
+    /// was frozen, asks its peers first. Waits for some seconds only; returns whether it has caught up.
     async fn catch_up(&self) -> bool {
         true
+    }
+
+    /// Like [`Self::catch_up`], for what must not be done by an outdated catalog.
+    async fn require_caught_up(&self) -> Result<(), Problem> {
+        match self.catch_up().await {
+            true => Ok(()),
+            false => {
+                let detail = "this node may have missed changes, and no other node answers";
+                let hint = "repeat it once `rachis cluster status` shows that other nodes are up";
+                Err(Problem::new(Code::Unavailable, detail).hint(hint))
+            }
+        }
     }
 
     /// A peer has a catalog of this version, which this process lacks: [`Self::catch_up`] waits for it from now on.

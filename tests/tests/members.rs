@@ -158,7 +158,11 @@ async fn a_node_is_removed_once_it_does_not_run_and_a_leaf_with_shards_only_if_i
         holds.contains("it holds 1 shard") && holds.contains("--lost"),
         "{holds}"
     );
-    remove(&cluster, &["leaf-3", "--lost"]).expect("it is removed");
+    let removed = remove(&cluster, &["leaf-3", "--lost"]).expect("it is removed");
+    assert!(
+        removed.contains("no other leaf has shard ") && removed.contains("start a new leaf with the name leaf-3"),
+        "{removed}"
+    );
     until_member(&cluster, "leaf-3", None).await;
     let refused = cluster
         .query("select count(*) from events", json!({}))

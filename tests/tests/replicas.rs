@@ -82,11 +82,7 @@ async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
     let mut cluster = replicated().await;
     push(&cluster, 0..1_000).await;
     cluster.kafka.create_topic("clicks", 2, &[]).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, json!({}))
-        .await;
-    source.expect("a source");
+    follow_clicks(&cluster, json!({})).await;
     let record = |n: i32| NewRecord {
         partition: Some(n % 2),
         ..NewRecord::value(format!("{{\"click\":{n}}}"))
@@ -290,14 +286,22 @@ async fn a_replica_that_is_cut_off_never_answers_without_what_was_acknowledged_m
     cluster.wait_until_replicas_are_equal(2).await;
 }
 
+/// Creates a source that reads the topic `clicks` into `events`.
+async fn follow_clicks(cluster: &Cluster, settings: Value) {
+    let bootstrap = cluster.kafka.bootstrap();
+    let source = cluster.source("clicks", "events", "clicks", &bootstrap, settings).await;
+    source.expect("a source");
+}
+
+/// Suspends or resumes the source `clicks`, or skips records of it.
+async fn change_clicks(cluster: &Cluster, action: &str, body: Value) -> anyhow::Result<Value> {
+    let path = format!("/v1/sources/clicks/{action}");
+    cluster.json(Method::POST, &path, body).await
+}
+
 /// Creates a source that starts at the latest record of the topic `clicks`, and waits until both partitions are read.
 async fn follow_clicks_from_now_on(cluster: &Cluster) {
-    let bootstrap = cluster.kafka.bootstrap();
-    let from_the_end = json!({ "start": "latest" });
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, from_the_end)
-        .await;
-    source.expect("a source");
+    follow_clicks(cluster, json!({ "start": "latest" })).await;
     let caught_up = "select count(*) from rachis.sources where source = 'clicks' and state = 'caught_up'";
     cluster.eventually(caught_up, json!(2)).await;
 }
@@ -358,11 +362,7 @@ async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_creat
 async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_replicas() {
     let mut cluster = replicated().await;
     cluster.kafka.create_topic("clicks", 1, &[]).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, json!({}))
-        .await;
-    source.expect("a source");
+    follow_clicks(&cluster, json!({})).await;
     let click = |n: i32| NewRecord::value(format!("{{\"click\":{n}}}"));
     cluster.kafka.produce("clicks", (0..100).map(click).collect()).await;
     cluster.eventually("select count(click) from events", json!(100)).await;
@@ -370,19 +370,15 @@ async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_r
     // Only the other replica gets these.
     cluster.kafka.produce("clicks", (100..150).map(click).collect()).await;
     cluster.eventually("select count(click) from events", json!(150)).await;
-    let post = async |action: &str, body: Value| {
-        let path = format!("/v1/sources/clicks/{action}");
-        cluster.json(Method::POST, &path, body).await
-    };
-    post("suspend", json!({})).await.expect("suspended");
+    change_clicks(&cluster, "suspend", json!({})).await.expect("suspended");
     cluster.kafka.produce("clicks", (150..200).map(click).collect()).await;
     // As long as the frozen one might have more, nothing is skipped.
     eventually("the records are skipped", || {
-        post("skip", json!({ "to": { "0": 180 } }))
+        change_clicks(&cluster, "skip", json!({ "to": { "0": 180 } }))
     })
     .await;
     cluster.process("leaf-2").resume();
-    post("resume", json!({})).await.expect("resumed");
+    change_clicks(&cluster, "resume", json!({})).await.expect("resumed");
     cluster.eventually("select count(click) from events", json!(170)).await;
     until_all_serve(&cluster).await;
     cluster.wait_until_replicas_are_equal(2).await;
@@ -413,11 +409,7 @@ async fn a_skip_waits_for_a_serving_replica_that_may_have_more() {
     let cluster = Cluster::start_within(&network, SIZE, Settings::default()).await;
     create(&cluster).await;
     cluster.kafka.create_topic("clicks", 1, &[]).await;
-    let bootstrap = cluster.kafka.bootstrap();
-    let source = cluster
-        .source("clicks", "events", "clicks", &bootstrap, json!({}))
-        .await;
-    source.expect("a source");
+    follow_clicks(&cluster, json!({})).await;
     let click = |n: i32| NewRecord::value(format!("{{\"click\":{n}}}"));
     cluster.kafka.produce("clicks", (0..100).map(click).collect()).await;
     cluster.eventually("select count(click) from events", json!(100)).await;
@@ -427,18 +419,17 @@ async fn a_skip_waits_for_a_serving_replica_that_may_have_more() {
     cluster.eventually("select count(click) from events", json!(150)).await;
     cluster.process("leaf-2").pause();
     network.heal();
-    let post = async |action: &str, body: Value| {
-        let path = format!("/v1/sources/clicks/{action}");
-        cluster.json(Method::POST, &path, body).await
-    };
-    eventually("the source is suspended", || post("suspend", json!({}))).await;
+    eventually("the source is suspended", || {
+        change_clicks(&cluster, "suspend", json!({}))
+    })
+    .await;
     cluster.kafka.produce("clicks", (150..200).map(click).collect()).await;
-    let skip = || post("skip", json!({ "to": { "0": 180 } }));
-    let refused = skip().await.expect_err("nobody knows what leaf-2 has").to_string();
+    let skip = || change_clicks(&cluster, "skip", json!({ "to": { "0": 180 } }));
+    let refused = skip().await.expect_err("leaf-2 must answer first").to_string();
     assert!(refused.contains("leaf-2"), "{refused}");
     cluster.process("leaf-2").resume();
     eventually("the records are skipped", skip).await;
-    post("resume", json!({})).await.expect("resumed");
+    change_clicks(&cluster, "resume", json!({})).await.expect("resumed");
     cluster.eventually("select count(click) from events", json!(170)).await;
     until_all_serve(&cluster).await;
     cluster.wait_until_replicas_are_equal(2).await;

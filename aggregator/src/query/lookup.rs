@@ -36,12 +36,12 @@ impl Engine {
             .map(|(shard, _)| (*shard, context.watermarks.awaited(*shard)))
             .collect();
         let lookup = async {
-            // As new as in earlier answers, if it is there.
+            // A document must not be older than in earlier answers.
             if let Ok(Some(document)) = self.document_in(collection, &seen, id).await {
                 return Ok(Some(document));
             }
-            // The replicas that were asked may lack that, or what was pushed through another aggregator. A query would wait
-            // for it, and so does this lookup: there is no such document only if replicas say so that have it.
+            // These replicas may lack pushes that other aggregators acknowledged. Before it reports that there is no such
+            // document, the lookup waits for them as a query would.
             let opened = context.watermarks.open(&context, &any, None).await;
             let views = any.iter().zip(opened.outcomes);
             let covered = views.map(|((shard, _), view)| match view {

@@ -187,10 +187,7 @@ impl Engine {
         self.check_removable(store, ids).await?;
         // A restore that begins from now on looks whether a removal is running.
         let check = async {
-            if !self.roles.changes.catch_up().await {
-                let detail = "this node does not know whether it has missed changes: no other node answers";
-                return Err(Problem::new(Code::Unavailable, detail).hint("repeat it"));
-            }
+            self.roles.changes.require_caught_up().await?;
             self.check_removable(store, ids).await
         };
         let by = self.roles.nodes.own();

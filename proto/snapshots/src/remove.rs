@@ -25,10 +25,10 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// Removes snapshots, also such that cannot be read. Removes nothing if the manifest of one that stays cannot be read: it may
-/// need any object. Of one that was not taken, what is known of it is removed. Files that only a damaged list names are removed, because no shard can be restored from that list.
-/// `name` is a name for this work, `by` the node that does it. `check` fails if one of them is needed after all: it is asked
-/// when no other snapshot can be taken or removed any more.
+/// Removes snapshots, including those that cannot be read, and the records of those that failed. Removes nothing if the manifest
+/// of a snapshot that stays cannot be read: it may need any object. Files that only a damaged list names are removed, because no
+/// shard can be restored from that list. `name` is a name for this work, `by` the node that does it. `check` fails if a snapshot
+/// is still needed; it runs under the lease, while no other snapshot can be taken or removed.
 pub async fn remove(
     store: &SnapshotStore,
     ids: &[SnapshotId],
@@ -52,7 +52,7 @@ pub async fn remove(
     };
     let removing = async {
         check.await?;
-        // Nothing else runs now: what is known of them is of snapshots that have failed, or of processes that have died.
+        // Under the lease no other work is running, so these records are of snapshots that failed or of dead processes.
         for id in ids {
             store.remove_running(id).await?;
         }

@@ -183,11 +183,7 @@ async fn take(
         .await?;
     // What was deleted, skipped or spread before a shard was written must be in the catalog, and this process may have been
     // frozen meanwhile.
-    if !input.changes.catch_up().await {
-        let detail = "this node does not know whether it has missed changes: no other node answers";
-        return Err(Problem::new(Code::Unavailable, detail)
-            .hint("repeat it once `rachis cluster status` shows that they are up"));
-    }
+    input.changes.require_caught_up().await?;
     let now = input.catalog();
     let mut collections = BTreeMap::new();
     for (name, collection) in wanted {
