@@ -106,7 +106,7 @@ async fn create_on_three_leaves(cluster: &Cluster) -> Vec<String> {
 
 #[tokio::test]
 async fn an_answer_without_a_leaf_is_refused_or_marked_partial() {
-    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica()).await;
+    let mut cluster = Cluster::start(ClusterSize::default(), Settings::default().one_replica().no_splits()).await;
     let leaves = create_on_three_leaves(&cluster).await;
     let complete = cluster.sql("select count(*), sum(n)::bigint from events").await;
     assert_eq!(complete.rows, [[json!(300), json!(44_850)]]);

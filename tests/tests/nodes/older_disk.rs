@@ -89,7 +89,7 @@ async fn check_without_tailer(cluster: &mut Cluster, client: &Client, older: &Pa
     let position = pushed["position"].as_str().expect("a position");
     assert!(
         behind.rows[0][0] == 1
-            && warnings.contains("earlier answers or acknowledged pushes")
+            && warnings.contains("earlier answers or the pushes in Kafka")
             && warnings.contains(position),
         "{behind:?}"
     );
