@@ -31,7 +31,7 @@ pub struct ClusterView<'a> {
     pub own: &'a NodeName,
     /// What the nodes that answer it report, itself among them.
     pub reports: &'a [(NodeName, NodeReport)],
-    /// The members that no node hears, and for how long.
+    /// The members that are away, and for how long: see [`crate::node::absences`].
     pub away: &'a BTreeMap<NodeName, Duration>,
     /// After what time the replicas of a leaf that is away are replaced.
     pub absent_after: Duration,

@@ -48,7 +48,7 @@ pub struct ReplacementInput<'a> {
     pub catalog: &'a Catalog,
     /// The number of replicas of a collection that names none.
     pub replicas: u32,
-    /// The leaves that at least two nodes do not reach, and for how long.
+    /// The leaves that are away, and for how long: see [`crate::node::absences`].
     pub away: &'a BTreeMap<NodeName, Duration>,
     /// The bytes of each shard on a disk, as far as they are known.
     pub bytes: &'a BTreeMap<ShardId, u64>,

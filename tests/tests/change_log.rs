@@ -28,7 +28,7 @@ async fn assert_read_only(cluster: &Cluster, why: &str) {
         let trouble = nodes
             .iter()
             .find(|node| node["role"] == "tailer")
-            .context("no tailer")?["trouble"]
+            .context("no tailer")?["error"]
             .to_string();
         ensure!(trouble.contains(why), "{trouble}");
         Ok(())

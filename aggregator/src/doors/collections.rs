@@ -19,7 +19,7 @@ use crate::query::Engine;
 pub(super) struct PutCollection {
     /// The number of shards; fixed at creation.
     pub shards: Option<u32>,
-    /// The number of replicas of each shard, on different leaves; fixed at creation.
+    /// The number of replicas of each shard, on different leaves; a rebalance adds or removes some after a change.
     pub replicas: Option<u32>,
     /// The path of the event time in a document; null for the time of the record.
     #[serde(deserialize_with = "nullable")]

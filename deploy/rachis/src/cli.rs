@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Aggregator(NodeArgs),
     /// Create a cluster, show its status, drain leaves, remove nodes, restore its change log
     Cluster(ClusterArgs),
-    /// Move shards so that all leaves of a cluster are loaded evenly
+    /// Move replicas so that each leaf of a cluster holds bytes in proportion to its capacity
     Rebalance(RebalanceArgs),
     /// Take, list, check, restore and remove snapshots
     Snapshot(SnapshotArgs),

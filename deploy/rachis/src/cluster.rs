@@ -31,7 +31,7 @@ const NODE_KEYS: [&str; 11] = [
     "version",
     "log_offset",
     "log_hash",
-    "trouble",
+    "error",
     "url",
 ];
 /// Columns of the table of shards.
@@ -200,7 +200,7 @@ async fn ask_aggregator(url: &str) -> Result<ClusterView, Failure> {
         Ok::<_, Failure>(answer["rows"].as_array().cloned().unwrap_or_default())
     };
     let nodes = rows(
-        "SELECT name, role, url, zone, capacity, state, draining, version, log_offset, log_hash, error AS trouble \
+        "SELECT name, role, url, zone, capacity, state, draining, version, log_offset, log_hash, error \
          FROM rachis.nodes",
     )
     .await?;
@@ -245,9 +245,9 @@ fn node_row(node: &NodeStatus, catalog: &Catalog) -> Value {
             "cluster": report.log.cluster.map(|cluster| cluster.simple().to_string()),
             "log_offset": report.log.offset,
             "log_hash": format!("{:016x}", report.log.hash),
-            "trouble": report.log.fault,
+            "error": report.log.fault,
         }),
-        Err(problem) => json!({ "state": "away", "trouble": problem.detail }),
+        Err(problem) => json!({ "state": "away", "error": problem.detail }),
     };
     if let (Some(row), Value::Object(report)) = (row.as_object_mut(), report) {
         row.extend(report);

@@ -253,7 +253,7 @@ pub(crate) async fn remove_absent(follower: Arc<Follower>, changes: Arc<dyn Chan
 
 /// Whether a member stays although it is absent: a leaf that holds shards, and one whose replicas were replaced. When that
 /// one comes back, it removes the files of each shard that the catalog says has left it; removing the member would erase
-/// that. A leaf that was drained has removed its files before it was stopped.
+/// that. A leaf that was drained is to be gone for good: if it was stopped before it removed its files, its operator does.
 fn is_needed(catalog: &Catalog, name: &NodeName, member: &Member) -> bool {
     let was_replaced = || {
         let mut left = catalog.collections.values().flat_map(|of| of.left.values());

@@ -39,7 +39,7 @@ impl MoveOptions {
     }
 }
 
-/// Moves shards so that each has its replicas, in different zones, and the leaves are loaded evenly.
+/// Moves shards so that each has its replicas, in different zones, and each leaf holds bytes in proportion to its capacity.
 #[utoipa::path(
     post,
     path = "/v1/rebalance",
