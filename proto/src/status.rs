@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{address::SourceName, catalog::CollectionName};
+use crate::{
+    address::SourceName,
+    catalog::{CollectionName, CollectionUid},
+};
 
 /// The state of a source partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,9 @@ impl SourceState {
 pub struct TailStatus {
     /// The collection.
     pub collection: CollectionName,
+    /// Which one it is, if several have had this name one after the other. `None` from an older tailer.
+    #[serde(default)]
+    pub uid: Option<CollectionUid>,
     /// The source.
     pub source: SourceName,
     /// The partition, once known.
@@ -56,4 +62,11 @@ pub struct TailStatus {
     pub sent: Option<i64>,
     /// The last error with its hint; cleared by the next success.
     pub error: Option<String>,
+}
+
+impl TailStatus {
+    /// Whether it is of this collection, and not of an earlier one with its name.
+    pub fn is_of(&self, name: &CollectionName, uid: CollectionUid) -> bool {
+        self.collection == *name && self.uid.is_none_or(|of| of == uid)
+    }
 }

@@ -18,8 +18,7 @@ use tonic::transport::Channel;
 
 use super::{ASK_WAIT, Peer, peers::Peers};
 use crate::{
-    address::SourceName,
-    catalog::{CollectionName, SourceSettings},
+    catalog::SourceSettings,
     cluster::Role,
     limits::{MESSAGE_BYTES_MAX, WRITE_MESSAGE_BYTES_MAX},
     problem::{Code, Problem},
@@ -139,9 +138,10 @@ impl SourceAdmin for Tailers {
 /// tailers that read none of it, are left out. Two rows for one partition mean that it is moving between tailers: the
 /// row with an error wins, then the row with a known end.
 fn merge_rows(rows: Vec<TailStatus>) -> Vec<TailStatus> {
-    let mut by_partition: BTreeMap<(CollectionName, SourceName, Option<i32>), TailStatus> = BTreeMap::new();
+    let source_of = |row: &TailStatus| (row.collection.clone(), row.uid, row.source.clone());
+    let mut by_partition: BTreeMap<(_, Option<i32>), TailStatus> = BTreeMap::new();
     for row in rows {
-        let key = (row.collection.clone(), row.source.clone(), row.partition);
+        let key = (source_of(&row), row.partition);
         let sent = row.sent.max(by_partition.get(&key).and_then(|known| known.sent));
         let preferred = match by_partition.remove(&key) {
             Some(known) if rank(&known) >= rank(&row) => known,
@@ -149,15 +149,10 @@ fn merge_rows(rows: Vec<TailStatus>) -> Vec<TailStatus> {
         };
         by_partition.insert(key, TailStatus { sent, ..preferred });
     }
-    let read_sources: BTreeSet<(CollectionName, SourceName)> = by_partition
-        .keys()
-        .filter(|(.., partition)| partition.is_some())
-        .map(|(collection, source, _)| (collection.clone(), source.clone()))
-        .collect();
-    let keep = |((collection, source, partition), _): &(&(CollectionName, SourceName, Option<i32>), &TailStatus)| {
-        partition.is_some() || !read_sources.contains(&(collection.clone(), source.clone()))
-    };
-    by_partition.iter().filter(keep).map(|(_, row)| row.clone()).collect()
+    let read = by_partition.values().filter(|row| row.partition.is_some());
+    let read: BTreeSet<_> = read.map(source_of).collect();
+    by_partition.retain(|(source, partition), _| partition.is_some() || !read.contains(source));
+    by_partition.into_values().collect()
 }
 
 /// The row with the higher rank says more about its partition.

@@ -81,10 +81,7 @@ impl Sender {
         let reader = Reader::new(
             self.task.clone(),
             // Not the status of the source: the replicas that are read into show that.
-            Arc::new(SourceStatus::unreported(
-                self.task.collection.clone(),
-                self.task.source.clone(),
-            )),
+            Arc::new(SourceStatus::unreported(&self.task)),
             SourceWindows::new(self.apart.budget.clone()),
             self.apart.closer.clone(),
             stop.clone(),

@@ -101,6 +101,7 @@ impl Tailer {
         };
         let row = |name: &SourceName, source: &Source, state| TailStatus {
             collection: source.settings.collection.clone(),
+            uid: catalog.collections.get(&source.settings.collection).map(|of| of.uid),
             source: name.clone(),
             partition: None,
             state,
@@ -233,7 +234,7 @@ impl Reconciler {
     /// Starts a source after its predecessor has ended: both would be the same member of the group.
     fn launch(&self, task: SourceTask, predecessor: Option<JoinHandle<()>>, closer: Arc<ConsumerCloser>) -> Running {
         let task = Arc::new(task);
-        let status = Arc::new(SourceStatus::new(task.collection.clone(), task.source.clone()));
+        let status = Arc::new(SourceStatus::of(&task));
         let stop = self.stop.child_token();
         let run = supervisor::supervise(task.clone(), status.clone(), self.budget.clone(), closer, stop.clone());
         let handle = tokio::spawn(async move {

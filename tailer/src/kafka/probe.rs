@@ -57,7 +57,7 @@ impl Probe {
         let source: SourceName = "probe"
             .parse()
             .map_err(|error: proto::address::Malformed| Problem::new(Code::Internal, error.to_string()))?;
-        let status = Arc::new(SourceStatus::new(settings.collection.clone(), source));
+        let status = Arc::new(SourceStatus::new(settings.collection.clone(), None, source));
         let mut config = config::consumer(settings, "rachis-preview", None)?;
         config
             .set("socket.connection.setup.timeout.ms", "3000")

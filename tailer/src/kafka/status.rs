@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use proto::{
     CollectionName, SourceName,
+    catalog::CollectionUid,
     status::{SourceState, TailStatus},
 };
 use tracing::{info, warn};
 
-use super::{Error, slot::PartitionSlot};
+use super::{Error, slot::PartitionSlot, task::SourceTask};
 
 pub(super) struct SourceStatus {
     /// The collection that receives the documents.
     pub collection: CollectionName,
+    uid: Option<CollectionUid>,
     pub source: SourceName,
     slots: Mutex<BTreeMap<i32, Arc<PartitionSlot>>>,
     error: Mutex<Option<Error>>,
@@ -24,10 +26,16 @@ pub(super) struct SourceStatus {
 }
 
 impl SourceStatus {
+    /// The status of a source that is read.
+    pub(super) fn of(task: &SourceTask) -> Self {
+        Self::new(task.collection.clone(), Some(task.uid), task.source.clone())
+    }
+
     /// A status without partitions and errors.
-    pub(super) fn new(collection: CollectionName, source: SourceName) -> Self {
+    pub(super) fn new(collection: CollectionName, uid: Option<CollectionUid>, source: SourceName) -> Self {
         Self {
             collection,
+            uid,
             source,
             slots: Mutex::default(),
             error: Mutex::default(),
@@ -37,10 +45,10 @@ impl SourceStatus {
     }
 
     /// The status of a consumer that feeds a replica apart: the source has a status of its own.
-    pub(super) fn unreported(collection: CollectionName, source: SourceName) -> Self {
+    pub(super) fn unreported(task: &SourceTask) -> Self {
         Self {
             is_unreported: true,
-            ..Self::new(collection, source)
+            ..Self::of(task)
         }
     }
 
@@ -144,6 +152,7 @@ impl SourceStatus {
         };
         TailStatus {
             collection: self.collection.clone(),
+            uid: self.uid,
             source: self.source.clone(),
             partition: None,
             state,
@@ -170,6 +179,7 @@ impl SourceStatus {
             .max(end.filter(|_| others_send).map_or(-1, |end| end - 1));
         TailStatus {
             collection: self.collection.clone(),
+            uid: self.uid,
             source: self.source.clone(),
             partition: Some(slot.number),
             state,

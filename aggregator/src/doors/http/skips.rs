@@ -115,7 +115,10 @@ pub(super) async fn skip_pushes(
     }
     let request = body::json(request, HINT).await?;
     let source = SourceName::push();
-    let rows = rows(&app.engine, |row| row.collection == name && row.source.is_push()).await?;
+    let rows = rows(&app.engine, |row| {
+        row.is_of(&name, collection.uid) && row.source.is_push()
+    })
+    .await?;
     let end = |number| {
         rows.iter()
             .find(|row| row.partition == Some(number))

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Tailers, no_tailer};
 use crate::{
     address::{Position, SourceName},
-    catalog::{Catalog, CollectionName},
+    catalog::{Catalog, CollectionUid},
     ingest::{Ingest, Push, PushResult, Pushes, ShardId},
     limits::WRITE_MESSAGE_BYTES_MAX,
     problem::{Code, Problem},
@@ -53,7 +53,7 @@ pub struct LoggedPushes {
 }
 
 /// The partitions of pushes and of changes that no tailer reads, and why.
-type StoppedPartitions = BTreeMap<(CollectionName, SourceName, i32), String>;
+type StoppedPartitions = BTreeMap<(CollectionUid, SourceName, i32), String>;
 
 impl LoggedPushes {
     /// Pushes through these tailers to these leaves.
@@ -83,8 +83,11 @@ impl LoggedPushes {
                 let stopped = rows
                     .into_iter()
                     .filter(|row| row.source.is_own() && row.state == SourceState::Stopped);
+                let catalog = self.catalog.borrow().clone();
                 let with_reason = stopped.filter_map(|row| {
-                    let partition = (row.collection, row.source, row.partition?);
+                    let uid = catalog.collections.get(&row.collection)?.uid;
+                    let is_current = row.is_of(&row.collection, uid);
+                    let partition = (uid, row.source, row.partition.filter(|_| is_current)?);
                     Some((partition, row.error.unwrap_or_default()))
                 });
                 Arc::new(with_reason.collect())
@@ -104,7 +107,7 @@ impl LoggedPushes {
             false => "pushes",
         };
         stopped
-            .get(&(name.clone(), source.clone(), partition))
+            .get(&(shard.collection, source.clone(), partition))
             .map(|why| format!("the {what} of {name}, partition {partition}, are stopped: {why}"))
     }
 
