@@ -30,6 +30,9 @@ pub(in crate::leaf) struct Grants(Mutex<State>);
 struct State {
     /// When this leaf started. What it granted before is not known any more.
     started: Duration,
+    /// When this process has first seen that it is the member of its name: until then, another one may have been granted
+    /// something.
+    member_since: Option<Duration>,
     /// Until when each other leaf lets this one answer.
     held: HashMap<NodeName, Duration>,
     /// What this leaf has granted others that may still be used.
@@ -62,6 +65,7 @@ impl Grants {
     pub(in crate::leaf) fn new(started: Duration) -> Self {
         Self(Mutex::new(State {
             started,
+            member_since: None,
             held: HashMap::new(),
             given: HashMap::new(),
             floors: HashMap::new(),
@@ -74,9 +78,15 @@ impl Grants {
         self.0.lock().started = started;
     }
 
+    /// Notes that this process is the member of its name.
+    pub(super) fn note_member(&self, now: Duration) {
+        self.0.lock().member_since.get_or_insert(now);
+    }
+
     /// How long a grant to the process before this one may still be used.
     pub(super) fn earlier_end_in(&self, now: Duration) -> Duration {
-        (self.0.lock().started + GRANTED_FOR).saturating_sub(now)
+        let since = self.0.lock().member_since;
+        since.map_or(GRANTED_FOR, |since| (since + GRANTED_FOR).saturating_sub(now))
     }
 
     /// Notes that a leaf has granted a call that was sent at this time.

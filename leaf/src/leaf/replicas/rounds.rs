@@ -195,6 +195,10 @@ impl Leaf {
                 Ok(()) = catalog.changed() => false,
             };
             let Some(leaf) = leaf.upgrade() else { return };
+            let member = catalog.borrow().members.get(&links.name).map(|member| member.instance);
+            if member == Some(links.instance) {
+                leaf.grants.note_member(now());
+            }
             match is_round {
                 true => leaf.replica_round(&links, &mut known).await,
                 false => leaf.ask_for_first_grants(&links).await,

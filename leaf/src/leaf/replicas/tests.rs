@@ -138,26 +138,21 @@ async fn a_view_tells_that_other_leaves_serve_the_shard_or_one_with_another_disk
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaf_under_the_name_of_another_waits_until_the_grants_of_that_one_have_ended() {
     let fixture = first_of_two();
-    let far = Instant::now() + Duration::from_mins(1);
+    let (far, soon) = (Duration::from_mins(1), Duration::from_millis(10));
+    let wait = |longest| fixture.leaf.wait_for_earlier_grants(Instant::now() + longest);
+    let refused = wait(soon).await.expect_err("it is not the member yet");
+    assert_eq!(refused.code, Code::Timeout);
     fixture
         .leaf
         .grants
-        .start_at(now().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
+        .note_member(now().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
     let began = Instant::now();
-    fixture
-        .leaf
-        .wait_for_earlier_grants(far)
-        .await
-        .expect("they have ended");
+    wait(far).await.expect("they have ended");
     let waited = began.elapsed();
     assert!(
         waited > Duration::from_millis(200) && waited < Duration::from_secs(4),
         "{waited:?}"
     );
-    fixture.leaf.grants.start_at(now());
-    let soon = Instant::now() + Duration::from_millis(10);
-    let refused = fixture.leaf.wait_for_earlier_grants(soon).await;
-    assert_eq!(refused.expect_err("they have not ended").code, Code::Timeout);
 }
 
 #[tokio::test(flavor = "multi_thread")]
