@@ -151,6 +151,8 @@ impl Engine {
         collections: Option<Vec<CollectionName>>,
         scheduled: bool,
     ) -> Result<Take, Problem> {
+        // A node that was frozen would leave out what was created meanwhile.
+        self.roles.changes.require_caught_up().await?;
         let input = TakeInput {
             cluster: self.snapshots_owner(),
             by: self.roles.nodes.own().to_owned(),

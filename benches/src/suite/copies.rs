@@ -54,7 +54,7 @@ pub async fn copies(arguments: &CopiesArgs) -> Result<SuiteReport> {
         tailers: 1,
         aggregators: 1,
     };
-    let cluster = Cluster::start(size, settings).await;
+    let mut cluster = Cluster::start(size, settings).await;
     let name = documents.set.name();
     let one_replica = json!({ "shards": 4, "replicas": 1 });
     cluster
@@ -126,6 +126,8 @@ pub async fn copies(arguments: &CopiesArgs) -> Result<SuiteReport> {
     }
     add("second replicas, from leaf to leaf", "rachis", bytes, began.elapsed());
 
+    // A leaf that runs removes files meanwhile.
+    cluster.stop("leaf-1");
     let (from, to) = (cluster.data_dir("leaf-1").join("shards"), folder.path().join("copied"));
     let (copied, time) = copy_with_cp(&from, &to)?;
     add("a folder with all shards", "cp", copied as f64, time);
