@@ -277,8 +277,7 @@ async fn find(
         let detail = format!("{collection} is a view: nothing can be deleted from it");
         return Err(Problem::new(Code::NotSupported, detail).hint("delete from the collection that it reads"));
     }
-    let shards = find_collection(&catalog, collection)?.shards();
-    let required: Vec<(ShardId, PositionVector)> = shards.map(|shard| (shard, engine.watermark_of(shard))).collect();
+    find_collection(&catalog, collection)?;
     let alias = alias.as_deref().unwrap_or(collection.as_str()).replace('"', "\"\"");
     let text = format!(
         "SELECT _source, _partition, _offset, _item, _id FROM \"{collection}\" AS \"{alias}\" WHERE {CONDITION}"
@@ -288,7 +287,7 @@ async fn find(
     let read_views = QueryViews::open(context, &catalog, &names, &request.options.at_least).await?;
     // Without a shard, the delete would miss documents, and its answer would not show it.
     let complete = read_views.require_complete(false);
-    let complete = complete.and_then(|()| require_covered(&read_views, collection, &required));
+    let complete = complete.and_then(|()| require_covered(&read_views));
     let missing = match request.cause {
         DeleteCause::Request => complete.map(|()| None)?,
         DeleteCause::Retention { .. } => complete.err(),
@@ -359,25 +358,16 @@ fn partition_of(source: &str, number: i64) -> Result<(SourceName, i32), Problem>
     Ok((source, i32::try_from(number).map_err(|e| internal(e.to_string()))?))
 }
 
-/// Fails if a shard lacks what earlier answers had: only a part of the documents would be deleted.
-fn require_covered(
-    read_views: &QueryViews,
-    collection: &CollectionName,
-    required: &[(ShardId, PositionVector)],
-) -> Result<(), Problem> {
-    let views = read_views.collection(collection).into_iter();
-    for (shard, view) in views.flat_map(|collection| &collection.shards) {
-        let required = required.iter().find(|(of, _)| of == shard);
-        if let Some((_, required)) = required.filter(|(_, required)| !view.positions.covers(required)) {
-            let detail = format!(
-                "shard {} of {collection} is behind earlier answers and lacks {}: nothing is deleted",
-                shard.number,
-                view.positions.describe_missing(required)
-            );
-            return Err(Problem::new(Code::Incomplete, detail).hint("retry once it has caught up: see rachis.sources"));
-        }
-    }
-    Ok(())
+/// Fails if a shard may lack what was acknowledged: it would show again what is deleted now.
+fn require_covered(read_views: &QueryViews) -> Result<(), Problem> {
+    let mut behind = read_views
+        .collections()
+        .iter()
+        .flat_map(|collection| &collection.behind);
+    behind.next().map_or(Ok(()), |why| {
+        let problem = Problem::new(Code::Incomplete, format!("{why}: nothing is deleted"));
+        Err(problem.hint("retry once it has caught up: see rachis.sources"))
+    })
 }
 
 /// Has every answer cover the changes that these read views contain. An earlier delete may have failed before it did so,

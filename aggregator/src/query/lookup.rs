@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use futures::future::join_all;
-use plan::{scan::Document, views::WantedShards};
-use proto::{Address, Code, CollectionName, PositionVector, Problem, ingest::ShardId};
+use plan::{
+    scan::{Document, Lookup},
+    views::WantedShards,
+};
+use proto::{Address, Code, CollectionName, Position, PositionVector, Problem, ingest::ShardId};
 
 use super::{CollectionFields, Engine, QueryOptions, context::timed_out, find_collection::find_collection, system};
-use crate::answer::Stats;
 
 impl Engine {
     /// Returns a document by its id, which is its key or its address. A key that occurs in two partitions is two
@@ -37,12 +39,12 @@ impl Engine {
             .collect();
         let lookup = async {
             // A document must not be older than in earlier answers.
-            if let Ok(Some(document)) = self.document_in(collection, &seen, id).await {
+            if let Ok(Some((document, true))) = self.document_in(collection, &seen, id).await {
                 return Ok(Some(document));
             }
-            // These replicas may lack pushes that other aggregators acknowledged. Before it reports that there is no such
-            // document, the lookup waits for them as a query would.
-            let opened = context.watermarks.open(&context, &any, None).await;
+            // These replicas may lack pushes that other aggregators acknowledged: one with the document, or one that
+            // replaces it. The lookup waits for them as a query would.
+            let (opened, behind) = context.watermarks.open(&context, &any, None).await;
             let views = any.iter().zip(opened.outcomes);
             let covered = views.map(|((shard, _), view)| match view {
                 Ok(view) => Ok((*shard, view.positions)),
@@ -50,15 +52,13 @@ impl Engine {
             });
             let covered = covered.collect::<Result<Vec<_>, Problem>>()?;
             let found = self.document_in(collection, &covered, id).await?;
-            let mut stats = Stats::default();
-            context.report.fill(&mut stats);
-            match stats.warnings.first() {
+            match behind.first() {
                 Some(warning) if found.is_none() => Err(Problem::new(
                     Code::Incomplete,
                     format!("no document {id} in what {collection} has now, but {warning}"),
                 )
                 .hint("retry once the shard has caught up: see rachis.sources")),
-                _ => Ok(found),
+                _ => Ok(found.map(|(document, _)| document)),
             }
         };
         let deadline = started + self.options.timeout;
@@ -66,21 +66,34 @@ impl Engine {
         answer.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// A document by its id, in one of these shards at these positions.
+    /// A document by its id, in one of these shards at these positions. Also returns whether the tailers have covered its
+    /// shard since its leaf started. No later answer lacks the document.
     async fn document_in(
         &self,
         collection: &CollectionName,
         shards: &WantedShards,
         id: &str,
-    ) -> Result<Option<Document>, Problem> {
+    ) -> Result<Option<(Document, bool)>, Problem> {
         let requests = shards
             .iter()
             .map(|(shard, at_least)| self.roles.leaf.document(*shard, id, at_least));
         let mut failed = None;
         for ((shard, _), answer) in shards.iter().zip(join_all(requests).await) {
             match answer {
-                Ok(Some(document)) => return Ok(Some(document)),
-                Ok(None) => {}
+                Ok(Lookup {
+                    document: Some(document),
+                    boot,
+                }) => {
+                    let address = &document.address;
+                    let position = Position {
+                        source: address.source.clone(),
+                        partition: address.partition,
+                        offset: address.offset,
+                    };
+                    self.watermarks.advance(*shard, &PositionVector::from_iter([position]));
+                    return Ok(Some((document, self.watermarks.is_confirmed(*shard, boot))));
+                }
+                Ok(Lookup { document: None, .. }) => {}
                 Err(problem) => failed = Some(incomplete(collection, *shard, &problem)),
             }
         }

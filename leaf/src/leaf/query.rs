@@ -7,7 +7,9 @@ use std::{
 
 use async_trait::async_trait;
 use plan::{
-    scan::{DeadLetter, DeadRecord, Document, PathStatus, RedrivePage, RedriveQuery, Scan, ShardStatus, SplitStatus},
+    scan::{
+        DeadLetter, DeadRecord, Document, Lookup, PathStatus, RedrivePage, RedriveQuery, Scan, ShardStatus, SplitStatus,
+    },
     views::{OpenRequest, Opened},
 };
 use proto::{
@@ -47,7 +49,8 @@ impl Scan for Leaf {
         }
     }
 
-    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Lookup, Problem> {
+        let boot = self.boot_of(shard);
         let shard = self.shard(shard).await?;
         let deadline = Instant::now() + OPEN_WAIT;
         self.wait_until_it_may_answer(&shard, deadline).await?;
@@ -59,12 +62,13 @@ impl Scan for Leaf {
         let (store, gone) = (shard.store().clone(), shard.with_state(|state| state.gone.clone()));
         let id = id.to_owned();
         let found = blocking(move || find(&store, &gone, &id)).await?;
-        Ok(found.map(|document| Document {
+        let document = found.map(|document| Document {
             id: document.id(),
             json: document.header.json,
             address: document.address,
             bytes: document.bytes,
-        }))
+        });
+        Ok(Lookup { document, boot })
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {

@@ -254,10 +254,13 @@ impl scan_server::Scan for ScanService {
     async fn document(&self, request: Request<wire::DocumentLookup>) -> Result<Response<wire::DocumentAnswer>, Status> {
         let lookup = caught_up(request, &self.catalog).await?;
         let (shard, id): (ShardId, String) = wire::Json { json: lookup.json }.decode()?;
-        let document = self.leaf.document(shard, &id, &vector(lookup.at_least)?).await?;
-        let document = document.map(|document| wire::JsonWithBytes::of(&document, document.bytes.clone()));
+        let found = self.leaf.document(shard, &id, &vector(lookup.at_least)?).await?;
+        let document = found
+            .document
+            .map(|document| wire::JsonWithBytes::of(&document, document.bytes.clone()));
         Ok(Response::new(wire::DocumentAnswer {
             document: document.transpose()?,
+            boot: found.boot,
         }))
     }
 

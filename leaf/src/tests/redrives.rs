@@ -137,7 +137,8 @@ async fn an_edited_dead_letter_becomes_one_document_with_the_key_and_the_headers
         .leaf
         .document(fixture.shard, "k0", &Default::default())
         .await
-        .expect("an answer");
+        .expect("an answer")
+        .document;
     let document = document.expect("the document");
     assert_eq!(
         (document.address.to_string().as_str(), &document.bytes[..]),
@@ -258,7 +259,8 @@ async fn a_dead_letter_that_a_later_record_has_replaced_stays_one() {
         .leaf
         .document(fixture.shard, "c", &Default::default())
         .await
-        .expect("an answer");
+        .expect("an answer")
+        .document;
     assert_eq!(found.map(|found| found.bytes), Some("{\"n\":6}".into()));
 
     // A pushed document with an _id has a partition of its own; with one partition, that is it.

@@ -247,6 +247,7 @@ async fn keys_replace_and_tombstones_delete_within_a_partition() {
             .document(fixture.shard, id, &Default::default())
             .await
             .expect("an answer")
+            .document
             .map(|d| d.address.to_string())
     };
     assert!(by_id("a").await.is_some());

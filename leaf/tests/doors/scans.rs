@@ -339,6 +339,7 @@ async fn large_documents_are_sent_in_chunks() {
             .document(served.shard, "clicks/0@2", &Default::default())
             .await
             .expect("an answer")
+            .document
             .expect("a document");
         assert_eq!(found.bytes.len(), large.len());
     }

@@ -23,7 +23,9 @@ use tonic::transport::Channel;
 
 use self::{lease::ReleaseQueue, path_tables::PathTables, views::RemoteViews};
 use crate::{
-    scan::{DeadLetter, DeadRecord, Document, PathStatus, RedrivePage, RedriveQuery, Scan, ScanStream, ShardStatus},
+    scan::{
+        DeadLetter, DeadRecord, Document, Lookup, PathStatus, RedrivePage, RedriveQuery, Scan, ScanStream, ShardStatus,
+    },
     views::{OpenRequest, Opened},
 };
 
@@ -65,7 +67,7 @@ impl Scan for RemoteScan {
         RemoteViews::open(self.clone(), request).await
     }
 
-    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Lookup, Problem> {
         let lookup = DocumentLookup {
             json: Json::of(&(shard, id))?.json,
             at_least: positions(at_least),
@@ -77,9 +79,12 @@ impl Scan for RemoteScan {
         let answer = self.leaves.ask(shard, ask).await?;
         let document = |document: JsonWithBytes| {
             let (document, bytes) = document.decode()?;
-            Ok(Document { bytes, ..document })
+            Ok::<_, Problem>(Document { bytes, ..document })
         };
-        answer.document.map(document).transpose()
+        Ok(Lookup {
+            document: answer.document.map(document).transpose()?,
+            boot: answer.boot,
+        })
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {

@@ -353,6 +353,15 @@ pub struct Document {
     pub json: bool,
 }
 
+/// What a replica answers to the lookup of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lookup {
+    /// The document, if the shard has it.
+    pub document: Option<Document>,
+    /// The boot id, as in [`crate::views::ShardView`].
+    pub boot: u64,
+}
+
 /// What a shard knows about a path, for `rachis.fields`. (A *field* is a definition in the catalog.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {
@@ -572,7 +581,7 @@ pub trait Scan: Send + Sync {
     async fn open(&self, request: OpenRequest<'_>) -> Opened;
 
     /// A document by its id: its key or, without a key, its address. Of a shard that has these positions.
-    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem>;
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Lookup, Problem>;
 
     /// The status of all paths.
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem>;

@@ -32,7 +32,7 @@ pub(super) async fn open_collection(
             (shard, of_shard)
         })
         .collect();
-    let opened = context.watermarks.open(context, &wanted, expected).await;
+    let (opened, behind) = context.watermarks.open(context, &wanted, expected).await;
     let (mut shards, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
     for ((shard, _), outcome) in wanted.into_iter().zip(opened.outcomes) {
         match outcome {
@@ -46,6 +46,7 @@ pub(super) async fn open_collection(
         paths: context.kinds.of(collection.uid, &shards),
         shards,
         missing,
+        behind,
         time_path,
         views: opened.views,
     };

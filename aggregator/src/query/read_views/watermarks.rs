@@ -108,13 +108,14 @@ impl ReadWatermarks {
     }
 
     /// Opens shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
-    /// watermark in time is opened as it is, with a warning. The query will probably ask for the expected scan.
+    /// watermark in time is opened as it is, with a warning. The query will probably ask for the expected scan. Also
+    /// returns these warnings: what may be missing.
     pub(in crate::query) async fn open(
         &self,
         query: &QueryContext,
         wanted: &WantedShards,
         expected: Option<ScanRequest>,
-    ) -> Opened {
+    ) -> (Opened, Vec<String>) {
         let deadline = query.deadline();
         let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
         let catch_up_until = end.min(Instant::now() + CATCH_UP_WAIT);
@@ -141,10 +142,10 @@ impl ReadWatermarks {
         };
         let mut opened = query.leaf.open(request).await;
 
-        let unconfirmed = self.unconfirmed(&boots(wanted, &opened.outcomes));
+        let unconfirmed = self.unconfirmed(boots(wanted, &opened.outcomes));
         // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks
         // since.
-        let (required, uncovered) = if unconfirmed.is_empty() {
+        let (mut required, mut uncovered) = if unconfirmed.is_empty() {
             (initial.clone(), Vec::new())
         } else {
             let uncovered = self.confirm(unconfirmed, catch_up_until).await;
@@ -160,7 +161,15 @@ impl ReadWatermarks {
             outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
         });
         reopen(&mut opened, &late, wanted, end).await;
+        let of_late = late.iter().map(|at| (&wanted[*at], &opened.outcomes[*at]));
+        let unconfirmed = self.unconfirmed(of_late.filter_map(boot));
+        if !unconfirmed.is_empty() {
+            uncovered.extend(self.confirm(unconfirmed, catch_up_until).await);
+            let raised = self.raised(wanted);
+            late.iter().for_each(|at| required[*at] = raised[*at].clone());
+        }
 
+        let mut warnings = Vec::new();
         for (at, (shard, _)) in wanted.iter().enumerate() {
             let (shard, Ok(view)) = (*shard, &opened.outcomes[at]) else {
                 continue;
@@ -171,13 +180,19 @@ impl ReadWatermarks {
                 self.set_catch_up_failed(shard, is_uncovered || lags);
             }
             if lags {
-                warn_lagging(query, shard, &view.positions.describe_missing(&required[at].1));
+                warnings.push(lagging(shard, &view.positions.describe_missing(&required[at].1)));
             } else if is_uncovered {
-                warn_uncovered(query, shard);
+                warnings.push(not_covered(shard));
             }
             self.advance(shard, &view.positions);
         }
-        opened
+        warnings.iter().for_each(|warning| query.report.warn(warning.clone()));
+        (opened, warnings)
+    }
+
+    /// Whether the tailers have covered a shard since its leaf started with this boot id.
+    pub(in crate::query) fn is_confirmed(&self, shard: ShardId, boot: u64) -> bool {
+        self.unconfirmed([(shard, boot)]).is_empty()
     }
 
     fn has_catch_up_failed(&self, shard: ShardId) -> bool {
@@ -204,16 +219,15 @@ impl ReadWatermarks {
 
     /// Of these open shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
     /// their leaf has started since the tailers last covered them.
-    fn unconfirmed(&self, opened: &[(ShardId, u64)]) -> Vec<(ShardId, u64)> {
+    fn unconfirmed(&self, opened: impl IntoIterator<Item = (ShardId, u64)>) -> Vec<(ShardId, u64)> {
         let shards = self.shards.lock();
         let is_confirmed = |shard: &ShardId, boot: u64| {
             let watermark = shards.by_shard.get(shard);
             watermark.is_some_and(|watermark| watermark.confirmed_boots.contains(&boot))
         };
         opened
-            .iter()
+            .into_iter()
             .filter(|(shard, boot)| !is_confirmed(shard, *boot))
-            .copied()
             .collect()
     }
 
@@ -257,27 +271,27 @@ impl ReadWatermarks {
     }
 }
 
-fn warn_lagging(query: &QueryContext, shard: ShardId, lacking: &str) {
-    query.report.warn(format!(
+fn lagging(shard: ShardId, lacking: &str) -> String {
+    format!(
         "shard {} is behind earlier answers or the pushes in Kafka, and lacks {lacking}",
         shard.number
-    ));
+    )
 }
 
-fn warn_uncovered(query: &QueryContext, shard: ShardId) {
-    query.report.warn(format!(
+fn not_covered(shard: ShardId) -> String {
+    format!(
         "shard {} may lack pushes from before its leaf started: the tailers do not read all its push partitions yet",
         shard.number
-    ));
+    )
 }
 
 /// The shards that are open, with the boot ids of their leaves.
-fn boots(wanted: &WantedShards, outcomes: &OpenOutcomes) -> Vec<(ShardId, u64)> {
-    wanted
-        .iter()
-        .zip(outcomes)
-        .filter_map(|((shard, _), view)| Some((*shard, view.as_ref().ok()?.boot)))
-        .collect()
+fn boots(wanted: &WantedShards, outcomes: &OpenOutcomes) -> impl Iterator<Item = (ShardId, u64)> {
+    wanted.iter().zip(outcomes).filter_map(boot)
+}
+
+fn boot(((shard, _), view): (&(ShardId, PositionVector), &Result<ShardView, Problem>)) -> Option<(ShardId, u64)> {
+    Some((*shard, view.as_ref().ok()?.boot))
 }
 
 fn indexes(outcomes: &OpenOutcomes, which: impl Fn(usize, &Result<ShardView, Problem>) -> bool) -> Vec<usize> {
@@ -308,8 +322,9 @@ fn covers(rows: &[TailStatus], catalog: &Catalog, shard: ShardId) -> bool {
     };
     let (push, shards) = (SourceName::push(), collection.settings.shards);
     let is_reported = |partition| {
-        let matches =
-            |row: &&TailStatus| row.source == push && row.collection == *name && row.partition == Some(partition);
+        let matches = |row: &&TailStatus| {
+            row.source == push && row.is_of(name, shard.collection) && row.partition == Some(partition)
+        };
         rows.iter()
             .find(matches)
             .is_some_and(|row| row.state != SourceState::Starting)
@@ -326,6 +341,9 @@ fn sent_positions(catalog: &Catalog, row: &TailStatus) -> Vec<(ShardId, Position
     else {
         return Vec::new();
     };
+    if !row.is_of(&row.collection, collection.uid) {
+        return Vec::new();
+    }
     let shares = collection.route(&row.source, partition).shares().into_iter();
     let position = |share: PartitionShare| {
         let shard = ShardId {

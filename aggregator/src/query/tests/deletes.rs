@@ -1,5 +1,7 @@
 //! DELETE: which changes the engine sends to each shard, and what it records if some shards fail.
 
+use std::sync::atomic::Ordering;
+
 use proto::{
     Code, Position, SourceName,
     catalog::{Collection, Deletion},
@@ -10,7 +12,7 @@ use proto::{
 };
 use serde_json::json;
 
-use super::{Bench, bench, events, lines};
+use super::{Bench, bench, events, fake::sent_push, lines};
 
 async fn ten() -> Bench {
     bench((0..10).map(|n| json!({ "n": n }))).await
@@ -148,6 +150,7 @@ async fn nothing_is_deleted_while_a_shard_is_missing_or_behind() {
         offset: 99,
     };
     bench.engine.on_push_acknowledged(shard, acknowledged);
+    bench.leaf.waits.store(true, Ordering::SeqCst);
     let problem = bench
         .try_sql("delete from events where true")
         .await
@@ -155,4 +158,20 @@ async fn nothing_is_deleted_while_a_shard_is_missing_or_behind() {
     assert_eq!(problem.code, Code::Incomplete, "{problem:?}");
     assert!(problem.detail.contains("lacks push/0@99"), "{problem:?}");
     assert!(bench.leaf.changes.lock().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_if_only_the_tailers_know_what_a_shard_lacks() {
+    for condition in ["true", "_id = 'unknown'"] {
+        let bench = ten().await;
+        bench.leaf.waits.store(true, Ordering::SeqCst);
+        *bench.tailer.rows.lock() = vec![sent_push(None, 99)];
+        let problem = bench
+            .try_sql(&format!("delete from events where {condition}"))
+            .await
+            .expect_err("a shard is behind");
+        assert_eq!(problem.code, Code::Incomplete, "{problem:?}");
+        assert!(problem.detail.contains("lacks push/0@99"), "{problem:?}");
+        assert!(bench.leaf.changes.lock().is_empty());
+    }
 }

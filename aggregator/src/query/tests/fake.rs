@@ -17,7 +17,7 @@ use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 use plan::{
     scan::{
-        DeadLetter, DeadRecord, Document, PathIndex, PathStatus, RedrivePage, RedriveQuery, Scan, ScanChunk,
+        DeadLetter, DeadRecord, Document, Lookup, PathIndex, PathStatus, RedrivePage, RedriveQuery, Scan, ScanChunk,
         ScanRequest, ScanStream, ShardStatus,
     },
     views::{OpenOutcomes, OpenRequest, Opened, ReadViews, ShardView, WantedShards},
@@ -29,7 +29,7 @@ use proto::{
     ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, Push, PushResult, Pushes, ShardId, StoredPosition},
     place_ranges::Place,
     record::{Record, RequestKey},
-    status::TailStatus,
+    status::{SourceState, TailStatus},
     tailer::{Changes, LogHealth, SourceAdmin},
 };
 use serde_json::Value;
@@ -56,6 +56,10 @@ pub(super) struct FakeLeaf {
     pub at_least: Mutex<Vec<(ShardId, PositionVector)>>,
     /// The number of restarts.
     pub boot: AtomicU64,
+    /// Whether a view that cannot cover what it must fails, as those of real leaves do after a while.
+    pub waits: AtomicBool,
+    /// How many openings of a view take too long, from now on.
+    pub late_openings: AtomicUsize,
     /// Whether a document is found only by those who ask for the positions of the shard.
     pub is_replica_behind: AtomicBool,
     /// Shards that do not answer.
@@ -186,6 +190,14 @@ impl FakeLeaf {
         for (change, offset) in changes.iter().zip(0..).filter(|(change, _)| change.shard == shard) {
             positions.advance(&change.source, change.partition, offset);
         }
+        let late = |left: usize| left.checked_sub(1);
+        let is_late = self
+            .late_openings
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, late)
+            .is_ok();
+        if is_late || self.waits.load(Ordering::SeqCst) && !positions.covers(at_least) {
+            return Err(Problem::new(Code::Timeout, "the view was not opened in time"));
+        }
         Ok(ShardView {
             positions,
             boot: self.boot.load(Ordering::SeqCst),
@@ -246,9 +258,10 @@ impl Scan for FakeLeaf {
         }
     }
 
-    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Option<Document>, Problem> {
+    async fn document(&self, shard: ShardId, id: &str, at_least: &PositionVector) -> Result<Lookup, Problem> {
+        let boot = self.boot.load(Ordering::SeqCst);
         if self.is_replica_behind.load(Ordering::SeqCst) && at_least.is_empty() {
-            return Ok(None);
+            return Ok(Lookup { document: None, boot });
         }
         let shards = self.shards.lock();
         let found = shards.get(&shard).and_then(|documents| {
@@ -258,12 +271,13 @@ impl Scan for FakeLeaf {
                     .map_or_else(|| a.to_string() == id, |own| own == id)
             })
         });
-        Ok(found.map(|(address, document)| Document {
+        let document = found.map(|(address, document)| Document {
             address: address.clone(),
             id: id.to_owned(),
             bytes: document.to_string().into(),
             json: true,
-        }))
+        });
+        Ok(Lookup { document, boot })
     }
 
     async fn fields(&self, shard: ShardId) -> Result<Vec<PathStatus>, Problem> {
@@ -402,6 +416,21 @@ impl Changes for FakeChanges {
     }
     fn health(&self) -> LogHealth {
         LogHealth::default()
+    }
+}
+
+/// What a tailer reports of the first push partition of `events`, of the collection with this id.
+pub(super) fn sent_push(uid: Option<CollectionUid>, offset: i64) -> TailStatus {
+    TailStatus {
+        collection: "events".parse().expect("a name"),
+        uid,
+        source: SourceName::push(),
+        partition: Some(0),
+        state: SourceState::Reading,
+        end: None,
+        lag: None,
+        sent: Some(offset),
+        error: None,
     }
 }
 

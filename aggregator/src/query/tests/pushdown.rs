@@ -3,13 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use plan::scan::Stage;
-use proto::{
-    SourceName,
-    status::{SourceState, TailStatus},
-};
+use proto::CollectionUid;
 use serde_json::json;
 
-use super::*;
+use super::{fake::sent_push, *};
 
 fn clicks(count: i64) -> impl Iterator<Item = Value> {
     (0..count).map(|i| {
@@ -378,19 +375,7 @@ async fn each_shard_waits_only_for_the_positions_routed_to_it() {
 #[tokio::test]
 async fn a_query_waits_for_acknowledged_pushes_and_after_a_leaf_restart_for_what_tailers_have_sent() {
     let bench = bench(clicks(2)).await;
-    let set_sent = |offset| {
-        let status = TailStatus {
-            collection: events(),
-            source: SourceName::push(),
-            partition: Some(0),
-            state: SourceState::Reading,
-            end: None,
-            lag: None,
-            sent: Some(offset),
-            error: None,
-        };
-        *bench.tailer.rows.lock() = vec![status];
-    };
+    let set_sent = |offset| *bench.tailer.rows.lock() = vec![sent_push(None, offset)];
     // Runs a query. Returns the positions that it waited for, and how often the tailers have been asked.
     let query = || async {
         bench.leaf.at_least.lock().clear();
@@ -426,6 +411,28 @@ async fn a_query_waits_for_acknowledged_pushes_and_after_a_leaf_restart_for_what
         "push/1@5".parse().expect("a position"),
     );
     assert_eq!(query().await, expected(&["push/0@9", "push/1@5"], 2));
+}
+
+#[tokio::test]
+async fn a_view_that_was_opened_late_lacks_nothing_without_a_warning() {
+    let bench = bench(clicks(2)).await;
+    *bench.tailer.rows.lock() = vec![sent_push(None, 7)];
+    bench.leaf.late_openings.store(2, Ordering::SeqCst);
+    let answer = bench.sql("SELECT count(*) FROM events").await;
+    let warnings = &answer.1.warnings;
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("lacks push/0@7"),
+        "the first opening of both shards takes too long: {warnings:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_pushed_to_an_earlier_collection_of_this_name_is_not_waited_for() {
+    let bench = bench(clicks(2)).await;
+    bench.leaf.waits.store(true, Ordering::SeqCst);
+    *bench.tailer.rows.lock() = vec![sent_push(Some(CollectionUid(uuid::Uuid::now_v7())), 7)];
+    let answer = bench.sql("SELECT count(*) FROM events").await;
+    assert_eq!(answer.1.warnings, [""; 0]);
 }
 
 #[tokio::test]

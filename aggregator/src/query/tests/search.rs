@@ -313,6 +313,19 @@ async fn a_document_is_found_although_a_replica_that_is_behind_lacks_it() {
     let opened = bench.leaf.opened.load(Ordering::SeqCst);
     assert!(found().await, "it asks for what earlier answers had");
     assert_eq!(bench.leaf.opened.load(Ordering::SeqCst), opened, "no view is needed");
+    bench.leaf.boot.store(1, Ordering::SeqCst);
+    assert!(found().await, "the leaf may have lost what replaced the document");
+    assert_eq!(
+        bench.leaf.opened.load(Ordering::SeqCst),
+        opened + 1,
+        "as a query would find it"
+    );
+    assert!(found().await);
+    assert_eq!(
+        bench.leaf.opened.load(Ordering::SeqCst),
+        opened + 1,
+        "no view is needed"
+    );
 }
 
 #[tokio::test]
