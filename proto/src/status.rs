@@ -65,8 +65,8 @@ pub struct TailStatus {
 }
 
 impl TailStatus {
-    /// Whether it is of this collection, and not of an earlier one with its name.
-    pub fn is_of(&self, name: &CollectionName, uid: CollectionUid) -> bool {
-        self.collection == *name && self.uid.is_none_or(|of| of == uid)
+    /// Whether it is of this collection, and not of an earlier one with the same name.
+    pub fn is_of(&self, uid: CollectionUid) -> bool {
+        self.uid.is_none_or(|of| of == uid)
     }
 }

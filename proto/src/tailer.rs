@@ -1,7 +1,7 @@
 //! The tailer's interface to other roles: it orders catalog changes, inspects topics and reports progress. Tailers
 //! implement it, aggregators and leaves call it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,11 @@ pub struct LogHealth {
 pub trait SourceAdmin: Send + Sync {
     /// The status of every partition.
     async fn status(&self) -> Result<Vec<TailStatus>, Problem>;
+
+    /// The same, of the tailers that answer within this time.
+    async fn status_within(&self, _wait: Duration) -> Result<Vec<TailStatus>, Problem> {
+        self.status().await
+    }
 
     /// The end offset of each partition of the topic, or why the topic cannot be read. Callers check it before they
     /// propose a change.

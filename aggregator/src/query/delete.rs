@@ -277,7 +277,6 @@ async fn find(
         let detail = format!("{collection} is a view: nothing can be deleted from it");
         return Err(Problem::new(Code::NotSupported, detail).hint("delete from the collection that it reads"));
     }
-    find_collection(&catalog, collection)?;
     let alias = alias.as_deref().unwrap_or(collection.as_str()).replace('"', "\"\"");
     let text = format!(
         "SELECT _source, _partition, _offset, _item, _id FROM \"{collection}\" AS \"{alias}\" WHERE {CONDITION}"
@@ -364,7 +363,7 @@ fn require_covered(read_views: &QueryViews) -> Result<(), Problem> {
         .collections()
         .iter()
         .flat_map(|collection| &collection.behind);
-    behind.next().map_or(Ok(()), |why| {
+    behind.next().map_or(Ok(()), |(_, why)| {
         let problem = Problem::new(Code::Incomplete, format!("{why}: nothing is deleted"));
         Err(problem.hint("retry once it has caught up: see rachis.sources"))
     })

@@ -48,7 +48,7 @@ pub struct Engine {
     /// None in a single process.
     pub(super) distribution: Option<Distribution>,
     kinds: Arc<CollectionKinds>,
-    pub(super) watermarks: Arc<ReadWatermarks>,
+    watermarks: Arc<ReadWatermarks>,
 }
 
 /// How far the tailers have read every partition. If no tailer is reachable, that is not an error: the catalog and the

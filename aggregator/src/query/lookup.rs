@@ -9,7 +9,19 @@ use plan::{
 };
 use proto::{Address, Code, CollectionName, Position, PositionVector, Problem, ingest::ShardId};
 
-use super::{CollectionFields, Engine, QueryOptions, context::timed_out, find_collection::find_collection, system};
+use super::{
+    CollectionFields, Engine, QueryOptions,
+    context::{QueryContext, timed_out},
+    find_collection::find_collection,
+    system,
+};
+
+/// A document in a shard, from a replica with this boot id.
+struct Found {
+    shard: ShardId,
+    document: Document,
+    boot: u64,
+}
 
 impl Engine {
     /// Returns a document by its id, which is its key or its address. A key that occurs in two partitions is two
@@ -33,32 +45,48 @@ impl Engine {
             .collect();
         let started = Instant::now();
         let context = self.context_until(&QueryOptions::default(), started, self.options.timeout);
-        let seen: Vec<_> = any
-            .iter()
-            .map(|(shard, _)| (*shard, context.watermarks.awaited(*shard)))
-            .collect();
         let lookup = async {
             // A document must not be older than in earlier answers.
-            if let Ok(Some((document, true))) = self.document_in(collection, &seen, id).await {
-                return Ok(Some(document));
-            }
+            let known = context.watermarks.of_all(&any);
+            let seen = any
+                .iter()
+                .zip(&known)
+                .map(|((shard, _), known)| (*shard, known.awaited()));
+            let found = self
+                .document_in(&context, collection, &seen.collect::<Vec<_>>(), id)
+                .await;
+            let again = match found {
+                Ok(Some(found)) => {
+                    let at = any.iter().position(|(shard, _)| *shard == found.shard);
+                    if at.is_some_and(|at| known[at].is_complete_at(found.boot)) {
+                        return Ok(Some(found.document));
+                    }
+                    vec![(found.shard, PositionVector::default())]
+                }
+                _ => any,
+            };
             // These replicas may lack pushes that other aggregators acknowledged: one with the document, or one that
             // replaces it. The lookup waits for them as a query would.
-            let (opened, behind) = context.watermarks.open(&context, &any, None).await;
-            let views = any.iter().zip(opened.outcomes);
+            let (opened, behind) = context.watermarks.open(&context, &again, None).await;
+            let views = again.iter().zip(opened.outcomes);
             let covered = views.map(|((shard, _), view)| match view {
                 Ok(view) => Ok((*shard, view.positions)),
                 Err(problem) => Err(incomplete(collection, *shard, &problem)),
             });
             let covered = covered.collect::<Result<Vec<_>, Problem>>()?;
-            let found = self.document_in(collection, &covered, id).await?;
-            match behind.first() {
-                Some(warning) if found.is_none() => Err(Problem::new(
+            let found = self.document_in(&context, collection, &covered, id).await?;
+            let lacking = behind.iter().find(|(shard, _)| match &found {
+                // At its address, nothing replaces it.
+                Some(found) => found.shard == *shard && id.parse::<Address>().is_err(),
+                None => true,
+            });
+            match lacking {
+                Some((_, warning)) => Err(Problem::new(
                     Code::Incomplete,
-                    format!("no document {id} in what {collection} has now, but {warning}"),
+                    format!("document {id} may be missing in what {collection} has now, or be replaced: {warning}"),
                 )
-                .hint("retry once the shard has caught up: see rachis.sources")),
-                _ => Ok(found.map(|(document, _)| document)),
+                .hint("retry once the shard has caught up: see rachis.sources; SQL answers from what there is")),
+                None => Ok(found.map(|found| found.document)),
             }
         };
         let deadline = started + self.options.timeout;
@@ -66,35 +94,38 @@ impl Engine {
         answer.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// A document by its id, in one of these shards at these positions. Also returns whether the tailers have covered its
-    /// shard since its leaf started. No later answer lacks the document.
+    /// A document by its id, in one of these shards at these positions. No later answer lacks it.
     async fn document_in(
         &self,
+        context: &QueryContext,
         collection: &CollectionName,
         shards: &WantedShards,
         id: &str,
-    ) -> Result<Option<(Document, bool)>, Problem> {
+    ) -> Result<Option<Found>, Problem> {
         let requests = shards
             .iter()
             .map(|(shard, at_least)| self.roles.leaf.document(*shard, id, at_least));
         let mut failed = None;
         for ((shard, _), answer) in shards.iter().zip(join_all(requests).await) {
-            match answer {
-                Ok(Lookup {
-                    document: Some(document),
-                    boot,
-                }) => {
-                    let address = &document.address;
-                    let position = Position {
-                        source: address.source.clone(),
-                        partition: address.partition,
-                        offset: address.offset,
-                    };
-                    self.watermarks.advance(*shard, &PositionVector::from_iter([position]));
-                    return Ok(Some((document, self.watermarks.is_confirmed(*shard, boot))));
+            let Lookup { document, boot } = match answer {
+                Ok(answer) => answer,
+                Err(problem) => {
+                    failed = Some(incomplete(collection, *shard, &problem));
+                    continue;
                 }
-                Ok(Lookup { document: None, .. }) => {}
-                Err(problem) => failed = Some(incomplete(collection, *shard, &problem)),
+            };
+            if let Some(document) = document {
+                let address = &document.address;
+                let position = Position {
+                    source: address.source.clone(),
+                    partition: address.partition,
+                    offset: address.offset,
+                };
+                context
+                    .watermarks
+                    .advance(*shard, &PositionVector::from_iter([position]));
+                let shard = *shard;
+                return Ok(Some(Found { shard, document, boot }));
             }
         }
         // The document may be in a shard that did not answer, so "not found" could be wrong.

@@ -53,27 +53,6 @@ impl Tailers {
         peers
     }
 
-    /// What the tailers that answer within `wait` read; fails if none does.
-    ///
-    /// One that does not answer is left out: it reads nothing, and other tailers take over its partitions.
-    async fn status_within(&self, wait: Duration) -> Result<Vec<TailStatus>, Problem> {
-        let ask = |peer: Peer| async move {
-            let asked = async {
-                let request = peer.json(&(), wait)?;
-                peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
-            };
-            let silent = || Problem::new(Code::Unavailable, format!("{} does not respond", peer.name));
-            tokio::time::timeout(wait, asked)
-                .await
-                .unwrap_or_else(|_| Err(silent()))
-        };
-        let answers = join_all(self.peers.of(Role::Tailer).into_iter().map(ask)).await;
-        if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
-            return Err(problem.clone());
-        }
-        Ok(merge_rows(answers.into_iter().flatten().flatten().collect()))
-    }
-
     /// Asks the tailers one after the other, until one is available.
     async fn ask_any<T, F>(&self, ask: impl Fn(Peer) -> F) -> Result<T, Problem>
     where
@@ -104,6 +83,24 @@ fn sources(peer: &Peer) -> SourcesClient<Channel> {
 impl SourceAdmin for Tailers {
     async fn status(&self) -> Result<Vec<TailStatus>, Problem> {
         self.status_within(ASK_WAIT).await
+    }
+
+    async fn status_within(&self, wait: Duration) -> Result<Vec<TailStatus>, Problem> {
+        let ask = |peer: Peer| async move {
+            let asked = async {
+                let request = peer.json(&(), wait)?;
+                peer.value::<Vec<TailStatus>>(sources(&peer).status(request).await)
+            };
+            let silent = || Problem::new(Code::Unavailable, format!("{} does not respond", peer.name));
+            tokio::time::timeout(wait, asked)
+                .await
+                .unwrap_or_else(|_| Err(silent()))
+        };
+        let answers = join_all(self.peers.of(Role::Tailer).into_iter().map(ask)).await;
+        if let (false, Some(Err(problem))) = (answers.iter().any(Result::is_ok), answers.first()) {
+            return Err(problem.clone());
+        }
+        Ok(merge_rows(answers.into_iter().flatten().flatten().collect()))
     }
 
     async fn ends(&self, settings: &SourceSettings) -> Result<Vec<i64>, Problem> {

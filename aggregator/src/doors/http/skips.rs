@@ -116,7 +116,7 @@ pub(super) async fn skip_pushes(
     let request = body::json(request, HINT).await?;
     let source = SourceName::push();
     let rows = rows(&app.engine, |row| {
-        row.is_of(&name, collection.uid) && row.source.is_push()
+        row.collection == name && row.is_of(collection.uid) && row.source.is_push()
     })
     .await?;
     let end = |number| {

@@ -32,7 +32,7 @@ pub(super) struct CollectionViews {
     /// The shards that could not be opened, each with the reason.
     pub missing: Vec<(ShardId, Problem)>,
     /// Why open shards may lack what was acknowledged before the query, as its warnings say.
-    pub behind: Vec<String>,
+    pub behind: Vec<(ShardId, String)>,
     /// The kinds of the collection's paths, merged over its open shards.
     pub paths: Arc<PathKinds>,
     /// The path of a document's event time.

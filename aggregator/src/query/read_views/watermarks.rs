@@ -55,13 +55,29 @@ struct ShardWatermarks {
     by_shard: HashMap<ShardId, ShardWatermark>,
 }
 
+/// What is known of a shard.
 #[derive(Default, Clone)]
-struct ShardWatermark {
+pub(in crate::query) struct ShardWatermark {
     positions: PositionVector,
     /// Whether a query has waited without success for the shard to catch up, or for the tailers to cover it.
     catch_up_failed: bool,
     /// The boot ids of its leaves since which the tailers have covered this shard, the last one at the end.
     confirmed_boots: VecDeque<u64>,
+}
+
+impl ShardWatermark {
+    /// The positions, unless a query has waited for them without success.
+    pub(in crate::query) fn awaited(&self) -> PositionVector {
+        match self.catch_up_failed {
+            true => PositionVector::default(),
+            false => self.positions.clone(),
+        }
+    }
+
+    /// Whether a replica with this boot id, which has the awaited positions, has everything that was acknowledged.
+    pub(in crate::query) fn is_complete_at(&self, boot: u64) -> bool {
+        !self.catch_up_failed && self.confirmed_boots.contains(&boot)
+    }
 }
 
 impl ShardWatermarks {
@@ -94,12 +110,11 @@ impl ReadWatermarks {
             .unwrap_or_default()
     }
 
-    /// The watermark of a shard, unless a query has waited for it without success.
-    pub(in crate::query) fn awaited(&self, shard: ShardId) -> PositionVector {
-        match self.has_catch_up_failed(shard) {
-            true => PositionVector::default(),
-            false => self.of(shard),
-        }
+    /// What is known of these shards, at one moment.
+    pub(in crate::query) fn of_all(&self, shards: &WantedShards) -> Vec<ShardWatermark> {
+        let known = self.shards.lock();
+        let of = |(shard, _): &(ShardId, _)| known.by_shard.get(shard).cloned().unwrap_or_default();
+        shards.iter().map(of).collect()
     }
 
     /// Raises the watermark of a shard.
@@ -109,21 +124,24 @@ impl ReadWatermarks {
 
     /// Opens shards at the wanted positions or at their watermarks, whichever are higher. A shard that cannot reach its
     /// watermark in time is opened as it is, with a warning. The query will probably ask for the expected scan. Also
-    /// returns these warnings: what may be missing.
+    /// returns these warnings, with their shards: what may be missing.
     pub(in crate::query) async fn open(
         &self,
         query: &QueryContext,
         wanted: &WantedShards,
         expected: Option<ScanRequest>,
-    ) -> (Opened, Vec<String>) {
+    ) -> (Opened, Vec<(ShardId, String)>) {
         let deadline = query.deadline();
         let end = deadline - (deadline.saturating_duration_since(Instant::now()) / 10).min(ANSWER_MARGIN);
         let catch_up_until = end.min(Instant::now() + CATCH_UP_WAIT);
-        let initial = self.raised(wanted);
-        let failed_before: Vec<bool> = wanted
-            .iter()
-            .map(|(shard, _)| self.has_catch_up_failed(*shard))
-            .collect();
+        let before = self.of_all(wanted);
+        let initial = raised(wanted, &before);
+        let failed_before: Vec<bool> = before.iter().map(|known| known.catch_up_failed).collect();
+        // Also if another query confirms it meanwhile: the first targets were lower.
+        let is_new = |at: usize, outcome: &Result<ShardView, Problem>| {
+            let view = outcome.as_ref();
+            view.is_ok_and(|view| !before[at].confirmed_boots.contains(&view.boot))
+        };
         let requested: Vec<_> = (0..wanted.len())
             .map(|at| {
                 if failed_before[at] {
@@ -142,14 +160,14 @@ impl ReadWatermarks {
         };
         let mut opened = query.leaf.open(request).await;
 
-        let unconfirmed = self.unconfirmed(boots(wanted, &opened.outcomes));
+        let new = indexes(&opened.outcomes, is_new);
         // If there is nothing to confirm, the first targets stay, however far other queries have raised the watermarks
         // since.
-        let (mut required, mut uncovered) = if unconfirmed.is_empty() {
+        let (mut required, mut uncovered) = if new.is_empty() {
             (initial.clone(), Vec::new())
         } else {
-            let uncovered = self.confirm(unconfirmed, catch_up_until).await;
-            (self.raised(wanted), uncovered)
+            let uncovered = self.confirm(boots(wanted, &opened, &new), catch_up_until).await;
+            (raised(wanted, &self.of_all(wanted)), uncovered)
         };
 
         let behind = indexes(&opened.outcomes, |at, outcome| {
@@ -161,11 +179,12 @@ impl ReadWatermarks {
             outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
         });
         reopen(&mut opened, &late, wanted, end).await;
-        let of_late = late.iter().map(|at| (&wanted[*at], &opened.outcomes[*at]));
-        let unconfirmed = self.unconfirmed(of_late.filter_map(boot));
-        if !unconfirmed.is_empty() {
-            uncovered.extend(self.confirm(unconfirmed, catch_up_until).await);
-            let raised = self.raised(wanted);
+        let mut new = late.clone();
+        new.retain(|at| is_new(*at, &opened.outcomes[*at]));
+        if !new.is_empty() {
+            let until = end.min(Instant::now() + TAILERS_WAIT);
+            uncovered.extend(self.confirm(boots(wanted, &opened, &new), until).await);
+            let raised = raised(wanted, &self.of_all(wanted));
             late.iter().for_each(|at| required[*at] = raised[*at].clone());
         }
 
@@ -180,19 +199,16 @@ impl ReadWatermarks {
                 self.set_catch_up_failed(shard, is_uncovered || lags);
             }
             if lags {
-                warnings.push(lagging(shard, &view.positions.describe_missing(&required[at].1)));
+                warnings.push((shard, lagging(shard, &view.positions.describe_missing(&required[at].1))));
             } else if is_uncovered {
-                warnings.push(not_covered(shard));
+                warnings.push((shard, not_covered(shard)));
             }
             self.advance(shard, &view.positions);
         }
-        warnings.iter().for_each(|warning| query.report.warn(warning.clone()));
+        warnings
+            .iter()
+            .for_each(|(_, warning)| query.report.warn(warning.clone()));
         (opened, warnings)
-    }
-
-    /// Whether the tailers have covered a shard since its leaf started with this boot id.
-    pub(in crate::query) fn is_confirmed(&self, shard: ShardId, boot: u64) -> bool {
-        self.unconfirmed([(shard, boot)]).is_empty()
     }
 
     fn has_catch_up_failed(&self, shard: ShardId) -> bool {
@@ -207,33 +223,19 @@ impl ReadWatermarks {
         self.shards.lock().entry(shard).catch_up_failed = failed;
     }
 
-    /// The wanted positions, raised to each shard's watermark.
-    fn raised(&self, wanted: &WantedShards) -> Vec<(ShardId, PositionVector)> {
-        let raised = wanted.iter().map(|(shard, at_least)| {
-            let mut positions = self.of(*shard);
-            positions.merge(at_least);
-            (*shard, positions)
-        });
-        raised.collect()
-    }
-
-    /// Of these open shards and the boots of their leaves, those that may lack pushes unknown to this aggregator:
-    /// their leaf has started since the tailers last covered them.
-    fn unconfirmed(&self, opened: impl IntoIterator<Item = (ShardId, u64)>) -> Vec<(ShardId, u64)> {
-        let shards = self.shards.lock();
-        let is_confirmed = |shard: &ShardId, boot: u64| {
-            let watermark = shards.by_shard.get(shard);
-            watermark.is_some_and(|watermark| watermark.confirmed_boots.contains(&boot))
+    /// Asks the tailers how far they have written to those of these open shards whose leaf has started since the tailers
+    /// last covered them, until they cover all of them or until the time is up: they may lack pushes unknown to this
+    /// aggregator. It does not ask again for shards that have failed to catch up before. Returns the shards not covered.
+    async fn confirm(&self, mut unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
+        let is_confirmed = |(shard, boot): &(ShardId, u64)| {
+            let shards = self.shards.lock();
+            let known = shards.by_shard.get(shard);
+            known.is_some_and(|known| known.confirmed_boots.contains(boot))
         };
-        opened
-            .into_iter()
-            .filter(|(shard, boot)| !is_confirmed(shard, *boot))
-            .collect()
-    }
-
-    /// Asks the tailers how far they have written to these shards, until they cover all of them or until the time is
-    /// up. It does not ask again for shards that have failed to catch up before. Returns the shards not covered.
-    async fn confirm(&self, unconfirmed: Vec<(ShardId, u64)>, until: Instant) -> Vec<(ShardId, u64)> {
+        unconfirmed.retain(|opened| !is_confirmed(opened));
+        if unconfirmed.is_empty() {
+            return unconfirmed;
+        }
         let mut uncovered = self.ask_tailers(unconfirmed).await;
         while !uncovered.iter().all(|(shard, _)| self.has_catch_up_failed(*shard))
             && Instant::now() + TAILERS_RETRY < until
@@ -246,8 +248,7 @@ impl ReadWatermarks {
 
     /// Asks the tailers once. Returns the shards that they do not cover although pushes go there.
     async fn ask_tailers(&self, unconfirmed: Vec<(ShardId, u64)>) -> Vec<(ShardId, u64)> {
-        let response = tokio::time::timeout(TAILERS_WAIT, self.source_admin.status()).await;
-        let rows = response.ok().and_then(Result::ok).unwrap_or_default();
+        let rows = self.source_admin.status_within(TAILERS_WAIT).await.unwrap_or_default();
         let catalog = self.catalog.borrow().clone();
         let sent: Vec<(ShardId, Position)> = rows.iter().flat_map(|row| sent_positions(&catalog, row)).collect();
         let (covered, uncovered): (Vec<_>, Vec<_>) = unconfirmed
@@ -262,6 +263,10 @@ impl ReadWatermarks {
                     .advance(&position.source, position.partition, position.offset);
             }
             let boots = &mut shards.entry(shard).confirmed_boots;
+            // Several queries may confirm the same one.
+            if boots.contains(&boot) {
+                continue;
+            }
             if boots.len() >= BOOTS_MAX {
                 boots.pop_front();
             }
@@ -285,13 +290,20 @@ fn not_covered(shard: ShardId) -> String {
     )
 }
 
-/// The shards that are open, with the boot ids of their leaves.
-fn boots(wanted: &WantedShards, outcomes: &OpenOutcomes) -> impl Iterator<Item = (ShardId, u64)> {
-    wanted.iter().zip(outcomes).filter_map(boot)
+/// The wanted positions, raised to each shard's watermark.
+fn raised(wanted: &WantedShards, known: &[ShardWatermark]) -> Vec<(ShardId, PositionVector)> {
+    let raised = wanted.iter().zip(known).map(|((shard, at_least), known)| {
+        let mut positions = known.positions.clone();
+        positions.merge(at_least);
+        (*shard, positions)
+    });
+    raised.collect()
 }
 
-fn boot(((shard, _), view): (&(ShardId, PositionVector), &Result<ShardView, Problem>)) -> Option<(ShardId, u64)> {
-    Some((*shard, view.as_ref().ok()?.boot))
+/// Those of the shards at these indexes that are open, with the boot ids of their leaves.
+fn boots(wanted: &WantedShards, opened: &Opened, indexes: &[usize]) -> Vec<(ShardId, u64)> {
+    let boot = |at: &usize| Some((wanted[*at].0, opened.outcomes[*at].as_ref().ok()?.boot));
+    indexes.iter().filter_map(boot).collect()
 }
 
 fn indexes(outcomes: &OpenOutcomes, which: impl Fn(usize, &Result<ShardView, Problem>) -> bool) -> Vec<usize> {
@@ -323,11 +335,14 @@ fn covers(rows: &[TailStatus], catalog: &Catalog, shard: ShardId) -> bool {
     let (push, shards) = (SourceName::push(), collection.settings.shards);
     let is_reported = |partition| {
         let matches = |row: &&TailStatus| {
-            row.source == push && row.is_of(name, shard.collection) && row.partition == Some(partition)
+            row.source == push
+                && row.collection == *name
+                && row.is_of(shard.collection)
+                && row.partition == Some(partition)
         };
         rows.iter()
-            .find(matches)
-            .is_some_and(|row| row.state != SourceState::Starting)
+            .filter(matches)
+            .any(|row| row.state != SourceState::Starting)
     };
     (0..shards as i32)
         .filter(|partition| shard_of(&push, *partition, shards) == shard.number)
@@ -341,7 +356,7 @@ fn sent_positions(catalog: &Catalog, row: &TailStatus) -> Vec<(ShardId, Position
     else {
         return Vec::new();
     };
-    if !row.is_of(&row.collection, collection.uid) {
+    if !row.is_of(collection.uid) {
         return Vec::new();
     }
     let shares = collection.route(&row.source, partition).shares().into_iter();

@@ -6,7 +6,7 @@ use plan::scan::Stage;
 use proto::Code;
 use serde_json::json;
 
-use super::*;
+use super::{fake::sent_push, *};
 use crate::answer::{QueryOptions, SearchAnswer, SearchQuery};
 
 fn notes(count: i64) -> impl Iterator<Item = Value> {
@@ -326,6 +326,33 @@ async fn a_document_is_found_although_a_replica_that_is_behind_lacks_it() {
         opened + 1,
         "no view is needed"
     );
+}
+
+#[tokio::test]
+async fn a_document_is_found_although_a_shard_without_it_is_away() {
+    let bench = bench([json!({ "_id": "k" })]).await;
+    bench.leaf.unavailable.lock().insert(1);
+    let found = bench.engine.document(&events(), "k").await.expect("a lookup");
+    assert!(found.is_some());
+    let problem = bench.engine.document(&events(), "unknown").await;
+    assert_eq!(
+        problem.expect_err("it may be in the other shard").code,
+        Code::Incomplete
+    );
+}
+
+#[tokio::test]
+async fn a_document_that_may_have_been_replaced_is_found_by_its_address_only() {
+    let bench = bench([json!({ "_id": "k" }), json!({ "n": 1 }), json!({ "n": 2 })]).await;
+    bench.leaf.waits.store(true, Ordering::SeqCst);
+    *bench.tailer.rows.lock() = vec![sent_push(None, 99)];
+    for _ in 0..2 {
+        let problem = bench.engine.document(&events(), "k").await.expect_err("it is behind");
+        assert_eq!(problem.code, Code::Incomplete, "{problem:?}");
+        assert!(problem.detail.contains("lacks push/0@99"), "{problem:?}");
+    }
+    let at_address = bench.engine.document(&events(), "push/0@1").await;
+    assert!(at_address.expect("a lookup").is_some());
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use crate::{
     problem::{Code, Problem},
     record::RequestKey,
     status::SourceState,
+    tailer::SourceAdmin as _,
     wire::tailer::{self as wire, pushes_client::PushesClient},
 };
 
@@ -86,7 +87,7 @@ impl LoggedPushes {
                 let catalog = self.catalog.borrow().clone();
                 let with_reason = stopped.filter_map(|row| {
                     let uid = catalog.collections.get(&row.collection)?.uid;
-                    let is_current = row.is_of(&row.collection, uid);
+                    let is_current = row.is_of(uid);
                     let partition = (uid, row.source, row.partition.filter(|_| is_current)?);
                     Some((partition, row.error.unwrap_or_default()))
                 });
