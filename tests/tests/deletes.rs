@@ -233,7 +233,10 @@ async fn a_leaf_that_lost_its_disk_never_shows_what_was_deleted() {
     .await;
     cluster.kafka.create_topic("clicks", 2, &[]).await;
     cluster.source_of_topic("clicks", &cluster.kafka).await;
-    let records = (0..20_000).map(|n| NewRecord::value(format!("{{\"n\":{n}}}")));
+    let records = (0..20_000).map(|n| NewRecord {
+        partition: Some(n % 2),
+        ..NewRecord::value(format!("{{\"n\":{n}}}"))
+    });
     cluster.kafka.produce("clicks", records.collect()).await;
     cluster.eventually("select count(*) from clicks", json!(20_000)).await;
     let deleted = cluster.sql("delete from clicks where n % 4 <> 0").await;
