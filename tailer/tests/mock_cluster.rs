@@ -11,7 +11,7 @@ use proto::{
     catalog::{Change, Start},
     record::{RecordValue, TimeKind},
     status::SourceState,
-    tailer::SourceAdmin as _,
+    tailer::{Changes as _, SourceAdmin as _},
 };
 use tailer::Tailer;
 
@@ -363,7 +363,10 @@ async fn a_full_leaf_makes_the_source_wait_with_a_bounded_window() {
         )
     })
     .await;
-    assert_eq!(tailer.rows()[0].lag, Some(0));
+    let catalog = fixture.changes.catalog().borrow().clone();
+    let uid = catalog.collections.values().next().map(|collection| collection.uid);
+    let row = &tailer.rows()[0];
+    assert_eq!((row.lag, row.uid), (Some(0), uid));
     tailer.shutdown().await;
 }
 

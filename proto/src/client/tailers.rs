@@ -161,3 +161,37 @@ fn rank(row: &TailStatus) -> (bool, bool, bool) {
         row.state == SourceState::Reading,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{address::SourceName, catalog::CollectionUid};
+
+    fn row(uid: u128, partition: Option<i32>, sent: i64) -> TailStatus {
+        TailStatus {
+            collection: "events".parse().expect("a name"),
+            uid: Some(CollectionUid(Uuid::from_u128(uid))),
+            source: SourceName::push(),
+            partition,
+            state: SourceState::Reading,
+            end: None,
+            lag: None,
+            sent: Some(sent),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn rows_of_two_tailers_are_merged_but_not_those_of_two_collections_with_one_name() {
+        let rows = vec![
+            row(1, Some(0), 7),
+            row(2, None, -1),
+            row(1, None, -1),
+            row(1, Some(0), 9),
+            row(2, Some(0), 3),
+        ];
+        assert_eq!(merge_rows(rows), [row(1, Some(0), 9), row(2, Some(0), 3)]);
+    }
+}

@@ -179,13 +179,14 @@ impl ReadWatermarks {
             outcome.as_ref().is_err_and(|problem| problem.code == Code::Timeout)
         });
         reopen(&mut opened, &late, wanted, end).await;
-        let mut new = late.clone();
-        new.retain(|at| is_new(*at, &opened.outcomes[*at]));
-        if !new.is_empty() {
+        // The targets of the others were raised above.
+        let mut new_since = late.clone();
+        new_since.retain(|at| !new.contains(at) && is_new(*at, &opened.outcomes[*at]));
+        if !new_since.is_empty() {
             let until = end.min(Instant::now() + TAILERS_WAIT);
-            uncovered.extend(self.confirm(boots(wanted, &opened, &new), until).await);
+            uncovered.extend(self.confirm(boots(wanted, &opened, &new_since), until).await);
             let raised = raised(wanted, &self.of_all(wanted));
-            late.iter().for_each(|at| required[*at] = raised[*at].clone());
+            new_since.iter().for_each(|at| required[*at] = raised[*at].clone());
         }
 
         let mut warnings = Vec::new();
