@@ -1,6 +1,9 @@
 //! `POST …/skip`: makes a source, or the pushes of a collection, skip records and continue after them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -34,6 +37,10 @@ use crate::{
 
 /// For how long no replica may store anything before a skip begins after what they have.
 const SETTLED_FOR: Duration = Duration::from_secs(1);
+/// How long a skip waits for tailers to stop reading a suspended source, and for replicas to store what was sent before.
+const SETTLES_WITHIN: Duration = Duration::from_secs(10);
+/// How often a skip asks the tailers whether they still read.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
 /// Partitions whose positions are asked for at once.
 const ASKED_AT_ONCE: usize = 64;
 const HINT: &str = "{\"to\": {\"0\": 1234}} continues partition 0 at offset 1234, {\"to\": {\"0\": \"latest\"}} at the \
@@ -69,7 +76,10 @@ pub(super) async fn skip_source(
         .into_iter()
         .map(Some)
         .collect();
-    let rows = rows(&app.engine, |row| row.source == name).await?;
+    let rows = match source.suspended {
+        true => rows_once_suspended(&app.engine, &name).await?,
+        false => rows(&app.engine, |row| row.source == name).await?,
+    };
     let target = SkipTarget {
         label: name.to_string(),
         collection,
@@ -83,7 +93,8 @@ pub(super) async fn skip_source(
         name: name.clone(),
         skips,
     };
-    let catalog = app.engine.change_catalog(change).await?;
+    // A source that was resumed in the meantime would store records that the skip counts as lost.
+    let catalog = app.engine.roles.changes.propose(change, Some(source.version)).await?;
     Ok(Json(source_json(&app, &catalog, &name).await?).into_response())
 }
 
@@ -156,6 +167,22 @@ async fn rows(engine: &Engine, filter: impl Fn(&TailStatus) -> bool) -> Result<V
         .into_iter()
         .filter(filter)
         .collect())
+}
+
+/// The partitions of a suspended source, once no tailer reads them any more, or as they are after [`SETTLES_WITHIN`].
+async fn rows_once_suspended(engine: &Engine, source: &SourceName) -> Result<Vec<TailStatus>, Problem> {
+    let until = Instant::now() + SETTLES_WITHIN;
+    loop {
+        let rows = rows(engine, |row| row.source == *source).await?;
+        if !rows.iter().any(is_still_read) || Instant::now() >= until {
+            return Ok(rows);
+        }
+        tokio::time::sleep(ASKED_EVERY).await;
+    }
+}
+
+fn is_still_read(row: &TailStatus) -> bool {
+    row.state != SourceState::Suspended
 }
 
 /// The body of a request: for each partition, the offset to continue at, or `"latest"`.
@@ -239,7 +266,6 @@ impl SkipTarget<'_> {
             return Err(Problem::new(Code::Conflict, detail).hint("suspend the source first, and resume it afterwards"));
         }
         let row = self.rows.iter().find(|row| row.partition == Some(partition));
-        let is_still_read = |row: &TailStatus| row.state != SourceState::Suspended;
         match row.map(|row| row.state) {
             _ if self.suspended && self.rows.iter().any(is_still_read) => Err(still_stored(&label)),
             _ if self.suspended => Ok(()),
@@ -268,15 +294,21 @@ impl SkipTarget<'_> {
     ) -> Result<BTreeMap<i32, BTreeMap<u32, i64>>, Problem> {
         let ask = async |partition: &i32| Ok::<_, Problem>((*partition, self.positions(engine, *partition).await?));
         let all = || stream::iter(partitions.clone().map(ask).collect::<Vec<_>>()).buffered(ASKED_AT_ONCE);
-        let before: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
-        tokio::time::sleep(SETTLED_FOR).await;
-        let positions: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
-        match before
-            .iter()
-            .find(|(partition, before)| positions[*partition] != **before)
-        {
-            None => Ok(positions),
-            Some((partition, _)) => Err(still_stored(&self.label_of(*partition))),
+        let until = Instant::now() + SETTLES_WITHIN;
+        let mut before: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
+        loop {
+            tokio::time::sleep(SETTLED_FOR).await;
+            let positions: BTreeMap<i32, BTreeMap<u32, i64>> = all().try_collect().await?;
+            let advanced = before
+                .iter()
+                .find(|(partition, before)| positions[*partition] != **before);
+            match advanced {
+                None => return Ok(positions),
+                Some((partition, _)) if Instant::now() >= until => {
+                    return Err(still_stored(&self.label_of(*partition)));
+                }
+                Some(_) => before = positions,
+            }
         }
     }
 
