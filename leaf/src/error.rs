@@ -1,6 +1,9 @@
 //! Error: what can fail in a leaf, and the problem that a client gets for it.
 
-use std::{io::ErrorKind, path::PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use proto::{Code, Problem, ingest::ShardId};
 
@@ -37,7 +40,7 @@ pub enum Error {
         /// The row and its version.
         newer: NewerVersion,
     },
-    /// A file of a split could not be read or written.
+    /// A file or a folder could not be read or written.
     #[error("{path}: {source}")]
     File {
         /// The file.
@@ -61,6 +64,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of a file or of a folder, for `map_err`.
+    pub(crate) fn file(path: &Path) -> impl Fn(std::io::Error) -> Self + Copy {
+        move |source| Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// True if the disk (or its quota) is full.
     pub(crate) fn is_no_room(&self) -> bool {
         let disk_full = |text: &str| text.contains("No space left on device") || text.contains("Disk quota exceeded");

@@ -95,10 +95,7 @@ impl Leaf {
     /// open in the background. If a shard cannot be opened, that is logged, and the next use tries again.
     pub fn open(options: LeafOptions, catalog: watch::Receiver<Arc<Catalog>>) -> Result<Arc<Self>, Error> {
         let options = Arc::new(options);
-        let file_error = |source| Error::File {
-            path: options.folder.clone(),
-            source,
-        };
+        let file_error = Error::file(&options.folder);
         std::fs::create_dir_all(&options.folder).map_err(file_error)?;
         let services = Arc::new(ShardServices {
             options: options.clone(),
@@ -146,10 +143,9 @@ impl Leaf {
 
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-        self.threads.lock().push(thread.map_err(|source| Error::File {
-            path: self.options.folder.clone(),
-            source,
-        })?);
+        self.threads
+            .lock()
+            .push(thread.map_err(Error::file(&self.options.folder))?);
         Ok(())
     }
 

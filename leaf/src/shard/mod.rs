@@ -75,10 +75,7 @@ impl Shard {
         let store = Arc::new(open_store(id, &rows, &services)?);
         // Before the first write makes the summary stale. The summary of a read-only shard stays valid.
         if !store.is_read_only() {
-            Summary::remove(&rows).map_err(|source| Error::File {
-                path: rows.clone(),
-                source,
-            })?;
+            Summary::remove(&rows).map_err(Error::file(&rows))?;
         }
         let splits = folder.join(SPLITS_FOLDER);
         let mut state = recover::recover(&store, &splits)?;

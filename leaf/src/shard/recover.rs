@@ -30,10 +30,7 @@ use crate::{
 
 /// Recovers the state of a shard whose store has just been opened.
 pub(crate) fn recover(store: &Arc<Store>, splits: &Path) -> Result<ShardState, Error> {
-    let file_error = |source| Error::File {
-        path: splits.to_owned(),
-        source,
-    };
+    let file_error = Error::file(splits);
     std::fs::create_dir_all(splits).map_err(file_error)?;
     let manifest = store.manifest()?;
     remove_unnamed(splits, &manifest).map_err(file_error)?;
@@ -157,10 +154,7 @@ fn open_split(
     };
     warn!(shard = %store.shard(), split = id, error = %reason, "could not open a split; rebuilding it");
     if path.exists() {
-        std::fs::remove_file(&path).map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })?;
+        std::fs::remove_file(&path).map_err(Error::file(&path))?;
     }
     let mut deleted = HashSet::new();
     for (partition, (after, through)) in &row.ranges {

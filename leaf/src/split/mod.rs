@@ -318,10 +318,7 @@ impl Segment {
         origin: SplitOrigin,
         write_parts: &mut dyn FnMut(&mut PartsWriter) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let file_error = |source| Error::File {
-            path: file.to_owned(),
-            source,
-        };
+        let file_error = Error::file(file);
         let mut parts = PartsWriter {
             bundle: BundleWriter::create(file).map_err(file_error)?,
             written: 0,
@@ -353,10 +350,7 @@ impl Segment {
 
     /// Opens a file. Its footer is verified now and every other block when it is first read; a mismatch is an error.
     pub(crate) fn open(file: &FilePath) -> Result<Self, Error> {
-        let file_error = |source| Error::File {
-            path: file.to_owned(),
-            source,
-        };
+        let file_error = Error::file(file);
         let bundle = Bundle::open(file).map_err(file_error)?;
         let count = bundle
             .get(PARTS)

@@ -246,12 +246,7 @@ impl Store {
     /// them the ids of documents. RocksDB does so once it has grown by much, so it gets files with a long key.
     pub(crate) fn renew_manifest(&self) -> Result<(), Error> {
         let path = self.db.path().join(CURRENT);
-        let manifest = || {
-            std::fs::read(&path).map_err(|source| Error::File {
-                path: path.clone(),
-                source,
-            })
-        };
+        let manifest = || std::fs::read(&path).map_err(Error::file(&path));
         let (before, unused) = (manifest()?, self.db.cf_handle(UNUSED).expect("every store has it"));
         let write = |batch| self.write(batch, false).map_err(|error| self.unwritten(error));
         let flush = || self.db.flush_cf(unused).map_err(|source| self.failed(source));

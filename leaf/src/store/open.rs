@@ -58,10 +58,7 @@ pub(crate) struct Adopted {
 impl Store {
     /// Opens the store of a shard, or creates it. RocksDB keeps at most `tables_open_max` tables open at once.
     pub(crate) fn open(shard: ShardId, folder: &Path, tables_open_max: usize) -> Result<Self, Error> {
-        std::fs::create_dir_all(folder).map_err(|source| Error::File {
-            path: folder.to_owned(),
-            source,
-        })?;
+        std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
         reject_missing_current(folder)?;
         let acceptance = reject_damaged_log(folder)?;
         if fault::affects_folder("no-room", folder) {
@@ -73,7 +70,7 @@ impl Store {
         let db = DB::open_cf_descriptors(&database(tables_open_max), folder, families())
             .map_err(|source| Error::Storage { shard, source })?;
         if let Some(path) = acceptance {
-            std::fs::remove_file(&path).map_err(|source| Error::File { path, source })?;
+            std::fs::remove_file(&path).map_err(Error::file(&path))?;
         }
         Self::over(shard, db, false)
     }
@@ -166,10 +163,7 @@ fn families() -> [ColumnFamilyDescriptor; 5] {
 /// Rejects a RocksDB folder without its `CURRENT` file: RocksDB would create an empty store there and remove all files
 /// that it does not know.
 fn reject_missing_current(folder: &Path) -> Result<(), Error> {
-    let file_error = |source| Error::File {
-        path: folder.to_owned(),
-        source,
-    };
+    let file_error = Error::file(folder);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(file_error)? {
         names.push(entry.map_err(file_error)?.file_name().to_string_lossy().into_owned());
@@ -201,10 +195,7 @@ const ACCEPT_LOSS: &str = "ACCEPT-LOSS";
 fn reject_damaged_log(folder: &Path) -> Result<Option<PathBuf>, Error> {
     let accept = folder.join(ACCEPT_LOSS);
     let accepted = accept.exists().then(|| accept.clone());
-    let damage = wal::find_damage(folder).map_err(|source| Error::File {
-        path: folder.to_owned(),
-        source,
-    })?;
+    let damage = wal::find_damage(folder).map_err(Error::file(folder))?;
     let Some(wal::DamagedRecord { file, offset }) = damage else {
         return Ok(accepted);
     };

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -326,7 +326,7 @@ impl Copy {
         let begin = blocking(move || {
             leaf.shards.remove_copy(shard);
             let folder = leaf.shards.folder(shard).with_extension(COPYING);
-            std::fs::create_dir_all(&folder).map_err(file_error(&folder))?;
+            std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
             leaf.put_in_place(shard, None, &folder, since)
         });
         begin.await
@@ -439,22 +439,22 @@ fn prepare(folder: &Path, files: &[CopiedFile], store: Uuid) -> Result<Vec<Copie
     let copy_of = folder.join(COPY_OF);
     let is_of_store = std::fs::read_to_string(&copy_of).is_ok_and(|text| text == store.to_string());
     if !is_of_store && folder.exists() {
-        std::fs::remove_dir_all(folder).map_err(file_error(folder))?;
+        std::fs::remove_dir_all(folder).map_err(Error::file(folder))?;
     }
     for part in [STORE_FOLDER, SPLITS_FOLDER] {
         let path = folder.join(part);
-        std::fs::create_dir_all(&path).map_err(file_error(&path))?;
-        for entry in std::fs::read_dir(&path).map_err(file_error(&path))? {
-            let file = entry.map_err(file_error(&path))?;
+        std::fs::create_dir_all(&path).map_err(Error::file(&path))?;
+        for entry in std::fs::read_dir(&path).map_err(Error::file(&path))? {
+            let file = entry.map_err(Error::file(&path))?;
             let name = format!("{part}/{}", file.file_name().to_string_lossy());
-            let bytes = file.metadata().map_err(file_error(&path))?.len();
+            let bytes = file.metadata().map_err(Error::file(&path))?.len();
             let is_offered = |offered: &CopiedFile| offered.name == name && offered.bytes == bytes;
             if !never_changes(&name) || !files.iter().any(is_offered) {
-                std::fs::remove_file(file.path()).map_err(file_error(&file.path()))?;
+                std::fs::remove_file(file.path()).map_err(Error::file(&file.path()))?;
             }
         }
     }
-    std::fs::write(&copy_of, store.to_string()).map_err(file_error(&copy_of))?;
+    std::fs::write(&copy_of, store.to_string()).map_err(Error::file(&copy_of))?;
     let is_missing = |file: &&CopiedFile| !folder.join(&file.name).exists();
     Ok(files.iter().filter(is_missing).cloned().collect())
 }
@@ -481,12 +481,12 @@ fn write(path: &Path, part: &[u8], from: u64, is_last: bool, hash: Option<Sha256
         }
         Ok(())
     };
-    written().map_err(file_error(path))
+    written().map_err(Error::file(path))
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file_error(path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file(path)(error)),
         _ => Ok(()),
     }
 }
@@ -494,13 +494,5 @@ fn remove_file(path: &Path) -> Result<(), Error> {
 fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
-        .map_err(file_error(folder))
-}
-
-fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    let path: PathBuf = path.to_owned();
-    move |source| Error::File {
-        path: path.clone(),
-        source,
-    }
+        .map_err(Error::file(folder))
 }

@@ -124,7 +124,7 @@ impl Leaf {
             let length = bytes.saturating_sub(from).min(COPY_READ_BYTES as u64);
             let mut part = vec![0; length as usize];
             let read = File::open(&path).and_then(|opened| opened.read_exact_at(&mut part, from));
-            read.map_err(|source| Error::File { path, source })?;
+            read.map_err(Error::file(&path))?;
             Ok(part.into())
         })
         .await
@@ -166,7 +166,7 @@ pub(in crate::leaf) fn remove(folder: &Path) {
 /// is replaced meanwhile may be missing, and is then built again from the rows.
 pub(in crate::leaf) fn copy_to(shards: &Shards, shard: &Shard, folder: &Path) -> Result<BTreeMap<String, u64>, Error> {
     let splits = folder.join(SPLITS_FOLDER);
-    std::fs::create_dir_all(&splits).map_err(in_folder(&splits))?;
+    std::fs::create_dir_all(&splits).map_err(Error::file(&splits))?;
     // Before and after the rows are copied: splits that these name may be removed soon, or have just been written.
     link_splits(shards, shard.id, &splits)?;
     shard.store().copy_to(&folder.join(STORE_FOLDER))?;
@@ -174,9 +174,9 @@ pub(in crate::leaf) fn copy_to(shards: &Shards, shard: &Shard, folder: &Path) ->
     let mut files = BTreeMap::new();
     for part in [STORE_FOLDER, SPLITS_FOLDER] {
         let path = folder.join(part);
-        for entry in std::fs::read_dir(&path).map_err(in_folder(&path))? {
-            let entry = entry.map_err(in_folder(&path))?;
-            let bytes = entry.metadata().map_err(in_folder(&path))?.len();
+        for entry in std::fs::read_dir(&path).map_err(Error::file(&path))? {
+            let entry = entry.map_err(Error::file(&path))?;
+            let bytes = entry.metadata().map_err(Error::file(&path))?.len();
             files.insert(format!("{part}/{}", entry.file_name().to_string_lossy()), bytes);
         }
     }
@@ -193,17 +193,10 @@ fn link_splits(shards: &Shards, shard: ShardId, to: &Path) -> Result<(), Error> 
                     std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound
                 ) =>
             {
-                return Err(in_folder(to)(error));
+                return Err(Error::file(to)(error));
             }
             _ => {}
         }
     }
     Ok(())
-}
-
-fn in_folder(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    move |source| Error::File {
-        path: path.to_owned(),
-        source,
-    }
 }

@@ -118,7 +118,7 @@ impl Shards {
         };
         let synced = renamed.and_then(|()| folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()));
         self.placed_since.lock().remove(&id);
-        synced.map_err(|source| Error::File { path: folder, source })?;
+        synced.map_err(Error::file(&folder))?;
         drop(lifecycle);
         remove_folder(&aside);
         Ok(true)
@@ -221,10 +221,7 @@ impl Shards {
 }
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let file_error = |source| Error::File {
-        path: folder.to_owned(),
-        source,
-    };
+    let file_error = Error::file(folder);
     let entries = std::fs::read_dir(folder).map_err(file_error)?;
     let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     Ok(paths

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Tailers, no_tailer};
+use super::{super::was_not_sent, Tailers, no_tailer};
 use crate::{
     address::{Position, SourceName},
     catalog::{Catalog, CollectionUid},
@@ -192,7 +192,7 @@ impl LoggedPushes {
                 match appended {
                     Ok(appended) => return Ok((appended.into_inner().offset, !maybe_appended)),
                     Err(status) => {
-                        let (answered, unconnected) = (!status.details().is_empty(), never_connected(&status));
+                        let (answered, unconnected) = (!status.details().is_empty(), was_not_sent(&status));
                         // A tailer of a release without changes.
                         let unknown_call = push.source.is_changes() && status.code() == tonic::Code::Unimplemented;
                         let problem = peer.problem(status);
@@ -238,18 +238,6 @@ impl LoggedPushes {
         }
         by_shard.insert(shard, (Instant::now(), reachable));
     }
-}
-
-/// Whether a call failed before there was a connection, so that the peer never received it.
-fn never_connected(status: &tonic::Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn not_appended(problem: Problem) -> Problem {
