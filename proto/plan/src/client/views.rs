@@ -81,7 +81,60 @@ struct Opening {
     outcome: Option<Result<ShardView, Problem>>,
 }
 
+/// What is to be done for a shard that is being opened.
+enum Next {
+    /// It is decided, or another leaf has not answered yet.
+    Nothing,
+    AskAnother,
+    LookUpAgain,
+}
+
 impl Opening {
+    /// Notes what a leaf has answered.
+    fn note(&mut self, outcome: Result<ShardView, Problem>, is_moving: impl FnOnce() -> bool) -> Next {
+        self.calls -= 1;
+        if self.outcome.is_some() {
+            return Next::Nothing;
+        }
+        // It has waited until the deadline, after which a further leaf is of no use.
+        let is_late = match &outcome {
+            Err(problem) if problem.code == Code::Timeout => true,
+            Err(problem) if problem.code.is_of_one_replica() => false,
+            _ => {
+                self.outcome = Some(outcome);
+                return Next::Nothing;
+            }
+        };
+        self.refusals.extend(outcome.err());
+        if !is_late && !self.replicas.is_empty() {
+            Next::AskAnother
+        } else if self.calls > 0 {
+            Next::Nothing
+        } else if !is_late && self.looked_up == 0 && is_moving() {
+            self.looked_up = 1;
+            Next::LookUpAgain
+        } else {
+            self.refuse();
+            Next::Nothing
+        }
+    }
+
+    /// Notes which leaves serve the shard by now.
+    fn note_holders(&mut self, holders: Vec<Peer>) -> Next {
+        let asked = &self.asked;
+        let others = holders.into_iter().filter(|leaf| !asked.contains(&leaf.name));
+        self.replicas.extend(others);
+        if !self.replicas.is_empty() {
+            Next::AskAnother
+        } else if self.looked_up < LOOKED_UP_MAX {
+            self.looked_up += 1;
+            Next::LookUpAgain
+        } else {
+            self.refuse();
+            Next::Nothing
+        }
+    }
+
     /// The answer if no replica opens it: what each has said, and what the last one hints at.
     fn refuse(&mut self) {
         let mut refusals = std::mem::take(&mut self.refusals);
@@ -98,6 +151,7 @@ impl Opening {
     }
 }
 
+/// Looks a shard up again after a pause.
 fn anew<'a>(index: usize) -> BoxFuture<'a, Event> {
     let pause = async move {
         tokio::time::sleep(LOOKED_UP_AFTER).await;
@@ -157,18 +211,13 @@ impl RemoteViews {
                     self.ask_next(&mut events, &mut opening, &late, shards, deadline, None);
                 }
                 Event::Anew(index) => {
-                    let shard = &mut opening[index];
                     let holders = self.client.leaves.holders(shards[index].0).unwrap_or_default();
-                    shard
-                        .replicas
-                        .extend(holders.into_iter().filter(|leaf| !shard.asked.contains(&leaf.name)));
-                    if !shard.replicas.is_empty() {
-                        self.ask_next(&mut events, &mut opening, &[index], shards, deadline, None);
-                    } else if shard.looked_up < LOOKED_UP_MAX {
-                        shard.looked_up += 1;
-                        events.push(anew(index));
-                    } else {
-                        shard.refuse();
+                    match opening[index].note_holders(holders) {
+                        Next::Nothing => {}
+                        Next::AskAnother => {
+                            self.ask_next(&mut events, &mut opening, &[index], shards, deadline, None);
+                        }
+                        Next::LookUpAgain => events.push(anew(index)),
                     }
                 }
                 Event::Answered(of, answer) => {
@@ -180,39 +229,16 @@ impl RemoteViews {
                     let mut again = Vec::new();
                     let mut decides_all = true;
                     for (index, outcome) in indexes.iter().zip(outcomes) {
-                        let shard = &mut opening[*index];
-                        shard.calls -= 1;
-                        decides_all &= shard.outcome.is_none() && outcome.is_ok();
-                        if shard.outcome.is_some() {
-                            continue;
+                        let (shard, id) = (&mut opening[*index], shards[*index].0);
+                        let decides = shard.outcome.is_none() && outcome.is_ok();
+                        if decides {
+                            self.opened_on.lock().insert(id, leaf.clone());
                         }
-                        let problem = match outcome {
-                            Ok(view) => {
-                                self.opened_on.lock().insert(shards[*index].0, leaf.clone());
-                                shard.outcome = Some(Ok(view));
-                                continue;
-                            }
-                            Err(problem) => problem,
-                        };
-                        let is_late = problem.code == Code::Timeout;
-                        if !is_late && !problem.code.is_of_one_replica() {
-                            shard.outcome = Some(Err(problem));
-                            continue;
-                        }
-                        shard.refusals.push(problem);
-                        // Another one that was asked, too, may not be late.
-                        let is_away = !is_late || shard.calls > 0;
-                        if is_away && !shard.replicas.is_empty() {
-                            again.push(*index);
-                        } else if is_away
-                            && shard.calls == 0
-                            && shard.looked_up == 0
-                            && self.client.leaves.is_moving(shards[*index].0)
-                        {
-                            shard.looked_up = 1;
-                            events.push(anew(*index));
-                        } else if !is_away || shard.calls == 0 {
-                            shard.refuse();
+                        decides_all &= decides;
+                        match shard.note(outcome, || self.client.leaves.is_moving(id)) {
+                            Next::Nothing => {}
+                            Next::AskAnother => again.push(*index),
+                            Next::LookUpAgain => events.push(anew(*index)),
                         }
                     }
                     // The scans that were begun are of use only if they are of the views that count.
