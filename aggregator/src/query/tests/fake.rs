@@ -33,7 +33,7 @@ use proto::{
     tailer::{Changes, LogHealth, SourceAdmin},
 };
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use self::compute::{compute, kinds_of};
 
@@ -60,6 +60,8 @@ pub(super) struct FakeLeaf {
     pub waits: AtomicBool,
     /// How many openings of a view take too long, from now on.
     pub late_openings: AtomicUsize,
+    /// Holds the next opening of views back: it says when its views are open, and waits for the second.
+    pub hold: Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>,
     /// Whether a document is found only by those who ask for the positions of the shard.
     pub is_replica_behind: AtomicBool,
     /// Shards that do not answer.
@@ -251,8 +253,14 @@ impl Scan for FakeLeaf {
             leaf.scan_all(query, &expected)
         });
         let mut views = FakeViews { leaf, query };
+        let outcomes = views.reopen(request.shards, request.deadline).await;
+        let hold = self.hold.lock().take();
+        if let Some((are_open, released)) = hold {
+            are_open.send(()).expect("a test that waits");
+            released.await.expect("a test that releases it");
+        }
         Opened {
-            outcomes: views.reopen(request.shards, request.deadline).await,
+            outcomes,
             prefetched,
             views: Box::new(views),
         }

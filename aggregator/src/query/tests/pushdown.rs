@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use plan::scan::Stage;
 use proto::CollectionUid;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::{fake::sent_push, *};
 
@@ -411,6 +412,25 @@ async fn a_query_waits_for_acknowledged_pushes_and_after_a_leaf_restart_for_what
         "push/1@5".parse().expect("a position"),
     );
     assert_eq!(query().await, expected(&["push/0@9", "push/1@5"], 2));
+}
+
+#[tokio::test]
+async fn a_query_waits_for_what_another_one_learns_from_the_tailers_after_its_own_views_are_open() {
+    let bench = bench(clicks(2)).await;
+    *bench.tailer.rows.lock() = vec![sent_push(None, 7)];
+    let ((opened, are_open), (release, released)) = (oneshot::channel(), oneshot::channel());
+    *bench.leaf.hold.lock() = Some((opened, released));
+    let first = bench.sql("SELECT count(*) FROM events");
+    let second = async {
+        are_open.await.expect("the first query");
+        bench.sql("SELECT count(*) FROM events").await;
+        bench.leaf.at_least.lock().clear();
+        release.send(()).expect("the first query");
+    };
+    tokio::join!(first, second);
+    let at_least = bench.leaf.at_least.lock();
+    let again: Vec<String> = at_least.iter().map(|(_, vector)| vector.to_string()).collect();
+    assert_eq!(again, ["push/0@7"], "it opens this shard again");
 }
 
 #[tokio::test]
