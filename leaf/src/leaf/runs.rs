@@ -7,7 +7,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use proto::{
-    Catalog, Problem,
+    Catalog, Code, Problem,
     catalog::{Change, Collection, PartitionRuns, ProposedRun, RunRef},
     cluster::NodeName,
     ingest::ShardId,
@@ -97,12 +97,16 @@ impl Leaf {
         let positions = stream::iter(here).then(|number| {
             let partition = partition.clone();
             async move {
-                let shard = self
-                    .shard(ShardId {
-                        collection: collection.uid,
-                        number,
-                    })
-                    .await?;
+                let shard = ShardId {
+                    collection: collection.uid,
+                    number,
+                };
+                // What is open may be of an earlier placement, and the copy may have more.
+                if self.awaits_copy(catalog, shard) {
+                    let detail = format!("shard {number} is being copied or restored");
+                    return Err(Problem::new(Code::Unavailable, detail));
+                }
+                let shard = self.shard(shard).await?;
                 blocking(move || Ok(shard.settled_position(&partition)?)).await
             }
         });
