@@ -76,6 +76,7 @@ def calls(kafka):
         ("POST", source_path + "/preview", clicks, source | {"limit": 1}, 200),
         ("PUT", source_path, clicks, source, 201),
         ("PUT", source_path, clicks, source | {"start": "earliest", "format": "json"}, 200),
+        ("PUT", source_path, clicks, source | {"start": "latest"}, 409),
         ("GET", source_path, clicks, None, 200),
         ("GET", "/v1/sources", {}, None, 200),
         ("POST", source_path + "/suspend", clicks, None, 200),

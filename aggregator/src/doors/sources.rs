@@ -24,6 +24,9 @@ pub(super) async fn upsert(
     let catalog = engine.catalog();
     let existing = catalog.sources.get(name);
     let mut settings = check(settings, existing)?;
+    if let Some(existing) = existing.filter(|existing| existing.settings.start != settings.start) {
+        return Err(other_start(name, existing.settings.start));
+    }
     let ends = engine
         .roles
         .source_admin
@@ -31,12 +34,13 @@ pub(super) async fn upsert(
         .await
         .map_err(|problem| unchanged(name, existing.is_some(), problem))?;
     let partitions = u32::try_from(ends.len()).unwrap_or(u32::MAX);
-    if settings.start == Start::Latest {
-        let before = existing.map(|existing| &existing.settings);
-        match before.filter(|before| before.topic == settings.topic && before.start == Start::Latest) {
-            Some(before) => (settings.partitions, settings.ends) = (before.partitions, before.ends.clone()),
-            None if engine.all_know(RUNS_LEVEL).await => settings.ends = ends,
-            None => settings.partitions = Some(partitions),
+    if let Some(Source { settings: before, .. }) = existing {
+        (settings.partitions, settings.ends) = (before.partitions, before.ends.clone());
+    } else if settings.start == Start::Latest {
+        match engine.require_level(RUNS_LEVEL, "note where a source begins").await {
+            Ok(()) => settings.ends = ends,
+            // During an upgrade, each replica notes it.
+            Err(_) => settings.partitions = Some(partitions),
         }
     }
     if !catalog.collections.contains_key(&settings.collection) {
@@ -55,6 +59,21 @@ pub(super) async fn upsert(
         )
         .await?;
     Ok((existing.is_none(), catalog))
+}
+
+/// A shard that has lost everything is filled from where its source begins, so that must not change.
+fn other_start(name: &SourceName, start: Start) -> Problem {
+    let start = match start {
+        Start::Earliest => "earliest",
+        Start::Latest => "latest",
+    };
+    Problem::new(
+        Code::Conflict,
+        format!("source {name} starts at the {start} record: this cannot be changed"),
+    )
+    .hint(format!(
+        "send \"start\": \"{start}\", or create a source with another name"
+    ))
 }
 
 async fn create_collection(engine: &Engine, name: &CollectionName, partitions: u32) -> Result<(), Problem> {

@@ -11,7 +11,6 @@ use proto::{
     catalog::{Change, Collection, PartitionRuns, PartitionStart, RUN_BLOCK, RUNS_LEVEL, Run, RunRef},
     cluster::NodeName,
     ingest::{Ingest, ShardId},
-    node::NodeReport,
 };
 
 use tokio::time::timeout;
@@ -184,7 +183,7 @@ impl Engine {
 
     /// Fails if a node runs a release that knows only lower levels of changes. Such a node stops at a change of this level,
     /// and such a tailer forwards the change without the fields that it does not know.
-    pub(super) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
+    pub(crate) async fn require_level(&self, level: u16, what: &str) -> Result<(), Problem> {
         for node in self.roles.nodes.status().await {
             if let Ok(report) = &node.report
                 && report.rules_level < level
@@ -194,13 +193,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Whether all nodes answer, and know changes of this level.
-    pub(crate) async fn all_know(&self, level: u16) -> bool {
-        let nodes = self.roles.nodes.status().await;
-        let knows = |report: &NodeReport| report.rules_level >= level;
-        nodes.iter().all(|node| node.report.as_ref().is_ok_and(knows))
     }
 
     fn not_confirmed(&self, source: &SourceName, partition: i32) -> Problem {
