@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use model::{Chaos, Fixture, IngestedRange, LeafModel, eventually, name, states, within};
 use proto::{
     Code,
-    catalog::{Change, Start},
+    catalog::{Change, Skip, Skips, Start},
     record::{RecordValue, TimeKind},
     status::SourceState,
     tailer::{Changes as _, SourceAdmin as _},
@@ -338,6 +338,33 @@ async fn a_suspended_source_ingests_nothing_and_resumes_where_it_stopped() {
     }
     fixture.change(Change::DropSource { name: name("s") }).await;
     eventually("no status", || (tailer.rows().is_empty(), states(&tailer, "s"))).await;
+    tailer.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_stored_what_is_skipped_stops() {
+    let fixture = Fixture::new(LeafModel::calm());
+    fixture.cluster.create_topic("t", 1, 1).expect("a topic");
+    fixture.produce("t", 0, 0..100);
+    fixture.source("s", fixture.settings("t")).await;
+    let tailer = fixture.tailer();
+    eventually("all is ingested", || {
+        (fixture.leaf.count("s") == 100, states(&tailer, "s"))
+    })
+    .await;
+    let skips = Skips([(0, vec![Skip::new(95, 100)])].into());
+    fixture.change(Change::SkipSource { name: name("s"), skips }).await;
+    let is_stopped = |found: &[(Option<i32>, &str, Option<String>)]| {
+        let [(Some(0), "stopped", Some(why))] = found else {
+            return false;
+        };
+        why.contains("has stored the record s/0@99, which is skipped")
+    };
+    eventually("it is stopped", || {
+        let found = states(&tailer, "s");
+        (is_stopped(&found), found)
+    })
+    .await;
     tailer.shutdown().await;
 }
 

@@ -153,12 +153,13 @@ fn merge_rows(rows: Vec<TailStatus>) -> Vec<TailStatus> {
 }
 
 /// The row with the higher rank says more about its partition.
-fn rank(row: &TailStatus) -> (bool, bool, bool) {
+fn rank(row: &TailStatus) -> (bool, bool, bool, bool) {
     (
         row.error.is_some(),
         row.end.is_some() && row.state != SourceState::Starting,
         // A source is suspended once every tailer has stopped reading it.
         row.state == SourceState::Reading,
+        row.state != SourceState::Suspended,
     )
 }
 
@@ -181,6 +182,18 @@ mod tests {
             sent: Some(sent),
             error: None,
         }
+    }
+
+    #[test]
+    fn a_source_is_suspended_once_every_tailer_says_so() {
+        let [suspended, starting] = [SourceState::Suspended, SourceState::Starting].map(|state| TailStatus {
+            state,
+            ..row(1, None, -1)
+        });
+        for rows in [[&suspended, &starting], [&starting, &suspended]] {
+            assert_eq!(merge_rows(rows.map(Clone::clone).into()), [starting.clone()]);
+        }
+        assert_eq!(merge_rows(vec![suspended.clone(); 2]), [suspended]);
     }
 
     #[test]

@@ -89,6 +89,13 @@ pub enum Error {
          broker has no more: it stays behind, and the others answer"
     )]
     ReplicaLacks { partition: String, from: i64, through: i64 },
+    /// This replica stored records although they are skipped.
+    #[error(
+        "this replica has stored the record {partition}@{offset}, which is skipped on request: it was still being stored \
+         when the skip began (stop this leaf, remove the folder of the shard from its data folder, and start it, and it \
+         copies the shard from another leaf)"
+    )]
+    StoredSkipped { partition: String, offset: i64 },
     /// Changes of documents were deleted at the broker before the leaf read them.
     #[error(
         "the changes {partition}@{from} through {partition}@{through} no longer exist at the broker, and the shard has \
@@ -188,6 +195,7 @@ impl Error {
             Self::OtherTopic { .. }
                 | Self::Lost { .. }
                 | Self::ReplicaLacks { .. }
+                | Self::StoredSkipped { .. }
                 | Self::ChangesLost { .. }
                 | Self::Shorter { .. }
                 | Self::SkipAhead { .. }

@@ -311,7 +311,8 @@ impl Sender {
         }
         // A shard that no record belongs to any more is not worth reading the log again.
         let is_near = |last: &i64| *last >= low && stored.offset - *last <= FAR_OFFSETS;
-        let last = stored.last.filter(is_near);
+        let last_stored = stored.last;
+        let last = last_stored.filter(is_near);
         let (stored, serves) = (stored.offset, stored.serving);
         let acknowledged = {
             let mut partition = self.partition();
@@ -338,8 +339,14 @@ impl Sender {
         if !has_others && (next > 0 || acknowledged >= 0) && next < low {
             self.note_loss(next, low - 1, DELETED).await?;
         }
-        self.note_skips(next.max(low), high).await?;
         let skips = self.skips();
+        // A skip begins after what all replicas had that answered: this one did not, and had more.
+        if let Some(offset) = last_stored.filter(|last| skips.iter().any(|skip| skip.contains(*last))) {
+            let partition = self.label();
+            self.stop(Error::StoredSkipped { partition, offset });
+            return Ok(());
+        }
+        self.note_skips(next.max(low), high).await?;
         // A shard needs every change. If the broker no longer has the first ones, the partition stops, even if no consumer
         // of the group has ever committed an offset.
         let acknowledged = match self.task.source.is_changes() {

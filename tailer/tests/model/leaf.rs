@@ -248,6 +248,7 @@ impl Ingest for LeafModel {
             awaits_copy: false,
             topic: ingested.topic.clone(),
             offset: ingested.offset.unwrap_or(-1),
+            last: ingested.records.last().map(|record| record.offset),
             hash: ingested.hash,
             stopped_by_dead_letters,
             ..StoredPosition::default()

@@ -67,24 +67,17 @@ pub(super) async fn skip_source(
     let settings = &source.settings;
     let collection = find_collection(&catalog, &settings.collection)?;
     let request = body::json(request, HINT).await?;
-    let ends = app
-        .engine
-        .roles
-        .source_admin
-        .ends(settings)
-        .await?
-        .into_iter()
-        .map(Some)
-        .collect();
     let rows = match source.suspended {
         true => rows_once_suspended(&app.engine, &name).await?,
         false => rows(&app.engine, |row| row.source == name).await?,
     };
+    // Of a suspended source, nothing is stored any more that is not before these.
+    let ends = app.engine.roles.source_admin.ends(settings).await?;
     let target = SkipTarget {
         label: name.to_string(),
         collection,
         source: &name,
-        ends,
+        ends: ends.into_iter().map(Some).collect(),
         rows,
         suspended: source.suspended,
     };
