@@ -348,6 +348,7 @@ impl Partition {
         let cursor = &mut self.cursors[replica];
         if matches!(cursor.phase, Phase::Behind | Phase::Attaching) {
             cursor.clear();
+            cursor.pending_bytes = self.window_bytes;
             cursor.phase = Phase::Resolving;
         }
     }
