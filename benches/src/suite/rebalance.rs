@@ -25,7 +25,6 @@ const BESIDE: &str = "dashboards";
 const MOVES: &str = "moves";
 const ALONE: &str = "no documents come in";
 const LEAVES: usize = 3;
-const JOINS: &str = "leaf-4";
 /// Divided among three leaves and among four.
 const SHARDS: usize = 12;
 /// Documents come in for this long at least, and for a multiple of it.
@@ -68,6 +67,9 @@ pub struct RebalanceArgs {
     /// Seconds of what does not end by itself
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// How often a leaf joins and is drained again, another one each time; the questions of all rounds count together
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
     /// Bytes per second that each leaf copies at most
     #[arg(long, default_value_t = 64 << 20)]
     copy_bytes_per_second: u64,
@@ -98,7 +100,30 @@ struct Noticed {
     times: Vec<Duration>,
     errors: Vec<String>,
     documents: u64,
-    megabytes_per_second: f64,
+    megabytes_per_second: Vec<f64>,
+}
+
+impl Noticed {
+    fn merge(&mut self, other: Self) {
+        self.times.extend(other.times);
+        self.errors.extend(other.errors);
+        self.documents += other.documents;
+        self.megabytes_per_second.extend(other.megabytes_per_second);
+    }
+}
+
+/// How long moves took, and how many replicas they were of.
+#[derive(Default)]
+struct Moved {
+    time: Duration,
+    replicas: usize,
+}
+
+impl Moved {
+    fn merge(&mut self, other: &Self) {
+        self.time += other.time;
+        self.replicas += other.replicas;
+    }
 }
 
 /// What is fed, and to whom dashboards talk.
@@ -151,33 +176,43 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
     };
     let (noticed, ()) = load.beside(false, wait()).await?;
     add(report, ALONE, &noticed, None);
-    let mut all = documents.documents;
-    let (before, ()) = load.beside(true, wait()).await?;
-    add(report, "before", &before, Some(&before));
+    let [mut before, mut joining, mut balanced, mut draining] = std::array::from_fn(|_| Noticed::default());
+    let [mut joined, mut drained] = std::array::from_fn(|_| Moved::default());
+    for round in 1..=arguments.rounds {
+        before.merge(load.beside(true, wait()).await?.0);
 
-    let (joining, moved) = load
-        .beside(true, async {
-            cluster.add("leaf", JOINS, &[]).await;
-            move_shards(&cluster, "/v1/rebalance").await
-        })
-        .await?;
-    add(report, "a leaf joins", &joining, Some(&before));
-    add_moves(report, "a leaf joins", moved);
-    until_balanced(&cluster, LEAVES + 1).await?;
-    let (balanced, ()) = load.beside(true, wait()).await?;
-    add(report, "balanced", &balanced, Some(&before));
+        let leaf = format!("leaf-{}", LEAVES as u64 + round);
+        let (noticed, moved) = load
+            .beside(true, async {
+                cluster.add("leaf", &leaf, &[]).await;
+                move_shards(&cluster, "/v1/rebalance").await
+            })
+            .await?;
+        joining.merge(noticed);
+        joined.merge(&moved);
+        until_balanced(&cluster, LEAVES + 1).await?;
+        balanced.merge(load.beside(true, wait()).await?.0);
 
-    let drain = format!("/v1/nodes/{JOINS}/drain");
-    let (draining, drained) = load.beside(true, move_shards(&cluster, &drain)).await?;
-    add(report, "it is drained", &draining, Some(&before));
-    add_moves(report, "it is drained", drained);
-    until_balanced(&cluster, LEAVES).await?;
-
-    all += [&before, &joining, &balanced, &draining]
-        .iter()
-        .map(|noticed| noticed.documents)
-        .sum::<u64>();
-    wait_for_documents(&cluster, name, all).await
+        let drain = format!("/v1/nodes/{leaf}/drain");
+        let (noticed, moved) = load.beside(true, move_shards(&cluster, &drain)).await?;
+        draining.merge(noticed);
+        drained.merge(&moved);
+        until_balanced(&cluster, LEAVES).await?;
+    }
+    let phases = [
+        ("before", &before, None),
+        ("a leaf joins", &joining, Some(&joined)),
+        ("balanced", &balanced, None),
+        ("it is drained", &draining, Some(&drained)),
+    ];
+    for (what, noticed, moved) in phases {
+        add(report, what, noticed, Some(&before));
+        if let Some(moved) = moved {
+            add_moves(report, what, moved);
+        }
+    }
+    let fed: u64 = phases.iter().map(|(_, noticed, _)| noticed.documents).sum();
+    wait_for_documents(&cluster, name, documents.documents + fed).await
 }
 
 impl Load<'_> {
@@ -203,7 +238,7 @@ impl Load<'_> {
         let (documents, rates) = fed?;
         let mut noticed = Noticed {
             documents,
-            megabytes_per_second: rates.iter().fold(0.0, |sum, rate| sum + rate) / rates.len().max(1) as f64,
+            megabytes_per_second: rates,
             ..Noticed::default()
         };
         for (times, errors) in asked {
@@ -231,17 +266,20 @@ impl Load<'_> {
     }
 }
 
-/// Starts moves, and waits until they have ended. Returns how long that took, and how many replicas there were.
-async fn move_shards(cluster: &Cluster, path: &str) -> Result<(Duration, usize)> {
+/// Starts moves, and waits until they have ended.
+async fn move_shards(cluster: &Cluster, path: &str) -> Result<Moved> {
     let began = Instant::now();
     let started = cluster.json(Method::POST, path, json!({})).await?;
-    let moves = started["moves"].as_array().map_or(0, Vec::len);
-    ensure!(moves > 0, "nothing moves: {started}");
+    let replicas = started["moves"].as_array().map_or(0, Vec::len);
+    ensure!(replicas > 0, "nothing moves: {started}");
     while ask_sql(cluster, "select count(*) from rachis.moves").await?.rows != [[json!(0)]] {
         ensure!(began.elapsed() < WAIT_MAX, "the moves do not end");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok((began.elapsed(), moves))
+    Ok(Moved {
+        time: began.elapsed(),
+        replicas,
+    })
 }
 
 /// Waits until the replicas are spread evenly over so many leaves, and all of them serve.
@@ -263,12 +301,14 @@ fn add(report: &mut SuiteReport, what: &str, noticed: &Noticed, before: Option<&
         report.fail(what, &anyhow::anyhow!("{error}"));
     }
     let (p50, p99) = percentiles_ms(noticed.times.clone());
+    let rates = &noticed.megabytes_per_second;
+    let rate = rates.iter().fold(0.0, |sum, rate| sum + rate) / rates.len().max(1) as f64;
     let mut figures = vec![
         (P50_MS, p50),
         (P99_MS, p99),
         ("questions", noticed.times.len() as f64),
         ("errors", noticed.errors.len() as f64),
-        ("MB/s in", noticed.megabytes_per_second),
+        ("MB/s in", rate),
     ];
     if let Some(before) = before {
         figures.push(("p99 over before", p99 / percentiles_ms(before.times.clone()).1));
@@ -276,11 +316,14 @@ fn add(report: &mut SuiteReport, what: &str, noticed: &Noticed, before: Option<&
     report.add(BESIDE, what, "rachis", &figures);
 }
 
-fn add_moves(report: &mut SuiteReport, what: &str, (time, moves): (Duration, usize)) {
+fn add_moves(report: &mut SuiteReport, what: &str, moved: &Moved) {
     report.add(
         MOVES,
         what,
         "rachis",
-        &[("replicas", moves as f64), ("seconds", time.as_secs_f64())],
+        &[
+            ("replicas", moved.replicas as f64),
+            ("seconds", moved.time.as_secs_f64()),
+        ],
     );
 }
