@@ -191,7 +191,10 @@ mod tests {
             ..row(1, None, -1)
         });
         for rows in [[&suspended, &starting], [&starting, &suspended]] {
-            assert_eq!(merge_rows(rows.map(Clone::clone).into()), [starting.clone()]);
+            assert_eq!(
+                merge_rows(rows.map(Clone::clone).into()),
+                std::slice::from_ref(&starting)
+            );
         }
         assert_eq!(merge_rows(vec![suspended.clone(); 2]), [suspended]);
     }
