@@ -340,8 +340,9 @@ impl Sender {
             self.note_loss(next, low - 1, DELETED).await?;
         }
         let skips = self.skips();
-        // A skip begins after what all replicas had that answered: this one did not, and had more.
-        if let Some(offset) = last_stored.filter(|last| skips.iter().any(|skip| skip.contains(*last))) {
+        // A skip begins after what all replicas had that serve: this one did not answer, and had more.
+        let is_skipped = |last: &i64| !serves && skips.iter().any(|skip| skip.contains(*last));
+        if let Some(offset) = last_stored.filter(is_skipped) {
             let partition = self.label();
             self.stop(Error::StoredSkipped { partition, offset });
             return Ok(());
