@@ -85,8 +85,8 @@ pub struct RebalanceArgs {
 pub async fn rebalance(arguments: &RebalanceArgs) -> Result<SuiteReport> {
     let mut report = SuiteReport::new("rebalance")?;
     report.note(format!(
-        "{LEAVES} leaves, 1 tailer, 1 aggregator; {SHARDS} shards, each with 2 replicas; {} dashboards ask about the last half minute, \
-         each every {} ms",
+        "{LEAVES} leaves, 1 tailer, 1 aggregator; {SHARDS} shards, each with 2 replicas; dashboards: {}, \
+         each asks about the last half minute every {} ms",
         arguments.dashboards, arguments.asks_every
     ));
     let result = guarded(measure(arguments, &mut report)).await;
