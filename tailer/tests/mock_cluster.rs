@@ -301,15 +301,7 @@ async fn a_refused_partition_stops_and_the_others_continue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_source_ingests_nothing_and_resumes_where_it_stopped() {
-    let fixture = Fixture::new(LeafModel::calm());
-    fixture.cluster.create_topic("t", 1, 1).expect("a topic");
-    fixture.produce("t", 0, 0..100);
-    fixture.source("s", fixture.settings("t")).await;
-    let tailer = fixture.tailer();
-    eventually("all is ingested", || {
-        (fixture.leaf.count("s") == 100, states(&tailer, "s"))
-    })
-    .await;
+    let (fixture, tailer) = ingesting().await;
     for round in 1..3 {
         fixture
             .change(Change::SuspendSource {
@@ -343,15 +335,7 @@ async fn a_suspended_source_ingests_nothing_and_resumes_where_it_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_has_stored_what_is_skipped_stops() {
-    let fixture = Fixture::new(LeafModel::calm());
-    fixture.cluster.create_topic("t", 1, 1).expect("a topic");
-    fixture.produce("t", 0, 0..100);
-    fixture.source("s", fixture.settings("t")).await;
-    let tailer = fixture.tailer();
-    eventually("all is ingested", || {
-        (fixture.leaf.count("s") == 100, states(&tailer, "s"))
-    })
-    .await;
+    let (fixture, tailer) = ingesting().await;
     let skips = Skips([(0, vec![Skip::new(95, 100)])].into());
     fixture.change(Change::SkipSource { name: name("s"), skips }).await;
     let is_stopped = |found: &[(Option<i32>, &str, Option<String>)]| {

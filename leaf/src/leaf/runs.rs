@@ -152,7 +152,7 @@ fn unconfirmed<'a>(catalog: &'a Catalog, own: Option<&(NodeName, Uuid)>) -> Vec<
 #[cfg(test)]
 mod tests {
     use proto::{
-        catalog::{CollectionSettings, RUN_BLOCK, Run},
+        catalog::{CollectionSettings, Move, RUN_BLOCK, ReplicaState, Run},
         cluster::{Member, Role},
         ingest::{Batch, BatchOutcome},
         record::{Record, Rules},
@@ -237,6 +237,49 @@ mod tests {
         assert!(is_confirmed(&fixture).await);
         change(&fixture, |collection| collection.runs = runs(&[], Some(run(9))));
         assert!(!is_confirmed(&fixture).await, "record 9 is there");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_open_of_an_earlier_placement_confirms_nothing() {
+        let name = |number: u32| -> NodeName { format!("leaf-{number}").parse().expect("a name") };
+        let fixture = Fixture::start(|options| {
+            small(options);
+            options.node = Some("leaf-1".parse().expect("a name"));
+        });
+        change(&fixture, |collection| collection.placement = vec![vec![name(1)]]);
+        let applied = fixture.write(batch(&fixture, 0, 0, 0..5)).await;
+        assert_eq!(applied, BatchOutcome::Applied { stored: 4 });
+        change(&fixture, |collection| {
+            collection.runs = runs(
+                &[],
+                Some(Run {
+                    shards: vec![0],
+                    ..run(10)
+                }),
+            );
+        });
+        assert!(is_confirmed(&fixture).await);
+        // The shard has left, and comes back as a copy of one that may have more.
+        let moved = Move {
+            instead_of: None,
+            since: 7,
+        };
+        fixture.catalog.send_modify(|catalog| {
+            let other = Member::new(Role::Leaf, "http://leaf.test".to_owned(), Uuid::nil());
+            Arc::make_mut(catalog).members.insert(name(2), other);
+        });
+        change(&fixture, |collection| {
+            collection.placement = vec![vec![name(2), name(1)]];
+            collection.moves = [(0, [(name(1), moved)].into())].into();
+            collection.not_serving = [(0, [(name(1), ReplicaState::Behind { since: 7 })].into())].into();
+        });
+        let catalog = fixture.catalog.borrow().clone();
+        let judged = fixture
+            .leaf
+            .judge(&catalog, unconfirmed(&catalog, None).remove(0))
+            .await;
+        let problem = judged.expect_err("the copy is not there");
+        assert!(problem.detail.contains("is being copied"), "{problem:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -454,6 +454,11 @@ fn a_replica_that_fills_the_window_alone_for_two_seconds_is_left_behind() {
     let behind_at = |partition: &mut Partition, ms| -> Vec<usize> {
         partition.leave_behind(WINDOW_BYTES_MAX, start + Duration::from_millis(ms))
     };
+    let send_all_to_first = |partition: &mut Partition| {
+        while let SenderStep::Send(batch) = partition.next_step(0) {
+            partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
+        }
+    };
     let none: Vec<usize> = Vec::new();
     let mut offset = 0;
     while !partition.is_full(WINDOW_BYTES_MAX) {
@@ -462,9 +467,7 @@ fn a_replica_that_fills_the_window_alone_for_two_seconds_is_left_behind() {
     }
     sent_to(1, &mut partition);
     assert_eq!(behind_at(&mut partition, 0), none, "both have it before them");
-    while let SenderStep::Send(batch) = partition.next_step(0) {
-        partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
-    }
+    send_all_to_first(&mut partition);
     assert_eq!(behind_at(&mut partition, 5_000), none);
     assert_eq!(behind_at(&mut partition, 6_999), none);
     assert_eq!(behind_at(&mut partition, 7_000), [1]);
@@ -479,6 +482,11 @@ fn a_replica_that_fills_the_window_alone_for_two_seconds_is_left_behind() {
     }
     assert_eq!(behind_at(&mut partition, 9_000), none);
     assert_eq!(behind_at(&mut partition, 99_000), none);
+    // A replica that begins anew has what is in the window before it.
+    partition.resolve_behind(1);
+    send_all_to_first(&mut partition);
+    assert_eq!(behind_at(&mut partition, 100_000), none);
+    assert_eq!(behind_at(&mut partition, 102_000), [1]);
 }
 
 #[test]
