@@ -114,7 +114,7 @@ impl Leaf {
             routing: RwLock::new(()),
             scans,
             leases: ViewLeases::default(),
-            grants: Grants::new(replicas::grants::now()),
+            grants: Grants::new(proto::clock::since_boot()),
             copies: Copies::default(),
             snapshot_writes: SnapshotWrites::default(),
             first_grants_wanted: Arc::default(),

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod catalog;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod controller;
 pub mod document_change;

@@ -30,12 +30,12 @@ use futures::{StreamExt as _, stream};
 use proto::{
     Catalog, Code, PositionVector, Problem,
     catalog::{Collection, ReplicaState},
+    clock::since_boot,
     cluster::NodeName,
     ingest::ShardId,
     replica::{Grant, GrantRequest},
 };
 
-use self::grants::now;
 pub use self::rounds::ReplicaLinks;
 use super::{Leaf, ShardInfo};
 use crate::shard::{Shard, state::positions};
@@ -80,7 +80,7 @@ impl Leaf {
         }
         // One that joins may serve by now, as of a later catalog. All at one moment, before anything is waited for.
         for other in collection.confirming(number).filter(|other| *other != node) {
-            if !self.grants.is_held(other, now()) {
+            if !self.grants.is_held(other, since_boot()) {
                 return Err(refused(format!("it does not hear {other}, which has the shard, too")));
             }
         }
@@ -153,9 +153,9 @@ impl Leaf {
     /// Waits until the process before this one, which may be frozen, has no grant any more with which it answers. Fails if
     /// that is not before the deadline.
     pub(crate) async fn wait_for_earlier_grants(&self, deadline: Instant) -> Result<(), Problem> {
-        let until = Instant::now() + self.grants.earlier_end_in(now());
+        let until = Instant::now() + self.grants.earlier_end_in(since_boot());
         tokio::time::sleep_until(until.min(deadline).into()).await;
-        match self.grants.earlier_end_in(now()).is_zero() {
+        match self.grants.earlier_end_in(since_boot()).is_zero() {
             true => Ok(()),
             false => {
                 let detail = "the process that ran before this one under its name may still answer";
@@ -198,7 +198,7 @@ impl Leaf {
             return Vec::new();
         };
         // It may not know yet that it is asked no more.
-        let may_be_asked = |other: &NodeName, since| self.grants.is_given_before(other, since, now());
+        let may_be_asked = |other: &NodeName, since| self.grants.is_given_before(other, since, since_boot());
         let not_asked = collection.not_asked(shard.number);
         let still_asked = not_asked
             .filter(|(other, since)| may_be_asked(other, *since))
@@ -219,7 +219,7 @@ impl Leaf {
         self.check_knows_that_it_is_not_asked(&request)?;
         // From now on, what this leaf acknowledges must be confirmed by that one. So what was acknowledged without it is in
         // the answer, and the catalog is looked up again: by the one from before, it may have been acknowledged meanwhile.
-        self.grants.give(&request.leaf, request.version, now());
+        self.grants.give(&request.leaf, request.version, since_boot());
         self.check_knows_that_it_is_not_asked(&request)?;
         let answered_until = tokio::time::Instant::now() + ANSWER_WAIT;
         let positions = |shard| tokio::time::timeout_at(answered_until, self.positions_of(shard));

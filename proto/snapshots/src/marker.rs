@@ -10,8 +10,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use nix::time::{ClockId, clock_gettime};
-use proto::{Code, Problem, snapshot::SnapshotId};
+use proto::{Code, Problem, clock::since_boot, snapshot::SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use crate::SnapshotStore;
@@ -82,7 +81,7 @@ impl Marker {
         let mut marker = Self {
             store: store.clone(),
             running,
-            renewed: now(),
+            renewed: since_boot(),
         };
         let begun = async {
             marker.renew().await?;
@@ -165,7 +164,7 @@ impl Marker {
 
     async fn renew(&mut self) -> Result<(), Problem> {
         self.check_held()?;
-        let begun = now();
+        let begun = since_boot();
         self.store.put_running(&self.running.id, &self.running).await?;
         self.renewed = begun;
         Ok(())
@@ -173,7 +172,7 @@ impl Marker {
 
     /// Fails if the lease has lapsed: it was not renewed for [`TRUSTED_FOR`].
     fn check_held(&self) -> Result<(), Problem> {
-        match now().saturating_sub(self.renewed) < TRUSTED_FOR {
+        match since_boot().saturating_sub(self.renewed) < TRUSTED_FOR {
             true => Ok(()),
             false => Err(Problem::new(
                 Code::Unavailable,
@@ -199,13 +198,6 @@ impl Marker {
         // If this fails, too, it is over for others five minutes later.
         let _ = self.store.put_running(&self.running.id, &self.running).await;
     }
-}
-
-/// The time since this machine was started, also while it was suspended.
-fn now() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map(Duration::from)
-        .unwrap_or_default()
 }
 
 impl SnapshotStore {

@@ -1,13 +1,13 @@
 //! Which grants this leaf holds and which it has given, and what each of its replicas must have before it answers.
 //!
-//! Pure: time comes in as an argument. It is that of [`now`], which also runs while the machine is suspended.
+//! Pure: time comes in as an argument. It is that of [`since_boot`](proto::clock::since_boot), which also runs while the
+//! machine is suspended.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 use proto::{
     PositionVector,
@@ -15,12 +15,6 @@ use proto::{
     ingest::ShardId,
     replica::{GRANT_USED_FOR, GRANTED_FOR},
 };
-
-/// The time since this machine was started. The clock of [`std::time::Instant`] stands still while it is suspended.
-pub(in crate::leaf) fn now() -> Duration {
-    // Linux has had this clock since 2.6.39.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
-}
 
 /// The grants of a leaf.
 #[derive(Debug)]
@@ -204,11 +198,5 @@ mod tests {
         let giver = Grants::new(100 * second);
         assert!(giver.is_given_before(&leaf(1), 8, 104 * second));
         assert!(!giver.is_given_before(&leaf(1), 8, 105 * second));
-    }
-
-    #[test]
-    fn the_clock_runs() {
-        let before = now();
-        assert!(before > Duration::ZERO && now() >= before);
     }
 }

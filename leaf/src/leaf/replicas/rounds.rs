@@ -15,6 +15,7 @@ use futures::{
 use proto::{
     Catalog, PositionVector, Problem,
     catalog::{Change, ReplicaState, RetiredReplica},
+    clock::since_boot,
     cluster::NodeName,
     ingest::ShardId,
     replica::{Grant, GrantRequest, ReplicaPeers},
@@ -28,7 +29,7 @@ use super::{
     super::Leaf,
     ANSWER_WAIT, COMPARED_AT_ONCE,
     comparison::{Comparison, compare},
-    grants::{Floor, now},
+    grants::Floor,
 };
 
 const ROUND_EVERY: Duration = Duration::from_secs(1);
@@ -155,7 +156,7 @@ struct OwnReplicas {
 impl RoundHistory {
     /// Notes which replicas of this leaf are behind, and when those may join that are newly so.
     fn note_behind(&mut self, own: &[Own]) {
-        let now = now();
+        let now = since_boot();
         let is_behind = |own: &&Own| matches!(own.state, ReplicaState::Behind { .. });
         let behind: BTreeSet<ShardId> = own.iter().filter(is_behind).map(|own| own.id).collect();
         self.behind.retain(|shard, _| behind.contains(shard));
@@ -197,7 +198,7 @@ impl Leaf {
             let Some(leaf) = leaf.upgrade() else { return };
             let member = catalog.borrow().members.get(&links.name).map(|member| member.instance);
             if member == Some(links.instance) {
-                leaf.grants.note_member(now());
+                leaf.grants.note_member(since_boot());
             }
             match is_round {
                 true => leaf.replica_round(&links, &mut known).await,
@@ -216,7 +217,7 @@ impl Leaf {
             };
             own.is_serving() && own.others.iter().any(is_awaited)
         });
-        let (mut nothing, asked) = (RoundHistory::default(), now());
+        let (mut nothing, asked) = (RoundHistory::default(), since_boot());
         for (leaf, request, answer) in self.ask_others(links, &nothing, &own, catalog.version).await {
             match answer {
                 Ok(grant) => self.note_grant(&mut nothing, leaf, &request, grant, asked),
@@ -235,7 +236,7 @@ impl Leaf {
         version: u64,
     ) -> Vec<(&'a NodeName, GrantRequest, Result<Grant, Problem>)> {
         let leaves: BTreeSet<&NodeName> = own.iter().flat_map(|own| own.others.keys()).collect();
-        let asked = now();
+        let asked = since_boot();
         let requests = leaves.into_iter().map(|leaf| {
             let request = self.grant_request(links, known, own, leaf, version);
             async move {
@@ -271,7 +272,7 @@ impl Leaf {
         known
             .heard
             .retain(|leaf, _| own.iter().any(|own| own.others.contains_key(leaf)));
-        let started = now();
+        let started = since_boot();
         // Concurrently: a shard that is slow to open must not delay a grant.
         let asking = self.ask_others(links, known, &own, catalog.version);
         let (answers, own_replicas) = futures::join!(asking, self.own_replicas(links, known, &own));
@@ -291,8 +292,7 @@ impl Leaf {
                 }
             }
             known.heard.insert(leaf.clone(), (heard, failures));
-            let is_silent = failures >= 2 && now().saturating_sub(heard) >= SILENT_MAX;
-            let lacking = |shard: ShardId| known.lacking.get(&(leaf.clone(), shard)).copied().unwrap_or(0);
+            let is_silent = failures >= 2 && since_boot().saturating_sub(heard) >= SILENT_MAX;
             let is_lacking = |shard: ShardId| {
                 request.expected.iter().any(|(expected, _)| *expected == shard) && lacking(shard) >= LACKING_ROUNDS_MAX
             };
@@ -329,8 +329,9 @@ impl Leaf {
 
     /// What follows for this leaf's replicas from what the others had in the round before.
     async fn own_replicas(&self, links: &ReplicaLinks, known: &RoundHistory, own: &[Own]) -> OwnReplicas {
-        let may_join =
-            |own: &Own| !known.waiting.contains(&own.id) && known.behind.get(&own.id).is_some_and(|at| now() >= *at);
+        let may_join = |own: &Own| {
+            !known.waiting.contains(&own.id) && known.behind.get(&own.id).is_some_and(|at| since_boot() >= *at)
+        };
         let is_candidate = |own: &&Own| match own.state {
             ReplicaState::Serving | ReplicaState::Leaving { .. } => false,
             ReplicaState::Behind { .. } => may_join(own),
@@ -356,7 +357,7 @@ impl Leaf {
                     }
                 }
                 _ => {
-                    let is_recent = |floor: &Floor| now().saturating_sub(floor.asked) < 3 * ROUND_EVERY;
+                    let is_recent = |floor: &Floor| since_boot().saturating_sub(floor.asked) < 3 * ROUND_EVERY;
                     if self.has_caught_up(own, &positions, is_recent) {
                         joining.push((own.id, own.serving().cloned().collect()));
                     }
@@ -504,13 +505,13 @@ fn remove_leaving(links: &ReplicaLinks, known: &mut RoundHistory, own: &[Own]) -
                 leaf: leaf.clone(),
             };
             let key = (retired, *since);
-            let seen = known.leaving.get(&key).copied().unwrap_or_else(now);
+            let seen = known.leaving.get(&key).copied().unwrap_or_else(since_boot);
             leaving.insert(key, seen);
         }
     }
     known.leaving = leaving;
     let has_left = |(key, seen): (&(RetiredReplica, u64), &Duration)| {
-        (now().saturating_sub(*seen) >= LEAVING_FOR).then(|| key.clone())
+        (since_boot().saturating_sub(*seen) >= LEAVING_FOR).then(|| key.clone())
     };
     let replicas: Vec<(RetiredReplica, u64)> = known.leaving.iter().filter_map(has_left).take(CHANGED_MAX).collect();
     (!replicas.is_empty()).then(|| Change::RemoveReplicas {
@@ -549,7 +550,7 @@ async fn note_differences(known: &mut RoundHistory) {
         return;
     };
     for shard in ended.await.unwrap_or_default() {
-        known.behind.insert(shard, now() + COMPARE_AGAIN_AFTER);
+        known.behind.insert(shard, since_boot() + COMPARE_AGAIN_AFTER);
         known.different.insert(shard);
     }
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use proto::{
     Catalog, Code, PositionVector, Problem,
     catalog::{Change, ReplicaState},
+    clock::since_boot,
     cluster::{Member, NodeName, Role},
     ingest::{BlockDigest, Ingest as _, ShardId},
     replica::{GRANTED_FOR, Grant, GrantRequest, OfferedCopy, ReplicaPeers},
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     ReplicaLinks,
-    grants::{Floor, now},
+    grants::Floor,
     rounds::RoundHistory,
 };
 use crate::{
@@ -87,7 +88,7 @@ async fn opens_within(fixture: &Fixture, wait: Duration) -> Result<(), Problem> 
 fn floor(version: u64, positions: &str) -> Floor {
     Floor {
         version,
-        asked: now(),
+        asked: since_boot(),
         positions: Some(positions.parse().expect("positions")),
     }
 }
@@ -97,7 +98,7 @@ async fn a_replica_answers_only_with_a_grant_and_with_what_the_other_one_had() {
     let fixture = first_of_two();
     let why = async || opens(&fixture).await.expect_err("it must not answer").detail;
     assert!(why().await.contains("it does not hear leaf-2"));
-    fixture.leaf.grants.hold(&leaf(2), now());
+    fixture.leaf.grants.hold(&leaf(2), since_boot());
     assert!(why().await.contains("leaf-2 has not said yet what it has"));
     fixture
         .leaf
@@ -145,7 +146,7 @@ async fn a_leaf_under_the_name_of_another_waits_until_the_grants_of_that_one_hav
     fixture
         .leaf
         .grants
-        .note_member(now().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
+        .note_member(since_boot().saturating_sub(GRANTED_FOR - Duration::from_millis(300)));
     let began = Instant::now();
     wait(far).await.expect("they have ended");
     let waited = began.elapsed();
@@ -222,7 +223,7 @@ async fn a_push_is_confirmed_by_each_replica_that_may_be_asked() {
     );
     set_state(&fixture, 2, ReplicaState::Behind { since: 5 }, 5);
     assert_eq!(named(), [leaf(2)], "it may still answer by the catalog before");
-    fixture.leaf.grants.start_at(now());
+    fixture.leaf.grants.start_at(since_boot());
     set_state(&fixture, 2, ReplicaState::Behind { since: 4 }, 5);
     assert_eq!(
         named(),
@@ -379,9 +380,9 @@ async fn a_replica_joins_once_it_has_caught_up_and_serves_with_what_was_there_wh
     };
     has("push/0@0");
     assert_eq!(round(&fixture, &others, &mut known).await, []);
-    let wait = *known.behind.get(&fixture.shard).expect("it is behind") - now();
+    let wait = *known.behind.get(&fixture.shard).expect("it is behind") - since_boot();
     assert!(wait > Duration::from_secs(4), "{wait:?}");
-    known.behind.insert(fixture.shard, now());
+    known.behind.insert(fixture.shard, since_boot());
     assert_eq!(round(&fixture, &others, &mut known).await, [], "it lacks a push");
     fixture.push(&["{}"]).await;
     let (name, instance, shard) = (leaf(1), folder(1), fixture.shard);
@@ -421,12 +422,12 @@ async fn a_replica_that_has_ingested_something_else_stays_behind_until_it_is_com
     different[0].digest = "0".repeat(32);
     *others.digests.lock() = different;
     assert_eq!(round(&fixture, &others, &mut known).await, []);
-    known.behind.insert(fixture.shard, now());
+    known.behind.insert(fixture.shard, since_boot());
     assert_eq!(round(&fixture, &others, &mut known).await, []);
     *others.digests.lock() = equal;
     assert_eq!(round(&fixture, &others, &mut known).await, [], "it waits for a minute");
     assert!(known.different.contains(&fixture.shard));
-    known.behind.insert(fixture.shard, now());
+    known.behind.insert(fixture.shard, since_boot());
     let joined = round(&fixture, &others, &mut known).await;
     assert!(matches!(joined[..], [Change::JoinReplicas { .. }]), "{joined:?}");
 }
@@ -438,7 +439,7 @@ async fn a_replica_that_is_left_behind_again_and_again_waits_longer_before_it_jo
     for version in 1..=8 {
         set_state(&fixture, 1, ReplicaState::Behind { since: version }, version);
         round(&fixture, &others, &mut known).await;
-        let wait = *known.behind.get(&fixture.shard).expect("it is behind") - now();
+        let wait = *known.behind.get(&fixture.shard).expect("it is behind") - since_boot();
         waits.push(wait.as_secs_f64().ceil());
         set_state(&fixture, 1, ReplicaState::Serving, version);
         round(&fixture, &others, &mut known).await;
