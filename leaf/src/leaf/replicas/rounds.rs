@@ -37,8 +37,8 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 const FIRST_GRANTS_PAUSE: Duration = Duration::from_millis(50);
 /// A leaf that has not answered for this long, and not in two rounds, is behind.
 const SILENT_MAX: Duration = Duration::from_secs(2);
-/// So is a replica that lacks for so many rounds what another one has.
-const LACKING_ROUNDS_MAX: u32 = 2;
+/// So is a replica that lacks for so many rounds what another one had before the first of them.
+pub(super) const LACKING_ROUNDS_MAX: u32 = 4;
 /// How long a replica that is behind waits before it joins again: one that does not keep up must not delay every push.
 const JOIN_AFTER: Duration = Duration::from_secs(5);
 /// So often a replica may have been left behind in the last [`LEFT_KEPT`] and wait no longer than that. Then it waits twice
@@ -78,8 +78,8 @@ pub(super) struct RoundHistory {
     had: BTreeMap<ShardId, PositionVector>,
     /// What other leaves have confirmed to have.
     confirmed: HashMap<(NodeName, ShardId), PositionVector>,
-    /// For how many rounds a replica has lacked what this leaf has.
-    lacking: HashMap<(NodeName, ShardId), u32>,
+    /// What a replica lacks that this leaf had, and for how many rounds it has.
+    lacking: HashMap<(NodeName, ShardId), (PositionVector, u32)>,
     /// When the replicas of this leaf that are behind may join.
     pub(super) behind: HashMap<ShardId, Duration>,
     /// How often each replica of this leaf was left behind lately, and when it was last.
@@ -294,7 +294,9 @@ impl Leaf {
             known.heard.insert(leaf.clone(), (heard, failures));
             let is_silent = failures >= 2 && since_boot().saturating_sub(heard) >= SILENT_MAX;
             let is_lacking = |shard: ShardId| {
-                request.expected.iter().any(|(expected, _)| *expected == shard) && lacking(shard) >= LACKING_ROUNDS_MAX
+                let lacks = known.lacking.get(&(leaf.clone(), shard));
+                request.expected.iter().any(|(expected, _)| *expected == shard)
+                    && lacks.is_some_and(|(_, rounds)| *rounds >= LACKING_ROUNDS_MAX)
             };
             let is_left = |own: &&Own| own.can_leave_behind(leaf) && (is_silent || is_lacking(own.id));
             let left = own.iter().filter(is_left).map(|own| own.id);
@@ -443,8 +445,11 @@ impl Leaf {
         compared.extend(behind);
         compared.truncate(COMPARED_MAX);
         let expected = |own: &Own| {
+            let key = (leaf.clone(), own.id);
             let had = known.had.get(&own.id)?;
-            let is_confirmed = known.confirmed.get(&(leaf.clone(), own.id)) == Some(had);
+            // One that is always a moment late is asked for the same until it has that.
+            let had = known.lacking.get(&key).map_or(had, |(lacks, _)| lacks);
+            let is_confirmed = known.confirmed.get(&key) == Some(had);
             (own.can_leave_behind(leaf) && !is_confirmed).then(|| (own.id, had.clone()))
         };
         GrantRequest {
@@ -475,7 +480,7 @@ impl Leaf {
         for (shard, expected) in &request.expected {
             let key = (leaf.clone(), *shard);
             if grant.lacks.contains(shard) {
-                *known.lacking.entry(key).or_default() += 1;
+                known.lacking.entry(key).or_insert_with(|| (expected.clone(), 0)).1 += 1;
             } else {
                 known.lacking.remove(&key);
                 known.confirmed.insert(key, expected.clone());

@@ -1,7 +1,7 @@
 //! Tests of `replicas`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::{
     ReplicaLinks,
     grants::Floor,
-    rounds::RoundHistory,
+    rounds::{LACKING_ROUNDS_MAX, RoundHistory},
 };
 use crate::{
     LeafOptions,
@@ -343,7 +343,7 @@ async fn a_leaf_that_is_silent_for_two_seconds_and_two_rounds_is_left_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_lacks_for_two_rounds_what_another_one_has_is_left_behind() {
+async fn a_replica_that_lacks_for_four_rounds_what_another_one_had_is_left_behind() {
     let (fixture, others, mut known) = (first_of_two(), Arc::new(Others::default()), RoundHistory::default());
     fixture.push(&["{}"]).await;
     let lacks = Grant {
@@ -356,10 +356,23 @@ async fn a_replica_that_lacks_for_two_rounds_what_another_one_has_is_left_behind
         [],
         "nothing was expected of it yet"
     );
-    assert_eq!(round(&fixture, &others, &mut known).await, []);
+    for lacks in 1..LACKING_ROUNDS_MAX {
+        assert_eq!(round(&fixture, &others, &mut known).await, [], "{lacks}");
+        // What comes in meanwhile is not expected yet.
+        fixture.push(&["{}"]).await;
+    }
     assert_eq!(round(&fixture, &others, &mut known).await, left_behind(fixture.shard));
+    let asked: BTreeSet<String> = others
+        .asked
+        .lock()
+        .iter()
+        .map(|asked| format!("{:?}", asked.expected))
+        .collect();
+    assert_eq!(asked.len(), 2, "nothing, and then the first push: {asked:?}");
     *others.answer.lock() = Some(Grant::default());
-    assert_eq!(round(&fixture, &others, &mut known).await, []);
+    for confirmed in ["the first push", "the last one"] {
+        assert_eq!(round(&fixture, &others, &mut known).await, [], "{confirmed}");
+    }
     others.asked.lock().clear();
     assert_eq!(round(&fixture, &others, &mut known).await, []);
     assert_eq!(others.asked.lock()[0].expected, [], "it has confirmed that it has it");
