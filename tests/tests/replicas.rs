@@ -359,6 +359,45 @@ async fn a_source_from_the_latest_record_on_has_all_that_came_since_it_was_creat
 }
 
 #[tokio::test]
+async fn replicas_are_equal_although_a_source_is_suspended_or_dropped_while_its_records_come_in() {
+    // In many batches, so that one replica is usually a batch ahead of the other.
+    let settings = Settings::default().with("RACHIS_TAILER__BATCH_RECORDS_MAX", 100);
+    let mut cluster = Cluster::start(SIZE, settings).await;
+    create(&cluster).await;
+    cluster.kafka.create_topic("clicks", 2, &[]).await;
+    let clicks = (0..200_000).map(|n| NewRecord::value(format!("{{\"click\":{n}}}")));
+    cluster.kafka.produce("clicks", clicks.collect()).await;
+    follow_clicks(&cluster, json!({})).await;
+    let ingested = async || count(&cluster).await.as_u64().expect("a count");
+    for action in ["suspend", "suspend", "suspend", "drop"] {
+        let more = format!("select count(*) > {} from events", ingested().await);
+        cluster.eventually(&more, json!(true)).await;
+        match action {
+            "drop" => cluster.json(Method::DELETE, "/v1/sources/clicks", json!({})).await,
+            _ => change_clicks(&cluster, action, json!({})).await,
+        }
+        .unwrap_or_else(|error| panic!("{action}: {error:#}"));
+        let read = "select count(*) from rachis.sources where source = 'clicks' and state <> 'suspended'";
+        cluster.eventually(read, json!(0)).await;
+        cluster.wait_until_replicas_are_equal(2).await;
+        assert!(ingested().await < 200_000, "{action} came too late");
+        if action == "suspend" {
+            change_clicks(&cluster, "resume", json!({})).await.expect("it goes on");
+        }
+    }
+    until_all_serve(&cluster).await;
+    let times = "select count(*), min(_ingested)::text, max(_ingested)::text from events";
+    let both = cluster.sql(times).await.rows;
+    for alone in LEAVES {
+        let other = LEAVES[usize::from(alone == LEAVES[0])];
+        until_all_serve(&cluster).await;
+        cluster.kill(other);
+        assert_eq!(cluster.sql(times).await.rows, both, "{alone} alone");
+        cluster.restart(other).await;
+    }
+}
+
+#[tokio::test]
 async fn records_that_are_skipped_while_a_replica_is_frozen_are_skipped_on_all_replicas() {
     let mut cluster = replicated().await;
     cluster.kafka.create_topic("clicks", 1, &[]).await;

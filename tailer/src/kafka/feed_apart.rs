@@ -116,13 +116,14 @@ impl Sender {
             let is_stuck = advanced.elapsed() >= STUCK_MAX;
             if is_stuck || error.is_some() && (is_stopped || has_failed) {
                 stop.cancel();
+                self.partition().detach(self.replica);
                 running.await?;
                 return Err(error.unwrap_or(Error::AwaitsCopy));
             }
             if begun.elapsed() >= TURN && self.apart.budget.is_feeding_awaited() {
                 stop.cancel();
-                running.await?;
                 self.partition().detach(self.replica);
+                running.await?;
                 return Ok(());
             }
             let mut partition = self.partition();

@@ -58,11 +58,12 @@ impl OtherTimes {
 }
 
 impl Sender {
-    /// The records with the times at which replicas that are ahead have ingested them.
-    pub(super) async fn with_times_of_others(&self, mut records: Vec<Record>) -> Vec<Record> {
+    /// The records with the times at which replicas that are ahead have ingested them; `None` if the sender was stopped
+    /// before these were known.
+    pub(super) async fn with_times_of_others(&self, mut records: Vec<Record>) -> Option<Vec<Record>> {
         let is_stamped = |record: &Record| record.time_kind == TimeKind::Append;
         let (Some(first), Some(last)) = (records.first().map(|r| r.offset), records.last().map(|r| r.offset)) else {
-            return records;
+            return Some(records);
         };
         // One that is fed apart gets only what others have.
         let ahead: Vec<Replica> = match self.slot.is_apart() {
@@ -74,11 +75,11 @@ impl Sender {
             }
         };
         if ahead.is_empty() || records.iter().all(is_stamped) {
-            return records;
+            return Some(records);
         }
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut times = BTreeMap::new();
-        while !self.stop.is_cancelled() {
+        loop {
             let lacks_time = |times: &BTreeMap<i64, i64>| {
                 let mut unstamped = records.iter().filter(|record| !is_stamped(record));
                 unstamped.any(|record| !times.contains_key(&record.offset))
@@ -92,6 +93,9 @@ impl Sender {
                     others.has_waited()
                 };
                 if !has_waited {
+                    if self.stop.is_cancelled() {
+                        return None;
+                    }
                     self.pause(backoff.next()).await;
                     continue;
                 }
@@ -109,9 +113,8 @@ impl Sender {
             for record in records.iter_mut().filter(|record| !is_stamped(record)) {
                 record.ingested_ms = times.get(&record.offset).copied().or(record.ingested_ms);
             }
-            break;
+            return Some(records);
         }
-        records
     }
 
     /// Asks replicas for the times after an offset, until none is lacking. Returns whether one of them did not answer.

@@ -7,7 +7,7 @@
 //!                   ^ leaf-2      ^ leaf-1       the cursor of each replica: its next record
 //!
 //! Resolving ──begin──> Reading ──gap, offset out of range──> Resolving
-//!     │  ^                │  │ the window is full of what the others have, for two seconds
+//!     │  ^                │  │ it does not keep pace with the other replicas of its shard
 //!     │  └── begin ───┐   │  v
 //!     │           Attaching <─── Behind   (it is fed by a consumer of its own until it has caught up)
 //!     └──stop──> Stopped <┘               (after some errors, the partition is rechecked from time to time)
@@ -23,9 +23,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{catalog::Skip, ingest::BatchOutcome, record::Record, status::SourceState};
+use cursor::{Cursor, Phase};
+use proto::{catalog::Skip, ingest::BatchOutcome, record::Record};
 
 use super::{Error, slot::Part};
+
+mod cursor;
+mod report;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BatchLimits {
@@ -37,23 +41,9 @@ pub(super) struct BatchLimits {
 
 /// A replica that lacks more records than this, by offsets, which another one has, is behind from the beginning.
 pub(super) const FAR_OFFSETS: i64 = 20_000;
-/// A replica that fills the window alone for this long, while another one has nearly everything in it, is behind.
-pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
-
-/// The phase of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// The sender asks the leaf for its position and the broker for its offsets.
-    Resolving,
-    /// Records are read and sent.
-    Reading,
-    /// It lacks records that are no longer in the window, so a consumer of its own feeds it.
-    Behind,
-    /// The same, but the window is kept for it from now on, until it has caught up.
-    Attaching,
-    /// The replica cannot continue. If `rechecked`, the cause may go away, so the sender checks from time to time.
-    Stopped { rechecked: bool },
-}
+/// A replica is not sent more while another one of its shard, whose leaf answers, has got so many bytes less, or an eighth of
+/// the window: so both take questions, and what one of them has stays in the window.
+const LEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The next step of the sender.
 #[derive(Debug)]
@@ -100,6 +90,8 @@ pub(super) struct Partition {
     /// The ranges of offsets to skip.
     skips: Vec<Skip>,
     cursors: Vec<Cursor>,
+    /// How many bytes a replica may be ahead of another one.
+    lead_bytes_max: usize,
     /// The last offset that was read. Records up to it are not read again.
     read: i64,
     /// The last offset that has left the window.
@@ -115,75 +107,19 @@ pub(super) struct Partition {
     end: Option<i64>,
     /// The last offset that is sent.
     sent_through_max: i64,
+    /// Whether the replicas only get what others have already.
+    is_ending: bool,
     /// The first offset that no leaf accepts yet, and why.
     held: Option<(i64, Error)>,
-}
-
-/// How far a replica is.
-#[derive(Debug)]
-struct Cursor {
-    limits: BatchLimits,
-    part: Part,
-    phase: Phase,
-    /// The position of the leaf, as far as known.
-    stored: i64,
-    /// The first record that is sent, although the leaf may have it, so that it can compare it.
-    resent_from: i64,
-    /// The highest position that the leaf has acknowledged.
-    acknowledged: i64,
-    /// The index in the window of the first record that the leaf has not acknowledged.
-    first: usize,
-    /// The records from there that are in flight, and their bytes. There is at most one batch.
-    inflight: Option<(usize, usize)>,
-    /// The bytes of the window from `first` on.
-    pending_bytes: usize,
-    /// The last offset of a batch that the leaf may have applied without an answer.
-    unsettled: i64,
-    /// Whether the leaf accepts no more for now.
-    busy: bool,
-    /// Since when it has been the one that fills the window.
-    filling_since: Option<Instant>,
-    error: Option<Error>,
-}
-
-impl Cursor {
-    /// Whether the window is kept for it.
-    fn holds(&self) -> bool {
-        matches!(self.phase, Phase::Resolving | Phase::Reading | Phase::Attaching)
-    }
-
-    fn note_stored(&mut self, stored: i64) {
-        self.stored = stored;
-        self.acknowledged = self.acknowledged.max(stored);
-    }
-
-    fn clear(&mut self) {
-        (self.first, self.pending_bytes, self.busy) = (0, 0, false);
-        self.filling_since = None;
-    }
 }
 
 impl Partition {
     /// A partition whose positions are not known yet.
     pub(super) fn new(limits: BatchLimits, skips: &[Skip], replicas: impl Iterator<Item = Part>) -> Self {
-        let cursor = |part| Cursor {
-            limits,
-            part,
-            resent_from: 0,
-            phase: Phase::Resolving,
-            stored: -1,
-            acknowledged: -1,
-            first: 0,
-            inflight: None,
-            pending_bytes: 0,
-            unsettled: -1,
-            busy: false,
-            filling_since: None,
-            error: None,
-        };
         Self {
             skips: skips.to_vec(),
-            cursors: replicas.map(cursor).collect(),
+            cursors: replicas.map(|part| Cursor::new(limits, part)).collect(),
+            lead_bytes_max: LEAD_BYTES_MAX,
             read: -1,
             trimmed: -1,
             window: VecDeque::new(),
@@ -193,6 +129,7 @@ impl Partition {
             at_end: false,
             end: None,
             sent_through_max: i64::MAX,
+            is_ending: false,
             held: None,
         }
     }
@@ -205,8 +142,15 @@ impl Partition {
 
     /// Records the position of a replica that a consumer of its own feeds, and its error.
     pub(super) fn note_apart(&mut self, replica: usize, stored: i64, error: Option<Error>) {
-        self.cursors[replica].note_stored(stored);
-        self.cursors[replica].error = error;
+        let cursor = &mut self.cursors[replica];
+        if stored > cursor.acknowledged {
+            cursor.pace.awaited = Duration::ZERO;
+        }
+        cursor.note_stored(stored);
+        cursor.error = error;
+        if cursor.phase == Phase::Attaching {
+            self.skip_while(replica, |offset, stored| offset <= stored);
+        }
     }
 
     /// The highest position that a replica has acknowledged while this partition was read here. It may have less by now.
@@ -220,7 +164,7 @@ impl Partition {
         let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
         for cursor in &self.cursors {
             let most = of_shards.entry(cursor.part.share.shard).or_insert(-1);
-            *most = cursor.acknowledged.max(cursor.unsettled).max(*most);
+            *most = cursor.reached_at_most().max(*most);
         }
         of_shards.into_values().min().unwrap_or(-1)
     }
@@ -292,6 +236,20 @@ impl Partition {
     /// Sends nothing after this offset until it is raised.
     pub(super) fn send_through(&mut self, offset: i64) {
         self.sent_through_max = offset;
+    }
+
+    /// From now on, sends each replica what another one of its shard may have, and nothing more: so that all end with the
+    /// same. None waits for another one any more.
+    pub(super) fn level_off(&mut self) {
+        let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
+        for cursor in &self.cursors {
+            let most = of_shards.entry(cursor.part.share.shard).or_insert(-1);
+            *most = cursor.reached_at_most().max(*most);
+        }
+        for cursor in &mut self.cursors {
+            cursor.ends_at = cursor.ends_at.min(of_shards[&cursor.part.share.shard]);
+        }
+        self.is_ending = true;
     }
 
     /// Sends nothing from an offset on, for this reason, until it may be sent.
@@ -503,7 +461,7 @@ impl Partition {
         let holding = self.cursors.iter_mut().filter(|cursor| cursor.holds());
         holding.fold(false, |wake, cursor| {
             cursor.pending_bytes += bytes;
-            wake || cursor.inflight.is_none()
+            wake || cursor.inflight.is_none() && !cursor.waits
         })
     }
 
@@ -522,15 +480,25 @@ impl Partition {
         if self.cursors[replica].inflight.is_some() {
             return None;
         }
+        self.cursors[replica].waits = self.is_ahead(replica);
+        if self.cursors[replica].waits {
+            return None;
+        }
         let resent_from = self.cursors[replica].resent_from;
         self.skip_while(replica, |offset, stored| offset < stored.min(resent_from));
         let held_from = self.held.as_ref().map(|(from, _)| *from);
+        let bytes_max = match self.has_peers(replica) {
+            true => self.lead_bytes_max.max(BATCH_BYTES_MIN),
+            false => usize::MAX,
+        };
         let cursor = &mut self.cursors[replica];
+        let bytes_max = cursor.limits.batch_bytes_max.min(bytes_max);
+        let sent_through_max = self.sent_through_max.min(cursor.ends_at);
         let (mut records, mut bytes) = (Vec::new(), 0);
         let (mut passed, mut passed_bytes, mut through) = (0, 0, None);
         for record in self.window.range(cursor.first..) {
             let record_bytes = record.memory_bytes();
-            let is_too_large = !records.is_empty() && bytes + record_bytes > cursor.limits.batch_bytes_max;
+            let is_too_large = !records.is_empty() && bytes + record_bytes > bytes_max;
             let is_full = is_too_large || records.len() >= cursor.limits.batch_records_max;
             let mut skips = self
                 .skips
@@ -539,7 +507,7 @@ impl Partition {
             let is_its = cursor.part.has(record.offset) && !skips.any(|skip| skip.contains(record.offset));
             if is_its && is_full
                 || held_from.is_some_and(|from| record.offset >= from)
-                || record.offset > self.sent_through_max
+                || record.offset > sent_through_max
             {
                 break;
             }
@@ -583,16 +551,24 @@ impl Partition {
 
     /// Records that the leaf does not accept the batch now. The sender keeps the batch and retries it.
     pub(super) fn set_busy(&mut self, replica: usize, error: Error) {
-        self.cursors[replica].busy = true;
-        self.cursors[replica].error = Some(error);
+        let cursor = &mut self.cursors[replica];
+        cursor.busy = true;
+        cursor.pace.has_answered |= matches!(error, Error::LeafBusy { .. });
+        cursor.error = Some(error);
     }
 
-    /// Applies the outcome of the batch in flight.
-    pub(super) fn settle(&mut self, replica: usize, outcome: &BatchOutcome) {
+    /// Applies the outcome of the batch in flight. Returns whether replicas may go on that have waited for this one.
+    pub(super) fn settle(&mut self, replica: usize, outcome: &BatchOutcome) -> bool {
+        self.apply_outcome(replica, outcome);
+        self.let_go_on()
+    }
+
+    fn apply_outcome(&mut self, replica: usize, outcome: &BatchOutcome) {
         let cursor = &mut self.cursors[replica];
         let (count, bytes) = cursor.inflight.take().unwrap_or_default();
         cursor.unsettled = -1;
         cursor.busy = false;
+        cursor.pace.has_answered = true;
         if let BatchOutcome::Applied { stored } | BatchOutcome::Already { stored } = outcome {
             cursor.acknowledged = cursor.acknowledged.max(*stored);
         }
@@ -631,20 +607,34 @@ impl Partition {
         limits.batch_bytes_max
     }
 
-    /// Leaves replicas behind that have filled the window alone for [`BEHIND_AFTER`]. Returns which.
-    pub(super) fn leave_behind(&mut self, window_bytes_max: usize, now: Instant) -> Vec<usize> {
-        let reading = self.cursors.iter().filter(|cursor| cursor.phase == Phase::Reading);
-        let is_low = |cursor: &&Cursor| cursor.pending_bytes < window_bytes_max / 4;
-        let drained: BTreeSet<u32> = reading.filter(is_low).map(|cursor| cursor.part.share.shard).collect();
+    /// Leaves replicas behind that do not keep pace with others of their shard. Returns which, and whether others may go on
+    /// that have waited.
+    pub(super) fn keep_pace(&mut self, window_bytes_max: usize, now: Instant) -> (Vec<usize>, bool) {
+        if self.is_ending {
+            return (Vec::new(), self.let_go_on());
+        }
+        self.lead_bytes_max = LEAD_BYTES_MAX.min(window_bytes_max / 8);
+        let lead = self.lead_bytes_max;
+        let has_drained =
+            |cursor: &Cursor| cursor.phase == Phase::Reading && cursor.pending_bytes < window_bytes_max / 4;
+        let (mut drained, mut awaited) = (BTreeSet::new(), BTreeMap::new());
+        for cursor in &self.cursors {
+            let shard = cursor.part.share.shard;
+            if has_drained(cursor) && cursor.sets_pace() {
+                drained.insert(shard);
+            }
+            if cursor.waits && cursor.pending_bytes > 0 && cursor.phase == Phase::Reading {
+                let least = awaited.entry(shard).or_insert(usize::MAX);
+                *least = cursor.pending_bytes.min(*least);
+            }
+        }
         let mut behind = Vec::new();
         for (replica, cursor) in self.cursors.iter_mut().enumerate() {
-            let is_drained = drained.contains(&cursor.part.share.shard);
-            let is_filling = cursor.holds() && is_drained && cursor.pending_bytes > window_bytes_max / 2;
-            cursor.filling_since = is_filling.then(|| cursor.filling_since.unwrap_or(now));
-            if cursor
-                .filling_since
-                .is_some_and(|since| now.duration_since(since) >= BEHIND_AFTER)
-            {
+            let (shard, pending) = (cursor.part.share.shard, cursor.pending_bytes);
+            let is_filling = cursor.holds() && drained.contains(&shard) && pending > window_bytes_max / 2;
+            let is_further = awaited.get(&shard).is_some_and(|least| pending > least + lead);
+            let is_awaited = is_further && !cursor.waits && cursor.sets_pace();
+            if cursor.is_falling_behind(is_filling, is_awaited, now) {
                 cursor.clear();
                 cursor.phase = Phase::Behind;
                 behind.push(replica);
@@ -653,7 +643,34 @@ impl Partition {
         if !behind.is_empty() {
             self.trim();
         }
-        behind
+        (behind, self.let_go_on())
+    }
+
+    /// Whether a replica is so far ahead of another one of its shard that it waits for it.
+    fn is_ahead(&self, replica: usize) -> bool {
+        let own = &self.cursors[replica];
+        let mut slower = self.cursors.iter().filter(|other| {
+            let is_of_same_shard = other.part.share.shard == own.part.share.shard;
+            is_of_same_shard && other.pending_bytes > own.pending_bytes.saturating_add(self.lead_bytes_max)
+        });
+        !self.is_ending && slower.any(Cursor::sets_pace)
+    }
+
+    /// Whether a shard has other replicas than this one: then batches are small, so that none is far ahead of the others.
+    fn has_peers(&self, replica: usize) -> bool {
+        let shard = self.cursors[replica].part.share.shard;
+        let replicas = self.cursors.iter().filter(|cursor| cursor.part.share.shard == shard);
+        replicas.count() > 1
+    }
+
+    /// Whether senders are to be woken, because one that has waited for another replica need not wait any more.
+    fn let_go_on(&mut self) -> bool {
+        let waiting = (0..self.cursors.len()).filter(|replica| self.cursors[*replica].waits);
+        let going_on: Vec<usize> = waiting.filter(|replica| !self.is_ahead(*replica)).collect();
+        for replica in &going_on {
+            self.cursors[*replica].waits = false;
+        }
+        !going_on.is_empty()
     }
 
     /// Whether the batch in flight is still to be sent, although its replica has not answered.
@@ -721,29 +738,6 @@ impl Partition {
         None
     }
 
-    /// The replica that the partition waits for: takes the furthest one of each shard, and of these one that is stopped, or
-    /// the one that is least far.
-    fn leading(&self) -> &Cursor {
-        let is_stopped = |cursor: &Cursor| matches!(cursor.phase, Phase::Stopped { .. });
-        let mut of_shards: BTreeMap<u32, &Cursor> = BTreeMap::new();
-        for cursor in &self.cursors {
-            let most = of_shards.entry(cursor.part.share.shard).or_insert(cursor);
-            if (!is_stopped(cursor), cursor.stored) > (!is_stopped(most), most.stored) {
-                *most = cursor;
-            }
-        }
-        let rank = |cursor: &&Cursor| (!is_stopped(cursor), cursor.stored);
-        of_shards
-            .into_values()
-            .min_by_key(rank)
-            .expect("a partition has a replica")
-    }
-
-    /// The position of the partition, as far as known: of the replica that has most, and of the shard that has least.
-    pub(super) fn stored(&self) -> i64 {
-        self.leading().stored
-    }
-
     /// The position of one replica, as far as known.
     pub(super) fn stored_by(&self, replica: usize) -> i64 {
         self.cursors[replica].stored
@@ -754,45 +748,6 @@ impl Partition {
         let cursor = &self.cursors[replica];
         let is_idle = cursor.phase == Phase::Reading && cursor.pending_bytes == 0;
         is_idle.then_some(cursor.stored)
-    }
-
-    /// The size of all records that were read and that a replica has not acknowledged.
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.window_bytes
-    }
-
-    /// The state of the partition, as users see it.
-    pub(super) fn state(&self) -> SourceState {
-        let cursor = self.leading();
-        match cursor.phase {
-            Phase::Resolving => SourceState::Starting,
-            Phase::Stopped { .. } => SourceState::Stopped,
-            Phase::Reading if cursor.busy || self.held_back().is_some() => SourceState::Waiting,
-            Phase::Reading if self.at_end && cursor.pending_bytes == 0 => SourceState::CaughtUp,
-            Phase::Reading | Phase::Behind | Phase::Attaching => SourceState::Reading,
-        }
-    }
-
-    /// The end offset at the broker, and the number of offsets between the position and the end. At the end of the
-    /// partition the lag is 0, even if the last offsets have no records.
-    pub(super) fn end_and_lag(&self) -> (Option<i64>, Option<i64>) {
-        let stored = self.stored();
-        match self.state() {
-            SourceState::CaughtUp => (self.end.map(|end| end.max(stored + 1)), Some(0)),
-            _ => (self.end, self.end.map(|end| (end - 1 - stored).max(0))),
-        }
-    }
-
-    /// The last error of a replica, until something succeeds, and which it is.
-    pub(super) fn error(&self) -> Option<(usize, &Error)> {
-        let errors = self.cursors.iter().enumerate();
-        let mut errors = errors.filter_map(|(replica, cursor)| Some((replica, cursor.error.as_ref()?)));
-        errors.next()
-    }
-
-    /// The last error of one replica, until something succeeds.
-    pub(super) fn error_of(&self, replica: usize) -> Option<&Error> {
-        self.cursors[replica].error.as_ref()
     }
 }
 

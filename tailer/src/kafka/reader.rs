@@ -479,7 +479,11 @@ impl Reader {
         let now = Instant::now();
         let may_pause = self.hold_back.update(is_full, is_starved, now);
         for slot in self.slots.values() {
-            for replica in slot.partition.lock().leave_behind(window_bytes_max, now) {
+            let (behind, goes_on) = slot.partition.lock().keep_pace(window_bytes_max, now);
+            if goes_on || !behind.is_empty() {
+                slot.wake();
+            }
+            for replica in behind {
                 let leaf = slot.replicas[replica].name.as_ref().map(ToString::to_string);
                 warn!(
                     source = %self.task.source,
@@ -487,7 +491,6 @@ impl Reader {
                     leaf,
                     "a replica does not keep up with the others: it is fed apart until it has caught up"
                 );
-                slot.wake();
             }
             let Some(flow) = slot.partition.lock().flow(window_bytes_max, may_pause) else {
                 continue;

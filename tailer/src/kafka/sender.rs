@@ -44,7 +44,9 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// How often to ask the leaf whether too many records became dead letters.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a sender waits for those before it to end.
+/// How long a sender that is stopped still sends what other replicas have. Less than those wait that come after it.
+const LEVELLED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a sender waits for those before it to end, and for the answer to what they have sent.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(5);
 pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -115,6 +117,33 @@ impl Sender {
                 }
             }
         }
+        self.level_off().await;
+    }
+
+    /// Sends the replica what another one of its shard has already, as far as its leaf accepts it in time: nobody may feed
+    /// them from now on, as of a source that is suspended or dropped.
+    async fn level_off(&self) {
+        // What is read apart is for this replica only.
+        if self.slot.is_apart() {
+            return;
+        }
+        self.partition().level_off();
+        let levelled = async {
+            let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+            loop {
+                let stored = self.partition().stored_by(self.replica);
+                let step = self.partition().next_step(self.replica);
+                let SenderStep::Send(batch) = step else { return };
+                self.send(batch).await;
+                let error = self.partition().error_of(self.replica).cloned();
+                match error {
+                    Some(Error::LeafBusy { .. }) => tokio::time::sleep(backoff.next()).await,
+                    _ if self.partition().stored_by(self.replica) <= stored => return,
+                    _ => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LEVELLED_WITHIN, levelled).await;
     }
 
     /// The state of the partition.
@@ -135,7 +164,9 @@ impl Sender {
     async fn send(&self, outgoing: OutgoingBatch) {
         let (records, bytes) = (outgoing.records.len() as u64, outgoing.bytes as u64);
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
-        let timed = self.with_times_of_others(outgoing.records).await;
+        let Some(timed) = self.with_times_of_others(outgoing.records).await else {
+            return self.partition().abandon_batch(self.replica);
+        };
         let batch = self.batch(outgoing.after, outgoing.through, timed);
         loop {
             let started = Instant::now();
@@ -149,7 +180,9 @@ impl Sender {
                 }
                 Ok(outcome) => {
                     self.record_outcome(&outcome, records, bytes);
-                    self.partition().settle(self.replica, &outcome);
+                    if self.partition().settle(self.replica, &outcome) {
+                        self.slot.wake();
+                    }
                     if let BatchOutcome::Refused { reason } = outcome {
                         self.slot.wake();
                         self.check_refusal(reason).await;

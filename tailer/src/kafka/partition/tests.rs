@@ -1,14 +1,12 @@
 //! Tests of `partition`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{
     catalog::{PartitionRoute, PartitionRuns, PartitionStart, Run},
     record::RecordValue,
+    status::SourceState,
 };
 
 use super::*;
@@ -16,6 +14,8 @@ use crate::kafka::{
     backoff::Backoff,
     start::{StartDecision, decide_start},
 };
+
+mod pace;
 
 const WINDOW_BYTES_MAX: usize = 10_000;
 const LIMITS: BatchLimits = BatchLimits {
@@ -449,47 +449,6 @@ fn a_replica_that_lacks_records_which_have_left_the_window_is_behind_until_it_ha
 }
 
 #[test]
-fn a_replica_that_fills_the_window_alone_for_two_seconds_is_left_behind() {
-    let (mut partition, start) = (two([-1, -1]), Instant::now());
-    let behind_at = |partition: &mut Partition, ms| -> Vec<usize> {
-        partition.leave_behind(WINDOW_BYTES_MAX, start + Duration::from_millis(ms))
-    };
-    let send_all_to_first = |partition: &mut Partition| {
-        while let SenderStep::Send(batch) = partition.next_step(0) {
-            partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
-        }
-    };
-    let none: Vec<usize> = Vec::new();
-    let mut offset = 0;
-    while !partition.is_full(WINDOW_BYTES_MAX) {
-        partition.add(record(offset, 1_000));
-        offset += 1;
-    }
-    sent_to(1, &mut partition);
-    assert_eq!(behind_at(&mut partition, 0), none, "both have it before them");
-    send_all_to_first(&mut partition);
-    assert_eq!(behind_at(&mut partition, 5_000), none);
-    assert_eq!(behind_at(&mut partition, 6_999), none);
-    assert_eq!(behind_at(&mut partition, 7_000), [1]);
-    assert_eq!(partition.buffered_bytes(), 0);
-    assert!(!partition.is_sending(1), "its sender gives the batch up");
-    partition.abandon_batch(1);
-    assert!(matches!(partition.next_step(1), SenderStep::FeedApart));
-    // The last one is never left behind.
-    while !partition.is_full(WINDOW_BYTES_MAX) {
-        partition.add(record(offset, 1_000));
-        offset += 1;
-    }
-    assert_eq!(behind_at(&mut partition, 9_000), none);
-    assert_eq!(behind_at(&mut partition, 99_000), none);
-    // A replica that begins anew has what is in the window before it.
-    partition.resolve_behind(1);
-    send_all_to_first(&mut partition);
-    assert_eq!(behind_at(&mut partition, 100_000), none);
-    assert_eq!(behind_at(&mut partition, 102_000), [1]);
-}
-
-#[test]
 fn a_replica_whose_leaf_asks_for_earlier_records_does_not_stop_the_others() {
     let mut partition = two([-1, -1]);
     push_all(&mut partition, 0..5);
@@ -704,25 +663,6 @@ fn the_last_record_of_a_shard_is_sent_again_however_far_the_others_are() {
     partition.seek_done();
     push_all(&mut partition, 15..21);
     assert_eq!(sent_to(1, &mut partition), (15, 20, vec![15, 20]));
-}
-
-#[test]
-fn a_slow_shard_holds_the_window_and_is_not_left_behind() {
-    let mut partition = spread();
-    partition.begin(0, 7, 8);
-    partition.begin(1, 7, 8);
-    partition.seek_done();
-    let mut offset = 8;
-    while !partition.is_full(WINDOW_BYTES_MAX) {
-        partition.add(record(offset, 1_000));
-        offset += 1;
-        while let SenderStep::Send(batch) = partition.next_step(0) {
-            partition.settle(0, &BatchOutcome::Applied { stored: batch.through });
-        }
-    }
-    let (now, later) = (Instant::now(), Instant::now() + 2 * BEHIND_AFTER);
-    assert_eq!(partition.leave_behind(WINDOW_BYTES_MAX, now), Vec::<usize>::new());
-    assert_eq!(partition.leave_behind(WINDOW_BYTES_MAX, later), Vec::<usize>::new());
 }
 
 #[test]
