@@ -9,9 +9,9 @@ use tracing::warn;
 
 use crate::error::Error;
 
-/// The priority of background threads, from 0 to 99: a nice value of 5, which is a third of the time of another thread
+/// The priority of background threads, from 0 to 99: a nice value of 15, which is a thirtieth of the time of another thread
 /// that competes for the same core.
-const BACKGROUND_PRIORITY: u8 = 37;
+const BACKGROUND_PRIORITY: u8 = 10;
 
 /// Waits until these threads end. The caller has already signalled them to stop. Skips the calling thread: if a
 /// background thread drops the last handle of its component, that thread runs the shutdown itself.
