@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
@@ -24,13 +24,21 @@ use crate::{
 const BESIDE: &str = "dashboards";
 const MOVES: &str = "moves";
 const ALONE: &str = "no documents come in";
+const BEFORE: &str = "before";
+const JOINS: &str = "a leaf joins";
+const BALANCED: &str = "balanced";
+const DRAINED: &str = "it is drained";
+/// In the file of real events.
+const GITHUB_EVENTS: u64 = 15_129;
 const LEAVES: usize = 3;
 /// Divided among three leaves and among four.
 const SHARDS: usize = 12;
 /// Documents come in for this long at least, and for a multiple of it.
 const ROUND: Duration = Duration::from_secs(5);
-/// What dashboards ask about the last half minute: so much is there in every phase.
-const QUESTIONS: [(&str, &str); 3] = [
+/// What dashboards ask about. Documents come in for this long before they ask and before anything moves, so that every phase
+/// has as much to answer about.
+const ASKED_ABOUT: Duration = Duration::from_secs(30);
+const ABOUT_BLUESKY: Questions = [
     (
         "events by collection",
         "select commit.collection as event, count(*) as n from bluesky \
@@ -47,11 +55,60 @@ const QUESTIONS: [(&str, &str); 3] = [
          and commit.collection = 'app.bsky.feed.post' order by _ingested desc limit 50",
     ),
 ];
+const ABOUT_GITHUB: Questions = [
+    (
+        "events by type",
+        "select type as event, count(*) as n from gh \
+         where _ingested > now() - interval '30 seconds' group by event order by n desc",
+    ),
+    (
+        "users by type",
+        "select type as event, count(distinct actor.login) as users from gh \
+         where _ingested > now() - interval '30 seconds' group by event order by users desc",
+    ),
+    (
+        "the newest pushes",
+        "select actor.login, payload.commits[0].message from gh where _ingested > now() - interval '30 seconds' \
+         and type = 'PushEvent' order by _ingested desc limit 50",
+    ),
+];
 const WAIT_MAX: Duration = Duration::from_mins(15);
+
+/// The name and the SQL of each question.
+type Questions = [(&'static str, &'static str); 3];
+
+/// What comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Events {
+    /// Generated events of 370 bytes
+    Bluesky,
+    /// Real events of 2,300 bytes, copied
+    Github,
+}
+
+impl Events {
+    fn questions(self) -> &'static Questions {
+        match self {
+            Self::Bluesky => &ABOUT_BLUESKY,
+            Self::Github => &ABOUT_GITHUB,
+        }
+    }
+
+    /// At least so many documents, as far as they are copies of others.
+    fn file(self, documents: u64, seed: u64) -> Result<DocumentFile> {
+        match self {
+            Self::Bluesky => DocumentFile::bluesky(documents, seed),
+            Self::Github => DocumentFile::gh(documents.div_ceil(GITHUB_EVENTS)),
+        }
+    }
+}
 
 /// What `benches rebalance` measures.
 #[derive(Debug, Args)]
 pub struct RebalanceArgs {
+    /// What comes in
+    #[arg(long, value_enum, default_value_t = Events::Bluesky)]
+    events: Events,
     /// Documents that are there before
     #[arg(long, default_value_t = 1_000_000)]
     documents: u64,
@@ -101,10 +158,13 @@ struct Noticed {
     errors: Vec<String>,
     documents: u64,
     megabytes_per_second: Vec<f64>,
+    /// Documents that were not in all shards yet at the end, at most.
+    lag: u64,
 }
 
 impl Noticed {
     fn merge(&mut self, other: Self) {
+        self.lag = self.lag.max(other.lag);
         self.times.extend(other.times);
         self.errors.extend(other.errors);
         self.documents += other.documents;
@@ -132,6 +192,7 @@ struct Load<'a> {
     bootstrap: String,
     documents: &'a DocumentFile,
     plan: FeedPlan,
+    questions: &'static Questions,
     dashboards: u64,
     asks_every: Duration,
 }
@@ -141,8 +202,8 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         megabytes_per_second: arguments.rate,
         time: ROUND,
     };
-    let documents = DocumentFile::bluesky(arguments.documents, arguments.seed)?;
-    let fed = DocumentFile::bluesky(plan.documents(), arguments.seed + 1)?;
+    let documents = arguments.events.file(arguments.documents, arguments.seed)?;
+    let fed = arguments.events.file(plan.documents(), arguments.seed + 1)?;
     let size = ClusterSize {
         leaves: LEAVES,
         tailers: 1,
@@ -166,6 +227,7 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         bootstrap,
         documents: &fed,
         plan,
+        questions: arguments.events.questions(),
         dashboards: arguments.dashboards,
         asks_every: Duration::from_millis(arguments.asks_every),
     };
@@ -179,7 +241,9 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
     let [mut before, mut joining, mut balanced, mut draining] = std::array::from_fn(|_| Noticed::default());
     let [mut joined, mut drained] = std::array::from_fn(|_| Moved::default());
     for round in 1..=arguments.rounds {
-        before.merge(load.beside(true, wait()).await?.0);
+        let (noticed, ()) = load.beside(true, wait()).await?;
+        tell(round, BEFORE, &noticed, None);
+        before.merge(noticed);
 
         let leaf = format!("leaf-{}", LEAVES as u64 + round);
         let (noticed, moved) = load
@@ -188,22 +252,26 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
                 move_shards(&cluster, "/v1/rebalance").await
             })
             .await?;
+        tell(round, JOINS, &noticed, Some(&moved));
         joining.merge(noticed);
         joined.merge(&moved);
         until_balanced(&cluster, LEAVES + 1).await?;
-        balanced.merge(load.beside(true, wait()).await?.0);
+        let (noticed, ()) = load.beside(true, wait()).await?;
+        tell(round, BALANCED, &noticed, None);
+        balanced.merge(noticed);
 
         let drain = format!("/v1/nodes/{leaf}/drain");
         let (noticed, moved) = load.beside(true, move_shards(&cluster, &drain)).await?;
+        tell(round, DRAINED, &noticed, Some(&moved));
         draining.merge(noticed);
         drained.merge(&moved);
         until_balanced(&cluster, LEAVES).await?;
     }
     let phases = [
-        ("before", &before, None),
-        ("a leaf joins", &joining, Some(&joined)),
-        ("balanced", &balanced, None),
-        ("it is drained", &draining, Some(&drained)),
+        (BEFORE, &before, None),
+        (JOINS, &joining, Some(&joined)),
+        (BALANCED, &balanced, None),
+        (DRAINED, &draining, Some(&drained)),
     ];
     for (what, noticed, moved) in phases {
         add(report, what, noticed, Some(&before));
@@ -219,7 +287,14 @@ impl Load<'_> {
     /// Does something while dashboards ask and, if so, documents come in.
     async fn beside<T>(&self, is_fed: bool, work: impl Future<Output = Result<T>>) -> Result<(Noticed, T)> {
         let ended = AtomicBool::new(false);
-        let asking = (0..self.dashboards as usize).map(|number| self.ask_until(number, &ended));
+        let fed_before = match is_fed {
+            true => ASKED_ABOUT,
+            false => Duration::ZERO,
+        };
+        let asking = (0..self.dashboards as usize).map(async |number| {
+            tokio::time::sleep(fed_before).await;
+            self.ask_until(number, &ended).await
+        });
         let feeding = async {
             let (mut documents, mut rates) = (0, Vec::new());
             while is_fed && !ended.load(Ordering::Relaxed) {
@@ -230,6 +305,7 @@ impl Load<'_> {
             anyhow::Ok((documents, rates))
         };
         let working = async {
+            tokio::time::sleep(fed_before).await;
             let done = work.await;
             ended.store(true, Ordering::Relaxed);
             done
@@ -239,6 +315,7 @@ impl Load<'_> {
         let mut noticed = Noticed {
             documents,
             megabytes_per_second: rates,
+            lag: self.lag().await?,
             ..Noticed::default()
         };
         for (times, errors) in asked {
@@ -248,11 +325,17 @@ impl Load<'_> {
         Ok((noticed, done?))
     }
 
+    /// The documents that are in Kafka and not in all shards yet.
+    async fn lag(&self) -> Result<u64> {
+        let answer = ask_sql(&self.client, "select sum(lag) from rachis.sources").await?;
+        answer.rows[0][0].as_u64().context("no tailer says how much it lags")
+    }
+
     /// A dashboard: asks one question after the other, each at its time.
     async fn ask_until(&self, number: usize, ended: &AtomicBool) -> (Vec<Duration>, Vec<String>) {
         let (mut times, mut errors) = (Vec::new(), Vec::new());
         let mut ticks = tokio::time::interval(self.asks_every);
-        for (name, sql) in QUESTIONS.iter().cycle().skip(number) {
+        for (name, sql) in self.questions.iter().cycle().skip(number) {
             ticks.tick().await;
             if ended.load(Ordering::Relaxed) {
                 break;
@@ -264,6 +347,19 @@ impl Load<'_> {
         }
         (times, errors)
     }
+}
+
+/// Says what a phase has shown: all of them together take long.
+fn tell(round: u64, what: &str, noticed: &Noticed, moved: Option<&Moved>) {
+    let (p50, p99) = percentiles_ms(noticed.times.clone());
+    let (questions, errors, lag) = (noticed.times.len(), noticed.errors.len(), noticed.lag);
+    let moved = moved.map_or(String::new(), |moved| {
+        format!(", {} replicas in {:.0} s", moved.replicas, moved.time.as_secs_f64())
+    });
+    eprintln!(
+        "rebalance: round {round}: {what}: p50 {p50:.0} ms, p99 {p99:.0} ms, {questions} questions, {errors} errors, \
+         lag {lag}{moved}"
+    );
 }
 
 /// Starts moves, and waits until they have ended.
@@ -309,6 +405,7 @@ fn add(report: &mut SuiteReport, what: &str, noticed: &Noticed, before: Option<&
         ("questions", noticed.times.len() as f64),
         ("errors", noticed.errors.len() as f64),
         ("MB/s in", rate),
+        ("lag at the end", noticed.lag as f64),
     ];
     if let Some(before) = before {
         figures.push(("p99 over before", p99 / percentiles_ms(before.times.clone()).1));
