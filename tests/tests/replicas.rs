@@ -77,6 +77,18 @@ async fn count(client: &Client) -> Value {
     client.sql("select count(*) from events").await.single_value().clone()
 }
 
+async fn each_leaf_alone_answers_like_both(cluster: &mut Cluster, question: &str) {
+    until_all_serve(cluster).await;
+    let both = cluster.sql(question).await.rows;
+    for alone in LEAVES {
+        let other = LEAVES[usize::from(alone == LEAVES[0])];
+        until_all_serve(cluster).await;
+        cluster.kill(other);
+        assert_eq!(cluster.sql(question).await.rows, both, "{alone} alone");
+        cluster.restart(other).await;
+    }
+}
+
 #[tokio::test]
 async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
     let mut cluster = replicated().await;
@@ -92,13 +104,7 @@ async fn every_replica_has_what_was_acknowledged_and_answers_alike() {
     let question = "select count(*), sum(n), sum(click), min(_ingested)::text, max(_ingested)::text from events";
     let both = cluster.sql(question).await.rows;
     assert_eq!(both[0][..3], [json!(1_500), json!(499_500), json!(124_750)]);
-    for alone in LEAVES {
-        let other = LEAVES[usize::from(alone == LEAVES[0])];
-        until_all_serve(&cluster).await;
-        cluster.kill(other);
-        assert_eq!(cluster.sql(question).await.rows, both, "{alone} alone");
-        cluster.restart(other).await;
-    }
+    each_leaf_alone_answers_like_both(&mut cluster, question).await;
     cluster.wait_until_replicas_are_equal(2).await;
     let blocks = "select count(*), count(distinct leaf), count(digest) from rachis.digests";
     let rows = cluster.sql(blocks).await.rows;
@@ -385,16 +391,8 @@ async fn replicas_are_equal_although_a_source_is_suspended_or_dropped_while_its_
             change_clicks(&cluster, "resume", json!({})).await.expect("it goes on");
         }
     }
-    until_all_serve(&cluster).await;
     let times = "select count(*), min(_ingested)::text, max(_ingested)::text from events";
-    let both = cluster.sql(times).await.rows;
-    for alone in LEAVES {
-        let other = LEAVES[usize::from(alone == LEAVES[0])];
-        until_all_serve(&cluster).await;
-        cluster.kill(other);
-        assert_eq!(cluster.sql(times).await.rows, both, "{alone} alone");
-        cluster.restart(other).await;
-    }
+    each_leaf_alone_answers_like_both(&mut cluster, times).await;
 }
 
 #[tokio::test]
