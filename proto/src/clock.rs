@@ -7,8 +7,10 @@ use nix::time::{ClockId, clock_gettime};
 /// The time since this machine was started, also while it was suspended: the clock of [`std::time::Instant`] stands still
 /// then.
 pub fn since_boot() -> Duration {
-    // Linux has had this clock since 2.6.39.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+    // A clock that stood still would keep every lease alive, so there is no default.
+    clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .expect("Linux has had this clock since 2.6.39")
+        .into()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::SuiteReport;
 use crate::{
     documents::DocumentFile,
     feed::{FeedPlan, Marks, feed_kafka},
+    github,
     report::{P50_MS, P99_MS, guarded, percentiles_ms},
     system::rachis::{ask_sql, wait_for_documents},
 };
@@ -28,15 +29,13 @@ const BEFORE: &str = "before";
 const JOINS: &str = "a leaf joins";
 const BALANCED: &str = "balanced";
 const DRAINED: &str = "it is drained";
-/// In the file of real events.
-const GITHUB_EVENTS: u64 = 15_129;
 const LEAVES: usize = 3;
 /// Divided among three leaves and among four.
 const SHARDS: usize = 12;
 /// Documents come in for this long at least, and for a multiple of it.
 const ROUND: Duration = Duration::from_secs(5);
-/// What dashboards ask about. Documents come in for this long before they ask and before anything moves, so that every phase
-/// has as much to answer about.
+/// The time that dashboards ask about. Documents come in for this long before each phase, so that all phases have as much to
+/// answer about.
 const ASKED_ABOUT: Duration = Duration::from_secs(30);
 const ABOUT_BLUESKY: Questions = [
     (
@@ -94,11 +93,14 @@ impl Events {
         }
     }
 
-    /// At least so many documents, as far as they are copies of others.
+    /// So many documents, or slightly more if whole copies of the real events are needed.
     fn file(self, documents: u64, seed: u64) -> Result<DocumentFile> {
         match self {
             Self::Bluesky => DocumentFile::bluesky(documents, seed),
-            Self::Github => DocumentFile::gh(documents.div_ceil(GITHUB_EVENTS)),
+            Self::Github => {
+                let events = tests::data::documents(github::FILE)?.len() as u64;
+                DocumentFile::gh(documents.div_ceil(events))
+            }
         }
     }
 }

@@ -41,8 +41,8 @@ pub(super) struct BatchLimits {
 
 /// A replica that lacks more records than this, by offsets, which another one has, is behind from the beginning.
 pub(super) const FAR_OFFSETS: i64 = 20_000;
-/// A replica is not sent more while another one of its shard, whose leaf answers, has got so many bytes less, or an eighth of
-/// the window: so both take questions, and what one of them has stays in the window.
+/// A replica that is this far ahead of another one of its shard gets no batch until that one has caught up, so that both can
+/// answer questions and the window still has what the slower one lacks. An eighth of the window, if that is less.
 const LEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The next step of the sender.
@@ -107,8 +107,6 @@ pub(super) struct Partition {
     end: Option<i64>,
     /// The last offset that is sent.
     sent_through_max: i64,
-    /// Whether the replicas only get what others have already.
-    is_ending: bool,
     /// The first offset that no leaf accepts yet, and why.
     held: Option<(i64, Error)>,
 }
@@ -129,7 +127,6 @@ impl Partition {
             at_end: false,
             end: None,
             sent_through_max: i64::MAX,
-            is_ending: false,
             held: None,
         }
     }
@@ -238,8 +235,8 @@ impl Partition {
         self.sent_through_max = offset;
     }
 
-    /// From now on, sends each replica what another one of its shard may have, and nothing more: so that all end with the
-    /// same. None waits for another one any more.
+    /// From now on, each replica gets only what another replica of its shard may have, so that all of them end with the same
+    /// records. None waits for another one any more.
     pub(super) fn level_off(&mut self) {
         let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
         for cursor in &self.cursors {
@@ -249,7 +246,10 @@ impl Partition {
         for cursor in &mut self.cursors {
             cursor.ends_at = cursor.ends_at.min(of_shards[&cursor.part.share.shard]);
         }
-        self.is_ending = true;
+    }
+
+    fn is_ending(&self) -> bool {
+        self.cursors.iter().any(|cursor| cursor.ends_at < i64::MAX)
     }
 
     /// Sends nothing from an offset on, for this reason, until it may be sent.
@@ -610,8 +610,8 @@ impl Partition {
     /// Leaves replicas behind that do not keep pace with others of their shard. Returns which, and whether others may go on
     /// that have waited.
     pub(super) fn keep_pace(&mut self, window_bytes_max: usize, now: Instant) -> (Vec<usize>, bool) {
-        if self.is_ending {
-            return (Vec::new(), self.let_go_on());
+        if self.is_ending() {
+            return (Vec::new(), false);
         }
         self.lead_bytes_max = LEAD_BYTES_MAX.min(window_bytes_max / 8);
         let lead = self.lead_bytes_max;
@@ -653,7 +653,7 @@ impl Partition {
             let is_of_same_shard = other.part.share.shard == own.part.share.shard;
             is_of_same_shard && other.pending_bytes > own.pending_bytes.saturating_add(self.lead_bytes_max)
         });
-        !self.is_ending && slower.any(Cursor::sets_pace)
+        !self.is_ending() && slower.any(Cursor::sets_pace)
     }
 
     /// Whether a shard has other replicas than this one: then batches are small, so that none is far ahead of the others.

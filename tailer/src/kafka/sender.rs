@@ -44,7 +44,8 @@ const RECHECK_EVERY: Duration = Duration::from_secs(10);
 const BROKER_ANSWER: Duration = Duration::from_secs(5);
 /// How often to ask the leaf whether too many records became dead letters.
 const DEAD_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a sender that is stopped still sends what other replicas have. Less than those wait that come after it.
+/// How long a stopped sender may still send its replica what other replicas have. Shorter than [`ENDED_WITHIN`], for which
+/// the senders that follow wait.
 const LEVELLED_WITHIN: Duration = Duration::from_secs(2);
 /// How long a sender waits for those before it to end, and for the answer to what they have sent.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
@@ -120,8 +121,8 @@ impl Sender {
         self.level_off().await;
     }
 
-    /// Sends the replica what another one of its shard has already, as far as its leaf accepts it in time: nobody may feed
-    /// them from now on, as of a source that is suspended or dropped.
+    /// Before the sender ends, it sends its replica what another replica of the shard already has: if the source was
+    /// suspended or dropped, no other sender does so later. It gives up after [`LEVELLED_WITHIN`], or when the leaf fails.
     async fn level_off(&self) {
         // What is read apart is for this replica only.
         if self.slot.is_apart() {

@@ -7,12 +7,12 @@ use super::{super::Error, BatchLimits, Part};
 /// A replica that fills the window alone for this long without an answer, while another one has nearly everything in it, is
 /// behind.
 pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
-/// For so long the others wait for a leaf that does not answer. A busy one takes that long for some batches.
+/// The others wait this long for a leaf that does not answer. A busy leaf takes that long for some batches.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
-/// A replica that has kept the others waiting, or the window full, for this long is behind. Time in which it did not counts
-/// against that …
+/// A replica that has kept the others waiting, or the window full, for this long is behind.
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
-/// … so often: so it is one that takes four times as long as they do, or more.
+/// Each second in which it did not takes this many seconds off, so a replica is left behind only if it takes at least four
+/// times as long as the others.
 const PACE_KEPT: u32 = 3;
 /// More than this between two notes does not count: the tailer itself stood still.
 pub(super) const NOTED_WITHIN: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ pub(super) struct Cursor {
     pub pending_bytes: usize,
     /// The last offset of a batch that the leaf may have applied without an answer.
     pub unsettled: i64,
-    /// The last offset that it is sent, once it gets only what another replica of its shard may have.
+    /// The last offset that it is sent; less than the greatest once it gets only what another replica of its shard may have.
     pub ends_at: i64,
     /// Whether the leaf accepts no more for now.
     pub busy: bool,
