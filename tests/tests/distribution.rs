@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures::{StreamExt as _, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{Client, Cluster, Settings, cluster::ClusterSize, eventually};
@@ -187,6 +188,26 @@ async fn a_problem_in_a_part_of_a_query_is_said_as_ever_and_a_cancelled_query_le
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn many_short_queries_are_all_computed_together() {
+    let cluster = Cluster::start(TWO_AGGREGATORS, Settings::default().distributed()).await;
+    load(&cluster, 1_000).await;
+    let client = cluster.client_of("aggregator-1");
+    let sql = "select k, count(*) as c from facts group by k order by k";
+    until_together(&client, sql).await;
+    let asked = (0..60).map(|_| ask(&client, sql));
+    let answers: Vec<_> = stream::iter(asked).buffer_unordered(4).collect().await;
+    let expected: Vec<Vec<Value>> = (0..100).map(|k| vec![json!(k), json!(10)]).collect();
+    for answer in answers {
+        let (rows, aggregators) = answer.expect("an answer");
+        assert_eq!((rows == expected, aggregators), (true, 2));
+    }
+    let failed = cluster
+        .metric("aggregator-1", "rachis_queries_distributed_failed_total")
+        .await;
+    assert_eq!(failed.expect("a count"), 0.0);
 }
 
 #[tokio::test]

@@ -31,6 +31,10 @@ const CHUNKS_MAX: usize = 4;
 /// The size limit of a part in bytes, because the response writer holds a whole part in memory. A part has at least one
 /// row.
 const PART_BYTES_MAX: u64 = 4 << 20;
+/// The first rows of an answer whose query can be run again are held back until there are this many bytes …
+const HELD_BYTES_MAX: u64 = 4 << 20;
+/// … or this long: what fails, often fails soon.
+const HELD_MAX: Duration = Duration::from_millis(100);
 /// The size limit of one row in bytes.
 const ROW_BYTES_MAX: u64 = 64 << 20;
 /// A query keeps its slot for this long while it waits for the client to read a part.
@@ -66,16 +70,35 @@ impl QueryOutput {
         }
     }
 
-    /// Waits for the first rows if the query runs on several aggregators, or reads shards with several replicas. Fails if
-    /// there are none because of an error: then the query can be run again.
+    /// Waits for the first rows if the query runs on several aggregators, or reads shards with several replicas; also for more
+    /// of them, within limits. Fails at an error meanwhile: then the query can be run again.
     pub(super) async fn begin_if_repeatable(mut self) -> Result<Self, Problem> {
         let is_replicated = self.read_views.as_ref().is_some_and(QueryViews::is_replicated);
-        if (self.is_distributed || is_replicated)
-            && let Some(first) = self.rows.next().await
-        {
-            let first = futures::stream::iter([Ok(first?)]);
-            self.rows = first.chain(self.rows).boxed();
+        if !self.is_distributed && !is_replicated {
+            return Ok(self);
         }
+        let mut rows = self.rows.fuse();
+        let (mut held, mut count, mut bytes) = (Vec::new(), 0, 0);
+        let until = tokio::time::sleep(Duration::ZERO);
+        let mut until = std::pin::pin!(until);
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = rows.next() => next,
+                () = &mut until, if !held.is_empty() => break,
+            };
+            let Some(batch) = next.transpose()? else { break };
+            count += batch.num_rows();
+            bytes += arrays::batch_size(&batch);
+            if held.is_empty() {
+                until.as_mut().reset(tokio::time::Instant::now() + HELD_MAX);
+            }
+            held.push(Ok(batch));
+            if bytes >= HELD_BYTES_MAX || self.rows_max.is_some_and(|rows_max| count > rows_max) {
+                break;
+            }
+        }
+        self.rows = futures::stream::iter(held).chain(rows).boxed();
         Ok(self)
     }
 }

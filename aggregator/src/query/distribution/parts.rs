@@ -132,8 +132,15 @@ pub(super) struct Part {
     runtime: Arc<RuntimeEnv>,
     engine: Weak<Engine>,
     coordinator: NodeName,
-    /// Lists it for as long as rows of it are computed.
-    registered: Mutex<Weak<RegisteredQuery>>,
+    /// Lists it for as long as rows of it are computed. None before that.
+    registered: Mutex<Option<Weak<RegisteredQuery>>>,
+}
+
+impl Part {
+    /// Whether all rows of it have been computed: the library keeps its plans for a moment longer.
+    fn has_ended(&self) -> bool {
+        (self.registered.lock().as_ref()).is_some_and(|registered| registered.strong_count() == 0)
+    }
 }
 
 /// The query that a stage belongs to.
@@ -150,12 +157,12 @@ impl StageOf {
     pub(super) fn listed(&self) -> Option<Arc<RegisteredQuery>> {
         let Self::Part(part) = self else { return None };
         let mut registered = part.registered.lock();
-        if let Some(known) = registered.upgrade() {
+        if let Some(known) = registered.as_ref().and_then(Weak::upgrade) {
             return Some(known);
         }
         let text = format!("a part of a query that {} was asked", part.coordinator);
         let listed = Arc::new(part.engine.upgrade()?.registry.register(&part.context, &text).ok()?);
-        *registered = Arc::downgrade(&listed);
+        *registered = Some(Arc::downgrade(&listed));
         Some(listed)
     }
 
@@ -277,15 +284,21 @@ impl Parts {
 
     /// What this aggregator computes of a query for another one. All stages of the query share it.
     fn part(&self, head: &PartHead) -> Result<Arc<Part>, Problem> {
+        let stopping = || Problem::new(Code::Unavailable, "the aggregator is shutting down");
+        let engine = self.engine.upgrade().ok_or_else(stopping)?;
         let mut computed = self.computed.lock();
         computed.retain(|_, part| part.strong_count() > 0);
         if let Some(part) = computed.get(&head.attempt).and_then(Weak::upgrade) {
             return Ok(part);
         }
-        let stopping = || Problem::new(Code::Unavailable, "the aggregator is shutting down");
-        let engine = self.engine.upgrade().ok_or_else(stopping)?;
-        if computed.len() >= engine.options.queries_max {
-            let detail = format!("this aggregator computes parts of {} queries already", computed.len());
+        let running = computed.values().filter_map(Weak::upgrade);
+        let computing = running.filter(|part| part.coordinator == head.coordinator && !part.has_ended());
+        let computing = computing.count();
+        if computing >= engine.options.queries_max {
+            let detail = format!(
+                "this aggregator computes parts of {computing} queries of {} already",
+                head.coordinator
+            );
             return Err(Problem::new(Code::Unavailable, detail).hint("retry"));
         }
         let options = QueryOptions {

@@ -2,16 +2,21 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use datafusion::{common::tree_node::TreeNodeRecursion, physical_plan::ExecutionPlan};
+use datafusion::{
+    arrow::array::{ArrayRef, Int64Array, RecordBatch},
+    common::tree_node::TreeNodeRecursion,
+    physical_plan::ExecutionPlan,
+};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use plan::walk::Walk as _;
-use proto::PositionVector;
+use proto::{Code, PositionVector, Problem};
 use serde_json::json;
 
 use super::{bench_with, events, resolved};
 use crate::{
     answer::QueryOptions,
     query::{
-        distribution::in_stages, planner, read_views::QueryViews, shard_scan::ShardScan,
+        distribution::in_stages, planner, read_views::QueryViews, run::QueryOutput, shard_scan::ShardScan,
         statement_shape::StatementValues,
     },
 };
@@ -57,4 +62,43 @@ async fn a_join_on_several_aggregators_filters_no_scan_because_each_knows_a_shar
     );
     let (staged, _) = in_stages(&plan, 2, 8_192).expect("stages").expect("a join for several");
     assert_eq!(filtered_scans(&staged), 0);
+}
+
+/// The output of a query that several aggregators compute.
+fn distributed(rows: impl Stream<Item = Result<i64, Problem>> + Send + 'static) -> QueryOutput {
+    let batch = |n: i64| {
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![n]));
+        RecordBatch::try_from_iter([("n", column)]).expect("a batch")
+    };
+    QueryOutput {
+        rows: rows.map_ok(batch).boxed(),
+        is_distributed: true,
+        ..QueryOutput::of_batch(batch(0))
+    }
+}
+
+#[tokio::test]
+async fn an_error_soon_after_the_first_rows_lets_the_query_run_again() {
+    let failed = stream::iter([
+        Ok(1),
+        Err(Problem::new(Code::Unavailable, "another aggregator refuses")),
+    ]);
+    let begun = distributed(failed).begin_if_repeatable().await;
+    assert_eq!(begun.err().map(|problem| problem.code), Some(Code::Unavailable));
+}
+
+#[tokio::test]
+async fn rows_that_come_slowly_or_are_many_begin_before_they_have_ended() {
+    let slow = distributed(stream::iter([Ok(1), Ok(2)]).chain(stream::pending()));
+    let many = distributed(stream::repeat_with(|| Ok(3)));
+    for (output, expected) in [(slow, 2), (many, 10_000)] {
+        let begun = output.begin_if_repeatable().await.expect("the first rows");
+        let rows: Vec<usize> = begun
+            .rows
+            .map(|batch| batch.expect("rows").num_rows())
+            .take(expected)
+            .collect()
+            .await;
+        assert_eq!(rows, vec![1; expected]);
+    }
 }
