@@ -127,24 +127,19 @@ impl Store {
         row.map_or(Ok(0), |value| self.check("digest", digest::decode(&value)))
     }
 
-    /// The digests of all blocks, by partition and block, at most `limit`, all as of one moment.
+    /// The digests of all blocks, by partition and block, at most `limit`, all as of one moment: that of the iterator. When a
+    /// snapshot is released, RocksDB writes all files of the last level again, to remove the numbers of their rows.
     pub(crate) fn digests(&self, limit: usize) -> Result<Vec<BlockDigest>, Error> {
-        let snapshot = self.db.snapshot();
-        let rows = |kind| {
-            let prefix = RowKey::new(kind);
-            let mut options = ReadOptions::default();
-            options.set_iterate_upper_bound(prefix.clone().after_prefix());
-            let from = prefix.bytes();
-            let rows = snapshot.iterator_cf_opt(
-                self.family(Family::Meta),
-                options,
-                IteratorMode::From(&from, Direction::Forward),
-            );
-            rows.map(|row| row.map_err(|source| self.failed(source)))
-        };
+        let of_kind = |kind| RowKey::new(kind).bytes();
+        let (partitions, digests) = (of_kind(RowKind::Partition), of_kind(RowKind::Digest));
+        let from = IteratorMode::From(&partitions, Direction::Forward);
+        let mut rows = self.db.iterator_cf(self.family(Family::Meta), from);
         let mut positions = BTreeMap::new();
-        for row in rows(RowKind::Partition) {
-            let (key, value) = row?;
+        for row in rows.by_ref() {
+            let (key, value) = row.map_err(|source| self.failed(source))?;
+            if !key.starts_with(&partitions) {
+                break;
+            }
             let partition = KeyReader::new(&key, RowKind::Partition).and_then(|mut key| key.partition());
             let row = PartitionRow::decode(&value);
             positions.insert(
@@ -152,20 +147,25 @@ impl Store {
                 self.check("partition", row)?.offset,
             );
         }
-        let digest_of = |row: Result<Row, Error>| {
-            let (key, value) = row?;
+        rows.set_mode(IteratorMode::From(&digests, Direction::Forward));
+        let mut found = Vec::new();
+        for row in rows.take(limit) {
+            let (key, value) = row.map_err(|source| self.failed(source))?;
+            if !key.starts_with(&digests) {
+                break;
+            }
             let key = KeyReader::new(&key, RowKind::Digest).and_then(|mut key| Ok((key.partition()?, key.signed()?)));
             let (partition, block) = self.check("digest", key)?;
             let (from, last) = digest::offsets(block);
-            Ok(BlockDigest {
+            found.push(BlockDigest {
                 from,
                 through: positions.get(&partition).map_or(last, |position| last.min(*position)),
                 digest: format!("{:032x}", self.check("digest", digest::decode(&value))?),
                 source: partition.source,
                 partition: partition.number,
-            })
-        };
-        rows(RowKind::Digest).take(limit).map(digest_of).collect()
+            });
+        }
+        Ok(found)
     }
 
     /// Documents of a partition with `after` < offset <= `through`, in address order, deleted ones included.

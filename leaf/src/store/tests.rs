@@ -1,5 +1,7 @@
 //! Rows of other releases: a longer tail is read, a newer version is refused by name.
 
+use std::collections::BTreeSet;
+
 use proto::{
     Address, Position, SourceName,
     ingest::{Loss, PushResult, ShardId},
@@ -251,6 +253,36 @@ fn a_store_without_a_family_of_dead_letters_is_read_without_writing() {
             .len(),
         1
     );
+}
+
+#[test]
+fn no_file_is_written_again_because_digests_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(shard(), folder.path(), 10).expect("a store");
+    let key = |kind, offset| {
+        let address: Address = format!("clicks/0@{offset}").parse().expect("an address");
+        RowKey::new(kind).address(&address).bytes()
+    };
+    let digest = RowKey::new(RowKind::Digest).partition(&partition()).signed(0).bytes();
+    // As many flushes as begin a compaction. It moves the files of documents to the last level as they are.
+    for offset in 0..4 {
+        let mut batch = WriteBatch::default();
+        store.put(&mut batch, Family::Docs, &key(RowKind::Document, offset), b"a document");
+        store.put(&mut batch, Family::Meta, &digest, &digest::encode(7));
+        store.commit_synced(batch).expect("written");
+        store.flush().expect("flushed");
+    }
+    let files = || -> BTreeSet<String> {
+        let options = rocksdb::WaitForCompactOptions::default();
+        store.db.wait_for_compact(&options).expect("compacted");
+        let files = store.live_files(Family::Docs).expect("files");
+        files
+            .map(|file| format!("{} on level {}", file.name, file.level))
+            .collect()
+    };
+    let before = files();
+    assert_eq!(store.digests(10).expect("digests").len(), 1);
+    assert_eq!((files(), before.len()), (before, 4));
 }
 
 #[test]
