@@ -9,9 +9,14 @@ use tracing::warn;
 
 use crate::error::Error;
 
-/// The priority of background threads, from 0 to 99: a nice value of 15, which is a thirtieth of the time of another thread
-/// that competes for the same core.
-const BACKGROUND_PRIORITY: u8 = 10;
+/// Which background work goes first where cores are busy, from 0 to 99.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Background {
+    /// What ingest waits for once much of it is due: a nice value of 15, a thirtieth of the time of another thread.
+    Soon = 10,
+    /// What nothing waits for: a nice value of 19, less than half of the time of the former.
+    Late = 0,
+}
 
 /// Waits until these threads end. The caller has already signalled them to stop. Skips the calling thread: if a
 /// background thread drops the last handle of its component, that thread runs the shutdown itself.
@@ -25,8 +30,8 @@ pub(crate) fn join(threads: &Mutex<Vec<JoinHandle<()>>>) {
 }
 
 /// Lets queries and ingest go before the current thread if all cores are busy.
-pub(crate) fn run_in_background() {
-    let lowered = ThreadPriority::try_from(BACKGROUND_PRIORITY)
+pub(crate) fn run_in_background(work: Background) {
+    let lowered = ThreadPriority::try_from(work as u8)
         .map_err(str::to_owned)
         .and_then(|priority| set_current_thread_priority(priority).map_err(|e| format!("{e:?}")));
     if let Err(error) = lowered {

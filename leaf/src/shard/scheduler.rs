@@ -17,7 +17,10 @@ use proto::ingest::ShardId;
 use tracing::error;
 
 use super::open_shard::Shard;
-use crate::{error::Error, threads};
+use crate::{
+    error::Error,
+    threads::{self, Background},
+};
 
 /// Delay before a failed task runs again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -80,9 +83,11 @@ impl BuildScheduler {
         for (task, name) in threads {
             let worker = scheduler.clone();
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-                // Queries wait for the index of a tail, but not for a larger part.
-                if task != Task::IndexTail {
-                    threads::run_in_background();
+                match task {
+                    // Queries wait for the index of a tail, but not for a larger part.
+                    Task::IndexTail => {}
+                    Task::Split => threads::run_in_background(Background::Soon),
+                    Task::Merge => threads::run_in_background(Background::Late),
                 }
                 worker.run(task);
             })?;

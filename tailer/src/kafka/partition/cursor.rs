@@ -107,9 +107,10 @@ impl Cursor {
 
     pub(super) fn clear(&mut self) {
         (self.first, self.pending_bytes, self.busy, self.waits) = (0, 0, false, false);
-        // One that begins again at once, without having got anything, has kept the others waiting before.
+        // One that begins again at once, without having got anything, has kept the others waiting before. But it is not left
+        // behind at once: it can begin as long as another slow replica has no more, and would be sent nothing.
         self.pace = Pace {
-            awaited: self.pace.awaited,
+            awaited: self.pace.awaited.min(SLOW_AFTER / 2),
             ..Pace::default()
         };
     }
