@@ -12,10 +12,10 @@ use crate::error::Error;
 /// Which background work goes first where cores are busy, from 0 to 99.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Background {
-    /// What ingest waits for once much of it is due: a nice value of 15, a thirtieth of the time of another thread.
-    Soon = 10,
-    /// What nothing waits for: a nice value of 19, less than half of the time of the former.
-    Late = 0,
+    /// What ingest waits for once much of it is due: a nice value of 5, a third of the time of another thread.
+    Soon = 35,
+    /// What nothing waits for: a nice value of 10, a tenth of that time.
+    Late = 22,
 }
 
 /// Waits until these threads end. The caller has already signalled them to stop. Skips the calling thread: if a

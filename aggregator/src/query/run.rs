@@ -79,22 +79,25 @@ impl QueryOutput {
         }
         let mut rows = self.rows.fuse();
         let (mut held, mut count, mut bytes) = (Vec::new(), 0, 0);
-        let until = tokio::time::sleep(Duration::ZERO);
-        let mut until = std::pin::pin!(until);
+        let mut until = None;
         loop {
-            let next = tokio::select! {
-                biased;
-                next = rows.next() => next,
-                () = &mut until, if !held.is_empty() => break,
+            let next = match until {
+                None => rows.next().await,
+                Some(until) => match tokio::time::timeout_at(until, rows.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
             };
             let Some(batch) = next.transpose()? else { break };
+            if batch.num_rows() == 0 {
+                continue;
+            }
             count += batch.num_rows();
             bytes += arrays::batch_size(&batch);
-            if held.is_empty() {
-                until.as_mut().reset(tokio::time::Instant::now() + HELD_MAX);
-            }
             held.push(Ok(batch));
-            if bytes >= HELD_BYTES_MAX || self.rows_max.is_some_and(|rows_max| count > rows_max) {
+            let now = tokio::time::Instant::now();
+            let is_full = bytes >= HELD_BYTES_MAX || self.rows_max.is_some_and(|rows_max| count > rows_max);
+            if is_full || *until.get_or_insert(now + HELD_MAX) <= now {
                 break;
             }
         }

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cursor::{Cursor, Phase};
+use cursor::{Cursor, Phase, RESTS_FOR};
 use proto::{catalog::Skip, ingest::BatchOutcome, record::Record};
 
 use super::{Error, slot::Part};
@@ -141,7 +141,7 @@ impl Partition {
     pub(super) fn note_apart(&mut self, replica: usize, stored: i64, error: Option<Error>) {
         let cursor = &mut self.cursors[replica];
         if stored > cursor.acknowledged {
-            cursor.pace.awaited = Duration::ZERO;
+            (cursor.pace.awaited, cursor.pace.rest) = (Duration::ZERO, Duration::ZERO);
         }
         cursor.note_stored(stored);
         cursor.error = error;
@@ -285,7 +285,7 @@ impl Partition {
     /// Keeps the window for a replica that is behind from now on.
     pub(super) fn attach(&mut self, replica: usize) {
         let cursor = &mut self.cursors[replica];
-        if cursor.phase == Phase::Behind {
+        if cursor.phase == Phase::Behind && cursor.pace.rest.is_zero() {
             cursor.clear();
             cursor.pending_bytes = self.window_bytes;
             cursor.phase = Phase::Attaching;
@@ -326,10 +326,11 @@ impl Partition {
             .all(|cursor| matches!(cursor.phase, Phase::Stopped { .. }))
     }
 
-    /// Whether a replica that has everything through `stored` lacks nothing but what is in the window, or is the only one of
-    /// its shard that goes on.
+    /// Whether a replica that has everything through `stored` lacks nothing but what is in the window, and was not left behind
+    /// a moment ago; or is the only one of its shard that goes on.
     pub(super) fn can_begin(&self, replica: usize, stored: i64) -> bool {
-        stored >= self.trimmed || !self.is_read_for(replica)
+        let may_begin = self.cursors[replica].pace.rest.is_zero();
+        may_begin && stored >= self.trimmed || !self.is_read_for(replica)
     }
 
     /// Discards what waits for a replica, so that its sender asks the leaf again.
@@ -637,6 +638,7 @@ impl Partition {
             if cursor.is_falling_behind(is_filling, is_awaited, now) {
                 cursor.clear();
                 cursor.phase = Phase::Behind;
+                cursor.pace.rest = RESTS_FOR;
                 behind.push(replica);
             }
         }

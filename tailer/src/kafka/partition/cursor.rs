@@ -11,6 +11,9 @@ pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// A replica that has kept the others waiting, or the window full, for this long is behind.
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// It stays behind for this long unless it gets more: as long as another slow replica keeps the window, it lacks nothing but
+/// what is in there, and would begin and be left behind in turn with that one.
+pub(super) const RESTS_FOR: Duration = Duration::from_secs(30);
 /// Each second in which it did not takes this many seconds off, so a replica is left behind only if it takes at least four
 /// times as long as the others.
 const PACE_KEPT: u32 = 3;
@@ -107,10 +110,10 @@ impl Cursor {
 
     pub(super) fn clear(&mut self) {
         (self.first, self.pending_bytes, self.busy, self.waits) = (0, 0, false, false);
-        // One that begins again at once, without having got anything, has kept the others waiting before. But it is not left
-        // behind at once: it can begin as long as another slow replica has no more, and would be sent nothing.
+        // One that begins again without having got anything has kept the others waiting before.
         self.pace = Pace {
             awaited: self.pace.awaited.min(SLOW_AFTER / 2),
+            rest: self.pace.rest,
             ..Pace::default()
         };
     }
@@ -133,6 +136,7 @@ impl Cursor {
         pace.filling_since = is_filling_unanswered.then(|| pace.filling_since.unwrap_or(now));
 
         let elapsed = elapsed.min(NOTED_WITHIN);
+        pace.rest = pace.rest.saturating_sub(elapsed);
         let is_due = is_awaited || is_filling;
         if is_due {
             pace.awaited = SLOW_AFTER.min(pace.awaited + elapsed);
@@ -156,5 +160,7 @@ pub(super) struct Pace {
     filling_since: Option<Instant>,
     /// For how long the others have waited for it, less the time in which they did not.
     pub awaited: Duration,
+    /// For how long it stays behind, unless it gets more.
+    pub rest: Duration,
     noted: Option<Instant>,
 }

@@ -1,7 +1,7 @@
 //! Tests of whether replicas keep pace with each other.
 
 use super::{
-    super::cursor::{BEHIND_AFTER, NOTED_WITHIN, SILENT_AFTER, SLOW_AFTER},
+    super::cursor::{BEHIND_AFTER, NOTED_WITHIN, Phase, RESTS_FOR, SILENT_AFTER, SLOW_AFTER},
     *,
 };
 
@@ -212,7 +212,7 @@ fn a_replica_whose_leaf_takes_nothing_is_left_behind_after_ten_seconds_whatever_
 }
 
 #[test]
-fn a_replica_that_begins_again_without_having_got_anything_is_left_behind_sooner_but_not_at_once() {
+fn a_replica_that_was_left_behind_rests_unless_it_gets_more_and_is_then_left_behind_sooner() {
     let mut paced = Paced::new(2);
     paced.begin_batch(1);
     let busy = |paced: &mut Paced| {
@@ -223,6 +223,10 @@ fn a_replica_that_begins_again_without_having_got_anything_is_left_behind_sooner
     assert!(paced.left_within(MINUTE, busy).is_some());
     paced.partition.abandon_batch(1);
     let stored = paced.partition.trimmed();
+    paced.nothing_follows(RESTS_FOR - EVERY);
+    assert!(!paced.partition.can_begin(1, stored));
+    paced.nothing_follows(2 * EVERY);
+    assert!(paced.partition.can_begin(1, stored));
     paced.partition.begin(1, stored, stored);
     paced.fill();
     paced.begin_batch(1);
@@ -232,11 +236,46 @@ fn a_replica_that_begins_again_without_having_got_anything_is_left_behind_sooner
     paced.partition.abandon_batch(1);
     let stored = paced.partition.trimmed();
     paced.partition.note_apart(1, stored, None);
+    assert!(paced.partition.can_begin(1, stored));
     paced.partition.begin(1, stored, stored);
     paced.fill();
     paced.begin_batch(1);
     let (time, _) = paced.left_within(MINUTE, busy).expect("it takes nothing again");
     assert!(time >= SLOW_AFTER, "{time:?}");
+}
+
+#[test]
+fn two_replicas_that_take_nothing_do_not_take_turns_in_holding_a_third_one_back() {
+    let mut paced = Paced::new(3);
+    for replica in 1..3 {
+        paced.begin_batch(replica);
+    }
+    let mut goes_on_after = None;
+    for tick in 0..600 {
+        paced.fill();
+        if paced.send_all(0) > 0 && tick > 0 {
+            goes_on_after.get_or_insert(paced.at);
+        }
+        for replica in 1..3 {
+            // What senders do, but for the batches.
+            let stored = paced.partition.stored_by(replica);
+            match paced.partition.cursors[replica].phase {
+                Phase::Behind if paced.partition.can_begin(replica, stored) => {
+                    paced.partition.begin(replica, stored, stored.max(0));
+                }
+                Phase::Reading => paced.fail(replica, proto::Code::Busy),
+                _ => {}
+            }
+        }
+        if tick == 30 {
+            paced.partition.cursors[2].pace.awaited = Duration::ZERO;
+        }
+        paced.after(EVERY);
+    }
+    let time = goes_on_after.expect("it goes on");
+    assert!(time <= SLOW_AFTER + Duration::from_secs(5), "{time:?}");
+    let records = paced.partition.stored_by(0);
+    assert!(records > 1_000, "{records} records in a minute");
 }
 
 #[test]
