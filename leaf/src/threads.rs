@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) enum Background {
     /// What ingest waits for once much of it is due: a nice value of 5, a third of the time of another thread.
     Soon = 35,
-    /// What nothing waits for: a nice value of 10, a tenth of that time.
+    /// What ingest does not wait for: merges, rebuilds of damaged splits, erasures. A nice value of 10, a tenth of that time.
     Late = 22,
 }
 

@@ -20,10 +20,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use cursor::{Cursor, Phase, RESTS_FOR};
+use cursor::{Cursor, Phase};
 use proto::{catalog::Skip, ingest::BatchOutcome, record::Record};
 
 use super::{Error, slot::Part};
@@ -140,10 +140,7 @@ impl Partition {
     /// Records the position of a replica that a consumer of its own feeds, and its error.
     pub(super) fn note_apart(&mut self, replica: usize, stored: i64, error: Option<Error>) {
         let cursor = &mut self.cursors[replica];
-        if stored > cursor.acknowledged {
-            (cursor.pace.awaited, cursor.pace.rest) = (Duration::ZERO, Duration::ZERO);
-        }
-        cursor.note_stored(stored);
+        cursor.note_apart(stored);
         cursor.error = error;
         if cursor.phase == Phase::Attaching {
             self.skip_while(replica, |offset, stored| offset <= stored);
@@ -158,12 +155,17 @@ impl Partition {
     /// The highest position that a replica can have reached while this partition was read here: it may have applied the
     /// last batch without an answer. Of several shards, that of the one that has least.
     pub(super) fn sent_through(&self) -> i64 {
+        self.reached_at_most().into_values().min().unwrap_or(-1)
+    }
+
+    /// The same for each shard.
+    fn reached_at_most(&self) -> BTreeMap<u32, i64> {
         let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
         for cursor in &self.cursors {
             let most = of_shards.entry(cursor.part.share.shard).or_insert(-1);
             *most = cursor.reached_at_most().max(*most);
         }
-        of_shards.into_values().min().unwrap_or(-1)
+        of_shards
     }
 
     /// Whether the partition is read, for at least one replica.
@@ -238,11 +240,7 @@ impl Partition {
     /// From now on, each replica gets only what another replica of its shard may have, so that all of them end with the same
     /// records. None waits for another one any more.
     pub(super) fn level_off(&mut self) {
-        let mut of_shards: BTreeMap<u32, i64> = BTreeMap::new();
-        for cursor in &self.cursors {
-            let most = of_shards.entry(cursor.part.share.shard).or_insert(-1);
-            *most = cursor.reached_at_most().max(*most);
-        }
+        let of_shards = self.reached_at_most();
         for cursor in &mut self.cursors {
             cursor.ends_at = cursor.ends_at.min(of_shards[&cursor.part.share.shard]);
         }
@@ -636,9 +634,7 @@ impl Partition {
             let is_further = awaited.get(&shard).is_some_and(|least| pending > least + lead);
             let is_awaited = is_further && !cursor.waits && cursor.sets_pace();
             if cursor.is_falling_behind(is_filling, is_awaited, now) {
-                cursor.clear();
-                cursor.phase = Phase::Behind;
-                cursor.pace.rest = RESTS_FOR;
+                cursor.leave_behind();
                 behind.push(replica);
             }
         }

@@ -112,10 +112,27 @@ impl Cursor {
         (self.first, self.pending_bytes, self.busy, self.waits) = (0, 0, false, false);
         // One that begins again without having got anything has kept the others waiting before.
         self.pace = Pace {
-            awaited: self.pace.awaited.min(SLOW_AFTER / 2),
+            awaited: self.pace.awaited,
             rest: self.pace.rest,
+            noted: self.pace.noted,
             ..Pace::default()
         };
+    }
+
+    /// It is behind from now on, because it does not keep pace.
+    pub(super) fn leave_behind(&mut self) {
+        self.clear();
+        self.phase = Phase::Behind;
+        (self.pace.awaited, self.pace.rest) = (SLOW_AFTER / 2, RESTS_FOR);
+    }
+
+    /// Records the position of the replica while it is fed apart. Late answers to batches that it was sent before are no sign
+    /// that it is faster now.
+    pub(super) fn note_apart(&mut self, stored: i64) {
+        if stored > self.reached_at_most() {
+            (self.pace.awaited, self.pace.rest) = (Duration::ZERO, Duration::ZERO);
+        }
+        self.note_stored(stored);
     }
 
     /// Whether the replica is behind, because it does not keep pace: as of `now`, if it alone fills the window, or if others
@@ -160,7 +177,7 @@ pub(super) struct Pace {
     filling_since: Option<Instant>,
     /// For how long the others have waited for it, less the time in which they did not.
     pub awaited: Duration,
-    /// For how long it stays behind, unless it gets more.
+    /// For how much longer it stays behind, unless it gets more.
     pub rest: Duration,
     noted: Option<Instant>,
 }
