@@ -96,16 +96,36 @@ pub enum BatchOutcome {
         stored: i64,
     },
     /// Backpressure: the sender must retry the batch later.
-    Busy {
-        /// The reason, as text for users.
-        reason: String,
-    },
+    Busy(Backpressure),
     /// Refused: to send the batch again is pointless until something changes. The partition stops and reports the
     /// reason; the tailer rechecks some causes, such as too many dead letters, and the others wait for a change.
     Refused {
         /// The reason, as text for users.
         reason: String,
     },
+}
+
+/// Why a leaf accepts no more for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backpressure {
+    /// The reason, as text for users.
+    pub reason: String,
+    /// Whether it passes by itself, once the leaf has written or indexed what it has. False if something else has to happen,
+    /// such as space on a full disk, and from an older release.
+    #[serde(default)]
+    pub passes: bool,
+}
+
+impl Backpressure {
+    /// Until the leaf has written or indexed what it has.
+    pub fn passing(reason: String) -> Self {
+        Self { reason, passes: true }
+    }
+
+    /// Until something else happens.
+    pub fn lasting(reason: String) -> Self {
+        Self { reason, passes: false }
+    }
 }
 
 /// What a shard has stored of a partition.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plan::scan::Scan as _;
 use proto::{
-    ingest::{BatchOutcome, Ingest as _, Outcomes},
+    ingest::{Backpressure, BatchOutcome, Ingest as _, Outcomes},
     record::Record,
 };
 
@@ -206,7 +206,7 @@ async fn a_shard_without_disk_space_answers_but_ingests_nothing_until_there_is_s
         .await;
     assert_eq!(fixture.documents().await, before);
     assert!(is_read_only(&fixture).await);
-    let BatchOutcome::Busy { reason } = fixture.write(batch(&fixture, 89)).await else {
+    let BatchOutcome::Busy(Backpressure { reason, passes: false }) = fixture.write(batch(&fixture, 89)).await else {
         panic!("the batch was applied")
     };
     assert!(reason.contains("the disk was full"), "{reason}");

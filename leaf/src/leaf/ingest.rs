@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
     ingest::{
-        Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, CopyStatus, DIGESTS_MAX, Ingest, Loss, PartitionStatus,
-        Push, PushResult, Pushes, ShardId, StoredPosition,
+        Backpressure, Batch, BatchOutcome, BlockDigest, ClearedDeadLetters, CopyStatus, DIGESTS_MAX, Ingest, Loss,
+        PartitionStatus, Push, PushResult, Pushes, ShardId, StoredPosition,
     },
     limits::PUSH_ITEMS_MAX,
     record::RequestKey,
@@ -61,12 +61,10 @@ impl Leaf {
             && batch.through >= proposed.run.from
         {
             let (from, leaves) = (proposed.run.from, collection.unconfirmed(of?).join(", "));
-            return Some(BatchOutcome::Busy {
-                reason: format!(
-                    "{} is being spread over other shards: its records from offset {from} on wait for {leaves}",
-                    label()
-                ),
-            });
+            return Some(BatchOutcome::Busy(Backpressure::lasting(format!(
+                "{} is being spread over other shards: its records from offset {from} on wait for {leaves}",
+                label()
+            ))));
         }
         let is_ours = |offset: i64| route.shard_at(offset) == batch.shard.number;
         let is_by_same_runs = batch.runs == route.runs();
@@ -86,7 +84,7 @@ impl Leaf {
         };
         Some(match is_by_same_runs && !route.is_spread() {
             true => BatchOutcome::Refused { reason },
-            false => BatchOutcome::Busy { reason },
+            false => BatchOutcome::Busy(Backpressure::lasting(reason)),
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use chrono::Utc;
 use parking_lot::Mutex;
-use proto::ingest::ShardId;
+use proto::ingest::{Backpressure, ShardId};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
@@ -194,16 +194,21 @@ impl Shard {
     }
 
     /// Why the shard cannot accept more now, given the documents and bytes of the current group.
-    pub(super) fn busy_reason(&self, (documents, bytes): (usize, usize)) -> Option<String> {
+    pub(super) fn backpressure(&self, (documents, bytes): (usize, usize)) -> Option<Backpressure> {
         if let Some(reason) = self.services.disk.full() {
-            return Some(reason);
+            return Some(Backpressure::lasting(reason));
         }
         if self.store.is_read_only() {
-            return Some(format!(
+            return Some(Backpressure::lasting(format!(
                 "the disk was full when shard {} was opened; it is read-only until there is space",
                 self.id
-            ));
+            )));
         }
+        self.full_memory(documents, bytes).map(Backpressure::passing)
+    }
+
+    /// Why so many more documents would take too much memory, if they would.
+    fn full_memory(&self, documents: usize, bytes: usize) -> Option<String> {
         let state = self.state.lock();
         let options = &self.options;
         let (waiting, waiting_bytes) = (state.tail.documents() + documents, state.tail.bytes() + bytes);

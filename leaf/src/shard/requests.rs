@@ -7,7 +7,7 @@ use std::{
 
 use proto::{
     Code, PositionVector, Problem,
-    ingest::{Batch, BatchOutcome, Push, PushResult},
+    ingest::{Backpressure, Batch, BatchOutcome, Push, PushResult},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,7 +37,7 @@ impl Shard {
         async move {
             match sent {
                 Ok(()) => outcome.await.map_err(|_| shard.closed()),
-                Err(mpsc::error::TrySendError::Full(_)) => Ok(BatchOutcome::Busy { reason: queue_full() }),
+                Err(mpsc::error::TrySendError::Full(_)) => Ok(BatchOutcome::Busy(Backpressure::passing(queue_full()))),
                 Err(mpsc::error::TrySendError::Closed(_)) => Err(shard.closed()),
             }
         }

@@ -18,7 +18,7 @@ use metrics::{counter, histogram};
 use proto::{
     Code, Problem,
     document_change::DocumentChange,
-    ingest::{Batch, BatchOutcome, Push, PushResult},
+    ingest::{Backpressure, Batch, BatchOutcome, Push, PushResult},
     problem::panic_text,
     record::{Record, RecordValue},
 };
@@ -86,15 +86,13 @@ enum JobOutcome {
 
 impl JobOutcome {
     /// The outcome if the group was not written: replaces an outcome that is valid only after the write.
-    fn unwritten(self, reason: &str, push: &Problem) -> Self {
+    fn unwritten(self, why: &Backpressure, push: &Problem) -> Self {
         match self {
             Self::Batch(BatchOutcome::Applied { .. } | BatchOutcome::Refused { .. }) => {
-                Self::Batch(BatchOutcome::Busy {
-                    reason: reason.to_owned(),
-                })
+                Self::Batch(BatchOutcome::Busy(why.clone()))
             }
             Self::Push(Ok(_)) => Self::Push(Err(push.clone())),
-            Self::Removal(Ok(())) => Self::Removal(Err(busy(reason.to_owned()))),
+            Self::Removal(Ok(())) => Self::Removal(Err(busy(why.reason.clone()))),
             unaffected => unaffected,
         }
     }
@@ -319,10 +317,10 @@ impl ShardWriter {
             documents,
             bytes,
         } = built;
-        let unwritten = |outcomes: Vec<JobOutcome>, reason: &str, push: Problem| {
+        let unwritten = |outcomes: Vec<JobOutcome>, why: Backpressure, push: Problem| {
             outcomes
                 .into_iter()
-                .map(|outcome| outcome.unwritten(reason, &push))
+                .map(|outcome| outcome.unwritten(&why, &push))
                 .collect()
         };
         match finished.map_or(Ok(()), |finished| self.commit(shard, finished, sync, bytes)) {
@@ -332,8 +330,9 @@ impl ShardWriter {
                 (outcomes, Ok(()))
             }
             Err(WriteError::Stalled) => {
-                let reason = "the store cannot keep up";
-                (unwritten(outcomes, reason, busy(reason.into())), Ok(()))
+                let why = Backpressure::passing("the store cannot keep up".into());
+                let push = busy(why.reason.clone());
+                (unwritten(outcomes, why, push), Ok(()))
             }
             Err(WriteError::Failed(source)) => {
                 let unknown = Problem::new(
@@ -342,7 +341,11 @@ impl ShardWriter {
                 )
                 .hint("retry with the same Idempotency-Key");
                 (
-                    unwritten(outcomes, "the store failed and is being reopened", unknown),
+                    unwritten(
+                        outcomes,
+                        Backpressure::lasting("the store failed and is being reopened".into()),
+                        unknown,
+                    ),
                     Err(Error::Storage {
                         shard: shard.id,
                         source,
@@ -414,13 +417,13 @@ fn build(
     let mut group = Group::new(&shard.store, kinds_cache, &shard.state, &shard.options, quarantine);
     let mut outcomes = Vec::with_capacity(inputs.len());
     for input in inputs {
-        let busy_reason = shard.busy_reason(group.load());
+        let backpressure = shard.backpressure(group.load());
         let now_ms = Utc::now().timestamp_millis();
-        outcomes.push(match (input, busy_reason) {
-            (JobInput::Removal(_) | JobInput::Erasure(_) | JobInput::Forgotten(_), Some(reason))
+        outcomes.push(match (input, backpressure) {
+            (JobInput::Removal(_) | JobInput::Erasure(_) | JobInput::Forgotten(_), Some(why))
                 if shard.store.is_read_only() =>
             {
-                JobOutcome::Removal(Err(busy(reason)))
+                JobOutcome::Removal(Err(busy(why.reason)))
             }
             // A removal frees space, so the limits do not apply.
             (JobInput::Removal(removal), _) => {
@@ -436,9 +439,9 @@ fn build(
                 JobOutcome::Removal(Ok(()))
             }
             (JobInput::Nothing, _) => JobOutcome::Removal(Ok(())),
-            (JobInput::Batch(_), Some(reason)) => JobOutcome::Batch(BatchOutcome::Busy { reason }),
+            (JobInput::Batch(_), Some(why)) => JobOutcome::Batch(BatchOutcome::Busy(why)),
             (JobInput::Batch(batch), None) => JobOutcome::Batch(group.add_batch(batch, now_ms)?),
-            (JobInput::Push(_), Some(reason)) => JobOutcome::Push(Err(busy(reason))),
+            (JobInput::Push(_), Some(why)) => JobOutcome::Push(Err(busy(why.reason))),
             (JobInput::Push(push), None) => JobOutcome::Push(push_result(push, group.add_push(push, now_ms)?)),
         });
     }

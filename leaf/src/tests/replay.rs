@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plan::scan::Scan as _;
 use proptest::prelude::*;
 use proto::{
-    ingest::{Batch, BatchOutcome, Outcomes},
+    ingest::{Backpressure, Batch, BatchOutcome, Outcomes},
     record::{Format, Record, Rules},
 };
 
@@ -130,7 +130,7 @@ async fn a_full_tail_answers_busy_and_loses_nothing() {
     );
     assert!(matches!(
         fixture.write(fixture.batch(0, 14, 15, records(15, 15))).await,
-        BatchOutcome::Busy { .. }
+        BatchOutcome::Busy(Backpressure { passes: true, .. })
     ));
     assert_eq!(fixture.documents().await.len(), 15);
     assert_eq!(fixture.outcomes(&clicks(), 0).await.events, 15);

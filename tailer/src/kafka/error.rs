@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use proto::{Code, Problem, catalog::LogFault};
+use proto::{Code, Problem, catalog::LogFault, ingest::Backpressure};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// Why a source, one of its partitions, or the change log makes no progress.
@@ -50,8 +50,8 @@ pub enum Error {
     #[error("the replica waits for a copy of another one: `select * from rachis.moves` shows the progress")]
     AwaitsCopy,
     /// Backpressure from the leaf.
-    #[error("{reason}")]
-    LeafBusy { reason: String },
+    #[error("{}", .0.reason)]
+    LeafBusy(Backpressure),
     #[error(
         "{partition} is being spread over other shards: its records from offset {from} on wait for {waits_for}; \
          `rachis source spread {source_name} {number} --withdraw` gives it up"

@@ -104,7 +104,7 @@ impl Sender {
                 (partition.stored(), reached, error, partition.is_stopped())
             };
             // Another replica may use the permit meanwhile.
-            let is_failing = matches!(error, Some(Error::Leaf(_) | Error::LeafBusy { .. }));
+            let is_failing = matches!(error, Some(Error::Leaf(_) | Error::LeafBusy(_)));
             failing_since = is_failing.then(|| failing_since.unwrap_or_else(Instant::now));
             // The next, smaller batches may come through.
             let is_halved = slot.halved() < self.slot.halved();

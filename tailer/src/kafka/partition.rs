@@ -552,7 +552,7 @@ impl Partition {
     pub(super) fn set_busy(&mut self, replica: usize, error: Error) {
         let cursor = &mut self.cursors[replica];
         cursor.busy = true;
-        cursor.pace.has_answered |= matches!(error, Error::LeafBusy { .. });
+        cursor.pace.has_answered |= matches!(error, Error::LeafBusy(_));
         cursor.error = Some(error);
     }
 
@@ -583,7 +583,7 @@ impl Partition {
                 // Another sender may have sent records that are still in this window.
                 self.skip_while(replica, |offset, stored| offset <= stored);
             }
-            BatchOutcome::Gap { .. } | BatchOutcome::Busy { .. } => self.resolve(replica),
+            BatchOutcome::Gap { .. } | BatchOutcome::Busy(_) => self.resolve(replica),
             BatchOutcome::Refused { reason } => self.stop(replica, Error::BatchRefused { reason: reason.clone() }),
         }
     }

@@ -138,7 +138,7 @@ impl Sender {
                 self.send(batch).await;
                 let error = self.partition().error_of(self.replica).cloned();
                 match error {
-                    Some(Error::LeafBusy { .. }) => tokio::time::sleep(backoff.next()).await,
+                    Some(Error::LeafBusy(_)) => tokio::time::sleep(backoff.next()).await,
                     _ if self.partition().stored_by(self.replica) <= stored => return,
                     _ => {}
                 }
@@ -175,9 +175,9 @@ impl Sender {
             let answer = self.leaf().write(batch.clone()).await;
             metrics::histogram!("rachis_tail_write_seconds").record(started.elapsed().as_secs_f64());
             let error = match answer {
-                Ok(BatchOutcome::Busy { reason }) => {
+                Ok(BatchOutcome::Busy(why)) => {
                     self.partition().mark_not_applied(self.replica);
-                    Error::LeafBusy { reason }
+                    Error::LeafBusy(why)
                 }
                 Ok(outcome) => {
                     self.record_outcome(&outcome, records, bytes);
@@ -275,7 +275,7 @@ impl Sender {
                 warn!(%source, partition, reason, "the leaf refused the batch: the partition is stopped");
                 "refused"
             }
-            BatchOutcome::Busy { .. } => "busy",
+            BatchOutcome::Busy(_) => "busy",
         };
         let [collection, source] = self.task.labels();
         metrics::counter!(
@@ -523,7 +523,7 @@ impl Sender {
     async fn advance(&self, through: i64) -> Result<(), Error> {
         match self.leaf().write(self.batch(-1, through, Vec::new())).await {
             Ok(BatchOutcome::Applied { .. } | BatchOutcome::Already { .. } | BatchOutcome::Gap { .. }) => Ok(()),
-            Ok(BatchOutcome::Busy { reason }) => Err(Error::LeafBusy { reason }),
+            Ok(BatchOutcome::Busy(why)) => Err(Error::LeafBusy(why)),
             Ok(BatchOutcome::Refused { reason }) => {
                 let error = Error::BatchRefused { reason };
                 self.stop(error.clone());

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::{
     Code, CollectionUid, Position, Problem, SourceName,
-    ingest::{Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition},
+    ingest::{Backpressure, Batch, BatchOutcome, Ingest, Loss, PartitionStatus, PushResult, ShardId, StoredPosition},
     record::{Record, RequestKey},
 };
 use rand::{RngExt as _, SeedableRng, rngs::StdRng};
@@ -120,9 +120,7 @@ impl LeafModel {
             return refused("the model has too many dead letters");
         }
         if *self.full.lock() {
-            return BatchOutcome::Busy {
-                reason: "the model is full".into(),
-            };
+            return BatchOutcome::Busy(Backpressure::lasting("the model is full".into()));
         }
         if ingested.topic.as_ref().is_some_and(|topic| *topic != batch.topic) {
             return refused("another topic");
@@ -199,9 +197,7 @@ impl Ingest for LeafModel {
         }
         if self.happens("busy", self.chaos.busy) {
             count("busy");
-            return Ok(BatchOutcome::Busy {
-                reason: "the model is busy".into(),
-            });
+            return Ok(BatchOutcome::Busy(Backpressure::passing("the model is busy".into())));
         }
         let outcome = self.decide(batch);
         count(match outcome {

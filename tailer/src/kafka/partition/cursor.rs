@@ -11,6 +11,9 @@ pub(super) const BEHIND_AFTER: Duration = Duration::from_secs(2);
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// A replica that has kept the others waiting, or the window full, for this long is behind.
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// A leaf that accepts no more until it has written what it has goes on by itself, and to feed its replicas apart would be
+/// more work for it. So they are behind only after this long.
+pub(super) const SLOW_AT_WORK_AFTER: Duration = Duration::from_mins(1);
 /// It stays behind for this long unless it gets more: as long as another slow replica keeps the window, it lacks nothing but
 /// what is in there, and would begin and be left behind in turn with that one.
 pub(super) const RESTS_FOR: Duration = Duration::from_secs(30);
@@ -141,6 +144,7 @@ impl Cursor {
         let has_to_send = self.inflight.is_some() || self.pending_bytes > 0 && !self.waits;
         let is_read_for = matches!(self.phase, Phase::Reading | Phase::Attaching);
         let sets_pace = self.sets_pace();
+        let is_at_work = matches!(&self.error, Some(Error::LeafBusy(why)) if why.passes);
         let pace = &mut self.pace;
         let elapsed = pace.noted.map_or(Duration::ZERO, |noted| now.duration_since(noted));
         pace.noted = Some(now);
@@ -156,7 +160,11 @@ impl Cursor {
         pace.rest = pace.rest.saturating_sub(elapsed);
         let is_due = is_awaited || is_filling;
         if is_due {
-            pace.awaited = SLOW_AFTER.min(pace.awaited + elapsed);
+            let counted = match is_at_work {
+                true => elapsed.mul_f64(SLOW_AFTER.div_duration_f64(SLOW_AT_WORK_AFTER)),
+                false => elapsed,
+            };
+            pace.awaited = SLOW_AFTER.min(pace.awaited + counted);
         } else if is_read_for && !self.busy {
             pace.awaited = pace.awaited.saturating_sub(PACE_KEPT * elapsed);
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use proto::{
     catalog::{PartitionRoute, PartitionRuns, PartitionStart, Run},
+    ingest::Backpressure,
     record::RecordValue,
     status::SourceState,
 };

@@ -1,7 +1,7 @@
 //! Tests of whether replicas keep pace with each other.
 
 use super::{
-    super::cursor::{BEHIND_AFTER, NOTED_WITHIN, Phase, RESTS_FOR, SILENT_AFTER, SLOW_AFTER},
+    super::cursor::{BEHIND_AFTER, NOTED_WITHIN, Phase, RESTS_FOR, SILENT_AFTER, SLOW_AFTER, SLOW_AT_WORK_AFTER},
     *,
 };
 
@@ -89,7 +89,7 @@ impl Paced {
     /// A replica does not take the batch that it was sent.
     fn fail(&mut self, replica: usize, code: proto::Code) {
         let error = match code {
-            proto::Code::Busy => Error::LeafBusy { reason: "busy".into() },
+            proto::Code::Busy => Error::LeafBusy(Backpressure::lasting("full".into())),
             _ => Error::Leaf(proto::Problem::new(code, "down")),
         };
         self.partition.set_busy(replica, error);
@@ -212,6 +212,24 @@ fn a_replica_whose_leaf_takes_nothing_is_left_behind_after_ten_seconds_whatever_
 }
 
 #[test]
+fn a_replica_whose_leaf_takes_more_once_it_has_written_what_it_has_is_waited_for_a_minute() {
+    let mut paced = Paced::new(2);
+    paced.begin_batch(1);
+    let left = paced.left_within(3 * MINUTE, |paced| {
+        paced.fill();
+        paced.send_all(0);
+        let why = Backpressure::passing("192 MiB are waiting to be written".into());
+        paced.partition.set_busy(1, Error::LeafBusy(why));
+    });
+    let (time, behind) = left.expect("it takes nothing for too long");
+    assert_eq!(behind, [1]);
+    assert!(
+        (SLOW_AT_WORK_AFTER - EVERY..=SLOW_AT_WORK_AFTER + SLOW_AFTER).contains(&time),
+        "{time:?}"
+    );
+}
+
+#[test]
 fn a_replica_that_was_left_behind_rests_unless_it_gets_more_and_is_then_left_behind_sooner() {
     let mut paced = Paced::new(2);
     paced.begin_batch(1);
@@ -284,8 +302,8 @@ fn a_replica_that_is_busy_again_and_again_once_it_has_begun_is_left_behind_like_
         paced.fill();
         paced.send_all(0);
         if paced.begin_batch(1).is_some() {
-            let reason = "busy".to_owned();
-            paced.partition.settle(1, &BatchOutcome::Busy { reason });
+            let why = Backpressure::lasting("full".into());
+            paced.partition.settle(1, &BatchOutcome::Busy(why));
             // While its sender asks where to begin, the other one goes on.
             paced.send_all(0);
             paced.partition.begin(1, -1, 0);
