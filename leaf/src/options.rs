@@ -87,6 +87,8 @@ pub struct LeafOptions {
     pub moved_kept: Duration,
     /// Rate at which all shards together are copied from other leaves, and to and from the snapshot store.
     pub copy_bytes_per_second: u64,
+    /// Shards that the leaf copies from others at once, or that get what was written since.
+    pub copies_at_once: usize,
     /// Where snapshots are written to and restored from, if anywhere.
     pub snapshots: Option<SnapshotStore>,
 }
@@ -132,6 +134,7 @@ impl LeafOptions {
             dropped_kept: Duration::from_secs(24 * 3600),
             moved_kept: Duration::from_mins(15),
             copy_bytes_per_second: 64 << 20,
+            copies_at_once: 2,
             snapshots: None,
         }
     }

@@ -251,6 +251,7 @@ section! {
         dropped_kept_ms: u64 => dropped_kept as Duration::from_millis,
         moved_kept_ms: u64 => moved_kept as Duration::from_millis,
         copy_bytes_per_second: u64 => copy_bytes_per_second,
+        copies_at_once: usize => copies_at_once,
     }
 }
 

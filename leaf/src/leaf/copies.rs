@@ -56,6 +56,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Copies {
     /// Shards that are copied from other leaves, or wait for their next attempt.
     incoming: Mutex<BTreeMap<ShardId, Incoming>>,
+    /// When shards were put in place that were copied from other leaves, and that may lack what was written since.
+    catching_up: Mutex<HashMap<ShardId, Instant>>,
     /// Copies that other leaves read.
     offered: Mutex<HashMap<Uuid, Offered>>,
     /// Shards that wait for a copy, as of the last round.
@@ -231,8 +233,10 @@ impl Leaf {
             known.retain(|id, _| left.contains(id));
             let is_due =
                 |id: &ShardId| known.entry(*id).or_insert_with(Instant::now).elapsed() >= self.options.moved_kept;
-            left.into_iter().filter(is_due).collect::<Vec<ShardId>>()
+            left.iter().copied().filter(is_due).collect::<Vec<ShardId>>()
         };
+        // Meanwhile they take no memory, and nothing is built for them. Questions that began before may read them.
+        left.iter().for_each(|id| self.shards.close_left(*id));
         // One at a time: other housekeeping must not wait for many.
         for id in due {
             let has_left = || self.has_left(&self.catalog.borrow().clone(), id);

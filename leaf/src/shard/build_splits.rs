@@ -212,7 +212,11 @@ fn write_file(shard: &Shard, old: &[LiveSegment], ranges: &Ranges, path: &Path) 
     };
     let segment = match keeps_parts(old) {
         true => Segment::join_to_file(&segments, origin, path),
-        false => Segment::to_file(&mut live_documents(&shard.store, old, ranges), origin, path),
+        false => {
+            let documents = live_documents(&shard.store, old, ranges);
+            let check = |document| shard.check_here().and(document);
+            Segment::to_file(&mut documents.map(check), origin, path)
+        }
     };
     Ok(Arc::new(segment.inspect_err(|_| drop(std::fs::remove_file(path)))?))
 }
@@ -312,4 +316,48 @@ fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[LiveS
         committed = commit();
     }
     shard.check_written(committed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ingest::BatchOutcome;
+
+    use super::*;
+    use crate::tests::support::{Fixture, record, small};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_shard_that_has_left_ends_its_builds_and_closes_with_what_is_in_no_split() {
+        let fixture = Fixture::start(|options| {
+            small(options);
+            options.split_documents = usize::MAX;
+            options.split_idle = Duration::from_hours(1);
+        });
+        let mut micro_splits = 0;
+        for offset in (0..100).step_by(10) {
+            let records = (offset..offset + 10)
+                .map(|offset| record(offset, None, Some("{}")))
+                .collect();
+            let batch = fixture.batch(0, offset - 1, offset + 9, records);
+            assert_eq!(fixture.write(batch).await, BatchOutcome::Applied { stored: offset + 9 });
+            // A query has the tail indexed.
+            assert_eq!(fixture.documents().await.len() as i64, offset + 10);
+            micro_splits = fixture.view().await.segments.len();
+            if micro_splits > 1 {
+                break;
+            }
+        }
+        assert!(micro_splits > 1);
+        let shard = fixture.leaf.shard(fixture.shard).await.expect("a shard");
+        shard.end_builds();
+        shard.split_requested.store(true, Ordering::Relaxed);
+        let ended = split(&shard).expect_err("it has left");
+        assert!(ended.to_string().contains("was moved to another leaf"), "{ended}");
+        let files = std::fs::read_dir(fixture.splits_folder()).into_iter().flatten();
+        assert_eq!(files.count(), 0);
+        assert!(matches!(shard.run(Task::Split), Ok(None)), "it is not tried again");
+        let can_close = async |_: &Fixture| shard.can_retire();
+        fixture.eventually("it can be closed", can_close).await;
+        let (documents, _) = shard.with_state(|state| state.unsplit());
+        assert!(documents > shard.options.index_tail_documents);
+    }
 }

@@ -179,9 +179,9 @@ impl ErasePass {
     }
 }
 
-/// Fails if the shard closes: another process, or this one, goes on later.
+/// Fails if the shard closes: another process, or this one, goes on later. Or if it has left this leaf.
 fn check_open(shard: &Shard) -> Result<(), Error> {
-    match shard.scheduler.is_stopped() || shard.failure().is_some() {
+    match shard.scheduler.is_stopped() || shard.failure().is_some() || shard.has_left() {
         true => Err(Problem::new(Code::Unavailable, "the shard is closing").into()),
         false => Ok(()),
     }

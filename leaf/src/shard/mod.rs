@@ -99,6 +99,7 @@ impl Shard {
             dead_letter_removal: Mutex::new(()),
             erase_pass: Mutex::new(None),
             split_requested: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         });
         shard.schedule_all();
         Ok(shard)
@@ -147,10 +148,16 @@ impl Shard {
 
     /// Runs a background task. Returns when it must run again, if that is already known.
     fn run(self: &Arc<Self>, task: Task) -> Result<Option<Instant>, Error> {
-        match task {
-            Task::IndexTail => index_tail::index_tail(self),
+        let done = match task {
+            // Queries wait for it.
+            Task::IndexTail => return index_tail::index_tail(self),
+            _ if self.has_left() => return Ok(None),
             Task::Split => build_splits::split(self),
             Task::Merge => build_splits::merge(self),
+        };
+        match done {
+            Err(_) if self.has_left() => Ok(None),
+            done => done,
         }
     }
 

@@ -11,7 +11,10 @@ use std::{
 
 use chrono::Utc;
 use parking_lot::Mutex;
-use proto::ingest::{Backpressure, ShardId};
+use proto::{
+    Code, Problem,
+    ingest::{Backpressure, ShardId},
+};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
@@ -60,6 +63,8 @@ pub(crate) struct Shard {
     pub(super) erase_pass: Mutex<Option<Arc<ErasePass>>>,
     /// Whether to write the micro-splits to disk even if there are few of them.
     pub(super) split_requested: AtomicBool,
+    /// Whether the shard was moved to another leaf, so that its files are removed soon.
+    pub(super) has_left: AtomicBool,
 }
 
 /// Resources that the shards of a leaf share.
@@ -129,6 +134,28 @@ impl Shard {
             self.scheduler.schedule(Task::IndexTail, self, Instant::now());
         }
         self.scheduler.schedule(Task::Split, self, Instant::now());
+    }
+
+    /// The shard was moved to another leaf, and its files are removed soon: nothing is written to splits any more, and a build
+    /// that runs ends.
+    pub(crate) fn end_builds(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.has_left.load(Ordering::Relaxed)
+    }
+
+    /// Fails if the shard has left this leaf.
+    pub(super) fn check_here(&self) -> Result<(), Error> {
+        match self.has_left() {
+            true => Err(Problem::new(
+                Code::Unavailable,
+                format!("shard {} was moved to another leaf", self.id),
+            )
+            .into()),
+            false => Ok(()),
+        }
     }
 
     /// Schedules the rebuild of damaged splits, one after another, and returns whether there are any.

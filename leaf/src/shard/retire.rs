@@ -12,6 +12,7 @@
 //!   no summary is written, and the next opening replays the log.
 //! - A read-only shard, opened on a full disk, writes nothing: it closes as it is, and only when another shard needs
 //!   its slot.
+//! - A shard that was moved to another leaf builds nothing before it closes: its files are removed.
 
 use std::sync::Arc;
 
@@ -29,11 +30,11 @@ impl Shard {
         if Arc::strong_count(self) > 2 || self.is_used() {
             return false;
         }
-        let (documents, bytes) = self.with_state(|state| state.unsplit());
-        let small = documents <= self.options.index_tail_documents && bytes <= UNSPLIT_BYTES_MAX;
-        if self.store.is_read_only() || self.failure().is_some() {
+        if self.store.is_read_only() || self.failure().is_some() || self.has_left() {
             return true;
         }
+        let (documents, bytes) = self.with_state(|state| state.unsplit());
+        let small = documents <= self.options.index_tail_documents && bytes <= UNSPLIT_BYTES_MAX;
         if !small {
             self.request_split();
         }

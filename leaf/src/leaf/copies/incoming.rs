@@ -30,8 +30,9 @@ use crate::{
     threads::blocking,
 };
 
-/// Shards that a leaf copies from others at once.
-const COPIED_AT_ONCE: usize = 2;
+/// For how long a copied shard that does not serve yet keeps the place of the next one. It takes seconds to get what was
+/// written meanwhile. One that takes longer may never get it.
+const CATCHES_UP_WITHIN: Duration = Duration::from_mins(1);
 /// How long a copy that has failed waits for its next attempt …
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// … and how often that is doubled if nothing was read.
@@ -54,6 +55,8 @@ pub(super) struct Incoming {
     tried: usize,
     /// … and how many of them one after another.
     failed: u32,
+    /// Whether the last attempt failed because of something that passes soon.
+    is_busy: bool,
     /// When the last attempt has failed.
     pub(super) ended: Option<Instant>,
     error: Option<String>,
@@ -109,9 +112,10 @@ impl Leaf {
             }
             is_needed || is_running
         });
-        let mut running = incoming.values().filter(|copy| copy.is_running()).count();
+        let running = incoming.values().filter(|copy| copy.is_running()).count();
+        let mut under_way = running + self.catching_up(catalog);
         for shard in waiting {
-            if running >= COPIED_AT_ONCE {
+            if under_way >= self.options.copies_at_once.max(1) {
                 break;
             }
             let known = incoming.get(shard);
@@ -120,7 +124,9 @@ impl Leaf {
             }
             // As long as a leaf gives something, the copy goes on with it.
             let gave_nothing = known.is_some_and(|copy| copy.read == 0);
-            let failed = known.filter(|_| gave_nothing).map_or(0, |copy| copy.failed + 1);
+            let failed = known
+                .filter(|copy| gave_nothing && !copy.is_busy)
+                .map_or(0, |copy| copy.failed + 1);
             let tried = known.map_or(0, |copy| copy.tried + usize::from(gave_nothing));
             let Some((from, since)) = self.source_of(catalog, peers, *shard, tried) else {
                 continue;
@@ -142,14 +148,28 @@ impl Leaf {
                 read: 0,
                 tried,
                 failed,
+                is_busy: false,
                 ended: None,
                 error: known.and_then(|copy| copy.error.clone()),
                 task: tokio::spawn(copy.run()),
                 stop,
             };
             incoming.insert(*shard, entry);
-            running += 1;
+            under_way += 1;
         }
+    }
+
+    /// The copied shards that do not serve yet. Each takes a third replica's part of the ingest while it catches up, so the
+    /// next one waits, and then has less to catch up with.
+    fn catching_up(&self, catalog: &Catalog) -> usize {
+        let lags = |shard: &ShardId| {
+            let node = self.options.node.as_ref();
+            let (_, collection) = catalog.collection(shard.collection)?;
+            collection.replica_state(shard.number, node?)?.not_asked_since()
+        };
+        let mut copied = self.copies.catching_up.lock();
+        copied.retain(|shard, since| since.elapsed() < CATCHES_UP_WITHIN && lags(shard).is_some());
+        copied.len()
     }
 
     /// Where a shard is copied from, and the catalog version since which it has been placed here.
@@ -267,6 +287,7 @@ impl Copy {
             Ok(bytes) => {
                 let seconds = began.elapsed().as_secs_f64();
                 info!(%shard, %from, bytes, seconds, "a shard was copied");
+                leaf.copies.catching_up.lock().insert(shard, Instant::now());
             }
             Err(_) if self.stop.is_cancelled() => {
                 let shards = leaf.shards.clone();
@@ -285,6 +306,7 @@ impl Copy {
                 }
                 if let Some(copy) = leaf.copies.incoming.lock().get_mut(&shard) {
                     copy.error = Some(problem.to_string());
+                    copy.is_busy = problem.code == Code::Busy;
                     copy.ended = Some(Instant::now());
                 }
             }

@@ -39,6 +39,11 @@ fn as_second(options: &mut LeafOptions) {
     options.moved_kept = Duration::ZERO;
 }
 
+fn one_at_once(options: &mut LeafOptions) {
+    as_second(options);
+    options.copies_at_once = 1;
+}
+
 /// A leaf that serves a shard, and another one to which a replica of it has been added.
 fn two_leaves() -> (Fixture, Fixture) {
     let first = Fixture::start(as_first);
@@ -366,6 +371,48 @@ async fn a_shard_whose_placement_cannot_be_read_is_neither_copied_nor_removed() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shard_is_copied_once_the_last_one_has_what_was_written_since() {
+    let first = Fixture::start(as_first);
+    let other = ShardId {
+        number: 1,
+        ..first.shard
+    };
+    let behind = [(leaf(2), ReplicaState::Behind { since: 7 })];
+    change(&first, |collection| {
+        let moved = Move {
+            instead_of: None,
+            since: 7,
+        };
+        collection.placement = vec![vec![leaf(1), leaf(2)]; 2];
+        collection.moves = [0, 1].map(|shard| (shard, [(leaf(2), moved.clone())].into())).into();
+        collection.not_serving = [0, 1].map(|shard| (shard, behind.clone().into())).into();
+    });
+    fill(&first).await;
+    let second = first.another(one_at_once);
+    let peers = First::reached(&first.leaf, usize::MAX);
+    let is_begun = |second: &Fixture| {
+        let catalog = second.catalog.borrow().clone();
+        second.leaf.copy_missing(&catalog, Some(&peers), &[second.shard]);
+        !second.leaf.copies.incoming.lock().is_empty()
+    };
+    let now = Instant::now();
+    second.leaf.copies.catching_up.lock().insert(other, now);
+    assert!(!is_begun(&second));
+    change(&second, |collection| drop(collection.not_serving.remove(&1)));
+    assert!(is_begun(&second), "the other one serves");
+
+    for (at_once, since) in [(2, Duration::ZERO), (1, Duration::from_mins(1))] {
+        let second = first.another(match at_once {
+            1 => one_at_once,
+            _ => as_second,
+        });
+        let since = now.checked_sub(since).expect("a time");
+        second.leaf.copies.catching_up.lock().insert(other, since);
+        assert!(is_begun(&second), "{at_once} at once, since {since:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_breaks_off_goes_on_with_what_is_missing() {
     let (first, second) = two_leaves();
     fill(&first).await;
@@ -398,24 +445,48 @@ async fn a_shard_that_has_left_is_removed_unless_it_was_placed_here_again() {
     fill(&first).await;
     assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
     let is_there = || second.leaf.shards.folder(second.shard).exists();
-    let leave = |since| {
-        change(&second, |collection| {
-            collection.placement = vec![vec![leaf(1)]];
-            (collection.moves, collection.not_serving) = Default::default();
-            collection.left = [(0, [(leaf(2), since)].into())].into();
-        });
-        let catalog = second.catalog.borrow().clone();
-        second.leaf.remove_moved(&catalog);
-    };
     // A catalog from before this placement.
-    leave(6);
+    leave(&second, 6);
     assert!(is_there());
     // A shard in use is removed in a later round.
-    let is_removed = async |_: &Fixture| {
-        leave(9);
+    let is_removed = async |second: &Fixture| {
+        leave(second, 9);
         !is_there()
     };
     second.eventually("the shard is removed", is_removed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_has_left_takes_no_memory_until_it_is_removed() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    assert!(attempt(&second, &First::reached(&first.leaf, usize::MAX)).await);
+    let second = second
+        .restart_with_options(|options| {
+            as_second(options);
+            options.moved_kept = Duration::from_hours(1);
+        })
+        .await;
+    second.leaf.shard(second.shard).await.expect("a shard");
+    leave(&second, 6);
+    assert_eq!(second.leaf.open_shards(), 1);
+    let is_closed = async |second: &Fixture| {
+        leave(second, 9);
+        second.leaf.open_shards() == 0
+    };
+    second.eventually("the shard is closed", is_closed).await;
+    assert!(second.leaf.shards.folder(second.shard).exists());
+}
+
+/// The shard leaves the second leaf, as of this version of the catalog; one round of housekeeping.
+fn leave(second: &Fixture, since: u64) {
+    change(second, |collection| {
+        collection.placement = vec![vec![leaf(1)]];
+        (collection.moves, collection.not_serving) = Default::default();
+        collection.left = [(0, [(leaf(2), since)].into())].into();
+    });
+    let catalog = second.catalog.borrow().clone();
+    second.leaf.remove_moved(&catalog);
 }
 
 #[test]

@@ -94,9 +94,14 @@ impl Shards {
         &self,
         id: ShardId,
         by: Option<&Path>,
-        is_right: impl FnOnce() -> bool,
+        is_right: impl Fn() -> bool,
     ) -> Result<bool, Error> {
         let slot = self.slot(id);
+        if let Some(shard) = slot.shard()
+            && is_right()
+        {
+            shard.end_builds();
+        }
         if slot.shard().is_some() && !close_if_idle(&slot, |_| true) {
             return Ok(false);
         }
@@ -122,6 +127,18 @@ impl Shards {
         drop(lifecycle);
         remove_folder(&aside);
         Ok(true)
+    }
+
+    /// Closes a shard whose files are no longer needed, if it is open and once nothing uses it. Its builds end.
+    pub(crate) fn close_left(&self, id: ShardId) {
+        let Some(slot) = self.slots.lock().get(&id).cloned() else {
+            return;
+        };
+        if let Some(shard) = slot.shard() {
+            shard.end_builds();
+            drop(shard);
+            close_if_idle(&slot, |_| true);
+        }
     }
 
     /// Removes a copy that is not complete.
