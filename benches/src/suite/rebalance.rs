@@ -25,6 +25,7 @@ use crate::{
 const BESIDE: &str = "dashboards";
 const MOVES: &str = "moves";
 const ALONE: &str = "no documents come in";
+const WARM_UP: &str = "warm-up";
 const BEFORE: &str = "before";
 const JOINS: &str = "a leaf joins";
 const BALANCED: &str = "balanced";
@@ -132,6 +133,12 @@ pub struct RebalanceArgs {
     /// Bytes per second that each leaf copies at most
     #[arg(long, default_value_t = 64 << 20)]
     copy_bytes_per_second: u64,
+    /// Shards that each leaf copies at once
+    #[arg(long, default_value_t = 2)]
+    copies_at_once: usize,
+    /// Seconds for which documents come in before the first round: until leaves merge splits, too
+    #[arg(long, default_value_t = 0)]
+    warm_up: u64,
     /// Seed of the documents
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -211,7 +218,9 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         tailers: 1,
         aggregators: 1,
     };
-    let settings = Settings::default().with("RACHIS_LEAF__COPY_BYTES_PER_SECOND", arguments.copy_bytes_per_second);
+    let settings = Settings::default()
+        .with("RACHIS_LEAF__COPY_BYTES_PER_SECOND", arguments.copy_bytes_per_second)
+        .with("RACHIS_LEAF__COPIES_AT_ONCE", arguments.copies_at_once);
     let mut cluster = Cluster::start(size, settings).await;
     let name = documents.set.name();
     let created = json!({ "shards": SHARDS, "replicas": 2 });
@@ -233,17 +242,22 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         dashboards: arguments.dashboards,
         asks_every: Duration::from_millis(arguments.asks_every),
     };
-    let seconds = Duration::from_secs(arguments.seconds);
-    let wait = async || {
-        tokio::time::sleep(seconds).await;
+    let mut warmed_up = 0;
+    let wait = async |seconds| {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
         Ok(())
     };
-    let (noticed, ()) = load.beside(false, wait()).await?;
+    let (noticed, ()) = load.beside(false, wait(arguments.seconds)).await?;
     add(report, ALONE, &noticed, None);
+    if arguments.warm_up > 0 {
+        let (noticed, ()) = load.beside(true, wait(arguments.warm_up)).await?;
+        tell(0, WARM_UP, &noticed, None);
+        warmed_up = noticed.documents;
+    }
     let [mut before, mut joining, mut balanced, mut draining] = std::array::from_fn(|_| Noticed::default());
     let [mut joined, mut drained] = std::array::from_fn(|_| Moved::default());
     for round in 1..=arguments.rounds {
-        let (noticed, ()) = load.beside(true, wait()).await?;
+        let (noticed, ()) = load.beside(true, wait(arguments.seconds)).await?;
         tell(round, BEFORE, &noticed, None);
         before.merge(noticed);
 
@@ -258,7 +272,7 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         joining.merge(noticed);
         joined.merge(&moved);
         until_balanced(&cluster, LEAVES + 1).await?;
-        let (noticed, ()) = load.beside(true, wait()).await?;
+        let (noticed, ()) = load.beside(true, wait(arguments.seconds)).await?;
         tell(round, BALANCED, &noticed, None);
         balanced.merge(noticed);
 
@@ -282,7 +296,7 @@ async fn measure(arguments: &RebalanceArgs, report: &mut SuiteReport) -> Result<
         }
     }
     let fed: u64 = phases.iter().map(|(_, noticed, _)| noticed.documents).sum();
-    wait_for_documents(&cluster, name, documents.documents + fed).await
+    wait_for_documents(&cluster, name, documents.documents + warmed_up + fed).await
 }
 
 impl Load<'_> {
