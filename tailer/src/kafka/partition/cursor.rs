@@ -12,8 +12,8 @@ pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// A replica that has kept the others waiting, or the window full, for this long is behind.
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
 /// A leaf that accepts no more until it has written what it has goes on by itself, and to feed its replicas apart would be
-/// more work for it. So they are behind only after this long.
-pub(super) const SLOW_AT_WORK_AFTER: Duration = Duration::from_mins(1);
+/// more work for it. So they are behind only after this long: all times count for a third.
+pub(super) const SLOW_AT_WORK_AFTER: Duration = Duration::from_secs(30);
 /// It stays behind for this long unless it gets more: as long as another slow replica keeps the window, it lacks nothing but
 /// what is in there, and would begin and be left behind in turn with that one.
 pub(super) const RESTS_FOR: Duration = Duration::from_secs(30);
@@ -117,6 +117,7 @@ impl Cursor {
         self.pace = Pace {
             awaited: self.pace.awaited,
             rest: self.pace.rest,
+            is_at_work: self.pace.is_at_work,
             noted: self.pace.noted,
             ..Pace::default()
         };
@@ -133,7 +134,11 @@ impl Cursor {
     /// that it is faster now.
     pub(super) fn note_apart(&mut self, stored: i64) {
         if stored > self.reached_at_most() {
-            (self.pace.awaited, self.pace.rest) = (Duration::ZERO, Duration::ZERO);
+            self.pace.rest = Duration::ZERO;
+            // A leaf that was at work gets more now and then: the others wait half as long the next time.
+            if !self.pace.is_at_work {
+                self.pace.awaited = Duration::ZERO;
+            }
         }
         self.note_stored(stored);
     }
@@ -145,6 +150,7 @@ impl Cursor {
         let is_read_for = matches!(self.phase, Phase::Reading | Phase::Attaching);
         let sets_pace = self.sets_pace();
         let is_at_work = matches!(&self.error, Some(Error::LeafBusy(why)) if why.passes);
+        let is_busy = self.busy;
         let pace = &mut self.pace;
         let elapsed = pace.noted.map_or(Duration::ZERO, |noted| now.duration_since(noted));
         pace.noted = Some(now);
@@ -160,13 +166,18 @@ impl Cursor {
         pace.rest = pace.rest.saturating_sub(elapsed);
         let is_due = is_awaited || is_filling;
         if is_due {
-            let counted = match is_at_work {
-                true => elapsed.mul_f64(SLOW_AFTER.div_duration_f64(SLOW_AT_WORK_AFTER)),
-                false => elapsed,
-            };
+            // Between two batches, too, until it has kept pace for as long as it did not.
+            pace.is_at_work = is_at_work || pace.is_at_work && !is_busy;
+        }
+        let counted = match pace.is_at_work {
+            true => elapsed.mul_f64(SLOW_AFTER.div_duration_f64(SLOW_AT_WORK_AFTER)),
+            false => elapsed,
+        };
+        if is_due {
             pace.awaited = SLOW_AFTER.min(pace.awaited + counted);
-        } else if is_read_for && !self.busy {
-            pace.awaited = pace.awaited.saturating_sub(PACE_KEPT * elapsed);
+        } else if is_read_for && !is_busy {
+            pace.awaited = pace.awaited.saturating_sub(PACE_KEPT * counted);
+            pace.is_at_work &= !pace.awaited.is_zero();
         }
         is_due && pace.awaited >= SLOW_AFTER || since(pace.filling_since) >= BEHIND_AFTER
     }
@@ -185,6 +196,8 @@ pub(super) struct Pace {
     filling_since: Option<Instant>,
     /// For how long the others have waited for it, less the time in which they did not.
     pub awaited: Duration,
+    /// Whether its leaf accepted no more because it was at work, when it was last waited for.
+    is_at_work: bool,
     /// For how much longer it stays behind, unless it gets more.
     pub rest: Duration,
     noted: Option<Instant>,

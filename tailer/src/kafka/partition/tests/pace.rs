@@ -212,21 +212,46 @@ fn a_replica_whose_leaf_takes_nothing_is_left_behind_after_ten_seconds_whatever_
 }
 
 #[test]
-fn a_replica_whose_leaf_takes_more_once_it_has_written_what_it_has_is_waited_for_a_minute() {
-    let mut paced = Paced::new(2);
-    paced.begin_batch(1);
-    let left = paced.left_within(3 * MINUTE, |paced| {
-        paced.fill();
-        paced.send_all(0);
-        let why = Backpressure::passing("192 MiB are waiting to be written".into());
-        paced.partition.set_busy(1, Error::LeafBusy(why));
-    });
+fn a_replica_whose_leaf_takes_more_once_it_has_written_what_it_has_is_waited_for_half_a_minute() {
+    // Its leaf is busy for some ticks of each period, and takes all there is in the others.
+    let left_if_busy_for = |busy_for: usize, period: usize| {
+        let (mut paced, mut tick) = (Paced::new(2), 0);
+        let left = paced.left_within(20 * MINUTE, |paced| {
+            paced.fill();
+            paced.send_all(0);
+            if tick % period < busy_for {
+                paced.begin_batch(1);
+                let why = Backpressure::passing("192 MiB are waiting to be written".into());
+                paced.partition.set_busy(1, Error::LeafBusy(why));
+            } else {
+                if paced.partition.cursors[1].inflight.is_some() {
+                    paced.end_batch(1);
+                }
+                paced.send_all(1);
+            }
+            tick += 1;
+        });
+        (left, paced)
+    };
+    let (left, mut paced) = left_if_busy_for(1, 1);
     let (time, behind) = left.expect("it takes nothing for too long");
     assert_eq!(behind, [1]);
-    assert!(
-        (SLOW_AT_WORK_AFTER - EVERY..=SLOW_AT_WORK_AFTER + SLOW_AFTER).contains(&time),
-        "{time:?}"
-    );
+    let soonest = SLOW_AT_WORK_AFTER - EVERY;
+    assert!((soonest..=soonest + SLOW_AFTER).contains(&time), "{time:?}");
+    // Fed apart, it has got everything.
+    paced.partition.abandon_batch(1);
+    paced.send_all(0);
+    let stored = paced.partition.trimmed();
+    paced.partition.note_apart(1, stored, None);
+    assert!(paced.partition.can_begin(1, stored), "it need not rest");
+    assert!(paced.partition.cursors[1].pace.awaited >= SLOW_AFTER / 2 - EVERY);
+
+    // In each period of 20 s.
+    let (left, _) = left_if_busy_for(180, 200);
+    let (time, _) = left.expect("it is ten times as slow as the other one");
+    assert!(time > SLOW_AT_WORK_AFTER, "{time:?}");
+    let (left, _) = left_if_busy_for(130, 200);
+    assert_eq!(left, None, "it is less than four times as slow");
 }
 
 #[test]
