@@ -127,7 +127,8 @@ impl Leaf {
         });
         let catalog = leaf.catalog.borrow().clone();
         leaf.shards.finish_removals(&catalog)?;
-        let stored = leaf.shards.stored(&catalog)?;
+        let mut stored = leaf.shards.stored(&catalog)?;
+        stored.retain(|shard| !leaf.has_left(&catalog, *shard));
         let shards = leaf.shards.clone();
         leaf.spawn("resume", move || shards.resume(&stored))?;
         let threads = [

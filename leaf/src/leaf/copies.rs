@@ -48,6 +48,9 @@ pub(super) const OFFERED: &str = "copy-";
 /// The lowest rate of copies, in bytes per second. Below it, the other leaf would remove a copy between two reads.
 const RATE_MIN: u64 = 64 << 10;
 
+/// How long one round closes shards that have left: other housekeeping must not wait for many.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often a leaf that holds all shards looks whether one is to be restored.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -236,7 +239,18 @@ impl Leaf {
             left.iter().copied().filter(is_due).collect::<Vec<ShardId>>()
         };
         // Meanwhile they take no memory, and nothing is built for them. Questions that began before may read them.
-        left.iter().for_each(|id| self.shards.close_left(*id));
+        let began = Instant::now();
+        for id in left.iter().take_while(|_| began.elapsed() < CLOSED_WITHIN) {
+            self.shards
+                .close_left(*id, || self.has_left(&self.catalog.borrow().clone(), *id));
+        }
+        let open = self.shards.all();
+        for shard in open.iter().filter_map(Weak::upgrade).filter(|shard| shard.has_left()) {
+            // One may serve again without a copy, if the leaves that have one were lost.
+            if !self.has_left(catalog, shard.id) && !self.awaits_copy(catalog, shard.id) {
+                shard.build_again();
+            }
+        }
         // One at a time: other housekeeping must not wait for many.
         for id in due {
             let has_left = || self.has_left(&self.catalog.borrow().clone(), id);
@@ -252,7 +266,7 @@ impl Leaf {
     }
 
     /// Whether there are files of a shard that has left this leaf, as of a catalog.
-    fn has_left(&self, catalog: &Catalog, shard: ShardId) -> bool {
+    pub(super) fn has_left(&self, catalog: &Catalog, shard: ShardId) -> bool {
         let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
             return false;
         };

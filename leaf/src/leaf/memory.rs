@@ -1,7 +1,7 @@
 //! Memory: keeps all shards together within a node's limits, since per-shard limits do not bound many shards. Checked
 //! at intervals; the largest shards are written to disk first.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use metrics::gauge;
 
@@ -24,15 +24,13 @@ pub(super) fn govern(shards: &[Weak<Shard>], budget: &MemoryBudget) {
         }
     }
     if budget.bytes() > budget.bytes_max() / 2 {
-        let unsplit_bytes = |shard: &Weak<Shard>| {
-            shard
-                .upgrade()
-                .map_or(0, |shard| shard.with_state(|state| state.reserved_bytes() as u64))
-        };
-        for shard in largest(shards, budget.bytes_max() as u64 / 2, unsplit_bytes)
-            .into_iter()
-            .filter_map(Weak::upgrade)
-        {
+        let unsplit_bytes = |shard: &Arc<Shard>| shard.with_state(|state| state.reserved_bytes() as u64);
+        let open = shards.iter().filter_map(Weak::upgrade);
+        // One that has left writes no split: its memory is freed when it is closed.
+        let (left, shards): (Vec<_>, Vec<_>) = open.partition(|shard| shard.has_left());
+        let left_bytes = left.iter().map(unsplit_bytes).sum();
+        let bytes_max = (budget.bytes_max() as u64 / 2).saturating_sub(left_bytes);
+        for shard in largest(&shards, bytes_max, unsplit_bytes) {
             shard.request_split();
         }
     }

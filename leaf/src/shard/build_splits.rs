@@ -142,6 +142,7 @@ fn first_splits(disk: &[LiveSegment], enough: usize, documents_max: u64) -> Opti
 
 /// Builds the split that replaces these adjacent segments, and commits it.
 fn build_split(shard: &Arc<Shard>, old: &[LiveSegment], generation: u32) -> Result<(), Error> {
+    shard.check_here()?;
     let started = Instant::now();
     let mut ranges = Ranges::new();
     old.iter().for_each(|entry| extend(&mut ranges, &entry.ranges));
@@ -309,7 +310,7 @@ fn commit_manifest(shard: &Shard, new: Option<(u64, &ManifestRow)>, old: &[LiveS
     // The split is already built, so wait for a stalled store.
     let mut committed = commit();
     for _ in 0..STALL_RETRIES_MAX {
-        if !matches!(committed, Err(WriteError::Stalled)) || shard.scheduler.is_stopped() {
+        if !matches!(committed, Err(WriteError::Stalled)) || shard.scheduler.is_stopped() || shard.has_left() {
             break;
         }
         std::thread::sleep(STALL_PAUSE);

@@ -136,13 +136,20 @@ impl Shard {
         self.scheduler.schedule(Task::Split, self, Instant::now());
     }
 
-    /// The shard was moved to another leaf, and its files are removed soon: nothing is written to splits any more, and a build
-    /// that runs ends.
+    /// The shard was moved to another leaf, and its files are removed soon: nothing is written to splits any more. A build that
+    /// runs ends at the next document that it indexes.
     pub(crate) fn end_builds(&self) {
         self.has_left.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn has_left(&self) -> bool {
+    /// The shard stays on this leaf after all.
+    pub(crate) fn build_again(self: &Arc<Self>) {
+        self.has_left.store(false, Ordering::Relaxed);
+        self.schedule_all();
+    }
+
+    /// Whether it was moved to another leaf.
+    pub(crate) fn has_left(&self) -> bool {
         self.has_left.load(Ordering::Relaxed)
     }
 

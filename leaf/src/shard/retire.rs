@@ -85,9 +85,14 @@ impl Shard {
     }
 
     /// Closes the store and writes a summary. A failed shard is left as it is, because its content is unknown until it
-    /// is reopened. So is a read-only shard, with the summary that existed when it opened.
+    /// is reopened. So is one that has left, whose files are removed, and a read-only shard, with the summary that existed
+    /// when it opened.
     fn close_idle(self) {
         if self.failed.get().is_some() || self.store.is_read_only() {
+            return;
+        }
+        if self.has_left() {
+            self.sync();
             return;
         }
         if let Err(failure) = self.store.flush() {

@@ -52,14 +52,14 @@ pub(super) struct Incoming {
     total: u64,
     read: u64,
     /// How many leaves were tried that gave nothing …
-    tried: usize,
+    pub(super) tried: usize,
     /// … and how many of them one after another.
-    failed: u32,
-    /// Whether the last attempt failed because of something that passes soon.
-    is_busy: bool,
+    pub(super) failed: u32,
+    /// Whether the last attempt failed because of this leaf, which still uses files of an earlier placement.
+    is_in_use: bool,
     /// When the last attempt has failed.
     pub(super) ended: Option<Instant>,
-    error: Option<String>,
+    pub(super) error: Option<String>,
     task: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -123,10 +123,8 @@ impl Leaf {
                 continue;
             }
             // As long as a leaf gives something, the copy goes on with it.
-            let gave_nothing = known.is_some_and(|copy| copy.read == 0);
-            let failed = known
-                .filter(|copy| gave_nothing && !copy.is_busy)
-                .map_or(0, |copy| copy.failed + 1);
+            let gave_nothing = known.is_some_and(|copy| copy.read == 0 && !copy.is_in_use);
+            let failed = known.filter(|_| gave_nothing).map_or(0, |copy| copy.failed + 1);
             let tried = known.map_or(0, |copy| copy.tried + usize::from(gave_nothing));
             let Some((from, since)) = self.source_of(catalog, peers, *shard, tried) else {
                 continue;
@@ -148,7 +146,7 @@ impl Leaf {
                 read: 0,
                 tried,
                 failed,
-                is_busy: false,
+                is_in_use: false,
                 ended: None,
                 error: known.and_then(|copy| copy.error.clone()),
                 task: tokio::spawn(copy.run()),
@@ -161,7 +159,7 @@ impl Leaf {
 
     /// The copied shards that do not serve yet. Each takes a third replica's part of the ingest while it catches up, so the
     /// next one waits, and then has less to catch up with.
-    fn catching_up(&self, catalog: &Catalog) -> usize {
+    pub(super) fn catching_up(&self, catalog: &Catalog) -> usize {
         let lags = |shard: &ShardId| {
             let node = self.options.node.as_ref();
             let (_, collection) = catalog.collection(shard.collection)?;
@@ -306,7 +304,7 @@ impl Copy {
                 }
                 if let Some(copy) = leaf.copies.incoming.lock().get_mut(&shard) {
                     copy.error = Some(problem.to_string());
-                    copy.is_busy = problem.code == Code::Busy;
+                    copy.is_in_use = problem.code == Code::InUse;
                     copy.ended = Some(Instant::now());
                 }
             }
@@ -329,6 +327,7 @@ impl Copy {
     /// Copies the shard. Returns the bytes that were read.
     async fn copy(&self) -> Result<u64, Problem> {
         self.check_room(0).await?;
+        self.close_earlier().await?;
         let Some(offer) = self.from.offer(self.shard).await? else {
             self.remove_earlier().await?;
             return self.begin_empty().await.map(|()| 0);
@@ -354,18 +353,33 @@ impl Copy {
         begin.await
     }
 
+    /// Closes the shard of an earlier placement: before another leaf makes a copy for nothing.
+    async fn close_earlier(&self) -> Result<(), Problem> {
+        self.unless_in_use(|leaf, shard, waits| Ok(leaf.shards.close_left(shard, waits)))
+            .await
+    }
+
     /// Removes files of an earlier placement.
     async fn remove_earlier(&self) -> Result<(), Problem> {
+        self.unless_in_use(|leaf, shard, waits| leaf.shards.replace_folder(shard, None, waits))
+            .await
+    }
+
+    /// Does something with files of an earlier placement, if the shard still waits for its copy.
+    async fn unless_in_use(
+        &self,
+        work: impl FnOnce(&Leaf, ShardId, &dyn Fn() -> bool) -> Result<bool, Error> + Send + 'static,
+    ) -> Result<(), Problem> {
         let (leaf, shard) = (self.leaf()?, self.shard);
-        let removed = blocking(move || {
+        let done = blocking(move || {
             let waits = || leaf.awaits_copy(&leaf.catalog.borrow().clone(), shard);
-            leaf.shards.replace_folder(shard, None, waits)
+            work(&leaf, shard, &waits)
         });
-        match removed.await? {
+        match done.await? {
             true => Ok(()),
             false => {
                 let detail = format!("files of shard {shard} of an earlier placement are still in use");
-                Err(Problem::new(Code::Busy, detail))
+                Err(Problem::new(Code::InUse, detail))
             }
         }
     }

@@ -400,6 +400,13 @@ async fn a_shard_is_copied_once_the_last_one_has_what_was_written_since() {
     assert!(!is_begun(&second));
     change(&second, |collection| drop(collection.not_serving.remove(&1)));
     assert!(is_begun(&second), "the other one serves");
+    let is_copied = async |second: &Fixture| !second.leaf.copies.incoming.lock().values().any(Incoming::is_running);
+    second.eventually("it is copied", is_copied).await;
+    assert_eq!(
+        second.leaf.catching_up(&second.catalog.borrow()),
+        1,
+        "it does not serve yet"
+    );
 
     for (at_once, since) in [(2, Duration::ZERO), (1, Duration::from_mins(1))] {
         let second = first.another(match at_once {
@@ -476,6 +483,63 @@ async fn a_shard_that_has_left_takes_no_memory_until_it_is_removed() {
     };
     second.eventually("the shard is closed", is_closed).await;
     assert!(second.leaf.shards.folder(second.shard).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_comes_back_is_copied_again_once_nothing_uses_it_or_builds_again_if_it_serves() {
+    let (first, second) = two_leaves();
+    fill(&first).await;
+    let peers = First::reached(&first.leaf, usize::MAX);
+    assert!(attempt(&second, &peers).await);
+    let second = second
+        .restart_with_options(|options| {
+            as_second(options);
+            options.moved_kept = Duration::from_hours(1);
+        })
+        .await;
+    let used = second.leaf.shard(second.shard).await.expect("a shard");
+    leave(&second, 9);
+    assert!(used.has_left());
+    let offered = || first.leaf.copies.offered.lock().len();
+    let offered_before = offered();
+    let comes_back = |collection: &mut Collection, state: Option<ReplicaState>| {
+        collection.placement = vec![vec![leaf(1), leaf(2)]];
+        collection.left.clear();
+        let moved = Move {
+            instead_of: None,
+            since: 11,
+        };
+        collection.moves = [(0, [(leaf(2), moved)].into())].into();
+        collection.not_serving = state.map(|state| (0, [(leaf(2), state)].into())).into_iter().collect();
+    };
+    let behind = ReplicaState::Behind { since: 11 };
+    change(&second, |collection| comes_back(collection, Some(behind)));
+    for _ in 0..3 {
+        assert!(!attempt(&second, &peers).await);
+        let incoming = second.leaf.copies.incoming.lock();
+        let copy = &incoming[&second.shard];
+        let error = copy.error.as_deref().unwrap_or_default();
+        assert!(error.contains("still in use"), "{error}");
+        assert_eq!(
+            (copy.tried, copy.failed),
+            (0, 0),
+            "that is not for another leaf to mend"
+        );
+    }
+    assert_eq!(offered(), offered_before);
+
+    // The others are lost before.
+    change(&second, |collection| {
+        comes_back(collection, None);
+        collection.placement = vec![vec![leaf(2)]];
+        collection.moves.clear();
+    });
+    second.leaf.remove_moved(&second.catalog.borrow().clone());
+    assert!(!used.has_left());
+    drop(used);
+    change(&second, |collection| comes_back(collection, Some(behind)));
+    let is_copied = async |second: &Fixture| attempt(second, &peers).await;
+    second.eventually("it is copied once nothing uses it", is_copied).await;
 }
 
 /// The shard leaves the second leaf, as of this version of the catalog; one round of housekeeping.

@@ -97,12 +97,7 @@ impl Shards {
         is_right: impl Fn() -> bool,
     ) -> Result<bool, Error> {
         let slot = self.slot(id);
-        if let Some(shard) = slot.shard()
-            && is_right()
-        {
-            shard.end_builds();
-        }
-        if slot.shard().is_some() && !close_if_idle(&slot, |_| true) {
+        if !self.close_left(id, &is_right) {
             return Ok(false);
         }
         let Some(lifecycle) = slot.lifecycle.try_write() else {
@@ -129,16 +124,18 @@ impl Shards {
         Ok(true)
     }
 
-    /// Closes a shard whose files are no longer needed, if it is open and once nothing uses it. Its builds end.
-    pub(crate) fn close_left(&self, id: ShardId) {
-        let Some(slot) = self.slots.lock().get(&id).cloned() else {
-            return;
-        };
-        if let Some(shard) = slot.shard() {
-            shard.end_builds();
-            drop(shard);
-            close_if_idle(&slot, |_| true);
+    /// Closes a shard whose files are no longer needed, if it is open. Its builds end. `is_right` is asked about the shard that
+    /// is open. Returns false if it says no, or if the shard is in use.
+    pub(crate) fn close_left(&self, id: ShardId, is_right: impl Fn() -> bool) -> bool {
+        let slot = self.slots.lock().get(&id).cloned();
+        let Some(slot) = slot else { return true };
+        let Some(shard) = slot.shard() else { return true };
+        if !is_right() {
+            return false;
         }
+        shard.end_builds();
+        drop(shard);
+        close_if_idle(&slot, |_| true)
     }
 
     /// Removes a copy that is not complete.
