@@ -128,7 +128,8 @@ impl Leaf {
         let catalog = leaf.catalog.borrow().clone();
         leaf.shards.finish_removals(&catalog)?;
         let mut stored = leaf.shards.stored(&catalog)?;
-        stored.retain(|shard| !leaf.has_left(&catalog, *shard));
+        // Not what has left this leaf, or waits for a copy.
+        stored.retain(|shard| leaf.check_placement(*shard).is_ok());
         let shards = leaf.shards.clone();
         leaf.spawn("resume", move || shards.resume(&stored))?;
         let threads = [

@@ -247,7 +247,7 @@ impl Leaf {
         let open = self.shards.all();
         for shard in open.iter().filter_map(Weak::upgrade).filter(|shard| shard.has_left()) {
             // One may serve again without a copy, if the leaves that have one were lost.
-            if !self.has_left(catalog, shard.id) && !self.awaits_copy(catalog, shard.id) {
+            if self.check_placement(shard.id).is_ok() {
                 shard.build_again();
             }
         }
@@ -266,7 +266,7 @@ impl Leaf {
     }
 
     /// Whether there are files of a shard that has left this leaf, as of a catalog.
-    pub(super) fn has_left(&self, catalog: &Catalog, shard: ShardId) -> bool {
+    fn has_left(&self, catalog: &Catalog, shard: ShardId) -> bool {
         let (Some(node), Some((_, collection))) = (&self.options.node, catalog.collection(shard.collection)) else {
             return false;
         };

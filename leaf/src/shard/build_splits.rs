@@ -349,7 +349,17 @@ mod tests {
         }
         assert!(micro_splits > 1);
         let shard = fixture.leaf.shard(fixture.shard).await.expect("a shard");
+        let segments = shard.with_state(|state| state.segments.clone());
         shard.end_builds();
+        // A build that had begun before.
+        let mut ranges = Ranges::new();
+        segments.iter().for_each(|entry| extend(&mut ranges, &entry.ranges));
+        let path = shard.splits.join(file_name(99));
+        assert!(!keeps_parts(&segments));
+        let ended = write_file(&shard, &segments, &ranges, &path)
+            .err()
+            .expect("it has left");
+        assert!(ended.to_string().contains("was moved to another leaf"), "{ended}");
         shard.split_requested.store(true, Ordering::Relaxed);
         let ended = split(&shard).expect_err("it has left");
         assert!(ended.to_string().contains("was moved to another leaf"), "{ended}");

@@ -379,7 +379,7 @@ impl Copy {
             true => Ok(()),
             false => {
                 let detail = format!("files of shard {shard} of an earlier placement are still in use");
-                Err(Problem::new(Code::InUse, detail))
+                Err(Problem::new(Code::InUse, detail).hint("it is copied once the queries that read them have ended"))
             }
         }
     }

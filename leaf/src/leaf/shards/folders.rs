@@ -87,9 +87,9 @@ impl Shards {
         since
     }
 
-    /// Replaces the folder of a shard by another one, or removes it. `is_right` is asked while the shard is closed and its
-    /// lifecycle is locked, so no request can open it meanwhile. Returns false if it says no, or if the shard is in use.
-    /// Blocks on the disk.
+    /// Replaces the folder of a shard by another one, or removes it. `is_right` is asked before the shard is closed, and again
+    /// while its lifecycle is locked, so no request can open it meanwhile. Returns false if it says no, or if the shard is in
+    /// use. Blocks on the disk.
     pub(crate) fn replace_folder(
         &self,
         id: ShardId,
