@@ -353,6 +353,13 @@ async fn rows_that_no_view_needs_are_removed_while_other_views_are_retained() {
         .map(|document| document.address)
         .collect();
     put(150).await;
+    // Or the second view would retain the first split, too.
+    let is_replaced = async |fixture: &Fixture| {
+        let view = fixture.view().await;
+        let mut segments = view.segments.iter();
+        segments.all(|entry| old.iter().all(|address| entry.segment.find(address).is_none()))
+    };
+    fixture.eventually("the first split is replaced", is_replaced).await;
     let second = fixture.view().await;
     put(300).await;
     assert_eq!(
